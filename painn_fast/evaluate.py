@@ -1,0 +1,116 @@
+"""The one door between people's objects and the model: a list of Atoms and property names in, NumPy arrays out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import ase
+import numpy as np
+import torch
+from torch import Tensor
+
+from painn_fast.errors import PaiNNFastError
+from painn_fast.graph import AtomicBatch, batch_atoms
+from painn_fast.nn import Potential, hessian
+
+ATOMS_PER_BATCH = 1024
+PER_ATOM = {"energies", "forces", "charges"}
+
+
+def evaluate(
+    model: Potential | str | Path,
+    molecules: Sequence[ase.Atoms],
+    properties: Sequence[str] = ("energy", "forces"),
+    *,
+    atoms_per_batch: int = ATOMS_PER_BATCH,
+) -> dict[str, list[Any]]:
+    """Properties of many structures, batched.
+
+    Args:
+        model: a potential, or what `painn_fast.load` takes.
+        molecules: `ase.Atoms` or subclasses, different ones welcome; they are not changed.
+        properties: names out of `model.properties`, and "hessian".
+        atoms_per_batch: upper limit of atoms evaluated at once; a larger structure makes a batch of its own.
+
+    Returns:
+        Property name to a list with one entry a structure, in eV, Å, e: energy float, energies [n], forces [n, 3],
+        stress [6] (ASE sign and Voigt order, eV/Å³), dipole [3] e Å, charges [n] e, polarizability [3, 3] Å³,
+        hessian [3 n, 3 n] eV/Å², other scalars float.
+
+    Raises:
+        PaiNNFastError: for a structure or a property that the model cannot handle; says which.
+    """
+    potential = _potential(model)
+    if isinstance(molecules, ase.Atoms):
+        raise PaiNNFastError("one structure where a list is expected", fix="write evaluate(model, [atoms])")
+    results: dict[str, list[Any]] = {name: [] for name in properties}
+    for group in _groups(molecules, atoms_per_batch):
+        batch = batch_atoms(group, potential.cutoff).to(potential.device)
+        for name, entries in evaluate_batch(potential, batch, properties).items():
+            results[name] += entries
+    return results
+
+
+def evaluate_batch(potential: Potential, batch: AtomicBatch, properties: Sequence[str]) -> dict[str, list[Any]]:
+    """As `evaluate`, for a batch that is there already."""
+    direct = [name for name in properties if name != "hessian"]
+    results: dict[str, list[Any]] = {}
+    if direct:
+        with torch.no_grad():
+            values = potential(batch, direct)
+        results = {name: _split(name, value, batch) for name, value in values.items()}
+    if "hessian" in properties:
+        results["hessian"] = [hessian(potential, one).cpu().numpy() for one in _single(batch)]
+    return {name: results[name] for name in properties}
+
+
+def _potential(model: Potential | str | Path) -> Potential:
+    if isinstance(model, Potential):
+        return model
+    from painn_fast.io import load
+
+    return load(model)
+
+
+def _groups(molecules: Sequence[ase.Atoms], limit: int) -> Iterator[list[ase.Atoms]]:
+    group: list[ase.Atoms] = []
+    for atoms in molecules:
+        if group and sum(map(len, group)) + len(atoms) > limit:
+            yield group
+            group = []
+        group.append(atoms)
+    yield group  # empty only if nothing was given, which batch_atoms refuses
+
+
+def _split(name: str, value: Tensor, batch: AtomicBatch) -> list[Any]:
+    """One entry a molecule: arrays for tensors and atoms, floats for scalars."""
+    array = value.detach().cpu().numpy()
+    if name in PER_ATOM:
+        return np.split(array, np.cumsum(batch.n_atoms.cpu().numpy())[:-1])
+    if name == "stress":
+        return list(array[:, [0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]])
+    return list(array) if array.ndim > 1 else array.tolist()
+
+
+def _single(batch: AtomicBatch) -> Iterator[AtomicBatch]:
+    """The molecules of a batch, each as a batch of its own."""
+    ends = torch.cumsum(batch.n_atoms, 0).tolist()
+    for m, end in enumerate(ends):
+        start = end - int(batch.n_atoms[m])
+        first, last = int(batch.row_ptr[start]), int(batch.row_ptr[end])
+        yield AtomicBatch(
+            numbers=batch.numbers[start:end],
+            positions=batch.positions[start:end],
+            molecule=batch.molecule[start:end] - m,
+            n_atoms=batch.n_atoms[m : m + 1],
+            receiver=batch.receiver[first:last] - start,
+            sender=batch.sender[first:last] - start,
+            shift=batch.shift[first:last],
+            row_ptr=batch.row_ptr[start : end + 1] - first,
+            cell=batch.cell[m : m + 1],
+            pbc=batch.pbc[m : m + 1],
+            total_charge=batch.total_charge[m : m + 1],
+            spin_multiplicity=batch.spin_multiplicity[m : m + 1],
+        )

@@ -1,0 +1,122 @@
+"""Model files: safetensors with the configuration as JSON in the header, checked key by key when read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from painn_fast.atomic import atomic_write
+from painn_fast.errors import PaiNNFastError
+from painn_fast.nn import Potential, PotentialConfig
+
+FORMAT = "painn-fast model"
+VERSION = 1
+
+
+def fingerprint(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes of tensors, in order of their names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+def save_model(potential: Potential, path: str | Path) -> None:
+    """Write a model; the file is either whole or not there."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in potential.state_dict().items()}
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        "sha256": fingerprint(tensors),
+        "config": potential.config.model_dump(mode="json"),
+    }
+    with atomic_write(path) as temporary:
+        save_file(tensors, temporary, metadata={"painn_fast": json.dumps(header)})
+
+
+def read_header(path: str | Path) -> dict[str, Any]:
+    """The JSON header of a model file: format, version, sha256, config.
+
+    Raises:
+        PaiNNFastError: if the file is truncated, of another format or of a later version.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get("painn_fast")
+    except (OSError, SafetensorError) as error:
+        raise PaiNNFastError(
+            "not a readable safetensors file", where=path, got=str(error), fix="the file is damaged or of another kind"
+        ) from None
+    if text is None:
+        raise PaiNNFastError(
+            "a safetensors file without a painn-fast header",
+            where=path,
+            fix="for a plain state dict say what it is with `painn-fast convert`",
+        )
+    try:
+        header = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise PaiNNFastError("the header is not JSON", where=path, got=str(error)) from None
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise PaiNNFastError("not a painn-fast model", where=path, got=str(header)[:80], expected=FORMAT)
+    if header.get("version") != VERSION:
+        raise PaiNNFastError(
+            "a model file of another version", where=path, got=header.get("version"), expected=VERSION, fix="update painn-fast"
+        )
+    return header
+
+
+def load_model(path: str | Path) -> Potential:
+    """Read a model file written by `save_model`.
+
+    Raises:
+        PaiNNFastError: naming the file and the key that is missing, unexpected, misshapen or not finite, or telling that the
+            contents changed since it was written.
+    """
+    header = read_header(path)
+    config = header.get("config")
+    if not isinstance(config, dict):
+        raise PaiNNFastError("the header has no configuration", where=path)
+    potential = Potential(PotentialConfig.parse(config, where=f"configuration in {path}"))
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (OSError, SafetensorError) as error:
+        raise PaiNNFastError("not a readable safetensors file", where=path, got=str(error)) from None
+    fill(potential, tensors, where=str(path))
+    if fingerprint(tensors) != header.get("sha256"):
+        raise PaiNNFastError(
+            "the weights are not those that were written", where=path, got="another SHA-256", fix="fetch the file again"
+        )
+    return potential.eval()
+
+
+def fill(potential: Potential, tensors: dict[str, Tensor], where: str) -> None:
+    """Put tensors into a model after checking names, shapes, dtypes and values; the model takes their dtype.
+
+    Raises:
+        PaiNNFastError: naming the key that is wrong.
+    """
+    own = potential.state_dict()
+    for name in sorted(own.keys() ^ tensors.keys()):
+        raise PaiNNFastError("missing key" if name in own else "unexpected key", where=f"{where}, '{name}'")
+    for name, tensor in tensors.items():
+        if tensor.shape != own[name].shape:
+            raise PaiNNFastError(
+                "wrong shape", where=f"{where}, '{name}'", got=tuple(tensor.shape), expected=tuple(own[name].shape)
+            )
+        if tensor.dtype not in (torch.float32, torch.float64):
+            raise PaiNNFastError("wrong dtype", where=f"{where}, '{name}'", got=tensor.dtype, expected="float32 or float64")
+        if not bool(torch.isfinite(tensor).all()):
+            raise PaiNNFastError("weights that are not finite", where=f"{where}, '{name}'")
+    potential.to(tensors["representation.embedding.weight"].dtype)
+    potential.load_state_dict(tensors)

@@ -1,0 +1,125 @@
+"""PaiNN: polarizable atom interaction neural network.
+
+Schütt, Unke, Gastegger, "Equivariant message passing for the prediction of tensorial properties and molecular spectra",
+ICML 2021, arXiv:2102.03150. Symbols: s scalar features [N, F], v vector features [N, 3, F], i receiver, j sender,
+d = |r_ij|, u = r_ij / d.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from painn_fast.graph import AtomicBatch
+from painn_fast.nn.config import RepresentationConfig
+from painn_fast.nn.electronic import ElectronicEmbedding
+from painn_fast.nn.layers import dense, mlp
+from painn_fast.nn.radial import cutoff_function, radial_basis
+
+
+class Message(nn.Module):
+    """Message block (equations 7 and 8): what atom i hears from its neighbours j.
+
+    x_j = MLP(s_j);  (a, b, c) = x_j * w_ij;  ds_i = sum_j a;  dv_i = sum_j (b u_ij + c v_j).
+    """
+
+    def __init__(self, n_features: int, gates: int, activation: str) -> None:
+        super().__init__()
+        self.n_features = n_features
+        self.context = mlp((n_features, n_features, gates * n_features), activation)
+
+    def forward(self, s: Tensor, v: Tensor, w: Tensor, u: Tensor, batch: AtomicBatch) -> tuple[Tensor, Tensor]:
+        i, j = batch.receiver, batch.sender
+        a, *bc = torch.split(self.context(s)[j] * w, self.n_features, dim=-1)  # each [E, F]
+        ds = torch.zeros_like(s).index_add(0, i, a)
+        if not bc:  # no vector features
+            return s + ds, v
+        dv_ij = bc[0][:, None, :] * u[:, :, None]  # [E, 3, F]
+        if len(bc) == 2:  # vectors propagate
+            dv_ij = dv_ij + bc[1][:, None, :] * v[j]
+        return s + ds, v + torch.zeros_like(v).index_add(0, i, dv_ij)
+
+
+class Update(nn.Module):
+    """Update block (equations 9 and 10): scalars and vectors of one atom mix.
+
+    [V, W] = v C;  (A, B, G) = MLP([s, |V|]);  ds = A + G <V, W>;  dv = B W.
+    """
+
+    def __init__(self, n_features: int, gates: int, activation: str, epsilon: float) -> None:
+        super().__init__()
+        self.n_features, self.gates, self.epsilon = n_features, gates, epsilon
+        if gates > 1:
+            self.channel_mix = dense(n_features, 2 * n_features, bias=False)
+        self.context = mlp(((1 + (gates > 1)) * n_features, n_features, gates * n_features), activation)
+
+    def forward(self, s: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        if self.gates == 1:  # no vector features
+            return s + self.context(s), v
+        V, W = torch.split(self.channel_mix(v), self.n_features, dim=-1)  # each [N, 3, F]
+        norm = torch.sqrt((V**2).sum(dim=1) + self.epsilon)  # [N, F]
+        A, B, *G = torch.split(self.context(torch.cat([s, norm], dim=-1)), self.n_features, dim=-1)
+        s = s + A
+        if G:  # with the scalar product
+            s = s + G[0] * (V * W).sum(dim=1)
+        return s, v + B[:, None, :] * W
+
+
+class PaiNN(nn.Module):
+    """The representation: embedding, then message and update in turn.
+
+    Args:
+        config: sizes, bases, sharing, embeddings and ablation.
+    """
+
+    def __init__(self, config: RepresentationConfig) -> None:
+        super().__init__()
+        self.config = config
+        F, L, act = config.n_features, config.n_layers, config.activation
+        message_gates, update_gates = GATES[config.ablation]
+        blocks = 1 if config.shared_interactions else L
+        self.embedding = nn.Embedding(config.max_z, F)
+        self.electronic = nn.ModuleDict()
+        if config.charge_embedding is not None:
+            self.electronic["charge"] = ElectronicEmbedding(F, config.charge_embedding, signed=True)
+        if config.spin_embedding is not None:
+            self.electronic["spin"] = ElectronicEmbedding(F, config.spin_embedding, signed=False)
+        self.radial_basis = radial_basis(config)
+        self.cutoff_function = cutoff_function(config)
+        self.filter = dense(config.n_rbf, (1 if config.shared_filters else L) * message_gates * F)
+        self.message = nn.ModuleList(Message(F, message_gates, act) for _ in range(blocks))
+        self.update = nn.ModuleList(Update(F, update_gates, act, config.epsilon) for _ in range(blocks))
+
+    def forward(self, batch: AtomicBatch, r_ij: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of every atom.
+
+        Args:
+            batch: graph and atomic numbers.
+            r_ij: edge vectors [E, 3] in the model's length unit and the dtype of the parameters.
+
+        Returns:
+            s [N, F] and v [N, 3, F].
+        """
+        d = torch.linalg.vector_norm(r_ij, dim=1)  # [E]
+        u = r_ij / d[:, None]
+        w = self.filter(self.radial_basis(d)) * self.cutoff_function(d)[:, None]
+        filters = w.chunk(1 if self.config.shared_filters else self.config.n_layers, dim=-1)
+
+        s = self.embedding(batch.numbers)
+        for embedding in self.electronic.values():
+            s = s + embedding(s, batch)
+        v = s.new_zeros(s.shape[0], 3, s.shape[1])
+        for layer in range(self.config.n_layers):
+            s, v = self.message[layer % len(self.message)](s, v, filters[layer % len(filters)], u, batch)
+            s, v = self.update[layer % len(self.update)](s, v)
+        return s, v
+
+
+GATES = {
+    "none": (3, 3),
+    "no_scalar_product": (3, 2),
+    "no_vector_propagation": (2, 3),
+    "no_scalar_product_no_vector_propagation": (2, 2),
+    "no_vector_features": (1, 1),
+}
+"""Gates of the message block (a, b, c) and of the update block (A, B, G) that each row of the paper's ablation keeps."""

@@ -1,0 +1,193 @@
+"""A trained model as people use it: structures in, energies, forces and the rest out, in eV, Å and e."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from ase.data import atomic_masses, chemical_symbols
+from torch import Tensor, nn
+
+from painn_fast import units
+from painn_fast.errors import PaiNNFastError
+from painn_fast.graph import AtomicBatch
+from painn_fast.nn.config import DipoleHead, EnergyHead, PotentialConfig, ScalarHead, SpatialExtentHead, head_name
+from painn_fast.nn.heads import Atomwise, Dipole, Polarizability, SpatialExtent, build_heads
+from painn_fast.nn.layers import Float64Buffers
+from painn_fast.nn.painn import PaiNN
+
+
+class Potential(Float64Buffers):
+    """PaiNN with its heads.
+
+    Weights keep the units that they were trained in (`config`); results are in eV, Å, e Å and Å³ always.
+    Positions and sums are float64, the network runs in the dtype of its parameters.
+
+    Args:
+        config: representation, heads and units.
+    """
+
+    standard_masses: Tensor  # [119] amu
+
+    def __init__(self, config: PotentialConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.representation = PaiNN(config.representation)
+        names = [head_name(head) for head in config.heads]
+        self.heads = nn.ModuleDict(zip(names, build_heads(config.heads, config.representation), strict=True))
+        self.register_buffer("standard_masses", torch.tensor(atomic_masses, dtype=torch.float64), persistent=False)
+
+    @property
+    def cutoff(self) -> float:
+        """Å."""
+        return self.config.representation.cutoff * units.factor("length", self.config.length_unit)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type that the network runs in."""
+        return self.representation.embedding.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the parameters."""
+        return self.representation.embedding.weight.device
+
+    @property
+    def properties(self) -> tuple[str, ...]:
+        """Names of everything that `forward` can give."""
+        names: list[str] = []
+        for head in self.config.heads:
+            match head:
+                case EnergyHead():
+                    names += ["energy", "energies", "forces", "stress"]
+                case DipoleHead():
+                    names += ["dipole", "charges"] + ["dipole_magnitude"] * head.magnitude
+                case _:
+                    names.append(head_name(head))
+        return tuple(names)
+
+    def forward(
+        self, batch: AtomicBatch, properties: Sequence[str] = ("energy", "forces"), *, create_graph: bool = False
+    ) -> dict[str, Tensor]:
+        """Evaluate a batch.
+
+        Args:
+            batch: atoms and edges, on the device of the model. If its positions require a gradient, derivatives flow
+                back to them.
+            properties: names out of `self.properties`.
+            create_graph: keep what is needed to differentiate forces and stress again (training, Hessians).
+
+        Returns:
+            energy [M] and energies [N] eV, forces [N, 3] eV/Å, stress [M, 3, 3] eV/Å³ (tension positive),
+            dipole [M, 3] and dipole_magnitude [M] e Å, charges [N] e, polarizability [M, 3, 3] Å³, spatial_extent [M] Å²,
+            scalars [M] in their own unit (energies in eV).
+
+        Raises:
+            PaiNNFastError: for a property that the model does not have, or that is not defined for the structure.
+        """
+        self._check(batch, properties)
+        tracked = torch.is_grad_enabled()
+        with torch.set_grad_enabled(tracked or "forces" in properties or "stress" in properties):
+            results = self._forward(batch, properties, create_graph)
+        return results if tracked else {name: value.detach() for name, value in results.items()}
+
+    def _forward(self, batch: AtomicBatch, properties: Sequence[str], create_graph: bool) -> dict[str, Tensor]:
+        leaves: dict[str, Tensor] = {}
+        if "forces" in properties:
+            positions = batch.positions if batch.positions.requires_grad else batch.positions.detach().requires_grad_()
+            batch = batch.with_positions(positions)
+            leaves["forces"] = positions
+        r_ij = batch.edge_vectors()
+        if "stress" in properties:
+            leaves["stress"] = torch.zeros_like(batch.cell).requires_grad_()
+            strain = leaves["stress"][batch.molecule[batch.receiver]]  # [E, 3, 3]
+            r_ij = r_ij + (r_ij[:, None, :] @ strain)[:, 0]
+        length = units.factor("length", self.config.length_unit)
+        s, v = self.representation(batch, (r_ij / length).to(self.dtype))
+        results = self._heads(s, v, batch, length, properties)
+        if leaves:
+            results |= self._derivatives(results["energy"], leaves, batch, create_graph)
+        return {name: results[name] for name in properties}
+
+    def _heads(
+        self, s: Tensor, v: Tensor, batch: AtomicBatch, length: float, properties: Sequence[str]
+    ) -> dict[str, Tensor]:
+        """Results of the heads that are asked for, converted to our units."""
+        results: dict[str, Tensor] = {}
+        r = (self._from_centre_of_mass(batch) / length).to(self.dtype) if self._needs_positions(properties) else s
+        for head in self.config.heads:
+            module = self.heads[head_name(head)]
+            match module:
+                case Atomwise() if isinstance(head, EnergyHead):
+                    if {"energy", "energies", "forces", "stress"} & set(properties):
+                        unit = units.factor("energy", self.config.energy_unit)
+                        total, atomic = module(s, batch)
+                        results |= {"energy": total * unit, "energies": atomic * unit}
+                case Atomwise() if isinstance(head, ScalarHead) and head.name in properties:
+                    results[head.name] = module(s, batch)[0] * units.ENERGY.get(head.unit, 1.0)
+                case Dipole() if {"dipole", "charges", "dipole_magnitude"} & set(properties):
+                    unit = units.factor("dipole", self.config.dipole_unit)
+                    dipole, charges = module(s, v, r, batch.total_charge * length / unit, batch)
+                    results |= {"dipole": dipole * unit, "charges": charges * unit / length}
+                    results["dipole_magnitude"] = torch.linalg.vector_norm(results["dipole"], dim=1)
+                case Polarizability() if "polarizability" in properties:
+                    unit = units.factor("polarizability", self.config.polarizability_unit)
+                    results["polarizability"] = module(s, v, r, batch) * unit
+                case SpatialExtent() if isinstance(head, SpatialExtentHead) and "spatial_extent" in properties:
+                    unit = units.BOHR**2 if head.unit == "Bohr^2" else 1.0
+                    results["spatial_extent"] = module(s, r, batch) * unit
+        return results
+
+    def _derivatives(
+        self, energy: Tensor, leaves: dict[str, Tensor], batch: AtomicBatch, create_graph: bool
+    ) -> dict[str, Tensor]:
+        """Forces and stress as derivatives of the energy; zero where nothing depends on it (lone atoms)."""
+        gradients = torch.autograd.grad(
+            energy.sum(), list(leaves.values()), create_graph=create_graph, allow_unused=True, retain_graph=create_graph
+        )
+        results = {}
+        for (name, leaf), gradient in zip(leaves.items(), gradients, strict=True):
+            gradient = torch.zeros_like(leaf) if gradient is None else gradient
+            results[name] = -gradient if name == "forces" else gradient / torch.linalg.det(batch.cell).abs()[:, None, None]
+        return results
+
+    def _needs_positions(self, properties: Sequence[str]) -> bool:
+        return bool({"dipole", "charges", "dipole_magnitude", "polarizability", "spatial_extent"} & set(properties))
+
+    def _from_centre_of_mass(self, batch: AtomicBatch) -> Tensor:
+        mass = self.standard_masses[batch.numbers][:, None]
+        centre = batch.sum_over_atoms(mass * batch.positions) / batch.sum_over_atoms(mass)
+        return batch.positions - centre[batch.molecule]
+
+    def _check(self, batch: AtomicBatch, properties: Sequence[str]) -> None:
+        for name in properties:
+            if name not in self.properties:
+                raise PaiNNFastError(
+                    "the model does not give this property",
+                    where=f"model '{self.config.name}'",
+                    got=repr(name),
+                    expected=" | ".join(self.properties),
+                )
+        if "stress" in properties and not bool(batch.pbc.all()):
+            raise PaiNNFastError("stress needs a cell that is periodic in three directions", got=batch.pbc.tolist()[0])
+        if self._needs_positions(properties) and bool(batch.pbc.any()):
+            raise PaiNNFastError(
+                "dipole, polarizability and spatial extent are not defined in a periodic cell",
+                got=", ".join(sorted(set(properties) - {"energy", "energies", "forces", "stress"})),
+                fix="set atoms.pbc = False for a molecule in vacuum",
+            )
+        self.require_elements(batch.numbers)
+
+    def require_elements(self, numbers: Tensor) -> None:
+        """Raise PaiNNFastError if an atomic number [N] is not one that the model was trained on."""
+        known = self.config.elements
+        inside = set(range(1, self.config.representation.max_z)) if known is None else set(known)
+        unknown = sorted(set(torch.unique(numbers).tolist()) - inside)
+        if unknown:
+            raise PaiNNFastError(
+                "an element that the model does not know",
+                where=f"model '{self.config.name}'",
+                got=", ".join(chemical_symbols[z] if 0 <= z < len(chemical_symbols) else str(z) for z in unknown),
+                expected=", ".join(chemical_symbols[z] for z in known) if known else f"atomic numbers below {max(inside)}",
+                fix="use a model trained with it",
+            )

@@ -1,0 +1,56 @@
+"""Progress of long work: a live line on a terminal, a plain line now and then in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+
+class StatusLine:
+    """Shows the latest of many messages; `keep` leaves one standing.
+
+    Args:
+        every: seconds between lines where the output is not a terminal.
+    """
+
+    def __init__(self, every: float = 15.0) -> None:
+        self.every = every
+        self.console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
+        self._live = Live(console=self.console, transient=True, refresh_per_second=4) if self.console.is_terminal else None
+        self._last = -float("inf")
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def update(self, message: str) -> None:
+        """Replace the line; in a log, print if enough time has passed."""
+        if self._live:
+            self._live.update(Text(message, overflow="ellipsis", no_wrap=True))
+        elif time.monotonic() - self._last >= self.every:
+            self.keep(message)
+
+    def keep(self, message: str) -> None:
+        """Print a line that stays."""
+        self._last = time.monotonic()
+        self.console.print(Text(message))
+
+
+def clock(seconds: float) -> str:
+    """Seconds as 1:02:03 or 2:03."""
+    whole = round(max(seconds, 0.0))
+    hours, minutes = whole // 3600, whole // 60 % 60
+    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"

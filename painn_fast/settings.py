@@ -1,0 +1,156 @@
+"""Settings of a run: TOML in, validated with units, resolved TOML out.
+
+A quantity is a string with its unit ("0.5 fs"); inside it is a float in our own unit. Unknown keys are errors with a
+suggestion. Flags of the command line override the file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.metadata
+import math
+import platform
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Self, TypeVar
+
+import tomli_w
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
+
+from painn_fast.errors import PaiNNFastError
+from painn_fast.atomic import atomic_write
+from painn_fast.units import format_quantity, parse_quantity
+
+
+def _quantity(kind: str) -> Any:
+    def validate(value: Any) -> float:
+        try:
+            number = parse_quantity(str(value), kind)
+        except PaiNNFastError as error:
+            raise ValueError(str(error)) from error
+        if not math.isfinite(number):
+            raise ValueError(f"not finite: {value!r}")
+        return number
+
+    return Annotated[
+        float, BeforeValidator(validate), PlainSerializer(lambda value: format_quantity(value, kind), return_type=str)
+    ]
+
+
+Time = _quantity("time")
+"""fs."""
+Temperature = _quantity("temperature")
+"""K."""
+Energy = _quantity("energy")
+"""eV."""
+Length = _quantity("length")
+"""Å."""
+Wavenumber = _quantity("wavenumber")
+"""cm⁻¹."""
+Wavelength = _quantity("wavelength")
+"""nm."""
+Duration = _quantity("duration")
+"""Wall-clock seconds."""
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, unknown keys refused, quantities with units."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    @classmethod
+    def parse(cls, values: dict[str, Any], where: str = "settings") -> Self:
+        """Validate `values`; every problem in one line.
+
+        Raises:
+            PaiNNFastError: naming the key, what was got and, for an unknown key, the nearest known one.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise PaiNNFastError(f"wrong settings: {_explain(cls, error)}", where=where) from None
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def _keys_at(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    """Names of the keys that are known where `path` points, as far as it leads through plain sub-settings."""
+    for step in path[:-1]:
+        field = cls.model_fields.get(str(step))
+        inner = field.annotation if field else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return [name for sub in cls.model_fields.values() for name in _union_keys(sub.annotation)]
+        cls = inner
+    return list(cls.model_fields)
+
+
+def _union_keys(annotation: Any) -> list[str]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return list(annotation.model_fields)
+    return [key for part in getattr(annotation, "__args__", ()) for key in _union_keys(part)]
+
+
+def _explain(cls: type[BaseModel], error: ValidationError) -> str:
+    said = []
+    for problem in error.errors():
+        path = problem["loc"]
+        key = ".".join(str(step) for step in path)
+        if problem["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(str(path[-1]), _keys_at(cls, path), n=1, cutoff=0.5)
+            said.append(f"unknown key '{key}'" + (f", did you mean '{near[0]}'?" if near else ""))
+        elif problem["type"] == "missing":
+            said.append(f"missing key '{key}'")
+        else:
+            said.append(f"'{key}': {problem['msg'].removeprefix('Value error, ')} (got {problem['input']!r})")
+    return "; ".join(said)
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        if value is None:
+            continue
+        inner = merged.get(key)
+        merged[key] = _merge(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """Contents of a TOML file.
+
+    Raises:
+        PaiNNFastError: if it cannot be read or is not TOML.
+    """
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PaiNNFastError("cannot read settings", where=path, got=error.strerror) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise PaiNNFastError("not a TOML file", where=path, got=str(error)) from None
+
+
+def load_settings(cls: type[S], path: str | Path | None, overrides: dict[str, Any] | None = None) -> S:
+    """Settings from a TOML file (or defaults) with `overrides` on top; overrides that are None are left out."""
+    values = read_toml(path) if path is not None else {}
+    return cls.parse(_merge(values, overrides or {}), where=str(path) if path is not None else "flags")
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides the numbers of a run."""
+    names = ("painn-fast", "torch", "numpy", "ase", "numba")
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def write_resolved(settings: Settings, path: str | Path, extra: dict[str, Any] | None = None) -> None:
+    """Write what a run really used: every key with its unit, versions, and `extra` (for example the model's SHA-256)."""
+    values = settings.model_dump(mode="json", exclude_none=True)
+    document = {**values, "resolved": {**versions(), **(extra or {})}}
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(tomli_w.dumps(document).encode())

@@ -1,0 +1,54 @@
+"""Checkpoints: every tensor of a training in one safetensors file, every number in its header; nothing to unpickle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from painn_fast.atomic import atomic_write
+from painn_fast.errors import PaiNNFastError
+
+
+def save(path: Path, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
+    """Write a checkpoint; it is either whole or not there."""
+    flat = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    with atomic_write(path) as temporary:
+        save_file(flat, temporary, metadata={"training": json.dumps(numbers)})
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and numbers of a checkpoint.
+
+    Raises:
+        PaiNNFastError: if it cannot be read.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            numbers = json.loads((file.metadata() or {})["training"])
+            return {name: file.get_tensor(name) for name in file.keys()}, numbers
+    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise PaiNNFastError("not a readable checkpoint", where=path, got=str(error), fix="remove it to start anew") from None
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
+    """State of AdamW by the names of the parameters."""
+    return {
+        f"optimizer.{key}.{name}": torch.as_tensor(value)
+        for name, parameter in module.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """The inverse of `optimizer_tensors`."""
+    for name, parameter in module.named_parameters():
+        for key in ("step", "exp_avg", "exp_avg_sq"):
+            stored = f"optimizer.{key}.{name}"
+            if stored in tensors:
+                optimizer.state[parameter][key] = tensors[stored].clone()

@@ -1,0 +1,109 @@
+"""What a training leaves beside its model: errors, learning curves, parity plots, model card."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from painn_fast.atomic import atomic_write
+from painn_fast.train.evaluation import REPORT
+
+if TYPE_CHECKING:
+    from painn_fast.train.loop import Training
+
+Tables = dict[str, dict[str, dict[str, float | int | str]]]
+Pairs = dict[str, tuple[dict[str, Tensor], dict[str, Tensor]]]
+
+
+def write(training: Training, tables: Tables, pairs: Pairs, output: Path) -> None:
+    """Everything; pictures only where matplotlib is installed."""
+    with atomic_write(output / "errors.json") as path:
+        path.write_text(json.dumps(tables, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    with atomic_write(output / "history.csv") as path, path.open("w", newline="") as file:
+        table = csv.DictWriter(file, fieldnames=list(training.history[-1]) if training.history else ["epoch"])
+        table.writeheader()
+        table.writerows(training.history)
+    with atomic_write(output / f"{training.settings.name}.md") as path:
+        path.write_text(model_card(training, tables), encoding="utf-8")
+    if importlib.util.find_spec("matplotlib"):
+        _learning_curves(training, output / "learning_curves.png")
+        _parity(pairs, output / "parity.png")
+
+
+def model_card(training: Training, tables: Tables) -> str:
+    """Markdown: data, level of theory, errors, limits."""
+    settings, config = training.settings, training.settings.representation
+    counts = {split: len(part) for split, part in training.data.items()}
+    rows = [f"| property | {' | '.join(tables)} | unit |", f"|---|{'---|' * len(tables)}---|"]
+    for name, (_, unit) in REPORT.items():
+        cells = [f"{table[name]['mae']:.4f}" if name in table else "" for table in tables.values()]
+        if any(cells):
+            rows.append(f"| {name} | {' | '.join(cells)} | {unit} |")
+    weights = sum(parameter.numel() for parameter in training.best.parameters())
+    return "\n".join(
+        [
+            f"# {settings.name}",
+            "",
+            settings.description or "A PaiNN model.",
+            "",
+            f"- **Level of theory**: {settings.level_of_theory or 'not stated'}",
+            f"- **Data**: {', '.join(source.file for source in settings.data)}; "
+            + ", ".join(f"{n} {split}" for split, n in counts.items()),
+            f"- **Network**: {config.n_features} features, {config.n_layers} layers, {config.n_rbf} {config.radial_basis} "
+            f"functions, cut-off {config.cutoff} Å; {weights:,} parameters",
+            f"- **Training**: {training.epoch} epochs, {training.seconds / 60:.0f} minutes",
+            f"- **Limits**: {settings.limits or 'not stated'}",
+            "",
+            "Mean absolute errors:",
+            "",
+            *rows,
+            "",
+        ]
+    )
+
+
+def _learning_curves(training: Training, output: Path) -> None:
+    from matplotlib.figure import Figure
+
+    if not training.history:
+        return
+    names = [name for name in REPORT if name in training.history[-1]]
+    figure = Figure(figsize=(4 * (1 + len(names)), 3.4), layout="constrained")
+    axes: Any = figure.subplots(1, 1 + len(names))
+    axes = np.atleast_1d(axes)
+    epochs = [entry["epoch"] for entry in training.history]
+    for key in ("train_loss", "validation_loss"):
+        axes[0].semilogy(epochs, [entry[key] for entry in training.history], label=key.replace("_", " "))
+    axes[0].legend(frameon=False)
+    axes[0].set(xlabel="epoch", ylabel="loss")
+    for axis, name in zip(axes[1:], names, strict=True):
+        axis.semilogy(epochs, [entry[name] for entry in training.history], color="C1")
+        axis.set(xlabel="epoch", ylabel=f"validation MAE / {REPORT[name][1].removesuffix(' per component')}", title=name)
+    with atomic_write(output) as path:
+        figure.savefig(path, dpi=120, format="png")
+
+
+def _parity(pairs: Pairs, output: Path) -> None:
+    from matplotlib.figure import Figure
+
+    split = "test" if "test" in pairs else "validation"
+    predicted, labels = pairs[split]
+    figure = Figure(figsize=(3.8 * len(predicted), 3.6), layout="constrained")
+    axes: Any = np.atleast_1d(figure.subplots(1, len(predicted)))
+    for axis, name in zip(axes, predicted, strict=True):
+        size, unit = REPORT[name]
+        x, y = labels[name].numpy().ravel() / size, predicted[name].double().numpy().ravel() / size
+        known = np.isfinite(x)
+        shift = x[known].mean() if name == "energy" and known.any() else 0.0
+        axis.plot(x[known] - shift, y[known] - shift, ".", markersize=3, alpha=0.6)
+        axis.axline((0.0, 0.0), slope=1, color="0.6", linewidth=0.8, zorder=0)
+        unit = unit.removesuffix(" per component")
+        axis.set(title=f"{name}, {split}", xlabel=f"reference / {unit}", ylabel=f"model / {unit}")
+    with atomic_write(output) as path:
+        figure.savefig(path, dpi=120, format="png")

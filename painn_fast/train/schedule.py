@@ -1,0 +1,51 @@
+"""Learning rate: linear warm-up, then a drop whenever the smoothed validation loss stops falling (the paper's protocol)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from painn_fast.train.settings import TrainSettings
+
+
+@dataclass
+class Plateau:
+    """State of the schedule; plain numbers, so that a resumed run continues exactly.
+
+    The smoothed loss is an exponential average of validation losses; `patience` validations without a new minimum multiply
+    the learning rate by `factor`.
+    """
+
+    learning_rate: float
+    factor: float
+    patience: int
+    smoothing: float
+    smoothed: float | None = None
+    best: float = float("inf")
+    waited: int = 0
+
+    @classmethod
+    def of(cls, settings: TrainSettings) -> Plateau:
+        """The schedule that the settings ask for."""
+        return cls(
+            settings.learning_rate, settings.plateau_factor, settings.plateau_patience, settings.loss_smoothing
+        )
+
+    def validate(self, loss: float) -> bool:
+        """Take in a validation loss; True if the smoothed loss is the best so far."""
+        self.smoothed = loss if self.smoothed is None else self.smoothing * self.smoothed + (1 - self.smoothing) * loss
+        if self.smoothed < self.best:
+            self.best, self.waited = self.smoothed, 0
+            return True
+        self.waited += 1
+        if self.waited > self.patience:
+            self.learning_rate *= self.factor
+            self.waited = 0
+        return False
+
+    def at_step(self, step: int, warmup: int) -> float:
+        """Learning rate of optimizer step `step`, counted from 0."""
+        return self.learning_rate * min(1.0, (step + 1) / warmup) if warmup else self.learning_rate
+
+    def state(self) -> dict[str, float | int | None]:
+        """Numbers for a checkpoint."""
+        return asdict(self)
