@@ -1,4 +1,4 @@
-"""Embedding of total charge or spin: attention spreads a molecular number over its atoms (Unke et al., SpookyNet, 2021)."""
+"""Embedding of total charge or spin: attention spreads a number over the atoms (Unke et al., SpookyNet, 2021)."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ class ElectronicEmbedding(nn.Module):
         self.query = nn.Linear(n_features, n_features)
         self.key = nn.Linear(inputs, n_features, bias=False)
         self.value = nn.Linear(inputs, n_features, bias=False)
-        self.residual = nn.ModuleList(_Residual(n_features, ACTIVATIONS[config.activation]) for _ in range(config.n_residual))
-        self.activation = ACTIVATIONS[config.activation]()
+        activation = ACTIVATIONS[config.activation]
+        self.residual = nn.ModuleList(_Residual(n_features, activation) for _ in range(config.n_residual))
+        self.activation = activation()
         self.out = nn.Linear(n_features, n_features, bias=False)
         for layer in (self.query, self.key, self.value):
             nn.init.orthogonal_(layer.weight)
@@ -38,7 +39,8 @@ class ElectronicEmbedding(nn.Module):
         e = torch.stack([number, -number], dim=-1).relu() if self.signed else number.abs()[:, None]  # [M, 2 or 1]
         key = self.key(e / e.clamp(min=1.0))[batch.molecule]
         weight = (key * self.query(s)).sum(dim=-1) / math.sqrt(s.shape[1])  # [N]
-        top = weight.new_full((batch.n_molecules,), -math.inf).scatter_reduce(0, batch.molecule, weight.detach(), "amax")
+        lowest = weight.new_full((batch.n_molecules,), -math.inf)
+        top = lowest.scatter_reduce(0, batch.molecule, weight.detach(), "amax")
         share = torch.exp(weight - top[batch.molecule])
         total = share.new_zeros(batch.n_molecules).index_add(0, batch.molecule, share)
         x = (share / total[batch.molecule])[:, None] * self.value(e)[batch.molecule]
@@ -52,11 +54,10 @@ class _Residual(nn.Module):
 
     def __init__(self, n_features: int, activation: type[nn.Module]) -> None:
         super().__init__()
-        self.network = nn.Sequential(
-            activation(), nn.Linear(n_features, n_features, bias=False), activation(), nn.Linear(n_features, n_features, bias=False)
-        )
-        nn.init.orthogonal_(self.network[1].weight)
-        nn.init.zeros_(self.network[3].weight)
+        first, second = (nn.Linear(n_features, n_features, bias=False) for _ in range(2))
+        nn.init.orthogonal_(first.weight)
+        nn.init.zeros_(second.weight)
+        self.network = nn.Sequential(activation(), first, activation(), second)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.network(x)

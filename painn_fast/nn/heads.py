@@ -8,6 +8,7 @@ polarizability then do not depend on where the molecule is.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +55,7 @@ class GatedNetwork(nn.Module):
 
     def __init__(self, sizes: tuple[int, ...], activation: str) -> None:
         super().__init__()
-        pairs = list(zip(sizes[:-1], sizes[1:], strict=True))
+        pairs = list(pairwise(sizes))
         self.blocks = nn.ModuleList(
             GatedEquivariantBlock(n_in, n_out, activation, last=k == len(pairs) - 1)
             for k, (n_in, n_out) in enumerate(pairs)

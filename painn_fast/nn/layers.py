@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Self
 
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ def dense(n_in: int, n_out: int, *, bias: bool = True) -> nn.Linear:
 def mlp(widths: tuple[int, ...], activation: str) -> nn.Sequential:
     """Dense layers of these widths with an activation between them."""
     layers: list[nn.Module] = []
-    for n_in, n_out in zip(widths[:-1], widths[1:], strict=True):
+    for n_in, n_out in pairwise(widths):
         layers += [dense(n_in, n_out), ACTIVATIONS[activation]()]
     return nn.Sequential(*layers[:-1])
 

@@ -122,4 +122,4 @@ GATES = {
     "no_scalar_product_no_vector_propagation": (2, 2),
     "no_vector_features": (1, 1),
 }
-"""Gates of the message block (a, b, c) and of the update block (A, B, G) that each row of the paper's ablation keeps."""
+"""Gates of message (a, b, c) and update block (A, B, G) that each row of the paper's ablation keeps."""

@@ -34,7 +34,7 @@ class Potential(Float64Buffers):
         self.config = config
         self.representation = PaiNN(config.representation)
         names = [head_name(head) for head in config.heads]
-        self.heads = nn.ModuleDict(zip(names, build_heads(config.heads, config.representation), strict=True))
+        self.heads = nn.ModuleDict(dict(zip(names, build_heads(config.heads, config.representation), strict=True)))
         self.register_buffer("standard_masses", torch.tensor(atomic_masses, dtype=torch.float64), persistent=False)
 
     @property
@@ -79,8 +79,8 @@ class Potential(Float64Buffers):
 
         Returns:
             energy [M] and energies [N] eV, forces [N, 3] eV/Å, stress [M, 3, 3] eV/Å³ (tension positive),
-            dipole [M, 3] and dipole_magnitude [M] e Å, charges [N] e, polarizability [M, 3, 3] Å³, spatial_extent [M] Å²,
-            scalars [M] in their own unit (energies in eV).
+            dipole [M, 3] and dipole_magnitude [M] e Å, charges [N] e, polarizability [M, 3, 3] Å³,
+            spatial_extent [M] Å², scalars [M] in their own unit (energies in eV).
 
         Raises:
             PaiNNFastError: for a property that the model does not have, or that is not defined for the structure.
@@ -104,16 +104,17 @@ class Potential(Float64Buffers):
             r_ij = r_ij + (r_ij[:, None, :] @ strain)[:, 0]
         length = units.factor("length", self.config.length_unit)
         s, v = self.representation(batch, (r_ij / length).to(self.dtype))
-        results = self._heads(s, v, batch, length, properties)
+        results = self.results_of_heads(s, v, batch, properties)
         if leaves:
             results |= self._derivatives(results["energy"], leaves, batch, create_graph)
         return {name: results[name] for name in properties}
 
-    def _heads(
-        self, s: Tensor, v: Tensor, batch: AtomicBatch, length: float, properties: Sequence[str]
+    def results_of_heads(
+        self, s: Tensor, v: Tensor, batch: AtomicBatch, properties: Sequence[str]
     ) -> dict[str, Tensor]:
-        """Results of the heads that are asked for, converted to our units."""
+        """What the heads make of features s [N, F] and v [N, 3, F], as far as `properties` need it, in our units."""
         results: dict[str, Tensor] = {}
+        length = units.factor("length", self.config.length_unit)
         r = (self._from_centre_of_mass(batch) / length).to(self.dtype) if self._needs_positions(properties) else s
         for head in self.config.heads:
             module = self.heads[head_name(head)]
@@ -148,7 +149,8 @@ class Potential(Float64Buffers):
         results = {}
         for (name, leaf), gradient in zip(leaves.items(), gradients, strict=True):
             gradient = torch.zeros_like(leaf) if gradient is None else gradient
-            results[name] = -gradient if name == "forces" else gradient / torch.linalg.det(batch.cell).abs()[:, None, None]
+            volume = torch.linalg.det(batch.cell).abs()[:, None, None]
+            results[name] = -gradient if name == "forces" else gradient / volume
         return results
 
     def _needs_positions(self, properties: Sequence[str]) -> bool:
@@ -181,13 +183,14 @@ class Potential(Float64Buffers):
     def require_elements(self, numbers: Tensor) -> None:
         """Raise PaiNNFastError if an atomic number [N] is not one that the model was trained on."""
         known = self.config.elements
-        inside = set(range(1, self.config.representation.max_z)) if known is None else set(known)
+        largest = self.config.representation.max_z - 1
+        inside = set(range(1, largest + 1)) if known is None else set(known)
         unknown = sorted(set(torch.unique(numbers).tolist()) - inside)
         if unknown:
             raise PaiNNFastError(
                 "an element that the model does not know",
                 where=f"model '{self.config.name}'",
                 got=", ".join(chemical_symbols[z] if 0 <= z < len(chemical_symbols) else str(z) for z in unknown),
-                expected=", ".join(chemical_symbols[z] for z in known) if known else f"atomic numbers below {max(inside)}",
+                expected=", ".join(chemical_symbols[z] for z in known) if known else f"Z up to {largest}",
                 fix="use a model trained with it",
             )

@@ -98,4 +98,4 @@ def cutoff_function(config: RepresentationConfig) -> CosineCutoff | MollifierCut
     if config.cutoff_function == "switch":
         assert config.switch_on is not None  # the configuration has checked it
         return SwitchCutoff(config.switch_on, config.cutoff)
-    return {"cosine": CosineCutoff, "mollifier": MollifierCutoff}[config.cutoff_function](config.cutoff)
+    return CosineCutoff(config.cutoff) if config.cutoff_function == "cosine" else MollifierCutoff(config.cutoff)

@@ -1,0 +1,1 @@
+"""Filters tabulated as cubic Hermite splines in the distance."""
