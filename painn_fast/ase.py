@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import ase
 import torch
 from ase.calculators.calculator import Calculator, all_changes
 
-from painn_fast.errors import PaiNNFastError
+from painn_fast.engine import check_backend
 from painn_fast.evaluate import evaluate
 from painn_fast.nn import Potential
 
@@ -21,13 +21,14 @@ FREE = {"energy", "energies", "forces", "stress"}
 class PaiNNCalculator(Calculator):
     """PaiNN for `ase.md`, `ase.optimize`, `ase.vibrations` and everything else that takes a calculator.
 
-    Gives energy, free_energy, energies, forces, stress, dipole, charges, polarizability and hessian, as far as the model has
-    the heads; eV, Å, e. Dipole and polarizability are for molecules in vacuum.
+    Gives energy, free_energy, energies, forces, stress, dipole, charges, polarizability and hessian, as far as the
+    model has the heads; eV, Å, e. Dipole and polarizability are for molecules in vacuum.
 
     Args:
         model: a potential, or what `painn_fast.load` takes (name, file).
         device: "cpu", "cuda", ...: works on a copy there; None uses the model itself, where it is.
-        backend: "auto" or "reference"; both run the reference until a faster backend is installed.
+        backend: "auto" (the engine for float32 networks), "fused" or "reference"; stress and Hessians come from the
+            reference always.
         dtype: torch.float32 or torch.float64 for the network; None keeps the model's.
         load_options: further arguments of `painn_fast.load`, such as energy_unit.
 
@@ -37,7 +38,7 @@ class PaiNNCalculator(Calculator):
     """
 
     name = "painn-fast"
-    implemented_properties: ClassVar[list[str]] = [
+    implemented_properties: list[str] = [
         "energy", "free_energy", "energies", "forces", "stress", "dipole", "charges", "polarizability", "hessian",
     ]  # fmt: skip
 
@@ -51,8 +52,8 @@ class PaiNNCalculator(Calculator):
         **load_options: Any,
     ) -> None:
         super().__init__()
-        if backend not in ("auto", "reference"):
-            raise PaiNNFastError("unknown backend", got=repr(backend), expected="auto | reference")
+        check_backend(backend)
+        self.backend = backend
         if not isinstance(model, Potential):
             from painn_fast.io import load
 
@@ -71,7 +72,7 @@ class PaiNNCalculator(Calculator):
         wanted = {"energy" if name == "free_energy" else name for name in properties}
         if wanted & FREE:
             wanted |= FREE if self.atoms.pbc.all() else FREE - {"stress"}
-        results = evaluate(self.potential, [self.atoms], sorted(wanted))
+        results = evaluate(self.potential, [self.atoms], sorted(wanted), backend=self.backend)
         self.results.update({name: entry[0] for name, entry in results.items()})
         if "energy" in self.results:
             self.results["free_energy"] = self.results["energy"]

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from painn_fast.engine import check_backend, engine_for
+from painn_fast.engine.cpu import GIVES
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph import AtomicBatch, batch_atoms
 from painn_fast.nn import Potential, hessian
@@ -24,6 +26,7 @@ def evaluate(
     molecules: Sequence[ase.Atoms],
     properties: Sequence[str] = ("energy", "forces"),
     *,
+    backend: str = "auto",
     atoms_per_batch: int = ATOMS_PER_BATCH,
 ) -> dict[str, list[Any]]:
     """Properties of many structures, batched.
@@ -32,6 +35,7 @@ def evaluate(
         model: a potential, or what `painn_fast.load` takes.
         molecules: `ase.Atoms` or subclasses, different ones welcome; they are not changed.
         properties: names out of `model.properties`, and "hessian".
+        backend: "auto", "fused" (the engine, an error where it cannot run the model) or "reference".
         atoms_per_batch: upper limit of atoms evaluated at once; a larger structure makes a batch of its own.
 
     Returns:
@@ -42,24 +46,29 @@ def evaluate(
     Raises:
         PaiNNFastError: for a structure or a property that the model cannot handle; says which.
     """
+    check_backend(backend)
     potential = _potential(model)
     if isinstance(molecules, ase.Atoms):
         raise PaiNNFastError("one structure where a list is expected", fix="write evaluate(model, [atoms])")
     results: dict[str, list[Any]] = {name: [] for name in properties}
     for group in _groups(molecules, atoms_per_batch):
         batch = batch_atoms(group, potential.cutoff).to(potential.device)
-        for name, entries in evaluate_batch(potential, batch, properties).items():
+        for name, entries in evaluate_batch(potential, batch, properties, backend=backend).items():
             results[name] += entries
     return results
 
 
-def evaluate_batch(potential: Potential, batch: AtomicBatch, properties: Sequence[str]) -> dict[str, list[Any]]:
+def evaluate_batch(
+    potential: Potential, batch: AtomicBatch, properties: Sequence[str], *, backend: str = "auto"
+) -> dict[str, list[Any]]:
     """As `evaluate`, for a batch that is there already."""
     direct = [name for name in properties if name != "hessian"]
     results: dict[str, list[Any]] = {}
     if direct:
+        engine = engine_for(potential, backend) if set(direct) <= GIVES else None
+        potential.check(batch, direct)
         with torch.no_grad():
-            values = potential(batch, direct)
+            values = engine(engine.workspace(batch), batch.positions, direct) if engine else potential(batch, direct)
         results = {name: _split(name, value, batch) for name, value in values.items()}
     if "hessian" in properties:
         results["hessian"] = [hessian(potential, one).cpu().numpy() for one in _single(batch)]

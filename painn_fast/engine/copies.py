@@ -10,14 +10,11 @@ import torch
 from torch import Tensor
 
 from painn_fast.engine.cpu import CpuEngine, Workspace
-from painn_fast.errors import PaiNNFastError
 from painn_fast.graph import AtomicBatch, concatenate
 from painn_fast.nn import Potential
 
 CHUNK_ATOMS = 160
 """Atoms in a chunk: its features take about a megabyte a layer."""
-AGREEMENT = 1e-3
-"""Relative to the largest force: far above rounding, far below what a mistake would do."""
 
 
 class CopiesEngine:
@@ -36,7 +33,6 @@ class CopiesEngine:
         self.threads = threads or torch.get_num_threads()
         self._pool: ThreadPoolExecutor | None = None
         self._local = threading.local()
-        self._checked = False
 
     def chunk_size(self, copies: int) -> int:
         """Copies in a chunk: at least two chunks, none larger than the cache likes."""
@@ -44,8 +40,6 @@ class CopiesEngine:
 
     def __call__(self, positions: Tensor, properties: Sequence[str] = ("energy", "forces")) -> dict[str, Tensor]:
         """Properties [B, ...] at positions [B, N, 3] Å; forces [B, N, 3]."""
-        if not self._checked:
-            self._check(positions[: self.chunk_size(len(positions))])
         chunks = positions.split(self.chunk_size(len(positions)))
         if self.threads == 1 or len(chunks) == 1:
             parts = [self._evaluate(chunk, properties) for chunk in chunks]
@@ -62,24 +56,6 @@ class CopiesEngine:
         if "forces" in results:
             results["forces"] = results["forces"].view_as(chunk)
         return results
-
-    def _check(self, chunk: Tensor) -> None:
-        """Compare with the reference once, on real positions, and refuse to go on if they disagree."""
-        got = self._evaluate(chunk, ("energy", "forces"))
-        batch = self._workspace(len(chunk)).batch.with_positions(chunk.reshape(-1, 3))
-        with torch.no_grad():
-            expected = self.engine.potential(batch, ("energy", "forces"))
-        error = (got["forces"] - expected["forces"].view_as(chunk)).abs().max()
-        allowed = AGREEMENT * max(1.0, float(expected["forces"].abs().max()))
-        if float(error) > allowed:  # NaN, which both then give, is for the guards of the caller
-            raise PaiNNFastError(
-                "the fast engine disagrees with the reference",
-                where=f"model '{self.engine.potential.config.name}'",
-                got=f"forces off by {float(error):.2e} eV/Å",
-                expected=f"at most {allowed:.0e}",
-                fix='use backend="reference", and please report it',
-            )
-        self._checked = True
 
     def _workspace(self, copies: int) -> Workspace:
         """Each thread has memory of its own."""

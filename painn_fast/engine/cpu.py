@@ -15,12 +15,15 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from painn_fast import units
+from painn_fast.errors import PaiNNFastError
 from painn_fast.graph import AtomicBatch
 from painn_fast.kernels.message.cpu import edge_geometry, message_bwd, message_fwd
 from painn_fast.kernels.radial.table import FilterTable, tabulate
 from painn_fast.kernels.update.cpu import gate_bwd, gate_fwd, norm_bwd, norm_fwd
 from painn_fast.nn import PaiNN, Potential
 
+AGREEMENT = 1e-3
+"""Relative to the largest force: far above rounding, far below what a mistake would do."""
 GIVES = {"energy", "energies", "forces", "dipole", "charges", "dipole_magnitude", "polarizability", "spatial_extent"}
 
 
@@ -86,6 +89,7 @@ class CpuEngine:
         self.dtype = potential.dtype
         self.length = units.factor("length", potential.config.length_unit)
         self.layers = [self._layer(network, k) for k in range(self.config.n_layers)]
+        self.checked = False
         with torch.no_grad():
             self.first_x = self.layers[0].message(network.embedding.weight)  # [max_z, 3 F]
 
@@ -126,6 +130,8 @@ class CpuEngine:
         """
         with torch.no_grad():
             batch = work.batch.with_positions(positions)
+            if not self.checked:
+                self._check(work, batch)
             self._geometry(work, positions)
             self._forward(work)
             s, v = work.tensors["s"], work.tensors["v"][-1]
@@ -135,6 +141,22 @@ class CpuEngine:
                 unit = units.factor("energy", self.potential.config.energy_unit) / self.length
                 results["forces"] = work.tensors["force"] * unit
             return {name: results[name] for name in properties}
+
+    def _check(self, work: Workspace, batch: AtomicBatch) -> None:
+        """Compare with the reference once, on the first real positions, and refuse to go on if they disagree."""
+        self.checked = True
+        got = self(work, batch.positions, ("forces",))["forces"]
+        expected = self.potential(batch, ("forces",))["forces"]
+        error = float((got - expected).abs().max())
+        allowed = AGREEMENT * max(1.0, float(expected.abs().max()))
+        if error > allowed:  # NaN, which both then give, is for the guards of the caller
+            raise PaiNNFastError(
+                "the fast engine disagrees with the reference",
+                where=f"model '{self.potential.config.name}'",
+                got=f"forces off by {error:.2e} eV/Å",
+                expected=f"at most {allowed:.0e}",
+                fix='use backend="reference", and please report it',
+            )
 
     def _geometry(self, work: Workspace, positions: Tensor) -> None:
         a, table = work.arrays, self.layers[0].table

@@ -85,7 +85,7 @@ class Potential(Float64Buffers):
         Raises:
             PaiNNFastError: for a property that the model does not have, or that is not defined for the structure.
         """
-        self._check(batch, properties)
+        self.check(batch, properties)
         tracked = torch.is_grad_enabled()
         with torch.set_grad_enabled(tracked or "forces" in properties or "stress" in properties):
             results = self._forward(batch, properties, create_graph)
@@ -161,7 +161,8 @@ class Potential(Float64Buffers):
         centre = batch.sum_over_atoms(mass * batch.positions) / batch.sum_over_atoms(mass)
         return batch.positions - centre[batch.molecule]
 
-    def _check(self, batch: AtomicBatch, properties: Sequence[str]) -> None:
+    def check(self, batch: AtomicBatch, properties: Sequence[str]) -> None:
+        """Raise PaiNNFastError for properties or elements that the model cannot give for this batch."""
         for name in properties:
             if name not in self.properties:
                 raise PaiNNFastError(

@@ -6,8 +6,9 @@ import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 
-from painn_fast.engine import CopiesEngine, CpuEngine, supports
+from painn_fast.engine import CopiesEngine, CpuEngine, engine_for, supports
 from painn_fast.errors import PaiNNFastError
+from painn_fast.evaluate import evaluate
 from painn_fast.graph import batch_arrays, batch_atoms
 from painn_fast.kernels.message.cpu import edge_geometry, message_fwd
 from painn_fast.kernels.message.reference import message
@@ -169,3 +170,32 @@ def test_engine_that_disagrees_with_the_reference_refuses_to_go_on():
     engine.engine.layers[1].rows[:] *= 1.01
     with pytest.raises(PaiNNFastError, match="disagrees with the reference"):
         engine(torch.from_numpy(atoms.positions)[None])
+
+
+def test_auto_takes_the_engine_for_float32_and_the_reference_for_float64():
+    assert engine_for(build()) is None
+    assert isinstance(engine_for(build(dtype=torch.float32)), CpuEngine)
+    assert engine_for(build(dtype=torch.float32), "reference") is None
+    assert isinstance(engine_for(build(), "fused"), CpuEngine)
+
+
+def test_engine_follows_weights_that_change():
+    potential = build(dtype=torch.float32)
+    atoms = [molecule("CH3CH2OH")]
+    before = evaluate(potential, atoms)["energy"][0]
+    optimizer = torch.optim.SGD(potential.parameters(), lr=1e-3)
+    potential(batch_atoms(atoms, potential.cutoff), ["energy"])["energy"].sum().backward()
+    optimizer.step()
+    after = evaluate(potential, atoms)["energy"][0]
+    assert after != before
+    assert after == pytest.approx(evaluate(potential, atoms, backend="reference")["energy"][0], rel=1e-5)
+
+
+def test_fused_refuses_a_model_that_it_cannot_run():
+    config = PotentialConfig(
+        representation=RepresentationConfig(**SMALL, activation="shifted_softplus"), heads=(EnergyHead(),)
+    )
+    with pytest.raises(PaiNNFastError, match="cannot run this model"):
+        evaluate(random_potential(config), [molecule("H2O")], backend="fused")
+    with pytest.raises(PaiNNFastError, match=r"auto \| fused \| reference"):
+        evaluate(random_potential(config), [molecule("H2O")], backend="magic")
