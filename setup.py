@@ -8,7 +8,7 @@ setup(
     packages=[*find_packages(include=["painn_fast", "painn_fast.*"], exclude=["painn_fast.kernels*"]), *kernels],
     package_dir={"painn_fast": "painn_fast", "painn_fast.kernels": "kernels"},
     package_data={
-        "painn_fast": ["py.typed", "models/*.safetensors", "models/*.xyz", "models/*.md", "train/configs/*.toml"],
+        "painn_fast": ["py.typed", "models/*.safetensors", "models/*.xyz", "models/*.md", "train/configs/*"],
         "painn_fast.kernels": ["*.md", "*/*.md"],
     },
 )

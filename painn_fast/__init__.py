@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if importlib.util.find_spec("painn_fast.kernels") is None:
@@ -17,7 +19,7 @@ from painn_fast.errors import PaiNNFastError
 if TYPE_CHECKING:
     from painn_fast.ase import PaiNNCalculator
     from painn_fast.evaluate import evaluate
-    from painn_fast.io import load
+    from painn_fast.io.load import load
     from painn_fast.schnetpack import accelerate
 
 __version__ = "0.1.0"
@@ -38,3 +40,15 @@ def __getattr__(name: str) -> Any:
         globals()[name] = value
         return value
     raise AttributeError(f"module 'painn_fast' has no attribute '{name}'")
+
+
+class _Package(ModuleType):
+    """Keeps `painn_fast.evaluate` the function: importing the module of that name would put the module in its place."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _HOME and isinstance(value, ModuleType):
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -22,7 +25,9 @@ class StatusLine:
     def __init__(self, every: float = 15.0) -> None:
         self.every = every
         self.console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
-        self._live = Live(console=self.console, transient=True, refresh_per_second=4) if self.console.is_terminal else None
+        self._live = (
+            Live(console=self.console, transient=True, refresh_per_second=4) if self.console.is_terminal else None
+        )
         self._last = -float("inf")
 
     def __enter__(self) -> Self:
@@ -54,3 +59,25 @@ def clock(seconds: float) -> str:
     whole = round(max(seconds, 0.0))
     hours, minutes = whole // 3600, whole // 60 % 60
     return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
+
+
+@contextmanager
+def interruptible() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM instead of dying; a second one kills."""
+    caught: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        if caught:
+            raise KeyboardInterrupt
+        caught.append(number)
+
+    try:
+        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread
+        yield caught
+        return
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -17,8 +17,8 @@ from typing import Annotated, Any, Self, TypeVar
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
 
-from painn_fast.errors import PaiNNFastError
 from painn_fast.atomic import atomic_write
+from painn_fast.errors import PaiNNFastError
 from painn_fast.units import format_quantity, parse_quantity
 
 
@@ -131,8 +131,12 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 
 
 def load_settings(cls: type[S], path: str | Path | None, overrides: dict[str, Any] | None = None) -> S:
-    """Settings from a TOML file (or defaults) with `overrides` on top; overrides that are None are left out."""
+    """Settings from a TOML file (or defaults) with `overrides` on top; overrides that are None are left out.
+
+    The file may be one that `write_resolved` wrote; what it says beside settings is passed over.
+    """
     values = read_toml(path) if path is not None else {}
+    values.pop("resolved", None)
     return cls.parse(_merge(values, overrides or {}), where=str(path) if path is not None else "flags")
 
 
@@ -149,7 +153,7 @@ def versions() -> dict[str, str]:
 
 
 def write_resolved(settings: Settings, path: str | Path, extra: dict[str, Any] | None = None) -> None:
-    """Write what a run really used: every key with its unit, versions, and `extra` (for example the model's SHA-256)."""
+    """Write what a run really used: every key with its unit, versions, and `extra`, such as the SHA-256 of a model."""
     values = settings.model_dump(mode="json", exclude_none=True)
     document = {**values, "resolved": {**versions(), **(extra or {})}}
     with atomic_write(path) as temporary:

@@ -13,7 +13,7 @@ from painn_fast.errors import PaiNNFastError
 
 KB = _ase.kB
 """Boltzmann constant, eV/K."""
-HBAR = _ase._hbar * _ase._e ** -1 * 1e15
+HBAR = _ase._hbar * _ase._e**-1 * 1e15
 """Reduced Planck constant, eV fs."""
 SPEED_OF_LIGHT = _ase._c * 100 * 1e-15
 """Speed of light, cm/fs."""

@@ -24,7 +24,9 @@ SMALL = RepresentationConfig(n_features=16, n_layers=2, n_rbf=8, cutoff=4.0)
 
 @pytest.fixture(scope="module")
 def potential():
-    return random_potential(PotentialConfig(representation=SMALL, heads=(EnergyHead(), DipoleHead(), PolarizabilityHead())))
+    return random_potential(
+        PotentialConfig(representation=SMALL, heads=(EnergyHead(), DipoleHead(), PolarizabilityHead()))
+    )
 
 
 @pytest.fixture
@@ -109,7 +111,7 @@ def test_missing_properties_and_unknown_elements_are_refused_clearly():
     water, methane = molecule("H2O"), molecule("CH4")
     with pytest.raises(PropertyNotImplementedError):
         calculator.get_property("dipole", water)
-    with pytest.raises(PaiNNFastError, match="C.*expected: H, O"):
+    with pytest.raises(PaiNNFastError, match=r"C.*expected: H, O"):
         calculator.get_potential_energy(methane)
     with pytest.raises(PaiNNFastError, match="backend"):
         PaiNNCalculator(random_potential(config), backend="magic")

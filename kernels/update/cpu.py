@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 
+from painn_fast.kernels.compiled import compiled
 from painn_fast.kernels.message.cpu import FAST
 
 
-@numba.njit(cache=True, nogil=True, fastmath=FAST)
+@compiled(nogil=True, fastmath=FAST)
 def norm_fwd(s: np.ndarray, vw: np.ndarray, epsilon: float, context: np.ndarray, dot: np.ndarray) -> None:
     """context [N, 2 F] = (s, sqrt(|V|^2 + epsilon)); dot [N, F] = <V, W>."""
     n, f = s.shape
@@ -22,7 +22,7 @@ def norm_fwd(s: np.ndarray, vw: np.ndarray, epsilon: float, context: np.ndarray,
             dot[i, c] = a * vw[i, 0, f + c] + b * vw[i, 1, f + c] + d * vw[i, 2, f + c]
 
 
-@numba.njit(cache=True, nogil=True, fastmath=FAST)
+@compiled(nogil=True, fastmath=FAST)
 def gate_fwd(y: np.ndarray, vw: np.ndarray, dot: np.ndarray, vectors: bool, s: np.ndarray, v: np.ndarray) -> None:
     """s += A + G <V, W>; v += B W (not needed after the last layer: `vectors` False). y [N, 3 F] = (A, B, G)."""
     n, f = s.shape
@@ -35,7 +35,7 @@ def gate_fwd(y: np.ndarray, vw: np.ndarray, dot: np.ndarray, vectors: bool, s: n
                     v[i, k, c] += y[i, f + c] * vw[i, k, f + c]
 
 
-@numba.njit(cache=True, nogil=True, fastmath=FAST)
+@compiled(nogil=True, fastmath=FAST)
 def gate_bwd(gs: np.ndarray, gv: np.ndarray, vw: np.ndarray, dot: np.ndarray, vectors: bool, gy: np.ndarray) -> None:
     """gy [N, 3 F] = (gs, <gv, W>, gs <V, W>)."""
     n, f = gs.shape
@@ -50,7 +50,7 @@ def gate_bwd(gs: np.ndarray, gv: np.ndarray, vw: np.ndarray, dot: np.ndarray, ve
                     gy[i, f + c] += gv[i, k, c] * vw[i, k, f + c]
 
 
-@numba.njit(cache=True, nogil=True, fastmath=FAST)
+@compiled(nogil=True, fastmath=FAST)
 def norm_bwd(
     gs: np.ndarray, gv: np.ndarray, y: np.ndarray, vw: np.ndarray, context: np.ndarray, g_context: np.ndarray,
     vectors: bool, g_vw: np.ndarray,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -95,10 +96,11 @@ class CpuEngine:
 
     def _layer(self, network: PaiNN, k: int) -> _Layer:
         blocks = len(network.message)
-        update = network.update[k % blocks]
+        message: Any = network.message[k % blocks]
+        update: Any = network.update[k % blocks]
         table = self._table(network, k)
         return _Layer(
-            network.message[k % blocks].context,
+            message.context,
             update.channel_mix.weight.detach(),
             update.context,
             table,
@@ -187,7 +189,8 @@ class CpuEngine:
         """Force [N, 3] per model unit of length, from the adjoint of the energy."""
         t, a = work.tensors, work.arrays
         t["force"].zero_()
-        t["gs"].copy_(_energy_adjoint(self.potential.heads["energy"].network, t["s"]))
+        head: Any = self.potential.heads["energy"]
+        t["gs"].copy_(_energy_adjoint(head.network, t["s"]))
         for k in range(self.config.n_layers - 1, -1, -1):
             layer, inner = self.layers[k], k < self.config.n_layers - 1
             gate_bwd(a["gs"], a["gv"], a["vw"][k], a["dot"][k], inner, a["gy"])
@@ -205,13 +208,13 @@ class CpuEngine:
                 t["gv"].copy_(t["gv_in"])
 
 
-def _mlp(mlp: nn.Sequential, x: Tensor, hidden: Tensor, out: Tensor) -> None:
+def _mlp(mlp: Any, x: Tensor, hidden: Tensor, out: Tensor) -> None:
     """Two dense layers into memory that is there; `hidden` keeps what goes into the activation."""
     torch.addmm(mlp[0].bias, x, mlp[0].weight.T, out=hidden)
     torch.addmm(mlp[2].bias, silu(hidden), mlp[2].weight.T, out=out)
 
 
-def _mlp_adjoint(mlp: nn.Sequential, g: Tensor, hidden: Tensor, out: Tensor | None = None) -> Tensor:
+def _mlp_adjoint(mlp: Any, g: Tensor, hidden: Tensor, out: Tensor | None = None) -> Tensor:
     """Adjoint of the input of `_mlp`."""
     return torch.mm(torch.ops.aten.silu_backward(g @ mlp[2].weight, hidden), mlp[0].weight, out=out)
 

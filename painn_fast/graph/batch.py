@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import ase
 import numpy as np
@@ -57,7 +58,20 @@ class AtomicBatch:
 
     def with_positions(self, positions: Tensor) -> AtomicBatch:
         """The same graph with other positions [N, 3] Å; the caller vouches for the neighbour list."""
-        return dataclasses.replace(self, positions=positions)
+        moved = dataclasses.replace(self, positions=positions)
+        if "mirror" in self.__dict__:
+            moved.__dict__["mirror"] = self.mirror
+        return moved
+
+    @cached_property
+    def mirror(self) -> Tensor:
+        """Index [E] of the edge that points the other way; it exists because the list is symmetric."""
+        i, j, shift = self.receiver.cpu().numpy(), self.sender.cpu().numpy(), self.shift.cpu().numpy()
+        order = np.lexsort((shift[:, 2], shift[:, 1], shift[:, 0], j, i))
+        opposite = np.lexsort((-shift[:, 2], -shift[:, 1], -shift[:, 0], i, j))
+        mirror = np.empty_like(order)
+        mirror[order] = opposite
+        return torch.from_numpy(mirror).to(self.receiver.device)
 
     def edge_vectors(self) -> Tensor:
         """r_ij = R_j - R_i + shift [E, 3] Å."""
@@ -133,7 +147,7 @@ def concatenate(batches: Sequence[AtomicBatch]) -> AtomicBatch:
 
     end = batches[0].row_ptr.new_tensor(first_edge[-1:])
     rows = [batch.row_ptr[:-1] + offset for batch, offset in zip(batches, first_edge[:-1], strict=True)]
-    return AtomicBatch(
+    whole = AtomicBatch(
         numbers=joined("numbers"),
         positions=joined("positions"),
         molecule=joined("molecule", first_molecule),
@@ -147,6 +161,9 @@ def concatenate(batches: Sequence[AtomicBatch]) -> AtomicBatch:
         total_charge=joined("total_charge"),
         spin_multiplicity=joined("spin_multiplicity"),
     )
+    if all("mirror" in batch.__dict__ for batch in batches):
+        whole.__dict__["mirror"] = joined("mirror", first_edge[:-1])
+    return whole
 
 
 def _one(atoms: ase.Atoms, index: int, cutoff: float, neighbors: str) -> AtomicBatch:
@@ -190,7 +207,10 @@ def _check(atoms: ase.Atoms, where: str) -> None:
     if bad.any():
         atom = int(np.flatnonzero(bad)[0])
         raise PaiNNFastError(
-            "positions are not finite", where=f"{where}, atom {atom}", got=atoms.positions[atom], expected="numbers in Å"
+            "positions are not finite",
+            where=f"{where}, atom {atom}",
+            got=atoms.positions[atom],
+            expected="numbers in Å",
         )
     missing = atoms.pbc & ~(np.linalg.norm(atoms.cell.array, axis=1) > 0)
     if missing.any():

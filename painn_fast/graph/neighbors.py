@@ -39,7 +39,10 @@ def neighbor_list(
         box = _filled(box, positions, np.asarray(pbc, dtype=bool))
     search = vesin.NeighborList(cutoff=float(cutoff), full_list=True)
     receiver, sender, image = search.compute(
-        points=np.ascontiguousarray(positions, dtype=np.float64), box=box, periodic=np.asarray(pbc, dtype=bool), quantities="ijS"
+        points=np.ascontiguousarray(positions, dtype=np.float64),
+        box=box,
+        periodic=np.asarray(pbc, dtype=bool),
+        quantities="ijS",
     )
     receiver, sender = receiver.astype(np.int64), sender.astype(np.int64)
     image = image.astype(np.int64).reshape(-1, 3)
@@ -51,7 +54,7 @@ def neighbor_list(
 
 
 def _filled(box: np.ndarray, positions: np.ndarray, pbc: np.ndarray) -> np.ndarray:
-    """The cell with a vector of its own for each open direction, long enough to hold all atoms, so that it has a volume."""
+    """The cell with a vector for each open direction, long enough to hold all atoms, so that it has a volume."""
     box = box.copy()
     length = float(np.ptp(positions, axis=0).max(initial=0.0)) + 1.0
     for axis in np.flatnonzero(~pbc):
@@ -63,7 +66,7 @@ def _filled(box: np.ndarray, positions: np.ndarray, pbc: np.ndarray) -> np.ndarr
 
 
 def _check_symmetric(receiver: np.ndarray, sender: np.ndarray, image: np.ndarray) -> None:
-    """Kernels find the mirror edge (i -> j, -S) of each edge (j -> i, S) in the row of j; its absence would be silent."""
+    """Kernels find the mirror edge (i -> j, -S) of each edge (j -> i, S) in the row of j; its lack would be silent."""
     order = np.lexsort((-image[:, 2], -image[:, 1], -image[:, 0], receiver, sender))
     mirrored = np.array_equal(sender[order], receiver) and np.array_equal(receiver[order], sender)
     if not (mirrored and np.array_equal(-image[order], image)):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from painn_fast.errors import PaiNNFastError
 from painn_fast.io.model_file import load_model
+from painn_fast.io.schnetpack_file import load_schnetpack
 from painn_fast.nn import Potential
+from painn_fast.nn.config import Head
 
 MODELS = Path(__file__).parent.parent / "models"
+OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""First bytes of what torch.save wrote before version 1.6."""
 
 
 def bundled() -> list[str]:
@@ -39,8 +44,9 @@ def load(
     *,
     energy_unit: str | None = None,
     length_unit: str = "Ang",
-    dipole_unit: str = "e Ang",
-    polarizability_unit: str = "Ang^3",
+    dipole_unit: str | None = None,
+    polarizability_unit: str | None = None,
+    heads: Sequence[Head] | None = None,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
 ) -> Potential:
@@ -52,8 +58,9 @@ def load(
             without executing anything that it says.
         energy_unit: unit that a SchNetPack model was trained in, such as "kcal/mol"; its files do not tell.
         length_unit: unit of its positions.
-        dipole_unit: unit of its dipoles.
-        polarizability_unit: unit of its polarizabilities.
+        dipole_unit: unit of its dipoles, if it gives any.
+        polarizability_unit: unit of its polarizabilities, if it gives any.
+        heads: for a plain state dict with more than an energy: what its output modules are, in order.
         dtype: torch.float32 or torch.float64 for the network; None keeps the file's.
         device: where to put it.
 
@@ -63,28 +70,32 @@ def load(
     Raises:
         PaiNNFastError: for anything in the file that is not understood, and for a unit that is missing or superfluous.
     """
+    if dtype not in (None, torch.float32, torch.float64):
+        raise PaiNNFastError("no network runs in this type", got=dtype, expected="torch.float32 or torch.float64")
     path = find(name_or_path)
+    units = {"energy_unit": energy_unit, "dipole_unit": dipole_unit, "polarizability_unit": polarizability_unit}
     with open(path, "rb") as file:
         magic = file.read(16)
     if magic[8:9] == b"{":  # safetensors: eight bytes of length, then JSON
-        if energy_unit is not None:
-            raise PaiNNFastError("this file says its units itself", where=path, got=f"energy_unit={energy_unit!r}", fix="leave it out")
+        superfluous = [name for name, value in {**units, "heads": heads}.items() if value is not None]
+        if superfluous:
+            got = ", ".join(superfluous)
+            raise PaiNNFastError("this file says its units and heads itself", where=path, got=got, fix="leave them out")
         potential = load_model(path)
     elif magic[:2] == b"PK":
-        from painn_fast.io.schnetpack_file import load_schnetpack
-
-        potential = load_schnetpack(
-            path,
-            energy_unit=energy_unit,
-            length_unit=length_unit,
-            dipole_unit=dipole_unit,
-            polarizability_unit=polarizability_unit,
-        )
+        potential = load_schnetpack(path, length_unit=length_unit, heads=heads, **units)
     else:
-        raise PaiNNFastError(
-            "neither a painn-fast model nor a SchNetPack file",
-            where=path,
-            got=f"a file that begins with {magic[:8]!r}" if magic else "an empty file",
-            expected="safetensors, or the zip format of torch.save",
-        )
+        raise _unknown(path, magic)
     return potential.to(device=device, dtype=dtype)
+
+
+def _unknown(path: Path, magic: bytes) -> PaiNNFastError:
+    if magic.startswith(OLD_TORCH):
+        fix = "load and save it again with a newer torch, if you trust it"
+        return PaiNNFastError("a file from torch older than 1.6", where=path, fix=fix)
+    return PaiNNFastError(
+        "neither a painn-fast model nor a SchNetPack file",
+        where=path,
+        got=f"a file that begins with {magic[:8]!r}" if magic else "an empty file",
+        expected=f"safetensors, the zip format of torch.save, or a bundled model: {', '.join(bundled())}",
+    )

@@ -30,21 +30,27 @@ def fingerprint(tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def _config_fingerprint(config: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+
+
 def save_model(potential: Potential, path: str | Path) -> None:
     """Write a model; the file is either whole or not there."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in potential.state_dict().items()}
+    config = potential.config.model_dump(mode="json")
     header = {
         "format": FORMAT,
         "version": VERSION,
         "sha256": fingerprint(tensors),
-        "config": potential.config.model_dump(mode="json"),
+        "config_sha256": _config_fingerprint(config),
+        "config": config,
     }
     with atomic_write(path) as temporary:
         save_file(tensors, temporary, metadata={"painn_fast": json.dumps(header)})
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
-    """The JSON header of a model file: format, version, sha256, config.
+    """The JSON header of a model file: format, version, sha256 of the weights, config and its sha256.
 
     Raises:
         PaiNNFastError: if the file is truncated, of another format or of a later version.
@@ -70,7 +76,11 @@ def read_header(path: str | Path) -> dict[str, Any]:
         raise PaiNNFastError("not a painn-fast model", where=path, got=str(header)[:80], expected=FORMAT)
     if header.get("version") != VERSION:
         raise PaiNNFastError(
-            "a model file of another version", where=path, got=header.get("version"), expected=VERSION, fix="update painn-fast"
+            "a model file of another version",
+            where=path,
+            got=header.get("version"),
+            expected=VERSION,
+            fix="update painn-fast",
         )
     return header
 
@@ -79,25 +89,48 @@ def load_model(path: str | Path) -> Potential:
     """Read a model file written by `save_model`.
 
     Raises:
-        PaiNNFastError: naming the file and the key that is missing, unexpected, misshapen or not finite, or telling that the
-            contents changed since it was written.
+        PaiNNFastError: naming the file and the key that is missing, unexpected, misshapen or not finite, or telling
+            that the contents changed since it was written.
     """
     header = read_header(path)
-    config = header.get("config")
-    if not isinstance(config, dict):
+    values = header.get("config")
+    if not isinstance(values, dict):
         raise PaiNNFastError("the header has no configuration", where=path)
-    potential = Potential(PotentialConfig.parse(config, where=f"configuration in {path}"))
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dictionary
     except (OSError, SafetensorError) as error:
         raise PaiNNFastError("not a readable safetensors file", where=path, got=str(error)) from None
+    config = PotentialConfig.parse(values, where=f"configuration in {path}")
+    fresh = _config_fingerprint(values)
+    if header.get("config_sha256", fresh) != fresh:
+        raise PaiNNFastError(
+            "the configuration is not the one that was written",
+            where=path,
+            got="another SHA-256",
+            fix="fetch the file again",
+        )
+    potential = _empty(config, tensors, str(path))
     fill(potential, tensors, where=str(path))
     if fingerprint(tensors) != header.get("sha256"):
         raise PaiNNFastError(
             "the weights are not those that were written", where=path, got="another SHA-256", fix="fetch the file again"
         )
     return potential.eval()
+
+
+def _empty(config: PotentialConfig, tensors: dict[str, Tensor], where: str) -> Potential:
+    """The model of a configuration, unless that asks for far more memory than the weights in the file take."""
+    largest = max((max(tensor.shape, default=1) for tensor in tensors.values()), default=0)
+    representation = config.representation
+    sizes = [representation.n_features, representation.n_layers, representation.n_rbf, representation.max_z]
+    sizes += [size for head in config.heads for size in (head.n_layers, *(head.hidden or ()))]
+    if max(sizes) > largest:
+        got = f"a size of {max(sizes)}"
+        raise PaiNNFastError(
+            "the configuration does not fit the weights", where=where, got=got, expected=f"at most {largest}"
+        )
+    return Potential(config)
 
 
 def fill(potential: Potential, tensors: dict[str, Tensor], where: str) -> None:
@@ -115,7 +148,8 @@ def fill(potential: Potential, tensors: dict[str, Tensor], where: str) -> None:
                 "wrong shape", where=f"{where}, '{name}'", got=tuple(tensor.shape), expected=tuple(own[name].shape)
             )
         if tensor.dtype not in (torch.float32, torch.float64):
-            raise PaiNNFastError("wrong dtype", where=f"{where}, '{name}'", got=tensor.dtype, expected="float32 or float64")
+            expected = "float32 or float64"
+            raise PaiNNFastError("wrong dtype", where=f"{where}, '{name}'", got=tensor.dtype, expected=expected)
         if not bool(torch.isfinite(tensor).all()):
             raise PaiNNFastError("weights that are not finite", where=f"{where}, '{name}'")
     potential.to(tensors["representation.embedding.weight"].dtype)

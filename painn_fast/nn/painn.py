@@ -7,10 +7,13 @@ d = |r_ij|, u = r_ij / d.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from painn_fast.graph import AtomicBatch
+from painn_fast.kernels.message.ops import message
 from painn_fast.nn.config import RepresentationConfig
 from painn_fast.nn.electronic import ElectronicEmbedding
 from painn_fast.nn.layers import dense, mlp
@@ -38,6 +41,13 @@ class Message(nn.Module):
         if len(bc) == 2:  # vectors propagate
             dv_ij = dv_ij + bc[1][:, None, :] * v[j]
         return s + ds, v + torch.zeros_like(v).index_add(0, i, dv_ij)
+
+    def fused(
+        self, s: Tensor, v: Tensor, basis: Tensor, weight: Tensor, u: Tensor, batch: AtomicBatch
+    ) -> tuple[Tensor, Tensor]:
+        """The same in one pass over the edges, with w_ij = basis_ij weight made on the way."""
+        ds, dv = message(self.context(s), v, basis, weight, u, batch.row_ptr, batch.sender, batch.mirror)
+        return s + ds, v + dv
 
 
 class Update(nn.Module):
@@ -78,6 +88,7 @@ class PaiNN(nn.Module):
         F, L, act = config.n_features, config.n_layers, config.activation
         message_gates, update_gates = GATES[config.ablation]
         blocks = 1 if config.shared_interactions else L
+        self.n_filters = 1 if config.shared_filters else L
         self.embedding = nn.Embedding(config.max_z, F)
         self.electronic = nn.ModuleDict()
         if config.charge_embedding is not None:
@@ -86,9 +97,15 @@ class PaiNN(nn.Module):
             self.electronic["spin"] = ElectronicEmbedding(F, config.spin_embedding, signed=False)
         self.radial_basis = radial_basis(config)
         self.cutoff_function = cutoff_function(config)
-        self.filter = dense(config.n_rbf, (1 if config.shared_filters else L) * message_gates * F)
+        self.filter = dense(config.n_rbf, self.n_filters * message_gates * F)
         self.message = nn.ModuleList(Message(F, message_gates, act) for _ in range(blocks))
         self.update = nn.ModuleList(Update(F, update_gates, act, config.epsilon) for _ in range(blocks))
+        self.backend = "reference"
+
+    @property
+    def fused(self) -> bool:
+        """Whether messages go through the fused operation: asked for, on a CPU, and with all gates of the paper."""
+        return self.backend == "fused" and self.config.ablation in FUSABLE and self.filter.weight.device.type == "cpu"
 
     def forward(self, batch: AtomicBatch, r_ij: Tensor) -> tuple[Tensor, Tensor]:
         """Features of every atom.
@@ -102,15 +119,21 @@ class PaiNN(nn.Module):
         """
         d = torch.linalg.vector_norm(r_ij, dim=1)  # [E]
         u = r_ij / d[:, None]
-        w = self.filter(self.radial_basis(d)) * self.cutoff_function(d)[:, None]
-        filters = w.chunk(1 if self.config.shared_filters else self.config.n_layers, dim=-1)
+        phi, fc = self.radial_basis(d), self.cutoff_function(d)[:, None]  # [E, n_rbf], [E, 1]
+        if self.fused:  # w_ij is made inside the operation, from its basis and its weights
+            basis = torch.cat([phi * fc, fc], dim=-1)
+            filters = torch.cat([self.filter.weight.T, self.filter.bias[None]]).chunk(self.n_filters, dim=-1)
+        else:
+            filters = (self.filter(phi) * fc).chunk(self.n_filters, dim=-1)
 
         s = self.embedding(batch.numbers)
         for embedding in self.electronic.values():
             s = s + embedding(s, batch)
         v = s.new_zeros(s.shape[0], 3, s.shape[1])
         for layer in range(self.config.n_layers):
-            s, v = self.message[layer % len(self.message)](s, v, filters[layer % len(filters)], u, batch)
+            block: Any = self.message[layer % len(self.message)]
+            w = filters[layer % len(filters)]
+            s, v = block.fused(s, v, basis, w, u, batch) if self.fused else block(s, v, w, u, batch)
             s, v = self.update[layer % len(self.update)](s, v)
         return s, v
 
@@ -123,3 +146,5 @@ GATES = {
     "no_vector_features": (1, 1),
 }
 """Gates of message (a, b, c) and update block (A, B, G) that each row of the paper's ablation keeps."""
+FUSABLE = {"none", "no_scalar_product"}
+"""Those whose message has all its gates."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from painn_fast import units
+from painn_fast.errors import PaiNNFastError
 from painn_fast.nn import Potential
-from painn_fast.train.dataset import Dataset
-from painn_fast.train.settings import LABELS
+from painn_fast.train.dataset import SPLITS, Dataset, join, read_npz
+from painn_fast.train.settings import LABELS, DataFile
 
 REPORT = {
     "energy": (units.KCAL_PER_MOL, "kcal/mol"),
@@ -51,6 +54,47 @@ def errors(predicted: dict[str, Tensor], labels: dict[str, Tensor]) -> dict[str,
             "unit": unit,
             "labels": int(known.reshape(len(known), -1).any(dim=1).sum()),
         }
+    return table
+
+
+def error_table(
+    potential: Potential,
+    path: str | Path,
+    *,
+    split: str = "test",
+    keys: Mapping[str, str] | None = None,
+    units: Mapping[str, str] | None = None,
+) -> dict[str, dict[str, float | int | str]]:
+    """Errors of a model on a split ("train", "validation", "test" or "all") of an `.npz` file.
+
+    Args:
+        potential: the model.
+        path: the file.
+        split: which rows; a file without a split of its own is used whole, as "all".
+        keys: array of each label, where it is not the usual one; "" leaves a label out.
+        units: unit of "energy", "length", "dipole", "polarizability" where the file does not say.
+
+    Raises:
+        PaiNNFastError: as `read_npz`, and if no row of the split has a label that the model predicts.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise PaiNNFastError("no such data file", where=path)
+    chosen: dict[str, Any] = {f"{kind}_unit": name for kind, name in (units or {}).items()}
+    parts = read_npz(
+        DataFile.parse({"file": path.name, "keys": dict(keys or {}), **chosen}, where=str(path)), path.parent
+    )
+    if split not in (*SPLITS, "all"):
+        raise PaiNNFastError("unknown split", got=repr(split), expected=" | ".join((*SPLITS, "all")))
+    data = join(list(parts.values())) if split == "all" else parts[split]
+    table = errors(*predict(potential, data)) if len(data) else {}
+    if not table:
+        raise PaiNNFastError(
+            "nothing to compare",
+            where=f"{path}, split {split}",
+            got=f"{len(data)} labelled rows",
+            expected=f"labels of {', '.join(potential.properties)}",
+        )
     return table
 
 

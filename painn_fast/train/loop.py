@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import copy
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from painn_fast import checkpoint
 from painn_fast.errors import PaiNNFastError
 from painn_fast.io.model_file import fingerprint, save_model
 from painn_fast.nn import Potential, PotentialConfig
-from painn_fast.progress import StatusLine, clock
+from painn_fast.progress import StatusLine, clock, interruptible
 from painn_fast.settings import write_resolved
-from painn_fast.train import checkpoint, report
+from painn_fast.train import report
 from painn_fast.train.dataset import SPLITS, Dataset, join, read_npz
 from painn_fast.train.evaluation import errors, format_errors, predict
 from painn_fast.train.loss import joint_loss, set_references
+from painn_fast.train.optimizer import optimizer_tensors, restore_optimizer
 from painn_fast.train.schedule import Plateau
 from painn_fast.train.settings import LABELS, TrainSettings
 
@@ -45,12 +44,15 @@ class Training:
         )
         self.names = [name for name in LABELS if name in self.model.properties and data["train"].labelled(name)]
         if not self.names:
-            raise PaiNNFastError("no label fits a head of the model", got=self.model.properties, expected=", ".join(LABELS))
+            raise PaiNNFastError(
+                "no label fits a head of the model", got=self.model.properties, expected=", ".join(LABELS)
+            )
         set_references(self.model, data["train"])
+        self.model.to(settings.device)
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.best = copy.deepcopy(self.average)
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+            self.model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         )
         self.schedule = Plateau.of(settings)
         self.epoch = self.step = 0
@@ -67,14 +69,14 @@ class Training:
 
     def run_step(self, rows: np.ndarray) -> float:
         """One optimizer step on these rows of the training set; its loss."""
-        batch, labels = self.data["train"].select(rows).batch()
+        batch, labels = self.data["train"].select(rows).batch(self.settings.device)
         results = self.model(batch, self.names, create_graph=True)
         loss, _ = joint_loss(results, labels, batch, self.settings.loss)
         self.optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule.at_step(self.step, self.settings.warmup_steps)
+            group["lr"] = self.schedule.at_step(self.step, self.epoch, self.settings)
         self.optimizer.step()
         self.step += 1
         self._update_average()
@@ -84,20 +86,24 @@ class Training:
         """EMA with a decay that grows from 0 so that the random start is forgotten."""
         decay = min(self.settings.ema_decay, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            averages, values = list(self.average.parameters()), list(self.model.parameters())
+            averages: list[torch.Tensor] = list(self.average.parameters())
+            values: list[torch.Tensor] = list(self.model.parameters())
             torch._foreach_lerp_(averages, values, 1 - decay)
 
     def validate(self, train_loss: float) -> str:
-        """Errors of the averaged model on the validation rows; schedule, history and best model follow. A line to print."""
+        """Errors of the averaged model on the validation rows as a line; schedule, history and best model follow."""
         predicted, labels = predict(self.average, self.data["validation"])
         used = {name: value for name, value in predicted.items() if name in self.names}
         batch, _ = self.data["validation"].batch()
         loss = float(joint_loss(used, labels, batch, self.settings.loss)[0])
         if not np.isfinite(loss):
             raise PaiNNFastError(
-                "the training diverged", where=f"epoch {self.epoch}", got=f"validation loss {loss}", fix="lower learning_rate"
+                "the training diverged",
+                where=f"epoch {self.epoch}",
+                got=f"validation loss {loss}",
+                fix="lower learning_rate",
             )
-        rate = self.schedule.learning_rate
+        rate = self.schedule.at_step(self.step, self.epoch - 1, self.settings)
         if self.schedule.validate(loss):
             self.best = copy.deepcopy(self.average)
         table = errors(used, labels)
@@ -105,7 +111,8 @@ class Training:
             {"epoch": self.epoch, "train_loss": train_loss, "validation_loss": loss, "learning_rate": rate}
             | {name: float(row["mae"]) for name, row in table.items()}
         )
-        return f"epoch {self.epoch}  loss {train_loss:.4f}/{loss:.4f}  lr {rate:.1e}  validation MAE: {format_errors(table)}"
+        losses = f"loss {train_loss:.4f}/{loss:.4f}"
+        return f"epoch {self.epoch}  {losses}  lr {rate:.1e}  validation MAE: {format_errors(table)}"
 
     @property
     def finished(self) -> str | None:
@@ -120,10 +127,12 @@ class Training:
 
     def save(self, path: Path) -> None:
         """Everything that the next epoch depends on."""
-        tensors = {f"{kind}.{name}": tensor for kind, module in self._modules() for name, tensor in module.state_dict().items()}
+        tensors = {
+            f"{kind}.{name}": tensor for kind, module in self._modules() for name, tensor in module.state_dict().items()
+        }
         numbers = {"epoch": self.epoch, "step": self.step, "seconds": self.seconds, "history": self.history}
         numbers |= {"schedule": self.schedule.state(), "data": self.data_fingerprint(), "settings": self._frozen()}
-        checkpoint.save(path, tensors | checkpoint.optimizer_tensors(self.optimizer, self.model), numbers)
+        checkpoint.save(path, tensors | optimizer_tensors(self.optimizer, self.model), numbers)
 
     def restore(self, path: Path) -> None:
         """Continue from a checkpoint.
@@ -135,11 +144,15 @@ class Training:
         for key, now in (("settings", self._frozen()), ("data", self.data_fingerprint())):
             if numbers.get(key) != now:
                 raise PaiNNFastError(
-                    f"the checkpoint was made with other {key}", where=path, fix="restore them, or choose another output folder"
+                    f"the checkpoint was made with other {key}",
+                    where=path,
+                    fix="restore them, or choose another output folder",
                 )
         for kind, module in self._modules():
-            module.load_state_dict({name.removeprefix(f"{kind}."): t for name, t in tensors.items() if name.startswith(f"{kind}.")})
-        checkpoint.restore_optimizer(self.optimizer, self.model, tensors)
+            module.load_state_dict(
+                {name.removeprefix(f"{kind}."): t for name, t in tensors.items() if name.startswith(f"{kind}.")}
+            )
+        restore_optimizer(self.optimizer, self.model, tensors)
         self.schedule = Plateau(**numbers["schedule"])
         self.epoch, self.step, self.seconds = numbers["epoch"], numbers["step"], numbers["seconds"]
         self.history = numbers["history"]
@@ -148,12 +161,13 @@ class Training:
         return [("model", self.model), ("average", self.average), ("best", self.best)]
 
     def _frozen(self) -> dict[str, object]:
-        """The settings that a resumed run must share; how long it may run and where it writes are free."""
-        return self.settings.model_dump(mode="json", exclude={"max_epochs", "max_time", "threads", "output"})
+        """The settings that a resumed run must share; its length is one of them if the learning rate hangs on it."""
+        free = {"max_time", "threads", "output"} | ({"max_epochs"} if self.settings.cooldown_epochs == 0 else set())
+        return self.settings.model_dump(mode="json", exclude=free)
 
     def data_fingerprint(self) -> str:
         """SHA-256 of geometries and labels."""
-        tensors = {}
+        tensors: dict[str, torch.Tensor] = {}
         for name, part in self.data.items():
             if len(part):
                 batch, labels = part.batch()
@@ -190,18 +204,20 @@ def run(settings: TrainSettings, *, data_folder: str | Path = ".", resume: bool 
     output = Path(settings.output)
     saved = output / "checkpoint.safetensors"
     if saved.exists() and not resume:
-        raise PaiNNFastError("the output folder holds a training", where=output, fix="resume it with --resume, or choose another")
+        raise PaiNNFastError(
+            "the output folder holds a training", where=output, fix="resume it with --resume, or choose another"
+        )
     data = read_data(settings, data_folder)
     training = Training(settings, data)
     if resume and saved.exists():
         training.restore(saved)
     output.mkdir(parents=True, exist_ok=True)
-    with StatusLine() as status, _interruptible() as interrupted:
+    with StatusLine() as status, interruptible() as interrupted:
         status.keep(describe(data))
         _loop(training, saved, status, interrupted)
     if interrupted:
         raise PaiNNFastError("interrupted; everything is saved", where=saved, fix="go on with --resume")
-    return finish(training, output)
+    return finish(training, output, data_folder)
 
 
 def describe(data: dict[str, Dataset]) -> str:
@@ -231,44 +247,25 @@ def _loop(training: Training, saved: Path, status: StatusLine, interrupted: list
     status.keep(f"stopped after epoch {training.epoch}: {reason or 'interrupted'}")
 
 
-@contextmanager
-def _interruptible() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM instead of dying; a second one kills."""
-    caught: list[int] = []
-
-    def note(number: int, frame: object) -> None:
-        if caught:
-            raise KeyboardInterrupt
-        caught.append(number)
-
-    try:
-        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread
-        yield caught
-        return
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def finish(training: Training, output: Path) -> Path:
-    """Write the best model, its errors on every split, pictures, card and resolved settings."""
+def finish(training: Training, output: Path, data_folder: str | Path) -> Path:
+    """Write the best model, its errors by split and by file, pictures, card and resolved settings."""
     settings = training.settings
-    tables, pairs = {}, {}
-    for split, part in training.data.items():
-        if len(part):
-            pairs[split] = predict(training.best, part)
-            tables[split] = errors(*pairs[split])
+    model = training.best if training.history else training.average  # too short to have been validated
+    pairs = {split: predict(model, part) for split, part in training.data.items() if len(part)}
+    tables = {split: errors(*pair) for split, pair in pairs.items()}
+    for source in settings.data:
+        rows = read_npz(source, data_folder, split_seed=settings.split_seed)["test"]
+        if len(rows):
+            tables[f"test, {source.file}"] = errors(*predict(model, rows))
     provenance = {
-        "data": "; ".join(source.file for source in settings.data),
+        "data": "; ".join(f"{source.file} ({source.origin})" for source in settings.data),
+        "data_sha256": training.data_fingerprint(),
         "level_of_theory": settings.level_of_theory,
         "description": settings.description,
         "limits": settings.limits,
         "epochs": str(training.epoch),
     }
-    model = training.best
+    provenance |= {f"MAE, {split}": format_errors(table) for split, table in tables.items() if split != "train"}
     model.config = model.config.model_copy(update={"provenance": provenance})
     path = output / f"{settings.name}.safetensors"
     save_model(model, path)

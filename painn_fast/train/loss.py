@@ -9,6 +9,7 @@ from torch import Tensor
 from painn_fast import units
 from painn_fast.graph import AtomicBatch
 from painn_fast.nn import Potential
+from painn_fast.nn.heads import Atomwise, Polarizability
 from painn_fast.train.dataset import Dataset
 from painn_fast.train.settings import LossWeights
 
@@ -37,20 +38,22 @@ def joint_loss(
 
 def set_references(potential: Potential, data: Dataset) -> None:
     """Start from the mean: atomic reference energies by least squares, the isotropic polarizability of an atom."""
-    heads = potential.heads
-    if "energy" in heads and data.labelled("energy"):
-        known = ~torch.isnan(data.energy)
-        counts = np.zeros((len(data), potential.config.representation.max_z))
-        for row, molecule in zip(counts, data.molecules, strict=True):
-            np.add.at(row, molecule.numbers.numpy(), 1)
-        mask = known.numpy()
-        reference = np.linalg.lstsq(counts[mask], data.energy.numpy()[mask], rcond=None)[0]
-        heads["energy"].atomic_reference.copy_(
-            torch.from_numpy(reference) / units.factor("energy", potential.config.energy_unit)
-        )
-    if "polarizability" in heads and data.labelled("polarizability"):
+    config, heads = potential.config, dict(potential.heads.items())
+    energy, polarizability = heads.get("energy"), heads.get("polarizability")
+    if isinstance(energy, Atomwise) and data.labelled("energy"):
+        reference = _energies_of_elements(data, config.representation.max_z)
+        energy.atomic_reference.copy_(reference / units.factor("energy", config.energy_unit))
+    if isinstance(polarizability, Polarizability) and data.labelled("polarizability"):
         trace = torch.einsum("nii->n", data.polarizability) / 3
         atoms = torch.tensor([molecule.n_total for molecule in data.molecules])
-        last = heads["polarizability"].network.blocks[-1].context[-1]
+        *_, bias = polarizability.network.parameters()  # of the last layer: [isotropic part, gate]
         with torch.no_grad():
-            last.bias[0] = float(torch.nanmean(trace / atoms))
+            bias[0] = float(torch.nanmean(trace / atoms)) / units.factor("polarizability", config.polarizability_unit)
+
+
+def _energies_of_elements(data: Dataset, max_z: int) -> Tensor:
+    """Energies [max_z] eV whose sums over atoms come closest to the labels; the smallest where that leaves a choice."""
+    known = torch.isfinite(data.energy)
+    counts = torch.stack([torch.bincount(molecule.numbers, minlength=max_z) for molecule in data.molecules]).double()
+    solution = np.linalg.lstsq(counts[known].numpy(), data.energy[known].numpy(), rcond=None)[0]
+    return torch.from_numpy(solution)

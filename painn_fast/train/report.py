@@ -32,8 +32,7 @@ def write(training: Training, tables: Tables, pairs: Pairs, output: Path) -> Non
     with atomic_write(output / f"{training.settings.name}.md") as path:
         path.write_text(model_card(training, tables), encoding="utf-8")
     if importlib.util.find_spec("matplotlib"):
-        _learning_curves(training, output / "learning_curves.png")
-        _parity(pairs, output / "parity.png")
+        pictures(training, pairs, output)
 
 
 def model_card(training: Training, tables: Tables) -> str:
@@ -53,10 +52,10 @@ def model_card(training: Training, tables: Tables) -> str:
             settings.description or "A PaiNN model.",
             "",
             f"- **Level of theory**: {settings.level_of_theory or 'not stated'}",
-            f"- **Data**: {', '.join(source.file for source in settings.data)}; "
-            + ", ".join(f"{n} {split}" for split, n in counts.items()),
-            f"- **Network**: {config.n_features} features, {config.n_layers} layers, {config.n_rbf} {config.radial_basis} "
-            f"functions, cut-off {config.cutoff} Å; {weights:,} parameters",
+            f"- **Data**: {', '.join(f'{n} {split}' for split, n in counts.items())} structures",
+            *(f"    - `{source.file}`: {source.origin or 'origin not stated'}" for source in settings.data),
+            f"- **Network**: {config.n_features} features, {config.n_layers} layers, "
+            f"{config.n_rbf} {config.radial_basis} functions, cut-off {config.cutoff} Å; {weights:,} parameters",
             f"- **Training**: {training.epoch} epochs, {training.seconds / 60:.0f} minutes",
             f"- **Limits**: {settings.limits or 'not stated'}",
             "",
@@ -66,6 +65,12 @@ def model_card(training: Training, tables: Tables) -> str:
             "",
         ]
     )
+
+
+def pictures(training: Training, pairs: Pairs, output: Path) -> None:
+    """Learning curves, and predictions against labels of the test rows (or, without any, the validation rows)."""
+    _learning_curves(training, output / "learning_curves.png")
+    _parity(pairs, output / "parity.png")
 
 
 def _learning_curves(training: Training, output: Path) -> None:
@@ -84,7 +89,9 @@ def _learning_curves(training: Training, output: Path) -> None:
     axes[0].set(xlabel="epoch", ylabel="loss")
     for axis, name in zip(axes[1:], names, strict=True):
         axis.semilogy(epochs, [entry[name] for entry in training.history], color="C1")
-        axis.set(xlabel="epoch", ylabel=f"validation MAE / {REPORT[name][1].removesuffix(' per component')}", title=name)
+        axis.set(
+            xlabel="epoch", ylabel=f"validation MAE / {REPORT[name][1].removesuffix(' per component')}", title=name
+        )
     with atomic_write(output) as path:
         figure.savefig(path, dpi=120, format="png")
 

@@ -1,4 +1,5 @@
-"""Learning rate: linear warm-up, then a drop whenever the smoothed validation loss stops falling (the paper's protocol)."""
+"""Learning rate: warm-up, a drop whenever the smoothed validation loss stops falling (the paper's protocol), and for
+trainings of a given length a linear cool-down over the last epochs."""
 
 from __future__ import annotations
 
@@ -11,8 +12,8 @@ from painn_fast.train.settings import TrainSettings
 class Plateau:
     """State of the schedule; plain numbers, so that a resumed run continues exactly.
 
-    The smoothed loss is an exponential average of validation losses; `patience` validations without a new minimum multiply
-    the learning rate by `factor`.
+    The smoothed loss is an exponential average of validation losses; more than `patience` validations in turn without a
+    new minimum multiply the learning rate by `factor`.
     """
 
     learning_rate: float
@@ -26,9 +27,7 @@ class Plateau:
     @classmethod
     def of(cls, settings: TrainSettings) -> Plateau:
         """The schedule that the settings ask for."""
-        return cls(
-            settings.learning_rate, settings.plateau_factor, settings.plateau_patience, settings.loss_smoothing
-        )
+        return cls(settings.learning_rate, settings.plateau_factor, settings.plateau_patience, settings.loss_smoothing)
 
     def validate(self, loss: float) -> bool:
         """Take in a validation loss; True if the smoothed loss is the best so far."""
@@ -42,9 +41,11 @@ class Plateau:
             self.waited = 0
         return False
 
-    def at_step(self, step: int, warmup: int) -> float:
-        """Learning rate of optimizer step `step`, counted from 0."""
-        return self.learning_rate * min(1.0, (step + 1) / warmup) if warmup else self.learning_rate
+    def at_step(self, step: int, epoch: int, settings: TrainSettings) -> float:
+        """Learning rate of optimizer step `step` in epoch `epoch`, both counted from 0."""
+        warmup = min(1.0, (step + 1) / settings.warmup_steps) if settings.warmup_steps else 1.0
+        cooldown = min(1.0, (settings.max_epochs - epoch) / (settings.cooldown_epochs + 1))
+        return self.learning_rate * warmup * cooldown
 
     def state(self) -> dict[str, float | int | None]:
         """Numbers for a checkpoint."""

@@ -20,11 +20,17 @@ class DataFile(Settings):
     """One `.npz` file: R [n, atoms, 3], z [atoms] and labels; NaN marks a label that is missing."""
 
     file: str
+    """Looked for in the folder of data, then beside the shipped configurations."""
+    geometry: str | None = None
+    """Another such file that holds R and z, where this one has only labels, row by row."""
+    origin: str = ""
+    """Where it comes from, for the model card."""
     keys: dict[Literal["energy", "forces", "dipole", "polarizability"], str] = {}
     """Names of the arrays of labels; "" leaves a label out. Default: E, F, dipole, polarizability."""
     energy_unit: str | None = None
     """Where the file does not say; forces are this per length_unit."""
     length_unit: str | None = None
+    """Of positions, and of forces."""
     dipole_unit: str | None = None
     polarizability_unit: str | None = None
 
@@ -65,6 +71,8 @@ class TrainSettings(Settings):
     """Validations without a better smoothed loss before the learning rate drops."""
     loss_smoothing: float = Field(0.9, ge=0, lt=1)
     max_epochs: PositiveInt = 1000
+    cooldown_epochs: int = Field(0, ge=0)
+    """Over so many of the last of `max_epochs` the learning rate falls linearly towards 0."""
     max_time: Duration | None = None
     validate_every: PositiveInt = 1
     """Epochs."""
@@ -88,6 +96,8 @@ def find_config(name_or_path: str | Path) -> Path:
         return CONFIGS / f"{name_or_path}.toml"
     if not Path(name_or_path).is_file():
         raise PaiNNFastError(
-            "no such training configuration", got=str(name_or_path), expected=f"a TOML file, or one of: {', '.join(shipped())}"
+            "no such training configuration",
+            got=str(name_or_path),
+            expected=f"a TOML file, or one of: {', '.join(shipped())}",
         )
     return Path(name_or_path)

@@ -16,7 +16,9 @@ SYSTEMS = {
     "slab, open along z": fcc111("Al", (2, 2, 3), vacuum=None, a=4.05),
     "graphene, no third vector": graphene(a=2.46),
     "molecule": molecule("C6H6"),
-    "wire": Atoms("C4", [[0, 0, 0], [1.3, 0, 0], [2.6, 0.4, 0], [3.9, 0, 0.3]], cell=[5.2, 0, 0], pbc=[True, False, False]),
+    "wire": Atoms(
+        "C4", [[0, 0, 0], [1.3, 0, 0], [2.6, 0.4, 0], [3.9, 0, 0.3]], cell=[5.2, 0, 0], pbc=[True, False, False]
+    ),
 }
 
 

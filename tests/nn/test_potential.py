@@ -60,7 +60,11 @@ def build(option="sinc", heads=None, **more):
 
 
 def all_properties(potential, *, periodic=False):
-    return [name for name in potential.properties if name != "stress"] if not periodic else ["energy", "energies", "forces", "stress"]
+    return (
+        [name for name in potential.properties if name != "stress"]
+        if not periodic
+        else ["energy", "energies", "forces", "stress"]
+    )
 
 
 def water_ion():
@@ -118,7 +122,9 @@ def test_permutation_permutes_atoms(potential):
     before, after = (evaluate(potential, [structure], names) for structure in (atoms, atoms[order]))
     for name in names:
         expected = np.asarray(before[name][0])
-        assert_close(after[name][0], expected[order] if name in ("forces", "energies", "charges") else expected, 1e-10, name)
+        assert_close(
+            after[name][0], expected[order] if name in ("forces", "energies", "charges") else expected, 1e-10, name
+        )
 
 
 def test_result_does_not_depend_on_the_batch(potential):
@@ -217,7 +223,9 @@ def test_molecule_sees_the_same_through_all_pairs_and_through_a_list():
     atoms = molecule("C6H6")
     names = all_properties(potential)
     with torch.no_grad():
-        a, b = (potential(batch_atoms([atoms], potential.cutoff, neighbors=kind), names) for kind in ("all_pairs", "list"))
+        a, b = (
+            potential(batch_atoms([atoms], potential.cutoff, neighbors=kind), names) for kind in ("all_pairs", "list")
+        )
     for name in names:
         assert_close(a[name], b[name], 1e-11, name)
 
@@ -271,7 +279,10 @@ def test_hessian_and_property_derivatives_are_finite_differences():
     assert_close(hessian(potential, batch), -of("forces").reshape(n, n), 1e-7, "hessian")
     assert_close(dipole_derivative(potential, batch), np.moveaxis(of("dipole"), -1, 0), 1e-7, "dipole derivative")
     assert_close(
-        polarizability_derivative(potential, batch), np.moveaxis(of("polarizability"), (2, 3), (0, 1)), 1e-7, "alpha derivative"
+        polarizability_derivative(potential, batch),
+        np.moveaxis(of("polarizability"), (2, 3), (0, 1)),
+        1e-7,
+        "alpha derivative",
     )
     assert_close(evaluate(potential, [atoms], ["hessian"])["hessian"][0], hessian(potential, batch), 1e-14)
 
@@ -310,7 +321,9 @@ def test_gradients_reach_every_parameter(potential):
     batch = batch_atoms([water_ion(), molecule("CH3CH2OH")], potential.cutoff)
     results = potential(batch, all_properties(potential), create_graph=True)
     sum((value**2).sum() for value in results.values()).backward()
-    missing = [name for name, parameter in potential.named_parameters() if parameter.grad is None or not parameter.grad.any()]
+    missing = [
+        name for name, parameter in potential.named_parameters() if parameter.grad is None or not parameter.grad.any()
+    ]
     assert not missing
 
 
@@ -328,7 +341,7 @@ def test_wrong_requests_are_refused_with_a_way_out(structure, properties, said):
 
 
 def test_unknown_element_is_named():
-    with pytest.raises(PaiNNFastError, match="O.*expected: H, C"):
+    with pytest.raises(PaiNNFastError, match=r"O.*expected: H, C"):
         evaluate(build(elements=(1, 6)), [molecule("H2O")], ["energy"])
 
 
@@ -339,7 +352,10 @@ def test_unknown_element_is_named():
         ({"heads": (EnergyHead(), EnergyHead())}, "same name"),
         ({"energy_unit": "furlong"}, "furlong"),
         ({"heads": ({"type": "scalar", "name": "forces", "unit": "eV"},)}, "cannot be called"),
-        ({"representation": {"ablation": "no_vector_features"}, "heads": ({"type": "polarizability"},)}, "vector features"),
+        (
+            {"representation": {"ablation": "no_vector_features"}, "heads": ({"type": "polarizability"},)},
+            "vector features",
+        ),
         ({"representation": {"cutoff_function": "switch"}}, "switch_on"),
         ({"representation": {"n_feature": 3}}, "did you mean 'n_features'"),
     ],

@@ -1,0 +1,20 @@
+"""numba.njit that works wherever the package is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from numba import njit
+
+
+def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """numba.njit with a cache on disk, or without one where neither the package nor the home folder can be written."""
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        try:
+            return njit(cache=True, **options)(function)
+        except RuntimeError:  # numba found no place for its cache
+            return njit(**options)(function)
+
+    return decorate

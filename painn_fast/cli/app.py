@@ -1,0 +1,89 @@
+"""The verbs under one name, and what becomes of an error: one line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+import painn_fast
+from painn_fast.cli import convert, doctor, evaluate, info, md, spectrum, train
+from painn_fast.errors import PaiNNFastError
+
+FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
+"""Exit codes: a bug or a failed check, something the user can mend, Ctrl-C."""
+
+app = typer.Typer(
+    name="painn-fast",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("info")(info.info)
+app.command("eval")(evaluate.evaluate)
+app.command("convert")(convert.convert)
+app.command("train")(train.train)
+app.command("md")(md.md)
+app.command("spectrum")(spectrum.spectrum)
+app.command("doctor")(doctor.doctor)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"painn-fast {painn_fast.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def painn_fast_command(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")] = False,
+    show_traceback: Annotated[
+        bool, typer.Option("--traceback", help="Where in the code an error came from; may stand anywhere.")
+    ] = False,
+) -> None:
+    """PaiNN, from a trained model to a spectrum.
+
+    Units: eV, Å, fs, K, amu, e Å for dipoles, Å³ for polarizabilities, cm-1 for spectra. Settings in files and flags
+    are written with their unit, such as "0.5 fs".
+    """
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command and return its exit code; an error is one line on stderr."""
+    given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    words = [word for word in given if word != "--traceback"]
+    try:
+        code = app(args=words, prog_name="painn-fast", standalone_mode=False)
+    except BrokenPipeError:  # the reader, such as `head`, has had enough
+        sys.stderr.close()
+        return FAILED
+    except (KeyboardInterrupt, typer.Abort):  # older versions of typer turn the one into the other
+        code = INTERRUPTED
+    except Exception as error:
+        if len(words) < len(given):
+            traceback.print_exc()
+        line, code = explain(error)
+        print(f"error: {line}", file=sys.stderr)
+    if code == INTERRUPTED:
+        print("interrupted", file=sys.stderr)
+    return code if isinstance(code, int) else 0
+
+
+def explain(error: Exception) -> tuple[str, int]:
+    """One line for an error, and the exit code."""
+    if isinstance(error, PaiNNFastError):
+        return str(error), WRONG_INPUT
+    if isinstance(error, OSError):
+        where = f"; where: {error.filename}" if error.filename else ""
+        return f"{error.strerror or error}{where}", WRONG_INPUT
+    if hasattr(error, "format_message"):  # a flag that the command line does not know or cannot read
+        verb = getattr(getattr(error, "ctx", None), "command_path", "painn-fast")
+        return f"{_one_line(error.format_message()).rstrip('.')}; fix: see {verb} --help", WRONG_INPUT
+    text = f"{type(error).__name__}: {_one_line(str(error))}"
+    return f"unexpected {text}; fix: this is a bug, please report it with what --traceback shows", FAILED
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,35 @@
+"""`painn-fast convert`: SchNetPack's files to ours and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from painn_fast.cli.options import DipoleUnit, EnergyUnit, Heads, LengthUnit, PolarizabilityUnit, load_options
+
+
+def convert(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A SchNetPack file, or a painn-fast model.")],
+    target: Annotated[
+        Path,
+        typer.Argument(metavar="TARGET", help="A new file: .safetensors for a painn-fast model, .pt for a state dict."),
+    ],
+    energy_unit: EnergyUnit = None,
+    length_unit: LengthUnit = "Ang",
+    dipole_unit: DipoleUnit = None,
+    polarizability_unit: PolarizabilityUnit = None,
+    heads: Heads = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace TARGET if it is there.")] = False,
+) -> None:
+    """Convert SchNetPack's models (best_model, best_inference_model, .task, .ckpt) to painn-fast, and back.
+
+    Back means to a state dict that SchNetPack loads. SchNetPack need not be installed, and nothing in its files is
+    executed. Weights keep the units that they were trained in; a painn-fast file says which, so that results come in
+    eV, Å, e Å, Å³.
+    """
+    from painn_fast.io.convert import convert as convert_file
+
+    options = load_options(energy_unit, length_unit, dipole_unit, polarizability_unit, heads)
+    typer.echo(convert_file(source, target, overwrite=overwrite, **options))

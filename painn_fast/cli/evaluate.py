@@ -1,0 +1,154 @@
+"""`painn-fast eval`: errors of a model on labelled data, or its properties of structures."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from painn_fast.atomic import atomic_write
+from painn_fast.cli.options import (
+    DipoleUnit,
+    EnergyUnit,
+    Heads,
+    LengthUnit,
+    Model,
+    PolarizabilityUnit,
+    load_options,
+    pairs,
+)
+
+LABELS = ("energy", "forces", "dipole", "polarizability")
+UNITS = ("energy", "length", "dipole", "polarizability")
+
+
+def evaluate(
+    model: Model,
+    data: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATA",
+            help="Labelled .npz for a table of errors, or structures (.xyz, any that ASE reads) for properties.",
+        ),
+    ],
+    split: Annotated[str, typer.Option(help="Rows of an .npz: train, validation, test or all.")] = "test",
+    key: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LABEL=ARRAY", help="Array that holds a label, such as energy=E_pbe0; forces= for none."),
+    ] = None,
+    data_unit: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KIND=UNIT", help="Unit where an .npz does not say it, such as energy=kcal/mol."),
+    ] = None,
+    properties: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", help="Properties of structures, with commas; default: energy, forces and heads."),
+    ] = None,
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write the table here too.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write everything here, whole arrays of structures included.")
+    ] = None,
+    energy_unit: EnergyUnit = None,
+    length_unit: LengthUnit = "Ang",
+    dipole_unit: DipoleUnit = None,
+    polarizability_unit: PolarizabilityUnit = None,
+    heads: Heads = None,
+) -> None:
+    """Errors of a model on labelled data, or its properties of structures.
+
+    Errors: energy kcal/mol, forces kcal/mol/Å, dipole D, polarizability Å³, each per component.
+    Properties: energy eV, forces eV/Å, dipole e Å, polarizability Å³.
+    """
+    from painn_fast.io import load
+
+    potential = load(model, **load_options(energy_unit, length_unit, dipole_unit, polarizability_unit, heads))
+    if data.suffix == ".npz":
+        keys, units = pairs("--key", key or [], LABELS), pairs("--data-unit", data_unit or [], UNITS)
+        table, everything = _errors(potential, data, split, keys, units)
+    else:
+        table, everything = _structures(potential, data, properties)
+    _show(table)
+    if csv_file is not None:
+        _write_csv(table, csv_file)
+    if json_file is not None:
+        with atomic_write(json_file) as path:
+            path.write_text(json.dumps(everything, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _errors(
+    potential: Any, path: Path, split: str, keys: dict[str, str], units: dict[str, str]
+) -> tuple[list[dict[str, Any]], Any]:
+    from painn_fast.train.evaluation import error_table
+
+    table = error_table(potential, path, split=split, keys=keys, units=units)
+    rows = [
+        {
+            "property": name,
+            "MAE": f"{row['mae']:.4f}",
+            "RMSE": f"{row['rmse']:.4f}",
+            "unit": row["unit"],
+            "labels": row["labels"],
+        }
+        for name, row in table.items()
+    ]
+    return rows, {"data": str(path), "split": split, "errors": table}
+
+
+def _structures(potential: Any, path: Path, properties: str | None) -> tuple[list[dict[str, Any]], Any]:
+    import numpy as np
+
+    from painn_fast.evaluate import evaluate as evaluate_structures
+    from painn_fast.io.structures import read_structures
+
+    wanted = [name.strip() for name in properties.split(",")] if properties else _usual(potential)
+    molecules = read_structures(path)
+    results = evaluate_structures(potential, molecules, wanted)
+    table, everything = [], []
+    for k, atoms in enumerate(molecules):
+        entry = {name: np.asarray(values[k]) for name, values in results.items()}
+        facts = {"structure": k, "formula": atoms.get_chemical_formula()}
+        columns = [column for name, array in entry.items() for column in _columns(name, array)]
+        table.append(facts | {name: f"{value:.6f}" for name, value in columns})
+        everything.append(facts | {name: array.tolist() for name, array in entry.items()})
+    return table, everything
+
+
+def _usual(potential: Any) -> list[str]:
+    names = ("energy", "forces", "dipole", "polarizability")
+    return [name for name in names if name in potential.properties] or list(potential.properties)
+
+
+def _columns(name: str, array: Any) -> list[tuple[str, float]]:
+    """A property as a few numbers for a table: vectors by component, forces by the largest, tensors by their mean."""
+    import numpy as np
+
+    match name:
+        case "energy":
+            return [("energy / eV", float(array))]
+        case "forces":
+            return [("largest force / eV/Å", float(np.linalg.norm(array, axis=1).max()))]
+        case "dipole":
+            return [(f"mu_{axis} / e Å", float(value)) for axis, value in zip("xyz", array, strict=True)]
+        case "polarizability":
+            return [("mean alpha / Å³", float(np.trace(array) / 3))]
+        case _:
+            return [(name, float(array))] if array.ndim == 0 else [(f"norm of {name}", float(np.linalg.norm(array)))]
+
+
+def _show(table: list[dict[str, Any]]) -> None:
+    """Columns, the first left, the others right aligned."""
+    cells = [list(table[0]), *([str(value) for value in row.values()] for row in table)]
+    widths = [max(len(row[k]) for row in cells) for k in range(len(cells[0]))]
+    for row in cells:
+        first, *others = (text.rjust(width) for text, width in zip(row, widths, strict=True))
+        typer.echo("  ".join([first.strip().ljust(widths[0]), *others]))
+
+
+def _write_csv(table: list[dict[str, Any]], target: Path) -> None:
+    with atomic_write(target) as path, path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(table[0]))
+        writer.writeheader()
+        writer.writerows(table)

@@ -1,0 +1,79 @@
+"""`painn-fast md`: dynamics."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from painn_fast.cli.options import EnergyUnit, Output, Text, flag, given
+
+
+def md(
+    config: Annotated[
+        Path | None, typer.Argument(metavar="CONFIG", help="TOML file of settings.", show_default=False)
+    ] = None,
+    model: Annotated[Text, flag("MODEL", "A bundled model such as ethanol, or a model file.")] = None,
+    structure: Annotated[Text, flag("FILE", "Where to start, a file of ASE's; a bundled model has its own.")] = None,
+    ensemble: Annotated[Text, flag("NAME", "nve, langevin, rpmd, pile-l or t-rpmd. Default: nve.")] = None,
+    beads: Annotated[int | None, flag("P", "Beads of the ring polymer; 1 is classical. Default: 1.")] = None,
+    trajectories: Annotated[int | None, flag("S", "Trajectories, run as one batch. Default: 1.")] = None,
+    temperature: Annotated[Text, flag("K", 'Temperature. Default: "300 K".')] = None,
+    time_step: Annotated[Text, flag("TIME", 'Time step. Default: "0.5 fs".')] = None,
+    equilibration: Annotated[Text, flag("TIME", 'Thermostatted time before the run. Default: "0 fs".')] = None,
+    duration: Annotated[Text, flag("TIME", 'Time of the run. Default: "1 ps".')] = None,
+    tau: Annotated[Text, flag("TIME", 'Time constant of the thermostat. Default: "100 fs".')] = None,
+    start: Annotated[Text, flag("HOW", "Beads collapsed on the structure, or free. Default: collapsed.")] = None,
+    remove_rotation: Annotated[bool, typer.Option("--remove-rotation", help="Start without angular momentum.")] = False,
+    seed: Annotated[int | None, flag("N", "Seed of velocities and noise. Default: 0.")] = None,
+    energies_every: Annotated[Text, flag("TIME", 'Between records of energies. Default: "5 fs".')] = None,
+    positions_every: Annotated[Text, flag("TIME", "Between records of positions. Default: never.")] = None,
+    velocities_every: Annotated[Text, flag("TIME", "Between records of velocities. Default: never.")] = None,
+    dipole_every: Annotated[Text, flag("TIME", "Between records of the dipole. Default: never.")] = None,
+    polarizability_every: Annotated[Text, flag("TIME", "Between polarizabilities. Default: never.")] = None,
+    checkpoint: Annotated[Text, flag("TIME", 'Wall-clock time between restart files. Default: "60 s".')] = None,
+    energy_unit: EnergyUnit = None,
+    dtype: Annotated[Text, flag("DTYPE", "Of the network, float32 or float64. Default: float32.")] = None,
+    backend: Annotated[Text, flag("NAME", "auto, fused (the engine) or reference. Default: auto.")] = None,
+    device: Annotated[Text, flag("DEVICE", "cpu, cuda, cuda:1, ... Default: cpu.")] = None,
+    output: Output = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on, bit for bit, with the run in the folder.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
+) -> None:
+    """Run dynamics of one molecule: many trajectories, each of one or more beads, in one batch.
+
+    Quantities carry their unit: times "0.5 fs" or "2 ps", temperatures "300 K". Flags override the file. The output
+    folder (default: md) gets trajectory.h5 (Å, Å/fs, eV, K, e Å, Å³; times in fs), the resolved settings and what a
+    restart needs. Ctrl-C saves and stops; --resume goes on.
+    """
+    from painn_fast.md import MDSettings, run
+    from painn_fast.settings import load_settings
+
+    flags = given(
+        model=model,
+        structure=structure,
+        ensemble=ensemble,
+        beads=beads,
+        trajectories=trajectories,
+        temperature=temperature,
+        time_step=time_step,
+        equilibration=equilibration,
+        duration=duration,
+        tau=tau,
+        start=start,
+        remove_rotation=remove_rotation or None,
+        seed=seed,
+        energies_every=energies_every,
+        positions_every=positions_every,
+        velocities_every=velocities_every,
+        dipole_every=dipole_every,
+        polarizability_every=polarizability_every,
+        checkpoint=checkpoint,
+        energy_unit=energy_unit,
+        dtype=dtype,
+        backend=backend,
+        device=device,
+        output=output,
+    )
+    typer.echo(run(load_settings(MDSettings, config, flags), resume=resume, overwrite=overwrite))

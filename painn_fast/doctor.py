@@ -1,0 +1,193 @@
+"""Is this installation sound? Each check says ok, warn or fail, what it found, and how to mend it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import platform
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import ase
+import numpy as np
+import torch
+
+import painn_fast
+from painn_fast.errors import PaiNNFastError
+from painn_fast.evaluate import evaluate
+from painn_fast.io.load import MODELS, bundled, load
+from painn_fast.io.structures import read_structures
+from painn_fast.nn import Potential
+
+SLOPE_TOLERANCE = 1e-5
+"""eV/Å, between forces and central differences of the energy in float64."""
+ENGINE_TOLERANCE = 1e-3
+"""eV/Å, between the engine in float32 and the reference in float64."""
+STEP = 5e-5
+"""Å, of the central differences."""
+
+
+REINSTALL = "reinstall: pip install --force-reinstall painn-fast, or `pip install -e .` in its folder"
+
+
+@dataclass(frozen=True)
+class Check:
+    """The outcome of one check."""
+
+    name: str
+    state: Literal["ok", "warn", "fail"]
+    found: str
+    fix: str | None = None
+
+
+def examine() -> Iterator[Check]:
+    """Run all checks, one after another; a check that breaks is a fail."""
+    for check in (_install, _dependencies, _threads, _cpu, _gpu, _pictures, _folders, _cache, _models):
+        try:
+            yield from check()
+        except Exception as error:  # whatever a broken installation raises is a finding
+            text = str(error) if isinstance(error, PaiNNFastError) else f"{type(error).__name__}: {error}"
+            yield Check(check.__name__.strip("_"), "fail", " ".join(text.split()), REINSTALL)
+
+
+def _install() -> Iterator[Check]:
+    kernels = importlib.import_module("painn_fast.kernels")
+    place = f"painn-fast {painn_fast.__version__} in {Path(painn_fast.__file__).parent}"
+    try:
+        installed = importlib.metadata.version("painn-fast")
+    except importlib.metadata.PackageNotFoundError:
+        yield Check("install", "fail", f"{place}, not installed", REINSTALL)
+        return
+    if installed != painn_fast.__version__:
+        yield Check("install", "fail", f"{place}, but pip installed {installed}", REINSTALL)
+    else:
+        python = f"Python {platform.python_version()}"
+        yield Check("install", "ok", f"{place}, kernels in {Path(str(kernels.__file__)).parent}, {python}")
+
+
+def _dependencies() -> Iterator[Check]:
+    lines = importlib.metadata.requires("painn-fast") or []
+    wanted = [re.split(r"[^\w.-]", line)[0] for line in lines if "extra ==" not in line]
+    found, missing = [], []
+    for name in wanted:
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        yield Check("dependencies", "fail", f"missing: {', '.join(missing)}", f"pip install {' '.join(missing)}")
+    else:
+        yield Check("dependencies", "ok", ", ".join(found))
+
+
+def _threads() -> Iterator[Check]:
+    used, cores = torch.get_num_threads(), _cores()
+    found = f"torch uses {used} of {cores} cores"
+    if used > cores:
+        yield Check("threads", "warn", f"{found}: they will wait for each other", f"export OMP_NUM_THREADS={cores}")
+    else:
+        yield Check("threads", "ok", found)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _cpu() -> Iterator[Check]:
+    level = torch.backends.cpu.get_cpu_capability()
+    found = f"{platform.machine()}, torch runs its {level} code"
+    if level == "DEFAULT" and platform.machine() in ("x86_64", "AMD64"):
+        yield Check("CPU", "warn", found, "without AVX2 everything works, slowly")
+    else:
+        yield Check("CPU", "ok", found)
+
+
+def _gpu() -> Iterator[Check]:
+    if not torch.cuda.is_available():
+        yield Check("GPU", "ok", "none that torch can use; everything runs on the CPU")
+        return
+    names = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())]
+    yield Check("GPU", "ok", f"{', '.join(names)}, CUDA {torch.version.cuda}")
+
+
+def _pictures() -> Iterator[Check]:
+    try:
+        yield Check("pictures", "ok", f"matplotlib {importlib.metadata.version('matplotlib')}")
+    except importlib.metadata.PackageNotFoundError:
+        yield Check("pictures", "warn", "no matplotlib: spectra come as CSV only", "pip install 'painn-fast[plot]'")
+
+
+def _folders() -> Iterator[Check]:
+    here = Path.cwd()
+    found = f"results go to {here} unless told otherwise; bundled models in {MODELS}"
+    if os.access(here, os.W_OK):
+        yield Check("folders", "ok", found)
+    else:
+        yield Check("folders", "warn", f"cannot write to {here}", "change to another folder, or give --output")
+
+
+def _cache() -> Iterator[Check]:
+    """Compiled CPU kernels: numba keeps them beside the kernels, or in the home folder."""
+    from painn_fast.kernels.message.cpu import edge_geometry
+
+    place = edge_geometry.stats.cache_path
+    if place is None:
+        yield Check(
+            "cache", "warn", "none: kernels are compiled anew in every process", "export NUMBA_CACHE_DIR=FOLDER"
+        )
+    else:
+        yield Check("cache", "ok", f"compiled kernels in {place}")
+
+
+def _models() -> Iterator[Check]:
+    names = bundled()
+    if not names:
+        yield Check("models", "fail", f"none in {MODELS}", REINSTALL)
+    for name in names:
+        yield check_model(name)
+
+
+def check_model(name: str) -> Check:
+    """A bundled model against itself: forces by central differences, the engine by the reference; and its time."""
+    atoms = read_structures(MODELS / f"{name}.xyz")[0]
+    double, single = load(name, dtype=torch.float64), load(name, dtype=torch.float32)
+    forces = evaluate(double, [atoms], ["forces"], backend="reference")["forces"][0]
+    slope = float(np.abs(forces - _central_differences(double, atoms)).max())
+    engine = float(np.abs(forces - evaluate(single, [atoms], ["forces"])["forces"][0]).max())
+    found = (
+        f"weights match their SHA-256; forces differ from central differences by {slope:.0e} eV/Å in float64, and "
+        f"from those of the float32 engine by {engine:.0e} eV/Å; energy and forces of {len(atoms)} atoms take "
+        f"{_milliseconds(lambda: evaluate(single, [atoms])):.1f} ms"
+    )
+    if slope < SLOPE_TOLERANCE and engine < ENGINE_TOLERANCE:
+        return Check(f"model {name}", "ok", found)
+    fix = "report this; until it is mended use backend='reference'" if slope < SLOPE_TOLERANCE else "report this"
+    return Check(f"model {name}", "fail", found, fix)
+
+
+def _central_differences(model: Potential, atoms: ase.Atoms) -> np.ndarray:
+    """Forces [n, 3] eV/Å from energies alone."""
+    moved = []
+    for index in np.ndindex(*atoms.positions.shape):
+        for sign in (1, -1):
+            copy = atoms.copy()
+            copy.positions[index] += sign * STEP
+            moved.append(copy)
+    energy = np.reshape(evaluate(model, moved, ["energy"], backend="reference")["energy"], (*atoms.positions.shape, 2))
+    return (energy[..., 1] - energy[..., 0]) / (2 * STEP)
+
+
+def _milliseconds(work: Callable[[], object], repeats: int = 10) -> float:
+    """Shortest of several runs after one to warm up."""
+    work()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return 1e3 * min(times)

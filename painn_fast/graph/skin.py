@@ -1,0 +1,94 @@
+"""A neighbour list with a skin for many copies of one structure, rebuilt copy by copy when its atoms have moved."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from painn_fast.errors import PaiNNFastError
+from painn_fast.graph.batch import AtomicBatch
+from painn_fast.graph.neighbors import neighbor_list
+
+SKIN = 1.0
+"""Å."""
+
+Edges = tuple[Tensor, Tensor, Tensor]
+"""receiver [E], sender [E], shift [E, 3] of one copy."""
+
+
+class SkinList:
+    """Edges of copies that move a little at every step.
+
+    A copy's list holds all pairs within cutoff + skin at its reference positions, and stays complete until one of its
+    atoms is more than skin / 2 from there. The displacement is taken as it is, never by minimum image: an atom put back
+    into the cell has moved a whole cell vector and its shifts are wrong.
+
+    Args:
+        one: a batch of the structure alone: elements, cell, charge and spin of every copy.
+        cutoff: Å.
+        skin: Å.
+    """
+
+    def __init__(self, one: AtomicBatch, cutoff: float, *, skin: float = SKIN) -> None:
+        self.one = one
+        self.numbers, self.cell, self.pbc = one.numbers, one.cell[0], one.pbc[0]
+        self.cutoff, self.skin = cutoff, skin
+        self.reference = torch.full_like(one.positions[None][:0], float("nan"))  # [B, n, 3]
+        self.builds = 0
+        self._edges: list[Edges] = []
+        self._batch: AtomicBatch | None = None
+
+    def batch(self, positions: Tensor) -> AtomicBatch:
+        """The batch of all copies at positions [B, n, 3] Å.
+
+        Raises:
+            PaiNNFastError: if a position is not finite.
+        """
+        if positions.shape != self.reference.shape:
+            self.reference = torch.full_like(positions, float("nan"))
+            self._edges = [(self.numbers, self.numbers, self.cell)] * len(positions)
+        moved = (positions - self.reference).square().sum(-1).amax(1)  # [B]
+        stale = torch.nonzero(~(moved <= (0.5 * self.skin) ** 2))[:, 0].tolist()  # NaN counts as moved
+        if stale:
+            for copy in stale:
+                self._rebuild(copy, positions[copy])
+            self._batch = self._join()
+        assert self._batch is not None
+        return self._batch.with_positions(positions.reshape(-1, 3))
+
+    def rebuild_at(self, reference: Tensor) -> None:
+        """Take up the lists of an earlier run: those that belong to its reference positions [B, n, 3]."""
+        self.reference = reference[:0]
+        self.batch(reference)
+
+    def _rebuild(self, copy: int, positions: Tensor) -> None:
+        if not bool(torch.isfinite(positions).all()):
+            raise PaiNNFastError("positions are not finite", where=f"copy {copy}", expected="numbers in Å")
+        edges = neighbor_list(
+            positions.cpu().numpy(), self.cell.cpu().numpy(), self.pbc.cpu().numpy(), self.cutoff + self.skin
+        )
+        device = positions.device
+        self._edges[copy] = (edges[0].to(device), edges[1].to(device), edges[2].to(device))
+        self.reference[copy] = positions
+        self.builds += 1
+
+    def _join(self) -> AtomicBatch:
+        copies, n = self.reference.shape[:2]
+        device = self.numbers.device
+        receiver = torch.cat([edges[0] + copy * n for copy, edges in enumerate(self._edges)])
+        degree = torch.bincount(receiver, minlength=copies * n)
+        zero = torch.zeros(1, dtype=torch.int64, device=device)
+        return AtomicBatch(
+            numbers=self.numbers.repeat(copies),
+            positions=self.reference.reshape(-1, 3),
+            molecule=torch.arange(copies, device=device).repeat_interleave(n),
+            n_atoms=self.one.n_atoms.expand(copies),
+            receiver=receiver,
+            sender=torch.cat([edges[1] + copy * n for copy, edges in enumerate(self._edges)]),
+            shift=torch.cat([edges[2] for edges in self._edges]),
+            row_ptr=torch.cat([zero, torch.cumsum(degree, 0)]),
+            cell=self.cell.expand(copies, 3, 3),
+            pbc=self.pbc.expand(copies, 3),
+            total_charge=self.one.total_charge.expand(copies),
+            spin_multiplicity=self.one.spin_multiplicity.expand(copies),
+        )

@@ -1,0 +1,52 @@
+"""SchNetPack's files to ours, ours to a state dict that SchNetPack loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from painn_fast.atomic import atomic_write
+from painn_fast.errors import PaiNNFastError
+from painn_fast.io.load import load
+from painn_fast.io.model_file import save_model
+from painn_fast.io.schnetpack_names import to_schnetpack_state_dict
+
+STATE_DICTS = (".pt", ".pth")
+
+
+def convert(source: str | Path, target: str | Path, *, overwrite: bool = False, **load_options: Any) -> Path:
+    """Convert a model file.
+
+    Args:
+        source: what `painn_fast.load` takes.
+        target: `.safetensors` for a painn-fast model, `.pt` or `.pth` for a state dict with SchNetPack's names
+            (`schnetpack_names.to_schnetpack_state_dict`), tensors alone, without pickled classes.
+        overwrite: replace `target` if it is there.
+        load_options: further arguments of `painn_fast.load`, such as energy_unit.
+
+    Returns:
+        The path written.
+
+    Raises:
+        PaiNNFastError: if `target` exists or has another ending, and as `painn_fast.load`; nothing is written then.
+    """
+    target = Path(target)
+    if target.suffix not in (".safetensors", *STATE_DICTS):
+        raise PaiNNFastError(
+            "cannot tell the format of the target",
+            where=target,
+            got=f"ending '{target.suffix}'",
+            expected=f".safetensors for painn-fast, {' or '.join(STATE_DICTS)} for a state dict of SchNetPack",
+        )
+    if target.exists() and not overwrite:
+        raise PaiNNFastError("the target is there already", where=target, fix="choose another name, or say overwrite")
+    potential = load(source, **load_options)
+    if target.suffix == ".safetensors":
+        save_model(potential, target)
+        return target
+    state = to_schnetpack_state_dict(potential)
+    with atomic_write(target) as temporary:
+        torch.save(state, temporary)
+    return target

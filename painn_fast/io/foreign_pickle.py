@@ -1,0 +1,276 @@
+"""Pickles from elsewhere, read without executing them.
+
+A pickle is a program for a small stack machine, and `pickle.load` lets that program call anything that can be imported.
+Here is the machine without that: names are compared with a list and never looked up, a call is noted down instead of
+made, and attributes are never set. What comes out is plain data, `Name`s, `Record`s of objects and `TensorRecord`s;
+reading them is up to whoever knows what they mean. An instruction or a name that is not listed here ends the reading.
+"""
+
+from __future__ import annotations
+
+import pickletools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from painn_fast.errors import PaiNNFastError
+from painn_fast.io.torch_archive import STORAGE_DTYPES, StorageRecord, TensorRecord, TorchArchive
+
+
+@dataclass(frozen=True)
+class Name:
+    """A class or function that a pickle names. Nothing is behind it."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+@dataclass(eq=False)
+class Record:
+    """An object as the pickle describes it: what it is called, its arguments, its state, and what was put into it."""
+
+    kind: Name
+    arguments: tuple[Any, ...] = ()
+    state: Any = None
+    entries: list[Any] = field(default_factory=list)
+    items: dict[Any, Any] = field(default_factory=dict)
+
+
+BUILTINS = {"set", "frozenset", "dict", "list", "tuple", "int", "float", "bool", "str", "object", "type"}
+PLAIN_NAMES = {
+    "__builtin__": BUILTINS | {"long", "unicode"},
+    "builtins": BUILTINS,
+    "collections": {"OrderedDict", "defaultdict"},
+    "typing": {"Any", "Dict", "List", "Optional", "Union"},
+    "functools": {"partial"},
+    "torch": {
+        *STORAGE_DTYPES, "Size", "device", "float32", "float64", "float16", "bfloat16", "int64", "int32", "bool"
+    },
+    "torch._utils": {"_rebuild_tensor_v2", "_rebuild_parameter"},
+    "torch._C._nn": {"silu", "softplus"},
+}  # fmt: skip
+"""Modules and the names in them that a model file may mention."""
+
+NOTED_PACKAGES = (
+    "schnetpack",
+    "painn_fast.schnetpack",
+    "torch.nn",
+    "torch.optim",
+    "torchmetrics",
+    "pytorch_lightning",
+    "lightning",
+    "lightning_fabric",
+    "omegaconf",
+)
+"""Packages whose classes come along in a task or checkpoint (optimizers, metrics, settings); they stay mere names."""
+
+
+def read_torch_pickle(archive: TorchArchive) -> Any:
+    """What was saved in `archive`, as plain data and records.
+
+    Raises:
+        PaiNNFastError: naming the instruction or the name that is not allowed, or if the pickle is damaged.
+    """
+    return _Machine(archive.path).run(archive.pickle())
+
+
+class _Machine:
+    """The stack machine: `stack` grows, `marks` remembers where a group began, `memo` holds what comes again."""
+
+    def __init__(self, where: Path) -> None:
+        self.where = where
+        self.stack: list[Any] = []
+        self.marks: list[list[Any]] = []
+        self.memo: dict[int, Any] = {}
+
+    def run(self, program: bytes) -> Any:
+        try:
+            for opcode, argument, _ in pickletools.genops(program):
+                if opcode.name == "STOP":
+                    return self.stack.pop()
+                instruction = INSTRUCTIONS.get(opcode.name)
+                if instruction is None:
+                    raise PaiNNFastError("a pickle instruction that is not allowed", where=self.where, got=opcode.name)
+                instruction(self, argument)
+        except (IndexError, KeyError, TypeError, ValueError, AttributeError) as error:
+            got = f"{type(error).__name__}: {error}"[:200]
+            raise PaiNNFastError("a damaged pickle", where=self.where, got=got) from None
+        raise PaiNNFastError("a pickle that does not end", where=self.where)
+
+    def push(self, value: Any) -> None:
+        self.stack.append(value)
+
+    def pop_group(self) -> list[Any]:
+        group, self.stack = self.stack, self.marks.pop()
+        return group
+
+    def mark(self) -> None:
+        self.marks.append(self.stack)
+        self.stack = []
+
+    def push_tuple(self, length: int) -> None:
+        if length > len(self.stack):
+            raise IndexError("too few values for a tuple")
+        self.stack[-length:] = [tuple(self.stack[-length:])]
+
+    def name(self, module: str, name: str) -> None:
+        """Note a name down, if it is on the list."""
+        identifiers = name.isidentifier() and all(part.isidentifier() for part in module.split("."))
+        listed = name in PLAIN_NAMES.get(module, ()) or any(
+            module == package or module.startswith(f"{package}.") for package in NOTED_PACKAGES
+        )
+        if not (identifiers and listed):
+            raise PaiNNFastError(
+                "the file asks for a name that no model file needs; nothing was executed",
+                where=self.where,
+                got=_printable(f"{module}.{name}"),
+                expected="the classes of SchNetPack and of torch.nn",
+                fix="do not open this file with anything that runs pickles, unless you know who made it",
+            )
+        self.push(Name(module, name))
+
+    def name_from_stack(self) -> None:
+        name, module = self.stack.pop(), self.stack.pop()
+        if not (isinstance(name, str) and isinstance(module, str)):
+            raise TypeError("a name that is not text")
+        self.name(module, name)
+
+    def call(self) -> None:
+        """REDUCE: the few calls that only gather data are understood, any other becomes a record."""
+        arguments, called = self.stack.pop(), self.stack.pop()
+        if not isinstance(called, Name) or not isinstance(arguments, tuple):
+            raise TypeError("a call of something that is not a name")
+        gather = GATHER.get(called)
+        self.push(gather(*arguments) if gather is not None else Record(called, arguments))
+
+    def new(self) -> None:
+        arguments, kind = self.stack.pop(), self.stack.pop()
+        if not isinstance(kind, Name) or not isinstance(arguments, tuple):
+            raise TypeError("an object of something that is not a name")
+        self.push(Record(kind, arguments))
+
+    def build(self) -> None:
+        """BUILD: the state of a record is kept; that of a dictionary (a state dict's version numbers) is not needed."""
+        state, target = self.stack.pop(), self.stack[-1]
+        if isinstance(target, Record):
+            target.state = state
+        elif type(target) is not dict:
+            raise TypeError(f"state for a {type(target).__name__}")
+
+    def append(self, values: list[Any]) -> None:
+        target = self.stack[-1]
+        (target.entries if isinstance(target, Record) else _exactly(target, list)).extend(values)
+
+    def add(self, values: list[Any]) -> None:
+        _exactly(self.stack[-1], set).update(_key(value) for value in values)
+
+    def set_items(self, flat: list[Any]) -> None:
+        target = self.stack[-1]
+        items = target.items if isinstance(target, Record) else _exactly(target, dict)
+        for key, value in zip(flat[::2], flat[1::2], strict=True):
+            items[_key(key)] = value
+
+    def storage(self) -> None:
+        """BINPERSID: torch refers to ("storage", type, key, device, length)."""
+        reference = self.stack.pop()
+        if not (type(reference) is tuple and len(reference) == 5 and reference[0] == "storage"):
+            raise TypeError("a persistent reference that is not a storage")
+        _, kind, key, _, length = reference
+        if not (isinstance(kind, Name) and kind.module == "torch" and kind.name in STORAGE_DTYPES):
+            raise TypeError("a storage of unknown type")
+        if not (type(key) is str and key.isascii() and key.isdigit() and type(length) is int and length >= 0):
+            raise TypeError("a storage without a number")
+        self.push(StorageRecord(STORAGE_DTYPES[kind.name], key, length))
+
+
+def _exactly(value: Any, kind: type) -> Any:
+    if type(value) is not kind:
+        raise TypeError(f"a {type(value).__name__} where a {kind.__name__} belongs")
+    return value
+
+
+def _key(value: Any) -> Any:
+    """A key of a dictionary or an element of a set: plain, so that hashing it cannot take for ever."""
+    plain = (str, int, float, bool, type(None), Name)
+    if type(value) in plain or (type(value) is tuple and all(type(part) in plain for part in value)):
+        return value
+    raise TypeError(f"a {type(value).__name__} as a key")
+
+
+def _printable(text: str) -> str:
+    return text[:120].encode("unicode_escape").decode()
+
+
+def _tensor(storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any, *hooks: Any) -> TensorRecord:
+    del requires_grad
+    if not isinstance(storage, StorageRecord) or any(hooks):
+        raise TypeError("a tensor that is not a plain one")
+    return TensorRecord(storage, offset, _exactly(size, tuple), _exactly(stride, tuple))
+
+
+def _parameter(data: Any, requires_grad: Any = True, hooks: Any = None) -> TensorRecord:
+    del requires_grad
+    if not isinstance(data, TensorRecord) or hooks:
+        raise TypeError("a parameter that is not a plain tensor")
+    return data
+
+
+def _dictionary(pairs: Any = ()) -> dict[Any, Any]:
+    return {_key(key): value for key, value in pairs}
+
+
+def _set(values: Any = ()) -> set[Any]:
+    return {_key(value) for value in _exactly(values, list)}
+
+
+GATHER: dict[Name, Callable[..., Any]] = {
+    Name("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    Name("torch._utils", "_rebuild_parameter"): _parameter,
+    Name("collections", "OrderedDict"): _dictionary,
+    Name("collections", "defaultdict"): lambda factory=None, pairs=(): _dictionary(pairs),
+    Name("__builtin__", "set"): _set,
+    Name("builtins", "set"): _set,
+}
+"""Calls that are understood: they put data together."""
+
+
+INSTRUCTIONS: dict[str, Callable[[_Machine, Any], None]] = {
+    "PROTO": lambda machine, version: None,
+    "FRAME": lambda machine, length: None,
+    "MARK": lambda machine, _: machine.mark(),
+    **dict.fromkeys(("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"), lambda machine, value: machine.push(value)),
+    **dict.fromkeys(("BINUNICODE", "SHORT_BINUNICODE"), lambda machine, value: machine.push(value)),
+    **dict.fromkeys(("BINBYTES", "SHORT_BINBYTES"), lambda machine, value: machine.push(value)),
+    "NONE": lambda machine, _: machine.push(None),
+    "NEWTRUE": lambda machine, _: machine.push(True),
+    "NEWFALSE": lambda machine, _: machine.push(False),
+    "EMPTY_TUPLE": lambda machine, _: machine.push(()),
+    "EMPTY_LIST": lambda machine, _: machine.push([]),
+    "EMPTY_DICT": lambda machine, _: machine.push({}),
+    "EMPTY_SET": lambda machine, _: machine.push(set()),
+    "TUPLE": lambda machine, _: machine.push(tuple(machine.pop_group())),
+    "TUPLE1": lambda machine, _: machine.push_tuple(1),
+    "TUPLE2": lambda machine, _: machine.push_tuple(2),
+    "TUPLE3": lambda machine, _: machine.push_tuple(3),
+    "APPEND": lambda machine, _: machine.append([machine.stack.pop()]),
+    "APPENDS": lambda machine, _: machine.append(machine.pop_group()),
+    "ADDITEMS": lambda machine, _: machine.add(machine.pop_group()),
+    "SETITEM": lambda machine, _: machine.set_items([machine.stack.pop(-2), machine.stack.pop()]),
+    "SETITEMS": lambda machine, _: machine.set_items(machine.pop_group()),
+    "BINPUT": lambda machine, index: machine.memo.update({index: machine.stack[-1]}),
+    "LONG_BINPUT": lambda machine, index: machine.memo.update({index: machine.stack[-1]}),
+    "MEMOIZE": lambda machine, _: machine.memo.update({len(machine.memo): machine.stack[-1]}),
+    "BINGET": lambda machine, index: machine.push(machine.memo[index]),
+    "LONG_BINGET": lambda machine, index: machine.push(machine.memo[index]),
+    "GLOBAL": lambda machine, both: machine.name(*both.split(" ", 1)),
+    "STACK_GLOBAL": lambda machine, _: machine.name_from_stack(),
+    "REDUCE": lambda machine, _: machine.call(),
+    "NEWOBJ": lambda machine, _: machine.new(),
+    "BUILD": lambda machine, _: machine.build(),
+    "BINPERSID": lambda machine, _: machine.storage(),
+}
+"""Every instruction that a file of torch.save needs."""

@@ -1,0 +1,314 @@
+"""A pickled SchNetPack model as the restricted reader gives it, put into our own words.
+
+Every module on the way is looked at: a class, option or activation that is not understood is an error that names it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+from painn_fast.errors import PaiNNFastError
+from painn_fast.io.foreign_pickle import Name, Record
+from painn_fast.io.torch_archive import TensorRecord
+from painn_fast.nn import DipoleHead, EnergyHead, PolarizabilityHead, ScalarHead
+from painn_fast.nn.config import Head, head_name
+
+Activation = Literal["silu", "shifted_softplus"]
+
+ACTIVATIONS: dict[str, Activation] = {
+    "torch.nn.functional.silu": "silu",
+    "torch._C._nn.silu": "silu",
+    "torch.nn.modules.activation.SiLU": "silu",
+    "schnetpack.nn.activations.shifted_softplus": "shifted_softplus",
+}
+NO_ACTIVATION = "torch.nn.modules.linear.Identity"
+ENERGIES = ("energy", "energy_U0", "total_energy")
+"""Names of an atomwise sum that is an energy although no module takes its gradient."""
+UNKNOWN_UNIT = "as trained"
+MAX_MODULES = 10_000
+
+
+@dataclass
+class Description:
+    """What a SchNetPack model is, apart from its weights."""
+
+    activation: Activation = "silu"
+    epsilon: float = 1e-8
+    cutoff_function: Literal["cosine", "mollifier", "switch"] | None = None
+    embedding_activation: Activation = "shifted_softplus"
+    embeddings: tuple[str, ...] = ()
+    """"charge", "spin", in order."""
+    heads: dict[str, Head] = field(default_factory=dict)
+    """By SchNetPack's module name; layer widths still missing."""
+    offsets: dict[str, str] = field(default_factory=dict)
+    """Module name of the offsets by name of the head that they belong to."""
+    offset_flags: dict[str, tuple[bool, bool]] = field(default_factory=dict)
+    """Whether mean and atomic references are added, by name of the head."""
+    version: str = "2.0"
+    assumed: str = ""
+    """What the file does not tell and was taken for granted."""
+
+
+class Module:
+    """A pickled torch module.
+
+    Args:
+        record: as the restricted reader gives it.
+        path: its name within the model, for messages.
+        where: the file.
+    """
+
+    def __init__(self, record: Any, path: str, where: str) -> None:
+        self.path, self.where = path, where
+        state = record.state if isinstance(record, Record) else None
+        inside = ("_modules", "_parameters", "_buffers")
+        if not isinstance(state, dict) or not all(isinstance(state.get(key, {}), dict) for key in inside):
+            raise PaiNNFastError("not a pickled module", where=self._place(), got=type(record).__name__)
+        self.kind, self.state = str(record.kind), state
+        for hooks in ("_forward_hooks", "_forward_pre_hooks"):
+            if state.get(hooks):
+                raise self.strange("a module with hooks, which would change its output", hooks)
+
+    @property
+    def short(self) -> str:
+        """Name of the class without its package."""
+        return self.kind.rsplit(".", 1)[1]
+
+    @property
+    def children(self) -> dict[str, Module]:
+        """Modules inside, in order."""
+        inner = {str(name): record for name, record in self.state.get("_modules", {}).items() if record is not None}
+        return {name: Module(record, f"{self.path}.{name}".lstrip("."), self.where) for name, record in inner.items()}
+
+    def child(self, name: str) -> Module:
+        """A module inside.
+
+        Raises:
+            PaiNNFastError: if it is not there.
+        """
+        if name not in self.state.get("_modules", {}):
+            raise self.strange("a part of the model is missing", name)
+        return self.children[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """A plain attribute; `default` where an older version had none."""
+        return self.state.get(name, default)
+
+    def expect(self, *classes: str) -> Module:
+        """Itself, if it is of one of these classes of SchNetPack or torch.
+
+        Raises:
+            PaiNNFastError: naming the class otherwise.
+        """
+        home = self.kind.startswith(("schnetpack.", "painn_fast.schnetpack.", "torch.nn.modules."))
+        if not home or self.short not in classes:
+            raise self.strange("a module that is not understood", self.kind, " | ".join(classes))
+        return self
+
+    def strange(self, what: str, got: Any, expected: Any = None) -> PaiNNFastError:
+        """An error about this module."""
+        return PaiNNFastError(what, where=self._place(), got=str(got)[:200], expected=expected)
+
+    def _place(self) -> str:
+        return f"{self.where}, {self.path}" if self.path else self.where
+
+    def activation(self) -> str:
+        """Full name of the activation function, a plain attribute or a module inside."""
+        inner = self.state.get("_modules", {}).get("activation")
+        given = inner.kind if isinstance(inner, Record) else self.get("activation")
+        return str(given) if isinstance(given, Name) else repr(given)
+
+
+def tensors(module: Module) -> dict[str, TensorRecord]:
+    """The state dict of a pickled module: parameters and persistent buffers by their full names."""
+    found: dict[str, TensorRecord] = {}
+    waiting, visited = [module], 0
+    while waiting:
+        current, visited = waiting.pop(), visited + 1
+        if visited > MAX_MODULES:
+            raise PaiNNFastError("a model with too many modules", where=module.where, expected=f"at most {MAX_MODULES}")
+        fleeting = current.get("_non_persistent_buffers_set") or ()
+        for name, value in {**current.get("_parameters", {}), **current.get("_buffers", {})}.items():
+            if isinstance(value, TensorRecord) and name not in fleeting:
+                found[f"{current.path}.{name}".lstrip(".")] = value
+            elif value is not None and name not in fleeting:
+                raise current.strange("a weight that is not a tensor", name)
+        waiting += current.children.values()
+    return found
+
+
+def describe_model(model: Module) -> Description:
+    """Put a pickled `NeuralNetworkPotential` into our words.
+
+    Raises:
+        PaiNNFastError: naming the module, class or option that is not understood.
+    """
+    model.expect("NeuralNetworkPotential")
+    description = Description(version=str(model.get("spk_version", "2.0")))
+    known = {"representation", "input_modules", "output_modules", "postprocessors"}
+    for name in model.children.keys() - known:
+        raise model.strange("a part of the model that is not understood", name, ", ".join(sorted(known)))
+    for module in model.child("input_modules").children.values():
+        module.expect("PairwiseDistances", "Strain")
+    _representation(model.child("representation"), description)
+    energies = _heads(model.child("output_modules"), description)
+    if model.get("do_postprocessing", True):
+        _postprocessors(model.child("postprocessors"), description, energies)
+    return description
+
+
+def _representation(painn: Module, description: Description) -> None:
+    painn.expect("PaiNN")
+    painn.child("radial_basis").expect("GaussianRBF", "GaussianRBFCentered", "BesselRBF")
+    cutoff = painn.child("cutoff_fn").expect("CosineCutoff", "MollifierCutoff", "SwitchFunction")
+    kinds = {"CosineCutoff": "cosine", "MollifierCutoff": "mollifier", "SwitchFunction": "switch"}
+    description.cutoff_function = cast(Literal["cosine", "mollifier", "switch"], kinds[cutoff.short])
+    embedding = painn.child("embedding").expect("Embedding", "NuclearEmbedding")
+    if embedding.get("max_norm") is not None:
+        raise embedding.strange("an embedding with a largest norm", embedding.get("max_norm"))
+    painn.child("filter_net").expect("Dense")
+    blocks = [*painn.child("interactions").children.values(), *painn.child("mixing").children.values()]
+    networks, epsilons = [], set()
+    for block in blocks:
+        block.expect("PaiNNInteraction", "PaiNNMixing")
+        kind = "interatomic" if block.short == "PaiNNInteraction" else "intraatomic"
+        networks.append(block.child(f"{kind}_context_net"))
+        if kind == "intraatomic":
+            epsilons.add(block.get("epsilon", 1e-8))
+    if len(epsilons) != 1:
+        raise painn.strange("blocks with different epsilons", sorted(epsilons))
+    description.epsilon = epsilons.pop()
+    activations = {_mlp_activation(network) for network in networks}
+    if len(activations) != 1:
+        raise painn.strange("blocks with different activations", sorted(activations))
+    description.activation = activations.pop()
+    _electronic(painn, description)
+
+
+def _electronic(painn: Module, description: Description) -> None:
+    if "electronic_embeddings" not in painn.children:  # before 2.1
+        return
+    names, activations = [], set()
+    for module in painn.child("electronic_embeddings").children.values():
+        module.expect("ElectronicEmbedding")
+        sort = (module.get("property_key"), module.get("is_charged"))
+        if sort not in {("total_charge", True), ("spin_multiplicity", False)}:
+            raise module.strange("an embedding of something else", sort, "total_charge (signed) | spin_multiplicity")
+        names.append("charge" if sort[1] else "spin")
+        activations.add(module.child("resblock").activation())
+    if names not in ([], ["charge"], ["spin"], ["charge", "spin"]):
+        raise painn.strange("electronic embeddings in another order", ", ".join(names), "charge, spin")
+    if len(activations) > 1 or not activations <= ACTIVATIONS.keys():
+        raise painn.strange("activations that are not understood", sorted(activations), " | ".join(ACTIVATIONS))
+    description.embeddings = tuple(names)
+    if activations:
+        description.embedding_activation = ACTIVATIONS[activations.pop()]
+
+
+def _mlp_activation(network: Module) -> Activation:
+    """The activation between the layers of a network, which must not have one at its end."""
+    layers = [layer.expect("Dense") for layer in network.expect("Sequential").children.values()]
+    given = [layer.activation() for layer in layers]
+    if not given or given[-1] != NO_ACTIVATION:
+        raise network.strange("an activation after the last layer", given[-1] if given else "no layers")
+    between = set(given[:-1])
+    if len(between) > 1 or not between <= ACTIVATIONS.keys():
+        known = " | ".join(ACTIVATIONS)
+        raise network.strange("activations that are not understood", ", ".join(sorted(between)), known)
+    return ACTIVATIONS[between.pop()] if between else "silu"
+
+
+def _check_network(network: Module, activation: Activation) -> None:
+    """A head's network, dense or gated: it has the representation's activation throughout."""
+    blocks = list(network.expect("Sequential").children.values())
+    gated = bool(blocks) and blocks[0].short == "GatedEquivariantBlock"
+    inner = [block.expect("GatedEquivariantBlock").child("scalar_net") for block in blocks] if gated else [network]
+    for part in inner:
+        found = _mlp_activation(part)
+        if found != activation and len(part.children) > 1:
+            raise part.strange("another activation than in the representation", found, activation)
+    for k, block in enumerate(blocks if gated else ()):
+        given = block.get("sactivation") or block.state["_modules"].get("sactivation")
+        name = str(given.kind if isinstance(given, Record) else given)
+        last = k == len(blocks) - 1
+        if (last and given is not None) or (not last and ACTIVATIONS.get(name) != activation):
+            raise block.strange("an activation of scalars that is not understood", name, "none" if last else activation)
+
+
+def _heads(modules: Module, description: Description) -> dict[str, str]:
+    """Heads into `description.heads`; returns the head's name for the name of each atomwise result."""
+    children = modules.children
+    gradient_of = {_response(module) for module in children.values() if module.short in ("Forces", "Response")}
+    results: dict[str, str] = {}
+    for module in children.values():
+        match module.expect("Atomwise", "DipoleMoment", "Polarizability", "Forces", "Response").short:
+            case "Atomwise":
+                key = str(module.get("output_key"))
+                head = _atomwise(module, key, key in gradient_of or (not gradient_of and key in ENERGIES))
+                results[key] = head_name(head)
+            case "DipoleMoment":
+                head = DipoleHead(
+                    atomic_dipoles=bool(module.get("use_vector_representation")),
+                    correct_charges=bool(module.get("correct_charges")),
+                    magnitude=bool(module.get("predict_magnitude")),
+                )
+            case "Polarizability":
+                head = PolarizabilityHead()
+            case _:
+                continue
+        _check_network(module.child("outnet"), description.activation)
+        if head_name(head) in {head_name(other) for other in description.heads.values()}:
+            raise module.strange("a second head for one property", head_name(head))
+        description.heads[module.path] = head
+    for key in gradient_of - results.keys():
+        raise modules.strange("forces of an energy that no module gives", key, ", ".join(results))
+    return results
+
+
+def _response(module: Module) -> str:
+    """Name of the energy that a `Forces` or `Response` module takes the gradient of."""
+    if module.short == "Response":
+        derivatives = module.get("basic_derivatives")
+        wanted = set(derivatives) if isinstance(derivatives, dict) else {"unknown"}
+        second = module.get("derivative_instructions")
+        wanted |= {name for name, on in second.items() if on} if isinstance(second, dict) else {"unknown"}
+        if not wanted <= {"dEdR", "dEds", "d2EdR2"}:
+            got = ", ".join(sorted(map(str, wanted)))
+            raise module.strange("derivatives that are not understood", got, "of positions and strain")
+    return str(module.get("energy_key"))
+
+
+def _atomwise(module: Module, key: str, energy: bool) -> Head:
+    aggregation = module.get("aggregation_mode")
+    if module.get("n_out", 1) != 1 or aggregation not in ("sum", "avg"):
+        got = f"n_out={module.get('n_out')}, {aggregation}"
+        raise module.strange("an atomwise head that is not understood", got, "one output, sum or avg")
+    if energy and aggregation != "sum":
+        raise module.strange("an energy that is not a sum", aggregation, "sum")
+    if energy:
+        return EnergyHead()
+    try:
+        return ScalarHead(name=key, unit=UNKNOWN_UNIT, aggregation="sum" if aggregation == "sum" else "mean")
+    except ValueError:
+        raise module.strange("a result whose name is not a name", repr(key), "letters, digits and _") from None
+
+
+def _postprocessors(modules: Module, description: Description, results: dict[str, str]) -> None:
+    """What is added back to the heads' sums."""
+    for module in modules.children.values():
+        if module.expect("CastTo64", "CastTo32", "CastMap", "AddOffsets").short != "AddOffsets":
+            continue
+        key, flags = str(module.get("_property")), (bool(module.get("add_mean")), bool(module.get("add_atomrefs")))
+        if not any(flags):
+            continue
+        name = results.get(key)
+        if name is None:
+            raise module.strange("offsets of something that is no atomwise result", key, ", ".join(results))
+        head = next(head for head in description.heads.values() if head_name(head) == name)
+        summed = isinstance(head, EnergyHead) or (isinstance(head, ScalarHead) and head.aggregation == "sum")
+        if bool(module.get("is_extensive", True)) != summed:
+            raise module.strange("offsets per atom for a mean, or per molecule for a sum", key)
+        if name in description.offsets:
+            raise module.strange("a second set of offsets", key)
+        description.offsets[name], description.offset_flags[name] = module.path, flags

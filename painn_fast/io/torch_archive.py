@@ -1,0 +1,186 @@
+"""The zip files of `torch.save`, read without `torch.load`.
+
+Everything that a file says about sizes is checked against the bytes that are there before memory is touched, and
+nothing in it is decompressed or executed. Tensors are views of the bytes read: a file cannot ask for more memory than
+it has.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from painn_fast.errors import PaiNNFastError
+
+MAX_PICKLE = 64 * 2**20
+"""Bytes; the description of a model takes some 100 kB."""
+MAX_DIMENSIONS = 8
+
+STORAGE_DTYPES = {
+    "FloatStorage": torch.float32,
+    "DoubleStorage": torch.float64,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
+"""Classes of `torch` that a file names for its storages."""
+
+
+@dataclass(frozen=True)
+class StorageRecord:
+    """A run of numbers in the file."""
+
+    dtype: torch.dtype
+    key: str
+    length: int
+
+
+@dataclass(frozen=True)
+class TensorRecord:
+    """A tensor as the file describes it; `TorchArchive.tensor` checks it and makes it."""
+
+    storage: StorageRecord
+    offset: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+class TorchArchive:
+    """A file of `torch.save`, open for reading.
+
+    Args:
+        path: the file.
+
+    Raises:
+        PaiNNFastError: if it is not such a file, or damaged, or written by another machinery (TorchScript, old torch).
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._storages: dict[str, Tensor] = {}
+        try:
+            self._zip = zipfile.ZipFile(self.path)
+        except (OSError, zipfile.BadZipFile, ValueError) as error:
+            raise PaiNNFastError("not a readable file of torch.save", where=path, got=str(error)) from None
+        try:
+            self._entries = self._checked_entries()
+            self._folder = self._find_folder()
+        except PaiNNFastError:
+            self._zip.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._zip.close()
+
+    def pickle(self) -> bytes:
+        """The pickled description of what was saved."""
+        return self._read(f"{self._folder}data.pkl", MAX_PICKLE)
+
+    def tensor(self, record: TensorRecord) -> Tensor:
+        """The tensor behind a record, a view of the file's bytes.
+
+        Raises:
+            PaiNNFastError: if size, stride or offset reach outside of the storage.
+        """
+        if not _fits(record):
+            raise PaiNNFastError(
+                "a tensor that reaches outside of its storage",
+                where=f"{self.path}, storage '{record.storage.key}'",
+                got=f"offset {record.offset}, size {record.size}, stride {record.stride}"[:200],
+                expected=f"{record.storage.length} numbers",
+            )
+        if 0 in record.size:
+            return torch.empty(record.size, dtype=record.storage.dtype)
+        return self._storage(record.storage).as_strided(record.size, record.stride, record.offset)
+
+    def _storage(self, record: StorageRecord) -> Tensor:
+        name = f"{self._folder}data/{record.key}"
+        if name not in self._storages:
+            self._storages[name] = torch.frombuffer(bytearray(self._read(name)), dtype=torch.uint8)
+        data = self._storages[name]
+        if data.numel() != record.length * record.dtype.itemsize:
+            raise PaiNNFastError(
+                "a storage of another size than announced",
+                where=f"{self.path}, storage '{record.key}'",
+                got=f"{data.numel()} bytes",
+                expected=f"{record.length} x {record.dtype}",
+            )
+        return data.view(record.dtype)
+
+    def _read(self, name: str, limit: int | None = None) -> bytes:
+        info = self._entries.get(name)
+        if info is None:
+            raise PaiNNFastError("a part of the file is missing", where=self.path, expected=name)
+        if limit is not None and info.file_size > limit:
+            got = f"{info.file_size} bytes"
+            raise PaiNNFastError("too large a description", where=self.path, got=got, expected=f"at most {limit}")
+        try:
+            return self._zip.read(info)
+        except (OSError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError) as error:
+            raise PaiNNFastError("a damaged file", where=f"{self.path}, {name}", got=str(error)) from None
+
+    def _checked_entries(self) -> dict[str, zipfile.ZipInfo]:
+        """Entries by name: none compressed, and together no larger than the file (no zip bombs)."""
+        entries: dict[str, zipfile.ZipInfo] = {}
+        for info in self._zip.infolist():
+            if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
+                place = f"{self.path}, {info.filename!r}"
+                raise PaiNNFastError("a compressed entry, which torch.save does not write", where=place)
+            if info.filename in entries:
+                raise PaiNNFastError("two entries of one name", where=f"{self.path}, {info.filename!r}")
+            entries[info.filename] = info
+        if sum(info.file_size for info in entries.values()) > os.path.getsize(self.path):
+            raise PaiNNFastError("entries that overlap", where=self.path)
+        return entries
+
+    def _find_folder(self) -> str:
+        """The one folder that holds `data.pkl`, with its slash."""
+        folders = [name.removesuffix("data.pkl") for name in self._entries if name.endswith("/data.pkl")]
+        if any(name.endswith("/constants.pkl") for name in self._entries):
+            expected = "weights as torch.save writes them"
+            raise PaiNNFastError(
+                "a TorchScript file", where=self.path, expected=expected, fix="give best_model instead"
+            )
+        if len(folders) != 1 or folders[0].count("/") != 1:
+            expected = "one data.pkl in one folder"
+            raise PaiNNFastError("a zip file, but not one of torch.save", where=self.path, expected=expected)
+        order = self._entries.get(f"{folders[0]}byteorder")
+        if order is not None and self._zip.read(order).strip() != b"little":
+            fix = "save it again on a current machine"
+            raise PaiNNFastError("numbers in big-endian order", where=self.path, fix=fix)
+        return folders[0]
+
+
+def _fits(record: TensorRecord) -> bool:
+    """Whether every element lies in the storage, and there are no more of them than numbers stored."""
+    sizes, strides, length = record.size, record.stride, record.storage.length
+    if len(sizes) != len(strides) or len(sizes) > MAX_DIMENSIONS:
+        return False
+    if not all(_count(number) for number in (record.offset, *sizes, *strides)):
+        return False
+    count, last = 1, record.offset
+    for size, stride in zip(sizes, strides, strict=True):
+        count *= size
+        last += (size - 1) * stride
+    return count == 0 or (last < length and count <= length)
+
+
+def _count(number: Any) -> bool:
+    return type(number) is int and 0 <= number < 2**40

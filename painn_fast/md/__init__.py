@@ -1,0 +1,8 @@
+"""Dynamics: many trajectories of many beads in one batch."""
+
+from painn_fast.md.forces import ForceField, ModelForces
+from painn_fast.md.run import run
+from painn_fast.md.settings import MDSettings
+from painn_fast.md.trajectory import Trajectory
+
+__all__ = ["ForceField", "MDSettings", "ModelForces", "Trajectory", "run"]

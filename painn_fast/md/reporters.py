@@ -1,0 +1,75 @@
+"""What a run says while it goes."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch import Tensor
+
+from painn_fast.md.simulation import Simulation
+from painn_fast.progress import StatusLine, clock
+
+EVERY = 0.5
+"""Seconds between looks at the state."""
+DRIFT_AFTER = 50.0
+"""fs; before that it is only a fluctuation over a short time."""
+
+
+class Reporter:
+    """One live line: picoseconds done, temperature, drift of the conserved quantity, speed, time left.
+
+    Args:
+        line: where to say it.
+        time_step: fs.
+        total: steps of the whole run.
+    """
+
+    def __init__(self, line: StatusLine, time_step: float, total: int) -> None:
+        self.line, self.time_step, self.total = line, time_step, total
+        self._phase, self._phase_start, self._phase_end = "", 0, total
+        self._reference: tuple[int, Tensor] = (0, torch.zeros(()))
+        self._session: tuple[float, int] | None = None
+        self._next = 0.0
+
+    def begin(self, phase: str, start: int, end: int, simulation: Simulation) -> None:
+        """A new phase from step `start` to `end`; drift counts from here."""
+        self._phase, self._phase_start, self._phase_end = phase, start, end
+        self._reference = (simulation.state.step, simulation.estimates()["conserved"])
+        if self._session is None:
+            self._session = (time.monotonic(), simulation.state.step)
+
+    def look(self, simulation: Simulation) -> None:
+        """Update the line if it is time to."""
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + EVERY
+            self.line.update(self.text(simulation))
+
+    def text(self, simulation: Simulation) -> str:
+        """The line."""
+        assert self._session is not None
+        step = simulation.state.step
+        done, whole = (
+            (step - self._phase_start) * self.time_step,
+            (self._phase_end - self._phase_start) * self.time_step,
+        )
+        temperature = float(simulation.estimates()["temperature"].nanmean())
+        parts = [f"{self._phase} {done / 1000:.3f} of {whole / 1000:.3f} ps", f"T {temperature:.0f} K"]
+        if done > DRIFT_AFTER:
+            parts.append(f"drift {self._drift(simulation):+.3f} meV/atom/ps")
+        seconds, steps = time.monotonic() - self._session[0], step - self._session[1]
+        if steps and seconds > 0:
+            rate = steps / seconds  # steps per second
+            count = len(simulation.state.alive)
+            parts.append(f"{rate * self.time_step * 0.0864:.3g} ns/day" + (f" x {count}" if count > 1 else ""))
+            parts.append(f"{clock((self.total - step) / rate)} left")
+        return " | ".join(parts)
+
+    def _drift(self, simulation: Simulation) -> float:
+        """Of the conserved quantity since the phase began, meV/atom/ps, mean over trajectories."""
+        picoseconds = (simulation.state.step - self._reference[0]) * self.time_step / 1000.0
+        if picoseconds <= 0:
+            return 0.0
+        change = (simulation.estimates()["conserved"] - self._reference[1]).nanmean()
+        return 1000.0 * float(change) / simulation.system.n_atoms / picoseconds

@@ -1,0 +1,98 @@
+"""Restart files: everything that decides how a run goes on, the newest two of them.
+
+Noise is a function of (seed, trajectory, step) and thermostats have no memory, so the step is all that is kept of them.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from painn_fast import checkpoint
+from painn_fast.errors import PaiNNFastError
+from painn_fast.md.guards import Trip
+from painn_fast.md.state import State, System
+
+NEWEST, PREVIOUS = "restart.safetensors", "restart.previous.safetensors"
+
+
+@dataclass(frozen=True)
+class Restart:
+    """What a restart file holds."""
+
+    state: State
+    force_field: dict[str, Tensor]
+    system: dict[str, Tensor]
+    settings: dict[str, Any]
+    trips: list[Trip]
+    model: str
+    """SHA-256 of the model."""
+
+
+def write_restart(
+    folder: Path,
+    state: State,
+    *,
+    system: System,
+    force_field: dict[str, Tensor],
+    settings: dict[str, Any],
+    trips: list[Trip],
+    model: str,
+) -> None:
+    """Write the newest restart file and keep the one before; a reader finds a whole one at any moment."""
+    tensors = {f"state.{name}": value for name, value in state.tensors().items()}
+    tensors |= {f"system.{name}": getattr(system, name) for name in ("numbers", "masses", "cell", "pbc")}
+    tensors |= {f"force_field.{name}": value for name, value in force_field.items()}
+    numbers = {"step": state.step, "settings": settings, "trips": [trip.as_json() for trip in trips], "model": model}
+    fresh = folder / "restart.new.safetensors"
+    checkpoint.save(fresh, tensors, numbers)
+    if (folder / NEWEST).exists():
+        os.replace(folder / NEWEST, folder / PREVIOUS)
+    os.replace(fresh, folder / NEWEST)
+
+
+def read_restart(folder: Path) -> Restart | None:
+    """The newest restart file that can be read; None if there is none.
+
+    Raises:
+        PaiNNFastError: if there are some, but none can be read.
+    """
+    broken: PaiNNFastError | None = None
+    for name in ("restart.new.safetensors", NEWEST, PREVIOUS):
+        if (folder / name).exists():
+            try:
+                return _read(folder / name)
+            except PaiNNFastError as error:
+                broken = broken or error
+    if broken is not None:
+        raise broken
+    return None
+
+
+def _read(path: Path) -> Restart:
+    tensors, numbers = checkpoint.load(path)
+    parts: dict[str, dict[str, Tensor]] = {"state": {}, "system": {}, "force_field": {}}
+    for key, value in tensors.items():
+        part, name = key.split(".", 1)
+        parts[part][name] = value
+    try:
+        return Restart(
+            state=State(**parts["state"], step=numbers["step"]),
+            force_field=parts["force_field"],
+            system=parts["system"],
+            settings=numbers["settings"],
+            trips=[Trip(**values) for values in numbers["trips"]],
+            model=numbers["model"],
+        )
+    except (KeyError, TypeError) as error:
+        raise PaiNNFastError("not a restart file of this version", where=path, got=str(error)) from None
+
+
+def remove_restarts(folder: Path) -> None:
+    """Delete all restart files of a run."""
+    for path in folder.glob("restart*.safetensors"):
+        path.unlink()

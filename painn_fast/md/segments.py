@@ -1,0 +1,167 @@
+"""Writing a trajectory so that it can be read at any moment and survives the end of the process at any moment.
+
+Frames gather in memory and go out at every checkpoint as a whole HDF5 file, `segments/to-<step>.h5`, written under
+another name, synced and renamed. At the end, and when there are many, segments are folded into `trajectory.h5` in the
+same way. A reader takes `trajectory.h5` and the segments that go beyond it. (HDF5's own single-writer-multiple-reader
+mode leaves a file marked as open, and possibly a torn block, when its writer is killed.)
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from painn_fast.atomic import atomic_write
+from painn_fast.errors import PaiNNFastError
+
+FORMAT, VERSION = "painn-fast trajectory", 1
+SEGMENTS_AT_MOST = 200
+BUFFER_AT_MOST = 64 * 2**20
+"""Bytes in memory at which a checkpoint is due whatever the clock says."""
+CHUNK = 2**20
+"""Bytes of a chunk of HDF5, about."""
+
+Columns = dict[str, np.ndarray]
+
+
+class Recorder:
+    """Collects frames and writes them.
+
+    Args:
+        folder: of the run.
+        header: attributes of every file: units, elements, settings.
+        units: unit of each dataset "<series>/<column>".
+    """
+
+    def __init__(self, folder: Path, header: dict[str, Any], units: dict[str, str]) -> None:
+        self.folder, self.header, self.units = folder, header, units
+        self.frozen: list[dict[str, Any]] = []
+        self._rows: dict[str, dict[str, list[np.ndarray]]] = {}
+        self.bytes = 0
+
+    def add(self, series: str, step: int, time: float, columns: Columns) -> None:
+        """Keep one frame of a series; time in fs."""
+        frame = {"step": np.int64(step), "time": np.float64(time), **columns}
+        kept = self._rows.setdefault(series, {name: [] for name in frame})
+        for name, value in frame.items():
+            kept[name].append(np.array(value))
+            self.bytes += kept[name][-1].nbytes
+
+    @property
+    def full(self) -> bool:
+        """Whether it is time to flush."""
+        return self.bytes >= BUFFER_AT_MOST
+
+    def flush(self, step: int) -> None:
+        """Write all frames up to `step` as a segment."""
+        if self._rows:
+            columns = [(f"{s}/{c}", np.stack(v)) for s, kept in self._rows.items() for c, v in kept.items()]
+            _write(segment_path(self.folder, step), self._header(step), columns, self.units)
+        self._rows, self.bytes = {}, 0
+
+    def fold(self, step: int) -> None:
+        """Put everything up to `step` into trajectory.h5; drop what goes beyond it (on a resume)."""
+        files = trajectory_files(self.folder)
+        target = self.folder / "trajectory.h5"
+        if files != [target] or end_of(target) > step:
+            blocks = itertools.chain.from_iterable(_blocks(file, step) for file in files)
+            _write(target, self._header(step), blocks, self.units)
+        remove_segments(self.folder)
+
+    def tidy(self, step: int) -> None:
+        """Fold if there are many segments."""
+        if len(list((self.folder / "segments").glob("to-*.h5"))) > SEGMENTS_AT_MOST:
+            self.fold(step)
+
+    def _header(self, step: int) -> dict[str, Any]:
+        return {"format": FORMAT, "version": VERSION, **self.header, "end": step, "frozen": json.dumps(self.frozen)}
+
+
+def segment_path(folder: Path, step: int) -> Path:
+    """File of the segment that ends at `step`."""
+    return folder / "segments" / f"to-{step:012d}.h5"
+
+
+def trajectory_files(folder: Path) -> list[Path]:
+    """Files that make up the trajectory of a run, in order."""
+    head = folder / "trajectory.h5"
+    files = [head] if head.exists() else []
+    end = end_of(head) if files else -1
+    return files + [path for path in sorted((folder / "segments").glob("to-*.h5")) if int(path.stem[3:]) > end]
+
+
+def remove_segments(folder: Path) -> None:
+    """Delete the segments and their folder."""
+    for path in (folder / "segments").glob("*"):
+        path.unlink()
+    if (folder / "segments").exists():
+        (folder / "segments").rmdir()
+
+
+def open_file(path: Path) -> h5py.File:
+    """An HDF5 file of ours, open for reading.
+
+    Raises:
+        PaiNNFastError: if it cannot be opened, or is not one of ours.
+    """
+    try:
+        file = h5py.File(path, "r")
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise PaiNNFastError(
+            "not a readable trajectory", where=path, got=str(error), expected="an HDF5 file written by painn-fast md"
+        ) from None
+    if file.attrs.get("format") != FORMAT or file.attrs.get("version") != VERSION:
+        got = f"format {file.attrs.get('format')!r}, version {file.attrs.get('version')}"
+        file.close()
+        raise PaiNNFastError(
+            "not a painn-fast trajectory", where=path, got=got, expected=f"{FORMAT}, version {VERSION}"
+        )
+    return file
+
+
+def end_of(path: Path) -> int:
+    """Step up to which a file records."""
+    with open_file(path) as file:
+        return int(file.attrs["end"])
+
+
+def _blocks(path: Path, until: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Names and rows of all datasets of a file, a block at a time, rows with step <= until."""
+    with open_file(path) as file:
+        for series, group in file.items():
+            rows = int(np.searchsorted(group["step"][()], until, side="right"))
+            for column, dataset in group.items():
+                block = max(1, BUFFER_AT_MOST // max(dataset[:1].nbytes, 1))
+                for start in range(0, rows, block):
+                    yield f"{series}/{column}", dataset[start : min(start + block, rows)]
+
+
+def _write(
+    path: Path, header: dict[str, Any], columns: Iterable[tuple[str, np.ndarray]], units: dict[str, str]
+) -> None:
+    """A whole file from named rows; those of the same name are appended one after another."""
+    with atomic_write(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs.update(header)
+        for name, rows in columns:
+            _append(file, name, rows, units)
+
+
+def _append(file: h5py.File, name: str, rows: np.ndarray, units: dict[str, str]) -> None:
+    if name not in file:
+        frames = max(1, CHUNK // max(rows[:1].nbytes, 1))
+        chunk = (min(frames, max(len(rows), 1024 if rows.ndim == 1 else 1)), *rows.shape[1:])
+        dataset = file.create_dataset(name, data=rows, maxshape=(None, *rows.shape[1:]), chunks=chunk, dtype=rows.dtype)
+        dataset.attrs["unit"] = units.get(name, "fs" if name.endswith("/time") else "")
+        return
+    dataset = file[name]
+    old = len(dataset)
+    dataset.resize(old + len(rows), axis=0)
+    dataset[old:] = rows

@@ -1,0 +1,94 @@
+"""Settings of a run of dynamics, as they stand in its TOML file."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from painn_fast.md.thermostats import Ensemble
+from painn_fast.settings import Duration, Settings, Temperature, Time
+
+RECORDED = ("positions", "velocities", "energies", "dipole", "polarizability")
+"""What a run can write; how often says the setting `<name>_every`."""
+FREE_TO_CHANGE = {"duration", "checkpoint", "output", "device"}
+"""Settings that a resumed run may have otherwise than it began."""
+
+
+class MDSettings(Settings):
+    """A whole run: model, structure, ensemble, lengths and what is written how often."""
+
+    model: str = ""
+    """A bundled name or a model file."""
+    energy_unit: str | None = None
+    """For SchNetPack files, which do not say it."""
+    dtype: Literal["float32", "float64"] = "float32"
+    """Of the network; positions, momenta and sums are float64 always."""
+    backend: Literal["auto", "fused", "reference"] = "auto"
+    device: str = "cpu"
+    structure: str | None = None
+    """Any file that ASE reads; trajectories start from its frames in turn. None takes the bundled model's own."""
+    output: str = "md"
+    """Folder."""
+    ensemble: Ensemble = "nve"
+    beads: PositiveInt = 1
+    trajectories: PositiveInt = 1
+    temperature: Temperature = "300 K"
+    time_step: Time = "0.5 fs"
+    equilibration: Time = "0 fs"
+    """With PILE-L (Langevin for one bead) before the run; nothing of it is recorded."""
+    duration: Time = "1 ps"
+    tau: Time = "100 fs"
+    """Time constant of the thermostat on the centroid in langevin, pile-l and equilibration."""
+    seed: int = Field(0, ge=0, lt=2**63)
+    start: Literal["collapsed", "free"] = "collapsed"
+    """Beads all on the structure, or spread as those of free particles."""
+    remove_rotation: bool = False
+    """Start the run without angular momentum. Momentum of the centre of mass is removed always."""
+    energies_every: Time = "5 fs"
+    positions_every: Time | None = None
+    velocities_every: Time | None = None
+    dipole_every: Time | None = None
+    polarizability_every: Time | None = None
+    checkpoint: Duration = "60 s"
+    """Wall-clock time between restart files: what a killed run loses at most."""
+
+    @model_validator(mode="after")
+    def _sensible(self) -> MDSettings:
+        if self.ensemble in ("nve", "langevin") and self.beads > 1:
+            raise ValueError(f"{self.ensemble} is classical; for {self.beads} beads choose rpmd, t-rpmd or pile-l")
+        for name in ("temperature", "time_step", "duration", "tau"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name):g}")
+        if self.equilibration < 0 or self.checkpoint < 0:
+            raise ValueError("equilibration and checkpoint cannot be negative")
+        for name in RECORDED:
+            every = getattr(self, f"{name}_every")
+            if every is not None and not _whole(every / self.time_step):
+                raise ValueError(f"{name}_every is not a multiple of time_step: {every:g} fs of {self.time_step:g} fs")
+        return self
+
+    @property
+    def equilibration_steps(self) -> int:
+        """Steps before the run."""
+        return round(self.equilibration / self.time_step)
+
+    @property
+    def total_steps(self) -> int:
+        """Steps before the run and of it."""
+        return self.equilibration_steps + max(round(self.duration / self.time_step), 1)
+
+    @property
+    def strides(self) -> dict[str, int]:
+        """Steps between records, for what is recorded."""
+        every = {name: getattr(self, f"{name}_every") for name in RECORDED}
+        return {name: round(time / self.time_step) for name, time in every.items() if time is not None}
+
+    @property
+    def equilibration_ensemble(self) -> Ensemble:
+        """Ensemble of the time before the run."""
+        return "pile-l" if self.beads > 1 else "langevin"
+
+
+def _whole(ratio: float) -> bool:
+    return round(ratio) >= 1 and abs(ratio - round(ratio)) < 1e-6 * round(ratio)

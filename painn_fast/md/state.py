@@ -1,0 +1,107 @@
+"""What moves: S trajectories of P beads of N atoms, in one set of tensors."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import ase
+import numpy as np
+import torch
+from torch import Tensor
+
+from painn_fast.errors import PaiNNFastError
+
+
+@dataclass(frozen=True)
+class System:
+    """What does not move: one molecule or crystal, the same in every copy."""
+
+    numbers: Tensor  # [N] int64
+    masses: Tensor  # [N] float64, amu
+    cell: Tensor  # [3, 3] float64, Å, rows are the vectors
+    pbc: Tensor  # [3] bool
+
+    @classmethod
+    def from_atoms(cls, atoms: ase.Atoms, device: torch.device | str = "cpu") -> System:
+        """Atomic numbers, masses (isotopes included), cell and periodicity of `atoms`.
+
+        Raises:
+            PaiNNFastError: for an empty structure, positions that are not finite, masses that are not positive.
+        """
+        if len(atoms) == 0:
+            raise PaiNNFastError("a structure without atoms", expected="at least one atom")
+        wrong = ~np.isfinite(atoms.positions).all(axis=1)
+        if wrong.any():
+            atom = int(np.flatnonzero(wrong)[0])
+            raise PaiNNFastError(
+                "positions are not finite", where=f"atom {atom}", got=atoms.positions[atom], expected="numbers in Å"
+            )
+        masses = atoms.get_masses()
+        if not (masses > 0).all():
+            raise PaiNNFastError(
+                "masses must be positive", where=f"atom {int((masses > 0).argmin())}", got=masses.min()
+            )
+        return cls(
+            numbers=torch.tensor(atoms.numbers, dtype=torch.int64, device=device),
+            masses=torch.tensor(masses, dtype=torch.float64, device=device),
+            cell=torch.tensor(atoms.cell.array, dtype=torch.float64, device=device),
+            pbc=torch.tensor(atoms.pbc, dtype=torch.bool, device=device),
+        )
+
+    @property
+    def n_atoms(self) -> int:
+        """N."""
+        return self.numbers.shape[0]
+
+    def atoms(self, positions: np.ndarray | Tensor) -> ase.Atoms:
+        """`ase.Atoms` of this system at positions [N, 3] Å."""
+        return ase.Atoms(
+            self.numbers.cpu().numpy(),
+            positions=np.asarray(positions),
+            masses=self.masses.cpu().numpy(),
+            cell=self.cell.cpu().numpy(),
+            pbc=self.pbc.cpu().numpy(),
+        )
+
+
+@dataclass
+class State:
+    """Everything that a step changes. Steps work in place."""
+
+    positions: Tensor  # [S, P, N, 3] float64, Å, never wrapped into the cell
+    momenta: Tensor  # [S, P, N, 3] float64, amu Å/fs
+    forces: Tensor  # [S, P, N, 3] float64, eV/Å, at `positions`
+    energy: Tensor  # [S, P] float64, eV, potential energy of each copy
+    heat: Tensor  # [S] float64, eV, given to the ring polymer by the thermostat so far
+    trajectory: Tensor  # [S] int64, numbers that key the noise
+    alive: Tensor  # [S] bool, False once a guard has tripped
+    step: int = 0
+
+    @classmethod
+    def at(cls, positions: Tensor, momenta: Tensor, trajectory: Tensor | None = None) -> State:
+        """A state at step 0 with forces and energy still to be evaluated (NaN until then)."""
+        S, P = positions.shape[:2]
+        device = positions.device
+        return cls(
+            positions=positions.clone(),
+            momenta=momenta.clone(),
+            forces=torch.full_like(positions, float("nan")),
+            energy=torch.full((S, P), float("nan"), dtype=torch.float64, device=device),
+            heat=torch.zeros(S, dtype=torch.float64, device=device),
+            trajectory=torch.arange(S, device=device) if trajectory is None else trajectory.to(device),
+            alive=torch.ones(S, dtype=torch.bool, device=device),
+        )
+
+    @property
+    def copies(self) -> Tensor:
+        """Positions as one batch of structures [S P, N, 3], a view."""
+        return self.positions.flatten(0, 1)
+
+    def to(self, device: torch.device | str) -> State:
+        """The same state on another device."""
+        return State(**{name: value.to(device) for name, value in self.tensors().items()}, step=self.step)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The fields that are tensors, by name."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "step"}

@@ -1,0 +1,234 @@
+"""PaiNN for SchNetPack: the same constructor, the same dictionary in and out, the same names in the state dict.
+
+`accelerate` turns the representation of a live SchNetPack model into this class where it stands: submodules,
+parameters and hooks stay the same objects, so that training, checkpoints, `.to()` and `deepcopy` go on as before.
+SchNetPack is not imported. Edges may come in any order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from painn_fast.errors import PaiNNFastError
+from painn_fast.graph import AtomicBatch
+from painn_fast.io.schnetpack_names import to_schnetpack_state_dict
+from painn_fast.nn.painn import Message, Update
+
+__all__ = ["PaiNN", "accelerate", "to_schnetpack_state_dict"]
+
+HOME = "schnetpack.representation.painn"
+"""Where SchNetPack's own classes are; a subclass may do something else, and is left alone."""
+
+Inputs = dict[str, Tensor]
+"""SchNetPack's dictionary of a batch."""
+Activation = Callable[[Tensor], Tensor] | None
+M = TypeVar("M", bound=nn.Module)
+
+
+class Dense(nn.Linear):
+    """A linear layer with an activation after it."""
+
+    def __init__(self, n_in: int, n_out: int, activation: Activation = None, *, bias: bool = True) -> None:
+        super().__init__(n_in, n_out, bias)
+        nn.init.xavier_uniform_(self.weight)
+        if bias:
+            nn.init.zeros_(self.bias)
+        self.activation = nn.Identity() if activation is None else activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(super().forward(x))
+
+
+class PaiNNInteraction(Message):
+    """Our message block over SchNetPack's submodules."""
+
+    def __init__(self, n_atom_basis: int, activation: Activation) -> None:
+        nn.Module.__init__(self)
+        self.n_atom_basis = n_atom_basis
+        self.interatomic_context_net = nn.Sequential(
+            Dense(n_atom_basis, n_atom_basis, activation), Dense(n_atom_basis, 3 * n_atom_basis)
+        )
+
+    @property
+    def n_features(self) -> int:  # type: ignore[override]
+        """F."""
+        return self.n_atom_basis
+
+    @property
+    def context(self) -> nn.Module:  # type: ignore[override]
+        """The MLP of the block."""
+        return self.interatomic_context_net
+
+
+class PaiNNMixing(Update):
+    """Our update block over SchNetPack's submodules."""
+
+    gates = 3
+
+    def __init__(self, n_atom_basis: int, activation: Activation, epsilon: float = 1e-8) -> None:
+        nn.Module.__init__(self)
+        self.n_atom_basis, self.epsilon = n_atom_basis, epsilon
+        self.intraatomic_context_net = nn.Sequential(
+            Dense(2 * n_atom_basis, n_atom_basis, activation), Dense(n_atom_basis, 3 * n_atom_basis)
+        )
+        self.mu_channel_mix = Dense(n_atom_basis, 2 * n_atom_basis, bias=False)
+
+    @property
+    def n_features(self) -> int:  # type: ignore[override]
+        """F."""
+        return self.n_atom_basis
+
+    @property
+    def context(self) -> nn.Module:  # type: ignore[override]
+        """The MLP of the block."""
+        return self.intraatomic_context_net
+
+    @property
+    def channel_mix(self) -> nn.Module:  # type: ignore[override]
+        """The linear map of the vectors."""
+        return self.mu_channel_mix
+
+
+class PaiNN(nn.Module):
+    """PaiNN with SchNetPack's interface.
+
+    Args:
+        n_atom_basis: features F.
+        n_interactions: message and update blocks L.
+        radial_basis: distances [E] to [E, n_rbf], with an attribute `n_rbf`.
+        cutoff_fn: distances [E] to [E], with an attribute `cutoff`.
+        activation: between the layers.
+        shared_interactions: one block for all layers.
+        shared_filters: one filter for all layers.
+        epsilon: under the root of the norm.
+        nuclear_embedding: atomic numbers [N] to [N, F]; a table of 100 elements by default.
+        electronic_embeddings: modules that give [N, F] from ([N, F], dictionary), added one after another.
+    """
+
+    def __init__(
+        self,
+        n_atom_basis: int,
+        n_interactions: int,
+        radial_basis: nn.Module,
+        cutoff_fn: nn.Module | None = None,
+        activation: Activation = functional.silu,
+        shared_interactions: bool = False,
+        shared_filters: bool = False,
+        epsilon: float = 1e-8,
+        nuclear_embedding: nn.Module | None = None,
+        electronic_embeddings: Iterable[nn.Module] | None = None,
+    ) -> None:
+        super().__init__()
+        if cutoff_fn is None:
+            raise PaiNNFastError(
+                "PaiNN needs a cut-off function", got="None", fix="give one, such as CosineCutoff(5.0)"
+            )
+        self.n_atom_basis, self.n_interactions, self.share_filters = n_atom_basis, n_interactions, shared_filters
+        self.radial_basis, self.cutoff_fn = radial_basis, cutoff_fn
+        self.cutoff = cutoff_fn.cutoff
+        self.embedding = nuclear_embedding if nuclear_embedding is not None else nn.Embedding(100, n_atom_basis)
+        self.electronic_embeddings = nn.ModuleList(electronic_embeddings or ())
+        n_filters = 1 if shared_filters else n_interactions
+        self.filter_net = Dense(int(radial_basis.n_rbf), 3 * n_atom_basis * n_filters)  # type: ignore[arg-type]
+        blocks, repeat = (1, n_interactions) if shared_interactions else (n_interactions, 1)
+        interactions = [PaiNNInteraction(n_atom_basis, activation) for _ in range(blocks)]
+        mixing = [PaiNNMixing(n_atom_basis, activation, epsilon) for _ in range(blocks)]
+        self.interactions, self.mixing = nn.ModuleList(interactions * repeat), nn.ModuleList(mixing * repeat)
+
+    def forward(self, inputs: Inputs) -> Inputs:
+        """Add the features to the dictionary of a batch.
+
+        Args:
+            inputs: `_atomic_numbers` [N], `_Rij` [E, 3], `_idx_i` (receiver) and `_idx_j` (sender) [E], in any order.
+
+        Returns:
+            The same dictionary with `scalar_representation` [N, F] and `vector_representation` [N, 3, F].
+        """
+        batch, r_ij = graph(inputs)
+        d = torch.linalg.vector_norm(r_ij, dim=1)  # [E]
+        u = r_ij / d[:, None]
+        w = self.filter_net(self.radial_basis(d)) * self.cutoff_fn(d)[:, None]
+        filters = w.chunk(1 if self.share_filters else self.n_interactions, dim=-1)
+
+        s = self.embedding(batch.numbers)
+        for embedding in getattr(self, "electronic_embeddings", ()):  # SchNetPack 2.0 has none
+            s = s + embedding(s, inputs)
+        v = s.new_zeros(s.shape[0], 3, s.shape[1])
+        for layer, (message, update) in enumerate(zip(self.interactions, self.mixing, strict=True)):
+            s, v = message(s, v, filters[layer % len(filters)], u, batch)
+            s, v = update(s, v)
+        inputs["scalar_representation"], inputs["vector_representation"] = s, v
+        return inputs
+
+
+def graph(inputs: Inputs) -> tuple[AtomicBatch, Tensor]:
+    """The graph of a SchNetPack batch, edges sorted by receiver, and the edge vectors r_ij [E, 3] in that order."""
+    numbers, i, j, r_ij = inputs["_atomic_numbers"], inputs["_idx_i"].long(), inputs["_idx_j"].long(), inputs["_Rij"]
+    if bool((i[1:] < i[:-1]).any()):
+        order = torch.argsort(i, stable=True)
+        i, j, r_ij = i[order], j[order], r_ij[order]
+    n = numbers.shape[0]
+    molecule = inputs.get("_idx_m", torch.zeros_like(numbers)).long()
+    n_atoms = torch.bincount(molecule)
+    degree = torch.bincount(i, minlength=n)
+    none = numbers.new_zeros(len(n_atoms), dtype=torch.float64)
+    batch = AtomicBatch(
+        numbers=numbers.long(),
+        positions=numbers.new_zeros(n, 3, dtype=torch.float64),  # edge vectors come from the shifts alone
+        molecule=molecule,
+        n_atoms=n_atoms,
+        receiver=i,
+        sender=j,
+        shift=r_ij.detach().double(),
+        row_ptr=torch.cat([degree.new_zeros(1), torch.cumsum(degree, 0)]),
+        cell=none.new_zeros(len(n_atoms), 3, 3),
+        pbc=none.new_zeros(len(n_atoms), 3, dtype=torch.bool),
+        total_charge=inputs.get("total_charge", none).double(),
+        spin_multiplicity=inputs.get("spin_multiplicity", none + 1).double(),
+    )
+    return batch, r_ij
+
+
+def accelerate(module: M) -> M:
+    """Swap the representation of a live SchNetPack model for ours, in place.
+
+    Outputs, `state_dict` and parameters stay what they were, so that training goes on; what changes are the classes of
+    the representation and of its blocks. A model saved whole afterwards needs painn_fast to be loaded again; its state
+    dict does not.
+
+    Args:
+        module: a `NeuralNetworkPotential`, an `AtomisticTask`, or a PaiNN itself.
+
+    Returns:
+        The same object.
+
+    Raises:
+        PaiNNFastError: if there is no PaiNN of SchNetPack's own in it, naming what there is.
+    """
+    found: nn.Module = module
+    for name in ("model", "representation"):
+        found = getattr(found, name, found)
+    if isinstance(found, PaiNN):
+        return module
+    _check(found, "PaiNN")
+    blocks = [(PaiNNInteraction, found.interactions), (PaiNNMixing, found.mixing)]
+    for kind, modules in blocks:
+        for block in modules:  # type: ignore[union-attr]
+            _check(block, kind.__name__)
+    for kind, modules in blocks:
+        for block in modules:  # type: ignore[union-attr]
+            block.__class__ = kind
+    found.__class__ = PaiNN
+    return module
+
+
+def _check(module: nn.Module, name: str) -> None:
+    kind = type(module)
+    if (kind.__module__, kind.__qualname__) != (HOME, name):
+        got = f"{kind.__module__}.{kind.__qualname__}"
+        raise PaiNNFastError("not a PaiNN of SchNetPack", got=got, expected=f"{HOME}.{name}")

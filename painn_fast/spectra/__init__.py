@@ -1,0 +1,31 @@
+"""Infrared and Raman spectra: from trajectories, with physical intensities, and from a model's own Hessian."""
+
+from painn_fast.spectra.correlation import Analysis
+from painn_fast.spectra.harmonic import HarmonicSpectrum, harmonic
+from painn_fast.spectra.infrared import InfraredSpectrum, infrared
+from painn_fast.spectra.peaks import Peak, fit_shift, infrared_peaks, raman_peaks
+from painn_fast.spectra.plot import draw
+from painn_fast.spectra.raman import RamanSpectrum, raman
+from painn_fast.spectra.relax import relax
+from painn_fast.spectra.run import SpectrumResult, analyse, run
+from painn_fast.spectra.settings import SpectrumSettings
+
+__all__ = [
+    "Analysis",
+    "HarmonicSpectrum",
+    "InfraredSpectrum",
+    "Peak",
+    "RamanSpectrum",
+    "SpectrumResult",
+    "SpectrumSettings",
+    "analyse",
+    "draw",
+    "fit_shift",
+    "harmonic",
+    "infrared",
+    "infrared_peaks",
+    "raman",
+    "raman_peaks",
+    "relax",
+    "run",
+]

@@ -1,0 +1,65 @@
+"""Infrared absorption from the dipole along trajectories."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from painn_fast.errors import PaiNNFastError
+from painn_fast.spectra.correlation import Analysis, mean_and_error, mode_density
+from painn_fast.spectra.quantum import quantum_correction
+from painn_fast.units import DEBYE
+
+KM_PER_MOL = 42.2561 / DEBYE**2
+"""N_A / (12 eps0 c^2), km/mol per e^2/amu; 42.2561 per (D/Å)^2/amu."""
+DECADIC = 100.0 / np.log(10.0)
+"""Molar decadic absorption coefficient, L/(mol cm), of 1 km/mol per cm-1."""
+
+
+@dataclass(frozen=True)
+class InfraredSpectrum:
+    """Absorption of one molecule."""
+
+    wavenumber: np.ndarray  # [K] cm-1
+    intensity: np.ndarray  # [K] km/mol per cm-1
+    error: np.ndarray  # [K] standard error of the mean over trajectories, NaN if there is but one block
+    analysis: Analysis
+    interval: float  # fs
+    temperature: float  # K
+
+    def integral(self, low: float, high: float) -> float:
+        """Integrated intensity between two wavenumbers, km/mol."""
+        inside = (self.wavenumber >= low) & (self.wavenumber <= high)
+        return float(np.trapezoid(self.intensity[inside], self.wavenumber[inside]))
+
+
+def infrared(
+    dipole: np.ndarray,
+    interval: float,
+    temperature: float,
+    analysis: Analysis | None = None,
+    *,
+    correction: str = "harmonic",
+) -> InfraredSpectrum:
+    """Absorption spectrum, sigma(omega) = beta / (6 eps0 c) Integral <mu_dot(0) . mu_dot(t)> exp(-i omega t) dt.
+
+    Its integral over the band of a harmonic mode is N_A / (12 eps0 c^2) |d mu / d Q|^2, the double-harmonic intensity.
+
+    Args:
+        dipole: [S, T, 3] e Å of S trajectories; means over beads for ring polymers (the Kubo-transformed estimator).
+        interval: between frames, fs.
+        temperature: K.
+        analysis: window, correlation depth, range.
+        correction: quantum correction factor for classical runs; "harmonic" is exact for ring polymers too.
+
+    Raises:
+        PaiNNFastError: if the series does not allow for the analysis.
+    """
+    if dipole.ndim != 3 or dipole.shape[2] != 3:
+        raise PaiNNFastError("not a series of dipoles", got=f"shape {dipole.shape}", expected="[S, T, 3]")
+    analysis = analysis or Analysis()
+    density = mode_density(dipole, interval, temperature, analysis)  # e^2/amu per cm-1
+    factor = KM_PER_MOL * quantum_correction(correction, density.wavenumber, temperature)
+    mean, error = mean_and_error(factor * density.blocks)
+    return InfraredSpectrum(density.wavenumber, mean, error, analysis, interval, temperature)

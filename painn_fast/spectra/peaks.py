@@ -1,0 +1,202 @@
+"""Peaks of a spectrum: where they are, how much they carry, and which vibrations they are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.signal
+from scipy.special import erf
+
+from painn_fast.spectra.assignment import joined
+from painn_fast.spectra.harmonic import HarmonicSpectrum
+from painn_fast.spectra.infrared import InfraredSpectrum
+from painn_fast.spectra.raman import RamanSpectrum
+
+PROMINENCE = 0.02
+"""Of the highest peak among the vibrations: what stands out less is not listed."""
+SIGNIFICANT = 2.0
+"""Standard errors that a peak must stand out by."""
+VIBRATIONS_FROM = 150.0
+"""cm-1: below, rotation may be far stronger than any vibration and does not set the scale."""
+BAND = 0.012
+"""Width (standard deviation) relative to the wavenumber of the band that a harmonic mode may become."""
+BAND_AT_LEAST = 25.0
+"""cm-1."""
+OVERLAP_WIDTH = 60.0
+"""cm-1, of the Gaussians (standard deviation) that harmonic lines become when their shift is fitted."""
+BESIDE = 0.4
+"""Share, relative to the leading vibration, from which another one of its kind is named beside it."""
+FAINT = 0.1
+"""Share of a peak that harmonic modes must explain to name it."""
+
+
+@dataclass(frozen=True)
+class Peak:
+    """One peak. `height` and `error` in the spectrum's unit, `intensity` in km/mol (infrared) or Å^4/amu (Raman)."""
+
+    position: float  # cm-1
+    height: float
+    error: float  # of the height
+    intensity: float  # integral from `low` to `high`
+    width: float  # full width at half maximum, cm-1
+    low: float  # cm-1, valley or end of the band
+    high: float  # cm-1
+    name: str = "unassigned"
+    mode: int | None = None  # nearest harmonic mode, counted from 1 in order of wavenumber
+    harmonic: float | None = None  # its wavenumber, cm-1
+    depolarisation: float | None = None  # Raman only
+
+
+@dataclass(frozen=True)
+class Shift:
+    """nu = nu_h (1 - constant - slope nu_h / 4000 cm-1): how harmonic wavenumbers go over into anharmonic ones."""
+
+    constant: float = 0.0
+    slope: float = 0.0
+
+    def __call__(self, wavenumber: np.ndarray) -> np.ndarray:
+        return wavenumber * (1.0 - self.constant - self.slope * wavenumber / 4000.0)
+
+
+def infrared_peaks(
+    spectrum: InfraredSpectrum, harmonic: HarmonicSpectrum | None = None, shift: Shift | None = None
+) -> list[Peak]:
+    """Peaks of an infrared spectrum in order of wavenumber, named if harmonic modes with intensities are given."""
+    lines = None if harmonic is None else harmonic.intensity
+    found = _peaks(spectrum.wavenumber, spectrum.intensity, spectrum.error, spectrum.analysis.resolution)
+    found = [replace(peak, intensity=spectrum.integral(peak.low, peak.high)) for peak in found]
+    return _named(found, harmonic, lines, shift)
+
+
+def raman_peaks(
+    spectrum: RamanSpectrum, harmonic: HarmonicSpectrum | None = None, shift: Shift | None = None
+) -> list[Peak]:
+    """Peaks of the Stokes cross-section in order of wavenumber; what they integrate to is activity."""
+    lines = None if harmonic is None else harmonic.activity
+    found = _peaks(spectrum.wavenumber, spectrum.stokes, spectrum.stokes_error, spectrum.analysis.resolution)
+    found = [
+        replace(
+            peak,
+            intensity=spectrum.integral(peak.low, peak.high),
+            depolarisation=spectrum.integrated_depolarisation(peak.low, peak.high),
+        )
+        for peak in found
+    ]
+    return _named(found, harmonic, lines, shift)
+
+
+def fit_shift(
+    harmonic: HarmonicSpectrum, infrared: InfraredSpectrum | None = None, raman: RamanSpectrum | None = None
+) -> Shift:
+    """The smooth red shift of harmonic lines that overlaps best with the spectra.
+
+    Overlap is Bhattacharyya's, the integral of sqrt(f g) of two normalised spectra; lines are broadened to 60 cm-1.
+    """
+    pairs = []
+    if infrared is not None and harmonic.intensity is not None:
+        pairs.append((infrared.wavenumber, infrared.intensity, harmonic.intensity))
+    if raman is not None and harmonic.activity is not None:
+        pairs.append((raman.wavenumber, raman.activity, harmonic.activity))
+    grid = [Shift(float(a), float(b)) for a in np.arange(-0.01, 0.0451, 0.005) for b in np.arange(0.0, 0.0601, 0.005)]
+    return max(grid, key=lambda shift: sum(_overlap(shift(harmonic.wavenumber), *pair) for pair in pairs))
+
+
+def _overlap(lines: np.ndarray, nu: np.ndarray, spectrum: np.ndarray, weights: np.ndarray) -> float:
+    inside = nu >= VIBRATIONS_FROM
+    every = max(1, round(OVERLAP_WIDTH / 12.0 / max(nu[1] - nu[0], 1e-9)))
+    nu, spectrum = nu[inside][::every], np.maximum(spectrum[inside][::every], 0.0)
+    broad = np.exp(-0.5 * ((nu[:, None] - lines) / OVERLAP_WIDTH) ** 2) @ weights
+    return float(np.sqrt(broad * spectrum).sum() / np.sqrt(max(broad.sum() * spectrum.sum(), 1e-300)))
+
+
+def _peaks(nu: np.ndarray, values: np.ndarray, error: np.ndarray, resolution: float) -> list[Peak]:
+    y = np.where(np.isfinite(values), values, 0.0)
+    vibrations = y[nu >= VIBRATIONS_FROM]
+    if vibrations.size == 0 or not vibrations.max() > 0:
+        return []
+    spacing = nu[1] - nu[0]
+    needed = np.maximum(PROMINENCE * vibrations.max(), SIGNIFICANT * np.nan_to_num(error))
+    places, found = scipy.signal.find_peaks(y, prominence=0.0, distance=max(1.0, 0.5 * resolution / spacing))
+    places = places[found["prominences"] >= needed[places]]
+    limits = [_limits(y, place, places) for place in places]
+    return [
+        Peak(
+            position=_vertex(nu, y, place),
+            height=float(y[place]),
+            error=float(error[place]),
+            intensity=0.0,
+            width=_width(nu, y, place, low, high),
+            low=float(nu[low]),
+            high=float(nu[high]),
+        )
+        for place, (low, high) in zip(places, limits, strict=True)
+    ]
+
+
+def _limits(y: np.ndarray, place: int, places: np.ndarray) -> tuple[int, int]:
+    """First and last point of a peak: the deepest valley towards the next peak, or where 1 % of the height is left."""
+    before, after = places[places < place], places[places > place]
+    start, end = (before[-1] if len(before) else 0), (after[0] if len(after) else len(y) - 1)
+    low = int(start + np.argmin(y[start : place + 1]))
+    high = int(place + np.argmin(y[place : end + 1]))
+    faint = np.flatnonzero(y[low : high + 1] < 0.01 * y[place]) + low
+    left, right = faint[faint < place], faint[faint > place]
+    return (int(left[-1]) if len(left) else low), (int(right[0]) if len(right) else high)
+
+
+def _vertex(nu: np.ndarray, y: np.ndarray, place: int) -> float:
+    """Top of the parabola through a maximum and its neighbours."""
+    a, b, c = y[place - 1 : place + 2]
+    bend = a - 2.0 * b + c
+    offset = 0.5 * (a - c) / bend if bend < 0 else 0.0
+    return float(nu[place] + np.clip(offset, -0.5, 0.5) * (nu[1] - nu[0]))
+
+
+def _width(nu: np.ndarray, y: np.ndarray, place: int, low: int, high: int) -> float:
+    """Full width at half height; where a valley is higher than that, it is the edge."""
+    half = 0.5 * y[place]
+    left, right = place, place
+    while left > low and y[left] > half:
+        left -= 1
+    while right < high and y[right] > half:
+        right += 1
+    first = nu[left] if y[left] > half else np.interp(half, y[left : left + 2], nu[left : left + 2])
+    last = (
+        nu[right]
+        if y[right] > half
+        else np.interp(half, y[right - 1 : right + 1][::-1], nu[right - 1 : right + 1][::-1])
+    )
+    return float(last - first)
+
+
+def _named(
+    found: list[Peak], harmonic: HarmonicSpectrum | None, lines: np.ndarray | None, shift: Shift | None
+) -> list[Peak]:
+    if harmonic is None or lines is None or len(lines) == 0:
+        return found
+    nu = (shift or Shift())(harmonic.wavenumber)
+    return [_name(peak, harmonic, nu, lines) for peak in found]
+
+
+def _name(peak: Peak, harmonic: HarmonicSpectrum, nu: np.ndarray, lines: np.ndarray) -> Peak:
+    """Name a peak after the modes whose bands, at their shifted wavenumbers, put most intensity between its limits."""
+    if peak.high < 0.7 * nu[nu > 0].min(initial=np.inf):
+        return replace(peak, name="rotation")
+    width = np.sqrt(2.0) * np.maximum(BAND * np.abs(nu), BAND_AT_LEAST)
+    given = 0.5 * lines * (erf((peak.high - nu) / width) - erf((peak.low - nu) / width))
+    if not given.sum() > FAINT * peak.intensity:
+        return peak
+    shares: dict[str, float] = {}
+    for name, value in zip(harmonic.names, given, strict=True):
+        shares[name] = shares.get(name, 0.0) + float(value)
+    leading = max(shares, key=lambda name: shares[name])
+    kind = leading.split(" ", 1)[-1]
+    beside = [name for name in shares if name.endswith(kind) and shares[name] >= BESIDE * shares[leading]]
+    best = int(np.argmax(given))
+    return replace(
+        peak,
+        name=joined(beside) if " " in leading else leading,
+        mode=best + 1,
+        harmonic=float(harmonic.wavenumber[best]),
+    )

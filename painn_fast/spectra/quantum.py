@@ -1,0 +1,43 @@
+"""Factors between classical, Kubo-transformed and quantum spectra."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from painn_fast.errors import PaiNNFastError
+from painn_fast.units import EV_IN_CM, KB
+
+QuantumCorrection = Literal["harmonic", "standard", "schofield"]
+
+
+def quantum_correction(name: str, wavenumber: np.ndarray, temperature: float) -> np.ndarray:
+    """Factor on a classical spectrum, relative to the harmonic correction, which intensities of ours have built in.
+
+    With x = h c nu / kB T, the quantum correction factors of the correlation function are x / (1 - exp(-x)) (harmonic),
+    2 / (1 + exp(-x)) (standard), exp(x / 2) (Schofield); Ramírez et al., J. Chem. Phys. 121, 3973 (2004). Ring polymers
+    give the Kubo-transformed correlation function, for which the harmonic factor is exact.
+
+    Args:
+        name: "harmonic", "standard" or "schofield".
+        wavenumber: [K] cm-1.
+        temperature: K.
+
+    Raises:
+        PaiNNFastError: for an unknown name.
+    """
+    x = wavenumber / (EV_IN_CM * KB * temperature)
+    safe = np.maximum(x, 1e-9)
+    if name == "harmonic":
+        return np.ones_like(x)
+    if name == "standard":
+        return 2.0 * np.tanh(0.5 * safe) / safe
+    if name == "schofield":
+        return 2.0 * np.sinh(0.5 * safe) / safe
+    raise PaiNNFastError("unknown quantum correction", got=repr(name), expected="harmonic | standard | schofield")
+
+
+def emission(wavenumber: np.ndarray, temperature: float) -> np.ndarray:
+    """n + 1 = 1 / (1 - exp(-h c nu / kB T)): how much a warm oscillator rather gives than takes a quantum."""
+    return -1.0 / np.expm1(-np.asarray(wavenumber) / (EV_IN_CM * KB * temperature))

@@ -1,0 +1,170 @@
+"""Raman scattering from the polarizability along trajectories: Placzek's theory, Stokes side.
+
+D. A. Long, The Raman Effect (Wiley, 2002), chapter 5; observation at 90 degrees to plane-polarised light.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from painn_fast.errors import PaiNNFastError
+from painn_fast.spectra.correlation import Analysis, mean_and_error, mode_density
+from painn_fast.spectra.quantum import emission, quantum_correction
+from painn_fast.units import AMU_A2_PER_FS2, HBAR, SPEED_OF_LIGHT
+
+LOWEST = 10.0
+"""cm-1: below, the Stokes intensity is left out (NaN), because the line of the elastic scattering is there."""
+
+
+@dataclass(frozen=True)
+class RamanSpectrum:
+    """Scattering of one molecule. Arrays are [K]; `error` and `stokes_error` are standard errors over trajectories.
+
+    `isotropic`, `anisotropic` and `activity` = 45 a^2 + 7 gamma^2 are in Å^4/amu per cm-1 and integrate to harmonic
+    activities; `stokes` is the differential cross-section of parallel and perpendicular scattering together, in
+    1e-30 cm^2/sr per cm-1, with the factors of laser and temperature.
+    """
+
+    wavenumber: np.ndarray  # cm-1
+    isotropic: np.ndarray  # a^2
+    anisotropic: np.ndarray  # gamma^2
+    activity: np.ndarray
+    error: np.ndarray
+    stokes: np.ndarray
+    stokes_error: np.ndarray
+    analysis: Analysis
+    interval: float  # fs
+    temperature: float  # K
+    laser: float  # nm
+
+    @property
+    def parallel(self) -> np.ndarray:
+        """Stokes cross-section with the polarisation of the laser, 1e-30 cm^2/sr per cm-1."""
+        return self._factor * (self.isotropic + 4.0 / 45.0 * self.anisotropic)
+
+    @property
+    def perpendicular(self) -> np.ndarray:
+        """Stokes cross-section across the polarisation of the laser, 1e-30 cm^2/sr per cm-1."""
+        return self._factor * self.anisotropic / 15.0
+
+    @property
+    def depolarisation(self) -> np.ndarray:
+        """Ratio of perpendicular to parallel scattering: 0 for a sphere that breathes, 3/4 at most."""
+        return depolarisation_ratio(self.isotropic, self.anisotropic)
+
+    @property
+    def _factor(self) -> np.ndarray:
+        return stokes_factor(self.wavenumber, self.temperature, self.laser)
+
+    def integral(self, low: float, high: float) -> float:
+        """Activity between two wavenumbers, Å^4/amu."""
+        return self._integral(self.activity, low, high)
+
+    def integrated_depolarisation(self, low: float, high: float) -> float:
+        """Depolarisation ratio of the band between two wavenumbers."""
+        isotropic, anisotropic = (self._integral(part, low, high) for part in (self.isotropic, self.anisotropic))
+        return float(depolarisation_ratio(np.array(isotropic), np.array(anisotropic)))
+
+    def _integral(self, values: np.ndarray, low: float, high: float) -> float:
+        inside = (self.wavenumber >= low) & (self.wavenumber <= high)
+        return float(np.trapezoid(values[inside], self.wavenumber[inside]))
+
+
+def raman(
+    polarizability: np.ndarray,
+    interval: float,
+    temperature: float,
+    analysis: Analysis | None = None,
+    *,
+    laser: float = 532.0,
+    correction: str = "harmonic",
+) -> RamanSpectrum:
+    """Raman spectrum, from the correlation of alpha_dot, isotropic and anisotropic parts apart.
+
+    Args:
+        polarizability: [S, T, 3, 3] Å^3 of S trajectories, means over beads for ring polymers.
+        interval: between frames, fs.
+        temperature: K.
+        analysis: window, correlation depth, range.
+        laser: wavelength of the exciting light, nm.
+        correction: quantum correction factor for classical runs; "harmonic" is exact for ring polymers too.
+
+    Raises:
+        PaiNNFastError: if the series does not allow for the analysis, or the laser has too little energy for the range.
+    """
+    if polarizability.ndim != 4 or polarizability.shape[2:] != (3, 3):
+        raise PaiNNFastError(
+            "not a series of polarizabilities", got=f"shape {polarizability.shape}", expected="[S, T, 3, 3]"
+        )
+    analysis = analysis or Analysis()
+    _check_laser(laser, analysis)
+    mean, deviator = invariants(polarizability)
+    isotropic = mode_density(mean, interval, temperature, analysis)
+    anisotropic = mode_density(deviator, interval, temperature, analysis)
+    nu = isotropic.wavenumber
+    factor = quantum_correction(correction, nu, temperature)
+    activity, error = mean_and_error(factor * (45.0 * isotropic.blocks + 7.0 * anisotropic.blocks))
+    scattered = stokes_factor(nu, temperature, laser) / 45.0
+    return RamanSpectrum(
+        wavenumber=nu,
+        isotropic=factor * isotropic.blocks.mean(axis=0),
+        anisotropic=factor * anisotropic.blocks.mean(axis=0),
+        activity=activity,
+        error=error,
+        stokes=scattered * activity,
+        stokes_error=scattered * error,
+        analysis=analysis,
+        interval=interval,
+        temperature=temperature,
+        laser=laser,
+    )
+
+
+def invariants(alpha: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Isotropic and anisotropic parts of polarizabilities or their derivatives.
+
+    Args:
+        alpha: [..., 3, 3].
+
+    Returns:
+        a = tr(alpha) / 3 [..., 1], and sqrt(3/2) (alpha - a 1) [..., 9], whose square is gamma^2.
+    """
+    symmetric = 0.5 * (alpha + np.swapaxes(alpha, -1, -2))
+    mean = np.trace(symmetric, axis1=-2, axis2=-1) / 3.0
+    deviator = symmetric - mean[..., None, None] * np.eye(3)
+    return mean[..., None], np.sqrt(1.5) * deviator.reshape(*alpha.shape[:-2], 9)
+
+
+def depolarisation_ratio(isotropic: np.ndarray, anisotropic: np.ndarray) -> np.ndarray:
+    """3 gamma^2 / (45 a^2 + 4 gamma^2), 0 to 3/4; NaN where nothing is scattered. Noise below zero counts as zero."""
+    isotropic, anisotropic = np.maximum(isotropic, 0.0), np.maximum(anisotropic, 0.0)
+    below = 45.0 * isotropic + 4.0 * anisotropic
+    return np.where(below > 0, np.minimum(3.0 * anisotropic / np.where(below > 0, below, 1.0), 0.75), np.nan)
+
+
+def stokes_factor(wavenumber: np.ndarray, temperature: float, laser: float) -> np.ndarray:
+    """From a^2 + 7 gamma^2 / 45 in Å^4/amu to a differential cross-section in 1e-30 cm^2/sr.
+
+        (2 pi)^4 (nu0 - nu)^4  hbar / (4 pi c nu)  1 / (1 - exp(-h c nu / kB T))
+
+    Args:
+        wavenumber: Raman shift [K] cm-1; NaN comes out below 10 cm-1.
+        temperature: K.
+        laser: nm.
+    """
+    nu = np.where(np.asarray(wavenumber) >= LOWEST, wavenumber, np.nan)
+    quantum = HBAR / (4.0 * np.pi * SPEED_OF_LIGHT * nu) / AMU_A2_PER_FS2  # amu Å^2
+    light = (2.0 * np.pi * (1e7 / laser - nu)) ** 4  # cm^-4
+    return 1e-18 * light * quantum * emission(nu, temperature)  # Å^6 cm^-4 = 1e-48 cm^2
+
+
+def _check_laser(laser: float, analysis: Analysis) -> None:
+    if not 0 < laser < 1e7 / analysis.highest:
+        raise PaiNNFastError(
+            "the laser cannot excite the whole range",
+            where="laser",
+            got=f"{laser:g} nm",
+            expected=f"below {1e7 / analysis.highest:.0f} nm for shifts up to {analysis.highest:g} cm-1",
+        )

@@ -1,0 +1,93 @@
+"""The nearest stationary point of a model: BFGS to its neighbourhood, then Newton steps with its own Hessian."""
+
+from __future__ import annotations
+
+import ase
+import numpy as np
+import torch
+from ase.optimize import BFGS
+
+from painn_fast.ase import PaiNNCalculator
+from painn_fast.errors import PaiNNFastError
+from painn_fast.evaluate import evaluate
+from painn_fast.nn import Potential
+
+NEAR = 0.02
+"""eV/Å: where BFGS hands over to Newton."""
+BFGS_STEPS = 500
+NEWTON_STEPS = 30
+LONGEST = 0.1
+"""Å: longest Newton step of an atom."""
+FLOOR = 0.02
+"""eV/(Å^2 amu): curvatures nearer to zero are taken for this, so that a soft torsion makes no giant leap."""
+
+
+def relax(model: Potential, atoms: ase.Atoms, *, tolerance: float = 1e-5) -> ase.Atoms:
+    """A copy of `atoms` at the minimum of its basin.
+
+    Args:
+        model: best in float64; float32 cannot reach the default tolerance.
+        atoms: where to start.
+        tolerance: largest force that may be left, eV/Å.
+
+    Raises:
+        PaiNNFastError: if it does not get there.
+    """
+    if atoms.pbc.any():
+        raise PaiNNFastError("harmonic analysis is for molecules in vacuum", got=f"pbc={atoms.pbc.tolist()}")
+    relaxed = atoms.copy()
+    relaxed.set_constraint()
+    relaxed.calc = PaiNNCalculator(model, backend="reference")
+    if len(atoms) > 1:
+        BFGS(relaxed, logfile=None).run(fmax=max(NEAR, tolerance), steps=BFGS_STEPS)
+    _newton(model, relaxed, tolerance)
+    relaxed.calc = None
+    return relaxed
+
+
+def _newton(model: Potential, atoms: ase.Atoms, tolerance: float) -> None:
+    largest = float("inf")
+    for _ in range(NEWTON_STEPS):
+        out = evaluate(model, [atoms], ("forces",), backend="reference")
+        forces = out["forces"][0]
+        largest = float(np.linalg.norm(forces, axis=1).max())
+        if largest <= tolerance:
+            return
+        atoms.positions += _step(atoms, forces, evaluate(model, [atoms], ("hessian",))["hessian"][0])
+    raise PaiNNFastError(
+        "the structure does not relax",
+        where=atoms.get_chemical_formula(),
+        got=f"a force of {largest:.2g} eV/Å is left",
+        expected=f"at most {tolerance:.0e} eV/Å",
+        fix="start from a better structure; does the model know this molecule?",
+    )
+
+
+def _step(atoms: ase.Atoms, forces: np.ndarray, hessian: np.ndarray) -> np.ndarray:
+    """Newton's step [n, 3] Å downhill along every mode but translations and rotations."""
+    weight = np.repeat(atoms.get_masses() ** -0.5, 3)
+    frame = internal_frame(atoms)  # [3 n, K]
+    curvature, modes = np.linalg.eigh(frame.T @ (weight[:, None] * hessian * weight) @ frame)
+    slope = modes.T @ (frame.T @ (weight * forces.reshape(-1)))
+    step = weight * (frame @ (modes @ (slope / np.maximum(np.abs(curvature), FLOOR))))
+    step = step.reshape(-1, 3)
+    longest = float(np.linalg.norm(step, axis=1).max())
+    return step * min(1.0, LONGEST / longest) if longest > 0 else step
+
+
+def internal_frame(atoms: ase.Atoms) -> np.ndarray:
+    """Orthonormal mass-weighted displacements without translation and rotation [3 n, 3 n - 6], or - 5 if linear."""
+    root = np.sqrt(atoms.get_masses())
+    r = atoms.positions - atoms.get_center_of_mass()
+    shifts = [np.outer(root, axis).reshape(-1) for axis in np.eye(3)]
+    turns = [(root[:, None] * np.cross(axis, r)).reshape(-1) for axis in np.eye(3)]
+    rigid = np.array([vector / max(np.linalg.norm(vector), 1e-12) for vector in (*shifts, *turns)])
+    _, size, rows = np.linalg.svd(rigid)
+    return rows[int((size > 1e-4).sum()) :].T
+
+
+def in_float64(model: Potential) -> Potential:
+    """The model itself if it is in float64, else a copy that is."""
+    import copy
+
+    return model if model.dtype == torch.float64 else copy.deepcopy(model).double().eval()

@@ -1,0 +1,42 @@
+"""Short tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from painn_fast.spectra.harmonic import HarmonicSpectrum
+from painn_fast.spectra.peaks import Peak
+
+
+def harmonic_table(harmonic: HarmonicSpectrum) -> Table:
+    """Modes with their intensities."""
+    table = Table(title="harmonic spectrum", title_justify="left", box=None, header_style="bold")
+    table.add_column("cm-1", justify="right")
+    table.add_column("IR km/mol", justify="right")
+    table.add_column("Raman Å⁴/amu", justify="right")
+    table.add_column("motion")
+    for k, nu in enumerate(harmonic.wavenumber):
+        infrared = "" if harmonic.intensity is None else f"{harmonic.intensity[k]:.1f}"
+        raman = "" if harmonic.activity is None else f"{harmonic.activity[k]:.1f}"
+        table.add_row(f"{nu:.0f}", infrared, raman, harmonic.names[k])
+    return table
+
+
+def peak_table(infrared: Sequence[Peak], raman: Sequence[Peak]) -> Table:
+    """Peaks of both spectra."""
+    table = Table(title="peaks", title_justify="left", box=None, header_style="bold")
+    table.add_column("spectrum")
+    table.add_column("cm-1", justify="right")
+    table.add_column("intensity", justify="right")
+    table.add_column("FWHM cm-1", justify="right")
+    table.add_column("motion")
+    table.add_column("harmonic cm-1", justify="right")
+    for kind, unit, peaks in (("infrared", "km/mol", infrared), ("Raman", "Å⁴/amu", raman)):
+        for peak in peaks:
+            line = "" if peak.harmonic is None else f"{peak.harmonic:.0f}"
+            table.add_row(
+                kind, f"{peak.position:.0f}", f"{peak.intensity:.1f} {unit}", f"{peak.width:.0f}", peak.name, line
+            )
+    return table

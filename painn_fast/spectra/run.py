@@ -1,0 +1,245 @@
+"""A whole spectrum: harmonic lines at once, then dynamics, then infrared and Raman as tables and a picture."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import ase
+import ase.io
+from rich.console import Console
+
+from painn_fast import md
+from painn_fast.atomic import atomic_write
+from painn_fast.errors import PaiNNFastError
+from painn_fast.io import load
+from painn_fast.io.load import MODELS, bundled
+from painn_fast.io.model_file import fingerprint
+from painn_fast.io.structures import read_structures
+from painn_fast.md import Trajectory
+from painn_fast.nn import Potential
+from painn_fast.settings import write_resolved
+from painn_fast.spectra import table
+from painn_fast.spectra.correlation import nyquist
+from painn_fast.spectra.harmonic import HarmonicSpectrum, harmonic
+from painn_fast.spectra.infrared import InfraredSpectrum, infrared
+from painn_fast.spectra.peaks import Peak, fit_shift, infrared_peaks, raman_peaks
+from painn_fast.spectra.plot import can_draw, draw
+from painn_fast.spectra.raman import RamanSpectrum, raman
+from painn_fast.spectra.report import harmonic_table, peak_table
+from painn_fast.spectra.settings import DYNAMICS, SpectrumSettings
+
+OBSERVED = ("dipole", "polarizability")
+PICTURES = ("spectrum.png", "spectrum.svg")
+OUTPUTS = ("harmonic.csv", "harmonic.xyz", "infrared.csv", "raman.csv", "peaks.csv", "settings.toml", *PICTURES)
+METHODS = {"t-rpmd": "T-RPMD", "rpmd": "RPMD", "pile-l": "PILE-L", "nve": "classical NVE", "langevin": "Langevin"}
+
+
+@dataclass(frozen=True)
+class SpectrumResult:
+    """What a run found, and where it is written."""
+
+    folder: Path
+    infrared: InfraredSpectrum | None
+    raman: RamanSpectrum | None
+    harmonic: HarmonicSpectrum | None
+    infrared_peaks: tuple[Peak, ...]
+    raman_peaks: tuple[Peak, ...]
+
+
+def run(settings: SpectrumSettings, *, resume: bool = False, overwrite: bool = False) -> SpectrumResult:
+    """Make the spectra of a molecule; progress goes to stderr, the list of peaks to stdout, files to the output folder.
+
+    Files: harmonic.csv and harmonic.xyz (the minimum), infrared.csv, raman.csv, peaks.csv, spectrum.png and .svg,
+    settings.toml, and the trajectory in dynamics/.
+
+    Args:
+        settings: what to do; with a `trajectory` no dynamics is run.
+        resume: go on with dynamics that were interrupted, or analyse those that are there anew.
+        overwrite: replace what the folder holds.
+
+    Raises:
+        PaiNNFastError: if the folder holds results and neither `resume` nor `overwrite` is given, if model, structure
+            and settings do not fit, if dynamics is interrupted (it can be resumed) or goes astray.
+    """
+    folder = settings.folder
+    _look(folder, resume or overwrite)
+    say = Console(file=sys.stderr, highlight=False, soft_wrap=True)
+    if not can_draw():
+        say.print("no matplotlib: there will be tables but no picture; pip install 'painn-fast[plot]' mends it")
+    if settings.trajectory is not None:
+        trajectory: Trajectory | None = Trajectory(settings.trajectory)
+    elif settings.model:
+        trajectory = None
+    else:
+        raise PaiNNFastError("no model", where="model", expected="a bundled name or a model file")
+    model, frames = _model_and_structures(settings, trajectory)
+    lines = None if model is None else _harmonic(model, frames[0], say)
+    about = {} if model is None else _about_model(model)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_resolved(settings, folder / "settings.toml", {key.replace(" ", "_"): text for key, text in about.items()})
+    if lines is not None:
+        _write_harmonic(folder, lines, about)
+    if trajectory is None:
+        observed = tuple(name for name in OBSERVED if model is None or name in model.properties)
+        start = frames if lines is None else [lines.atoms, *frames[1:]]
+        path = md.run(settings.dynamics(observed), atoms=start, resume=resume, overwrite=overwrite)
+        trajectory = Trajectory(path)
+    result = analyse(trajectory, settings, lines)
+    _write(result, trajectory, settings, about)
+    Console(file=sys.stdout).print(peak_table(result.infrared_peaks, result.raman_peaks))
+    picture = f" {folder / PICTURES[0]}" if can_draw() else ""
+    say.print(f"wrote {folder}{' |' if picture else ''}{picture}")
+    return result
+
+
+def analyse(
+    trajectory: Trajectory, settings: SpectrumSettings, harmonic: HarmonicSpectrum | None = None
+) -> SpectrumResult:
+    """Spectra and peaks of a trajectory; trajectories that guards stopped are left out.
+
+    Raises:
+        PaiNNFastError: if it recorded neither dipole nor polarizability, or is too short for the analysis.
+    """
+    recorded = [name for name in OBSERVED if name in trajectory.names]
+    if not recorded or not trajectory.alive.any():
+        raise PaiNNFastError(
+            "nothing to make a spectrum of",
+            where=trajectory.path,
+            expected="a trajectory with dipole_every or polarizability_every that no guard stopped",
+        )
+    correction = settings.quantum_correction
+    if trajectory.beads > 1 and correction != "harmonic":
+        raise PaiNNFastError(
+            "a quantum correction is for classical runs", got=f"{correction}, {trajectory.beads} beads"
+        )
+    alive, temperature, chosen = trajectory.alive, trajectory.temperature, settings.analysis
+    ir = rm = None
+    if "dipole" in recorded:
+        series = trajectory.dipole[:, alive].swapaxes(0, 1)
+        ir = infrared(series, trajectory.interval("dipole"), temperature, chosen, correction=correction)
+    if "polarizability" in recorded:
+        series = trajectory.polarizability[:, alive].swapaxes(0, 1)
+        every = trajectory.interval("polarizability")
+        rm = raman(series, every, temperature, chosen, laser=settings.laser, correction=correction)
+    shift = None if harmonic is None else fit_shift(harmonic, ir, rm)
+    ir_peaks = () if ir is None else tuple(infrared_peaks(ir, harmonic, shift))
+    rm_peaks = () if rm is None else tuple(raman_peaks(rm, harmonic, shift))
+    return SpectrumResult(settings.folder, ir, rm, harmonic, ir_peaks, rm_peaks)
+
+
+def _look(folder: Path, allowed: bool) -> None:
+    """Raise PaiNNFastError if results are in the way."""
+    if folder.exists() and not folder.is_dir():
+        raise PaiNNFastError("the output is a file, not a folder", where=folder)
+    there = [name for name in (*OUTPUTS, DYNAMICS) if (folder / name).exists()]
+    if there and not allowed:
+        raise PaiNNFastError(
+            "the output folder holds a spectrum already",
+            where=folder,
+            got=", ".join(there[:3]),
+            fix="resume it (resume=True, --resume), replace it (overwrite=True, --overwrite) or choose another output",
+        )
+
+
+def _model_and_structures(
+    settings: SpectrumSettings, trajectory: Trajectory | None
+) -> tuple[Potential | None, list[ase.Atoms]]:
+    """The model, if one is given, and structures that it knows."""
+    if not settings.model:
+        return None, []
+    model = load(settings.model, energy_unit=settings.energy_unit, device=settings.device)
+    if not set(OBSERVED) & set(model.properties):
+        raise PaiNNFastError(
+            "the model gives neither dipole nor polarizability", where=settings.model, got=", ".join(model.properties)
+        )
+    own = MODELS / f"{settings.model}.xyz"
+    if settings.structure is not None:
+        return model, read_structures(settings.structure)
+    if settings.model in bundled() and own.exists():
+        return model, read_structures(own)
+    if trajectory is not None and "positions" in trajectory.names:
+        return model, trajectory.atoms()[:1]
+    raise PaiNNFastError("no structure to start from", where="structure", expected="a file that ASE reads")
+
+
+def _harmonic(model: Potential, atoms: ase.Atoms, say: Console) -> HarmonicSpectrum:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        lines = harmonic(model, atoms)
+    for warning in caught:
+        say.print(f"warning: {warning.message}", style="yellow")
+    say.print(harmonic_table(lines))
+    return lines
+
+
+def _about_model(model: Potential) -> dict[str, str]:
+    config = model.config
+    return {"model": config.name, "model sha256": fingerprint(model.state_dict()), **config.provenance}
+
+
+def _write_harmonic(folder: Path, lines: HarmonicSpectrum, about: dict[str, str]) -> None:
+    table.write_harmonic(folder / "harmonic.csv", lines, {"what": "harmonic spectrum at the minimum", **about})
+    with atomic_write(folder / "harmonic.xyz") as temporary:
+        ase.io.write(temporary, lines.atoms, format="extxyz")
+
+
+def _write(result: SpectrumResult, trajectory: Trajectory, settings: SpectrumSettings, about: dict[str, str]) -> None:
+    """Tables, then the picture."""
+    about = {**about, **conditions(trajectory, settings)}
+    folder = result.folder
+    if result.infrared is not None:
+        table.write_infrared(folder / "infrared.csv", result.infrared, {"what": "infrared absorption", **about})
+    if result.raman is not None:
+        told = {"what": "Raman scattering, Stokes side", **about, "laser": f"{settings.laser:g} nm"}
+        table.write_raman(folder / "raman.csv", result.raman, told)
+    table.write_peaks(folder / "peaks.csv", result.infrared_peaks, result.raman_peaks, {"what": "peaks", **about})
+    if can_draw():
+        draw(
+            [folder / name for name in PICTURES],
+            result.infrared,
+            result.raman,
+            result.harmonic,
+            (result.infrared_peaks, result.raman_peaks),
+            title=_title(trajectory, about),
+            subtitle=_subtitle(trajectory, settings),
+        )
+
+
+def conditions(trajectory: Trajectory, settings: SpectrumSettings) -> dict[str, str]:
+    """How the spectra came about, for the heads of tables."""
+    series = next(name for name in OBSERVED if name in trajectory.names)
+    every, chosen = trajectory.interval(series), settings.analysis
+    length = every * (len(trajectory.times(series)) - 1) / 1000.0
+    count = int(trajectory.alive.sum())
+    return {
+        "method": METHODS.get(str(trajectory.header["ensemble"]), str(trajectory.header["ensemble"])),
+        "beads": str(trajectory.beads),
+        "temperature": f"{trajectory.temperature:g} K",
+        "sampling": f"{count} trajectories of {length:g} ps, {count * length:g} ps in all",
+        "time step": f"{float(trajectory.header['time_step']):g} fs",
+        "frames": f"one every {every:g} fs, Nyquist {nyquist(every):.0f} cm-1",
+        "window": f"{chosen.window}, correlation depth {chosen.depth / 1000:g} ps",
+        "resolution": f"{chosen.resolution:.1f} cm-1 (full width at half maximum)",
+        "quantum correction": settings.quantum_correction if trajectory.beads == 1 else "none (Kubo-transformed)",
+    }
+
+
+def _title(trajectory: Trajectory, about: dict[str, str]) -> str:
+    system = trajectory.system
+    formula = ase.Atoms(system.numbers.numpy()).get_chemical_formula()
+    name = about.get("model", "")
+    return f"{name or formula}: infrared and Raman spectra" + (f" ({formula})" if name else "")
+
+
+def _subtitle(trajectory: Trajectory, settings: SpectrumSettings) -> str:
+    told = conditions(trajectory, settings)
+    beads = f", {trajectory.beads} beads" if trajectory.beads > 1 else ""
+    return (
+        f"{told['method']}{beads}, {told['temperature']}, {told['sampling']}; laser {settings.laser:g} nm\n"
+        f"window {told['window']}, resolution {settings.analysis.resolution:.0f} cm$^{{-1}}$; {told['frames']}".replace(
+            "cm-1", "cm$^{-1}$"
+        )
+    )

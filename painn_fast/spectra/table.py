@@ -1,0 +1,100 @@
+"""Spectra, harmonic lines and peaks as CSV, units in the header."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from painn_fast.atomic import atomic_write
+from painn_fast.spectra.harmonic import HarmonicSpectrum
+from painn_fast.spectra.infrared import DECADIC, InfraredSpectrum
+from painn_fast.spectra.peaks import Peak
+from painn_fast.spectra.raman import RamanSpectrum
+
+Columns = dict[str, Sequence[object] | np.ndarray]
+
+
+def write_infrared(path: Path, spectrum: InfraredSpectrum, about: dict[str, str]) -> None:
+    """Absorption spectrum; `about` becomes the lines of comment above."""
+    columns: Columns = {
+        "wavenumber / cm-1": spectrum.wavenumber,
+        "absorption / (km/mol per cm-1)": spectrum.intensity,
+        "standard error / (km/mol per cm-1)": spectrum.error,
+        "decadic absorption coefficient / (L/(mol cm))": DECADIC * spectrum.intensity,
+    }
+    write_table(path, columns, about)
+
+
+def write_raman(path: Path, spectrum: RamanSpectrum, about: dict[str, str]) -> None:
+    """Raman spectrum: activities, and Stokes cross-sections with the factors of laser and temperature."""
+    columns: Columns = {
+        "Raman shift / cm-1": spectrum.wavenumber,
+        "Stokes cross-section / (1e-30 cm2/sr per cm-1)": spectrum.stokes,
+        "standard error / (1e-30 cm2/sr per cm-1)": spectrum.stokes_error,
+        "parallel / (1e-30 cm2/sr per cm-1)": spectrum.parallel,
+        "perpendicular / (1e-30 cm2/sr per cm-1)": spectrum.perpendicular,
+        "activity / (Ang^4/amu per cm-1)": spectrum.activity,
+        "standard error of activity / (Ang^4/amu per cm-1)": spectrum.error,
+        "isotropic a^2 / (Ang^4/amu per cm-1)": spectrum.isotropic,
+        "anisotropic gamma^2 / (Ang^4/amu per cm-1)": spectrum.anisotropic,
+        "depolarisation ratio": spectrum.depolarisation,
+    }
+    write_table(path, columns, about)
+
+
+def write_harmonic(path: Path, harmonic: HarmonicSpectrum, about: dict[str, str]) -> None:
+    """Harmonic modes; imaginary wavenumbers are negative."""
+    columns: Columns = {
+        "mode": range(1, len(harmonic.wavenumber) + 1),
+        "wavenumber / cm-1": harmonic.wavenumber,
+    }
+    if harmonic.intensity is not None:
+        columns["IR intensity / (km/mol)"] = harmonic.intensity
+    if harmonic.activity is not None and harmonic.depolarisation is not None:
+        columns["Raman activity / (Ang^4/amu)"] = harmonic.activity
+        columns["depolarisation ratio"] = harmonic.depolarisation
+    columns["motion"] = harmonic.names
+    write_table(path, columns, about)
+
+
+def write_peaks(path: Path, infrared: Sequence[Peak], raman: Sequence[Peak], about: dict[str, str]) -> None:
+    """Peaks of both spectra."""
+    rows = [("infrared", peak) for peak in infrared] + [("Raman", peak) for peak in raman]
+    units = {"infrared": ("km/mol per cm-1", "km/mol"), "Raman": ("1e-30 cm2/sr per cm-1", "Ang^4/amu")}
+    peaks = [peak for _, peak in rows]
+    columns: Columns = {
+        "spectrum": [kind for kind, _ in rows],
+        "position / cm-1": [peak.position for peak in peaks],
+        "motion": [peak.name for peak in peaks],
+        "integrated intensity": [peak.intensity for peak in peaks],
+        "unit of intensity": [units[kind][1] for kind, _ in rows],
+        "height": [peak.height for peak in peaks],
+        "standard error of height": [peak.error for peak in peaks],
+        "unit of height": [units[kind][0] for kind, _ in rows],
+        "width (FWHM) / cm-1": [peak.width for peak in peaks],
+        "from / cm-1": [peak.low for peak in peaks],
+        "to / cm-1": [peak.high for peak in peaks],
+        "depolarisation ratio": [peak.depolarisation for peak in peaks],
+        "nearest harmonic mode": [peak.mode for peak in peaks],
+        "its wavenumber / cm-1": [peak.harmonic for peak in peaks],
+    }
+    write_table(path, columns, about)
+
+
+def write_table(path: Path, columns: Columns, about: dict[str, str]) -> None:
+    """Lines `# key: value`, a header, then rows; numbers with seven digits, what is not there is empty."""
+    with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        file.writelines(f"# {key}: {' '.join(value.split())}\n" for key, value in about.items())
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([_cell(value) for value in row] for row in zip(*columns.values(), strict=True))
+
+
+def _cell(value: object) -> str:
+    if value is None or (isinstance(value, (float, np.floating)) and math.isnan(value)):
+        return ""
+    return f"{value:.7g}" if isinstance(value, (float, np.floating)) else str(value)

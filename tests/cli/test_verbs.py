@@ -1,0 +1,145 @@
+"""Every verb does what it says."""
+
+import csv
+import importlib
+import json
+
+import ase.io
+import numpy as np
+import pytest
+import torch
+from ase.build import molecule
+
+from painn_fast import evaluate, load
+from painn_fast.testing import assert_close
+
+
+def test_info_tells_what_the_model_is(run, water_model):
+    outcome = run("info", water_model)
+    assert outcome.code == 0
+    for text in ("water", "H O", "4 Å", "sha256", str(water_model.with_suffix(".md")), "none, random weights"):
+        assert text in outcome.out
+
+
+def test_info_as_json(run, water_model):
+    facts = json.loads(run("info", water_model, "--json").out)
+    assert facts["elements"] == ["H", "O"]
+    assert facts["cutoff"] == 4.0
+    assert facts["trained_in"]["energy"] == "eV"
+    assert facts["parameters"] == sum(p.numel() for p in load(water_model).parameters())
+
+
+def test_eval_of_structures_equals_python(run, water_model, water, own_folder):
+    outcome = run("eval", water_model, water, "--json", "all.json", "--csv", "table.csv")
+    assert outcome.code == 0
+    expected = evaluate(load(water_model), [ase.io.read(water)], ["energy", "forces", "dipole", "polarizability"])
+    (entry,) = json.loads((own_folder / "all.json").read_text())
+    for name, values in expected.items():
+        assert_close(entry[name], values[0], 1e-6, name)
+    (row,) = csv.DictReader((own_folder / "table.csv").read_text().splitlines())
+    assert float(row["energy / eV"]) == pytest.approx(expected["energy"][0], abs=1e-6)
+    assert f"{expected['energy'][0]:.6f}" in outcome.out
+
+
+def test_eval_of_labelled_data_gives_errors(run, water_model, labelled, own_folder):
+    outcome = run("eval", water_model, labelled, "--json", "errors.json")
+    assert outcome.code == 0
+    table = json.loads((own_folder / "errors.json").read_text())["errors"]
+    assert set(table) == {"energy", "forces", "dipole"}, "there are no labels of the polarizability"
+    assert table["energy"]["labels"] == 2, "half of the four test rows have an energy"
+    data = np.load(labelled)
+    rows = [row for row in range(16, 20) if np.isfinite(data["E"][row])]
+    atoms = [ase.Atoms(data["z"], data["R"][row]) for row in rows]
+    error = np.abs(np.array(evaluate(load(water_model), atoms, ["energy"])["energy"]) - data["E"][rows]).mean()
+    assert table["energy"]["mae"] == pytest.approx(error / (ase.units.kcal / ase.units.mol), rel=1e-5)
+
+
+def test_eval_takes_another_array_unit_and_split(run, water_model, labelled, own_folder):
+    arrays = dict(np.load(labelled))
+    hartree = {key: value for key, value in arrays.items() if key != "energy_unit"} | {"E_other": arrays["E"]}
+    np.savez(own_folder / "other.npz", **(hartree | {"E": np.full(20, np.nan)}))
+    words = ("--key", "energy=E_other", "--key", "forces=", "--data-unit", "energy=Hartree", "--split", "all")
+    outcome = run("eval", water_model, own_folder / "other.npz", *words, "--json", "errors.json")
+    assert outcome.code == 0, outcome.err
+    table = json.loads((own_folder / "errors.json").read_text())["errors"]
+    assert set(table) == {"energy", "dipole"}
+    assert table["energy"]["labels"] == 10
+
+
+def test_convert_there_and_back_keeps_every_weight(run, water_model, own_folder):
+    forth = run("convert", water_model, own_folder / "for_schnetpack.pt")
+    assert forth.code == 0, forth.err
+    units = ("--energy-unit", "eV", "--dipole-unit", "e Ang", "--polarizability-unit", "Ang^3")
+    words = (own_folder / "for_schnetpack.pt", own_folder / "back.safetensors", *units)
+    back = run("convert", *words, "--heads", "energy,dipole,polarizability")
+    assert back.code == 0, back.err
+    before, after = (load(path, dtype=torch.float64) for path in (water_model, own_folder / "back.safetensors"))
+    atoms, names = [molecule("H2O")], ["energy", "forces", "dipole", "polarizability"]
+    expected, got = evaluate(before, atoms, names), evaluate(after, atoms, names)
+    for name in names:
+        assert_close(got[name], expected[name], 1e-9, name)
+
+
+def test_train_then_eval(run, labelled, own_folder):
+    (own_folder / "train.toml").write_text(
+        'name = "tiny"\nmax_epochs = 2\nbatch_size = 4\nheads = [{ type = "energy" }]\n'
+        '[representation]\nn_features = 8\nn_layers = 1\n[[data]]\nfile = "water.npz"\n'
+    )
+    outcome = run("train", "train.toml", "--data", labelled.parent, "-o", "trained", "--threads", 1)
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.strip() == "trained/tiny.safetensors"
+    assert run("eval", "trained/tiny.safetensors", labelled).code == 0
+
+
+def test_md_writes_a_trajectory_and_resolved_settings(run, water_model, water):
+    words = ("--ensemble", "langevin", "--duration", "5 fs", "--positions-every", "1 fs", "--temperature", "250 K")
+    outcome = run("md", "--model", water_model, "--structure", water, *words, "-o", "run")
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.strip() == "run/trajectory.h5"
+    from painn_fast.md import Trajectory
+    from painn_fast.settings import read_toml
+
+    assert Trajectory("run").positions.shape[2:] == (1, 3, 3)
+    assert read_toml("run/settings.toml")["temperature"] == "250.0 K"
+
+
+def test_doctor_finds_this_installation_sound(run):
+    outcome = run("doctor")
+    assert outcome.code == 0, outcome.out
+    assert "fail" not in {line.split()[0] for line in outcome.out.splitlines()}
+    assert "model ethanol" in outcome.out
+
+
+def test_doctor_fails_on_a_model_that_was_changed(run, water_model, tmp_path, monkeypatch):
+    models = tmp_path / "models"
+    models.mkdir()
+    broken = bytearray(water_model.read_bytes())
+    broken[-1] ^= 1
+    (models / "water.safetensors").write_bytes(bytes(broken))
+    (models / "water.xyz").write_text(water_model.with_suffix(".xyz").read_text())
+    for module in ("painn_fast.io.load", "painn_fast.doctor"):
+        monkeypatch.setattr(importlib.import_module(module), "MODELS", models)
+    outcome = run("doctor")
+    assert outcome.code == 1
+    assert any(line.startswith("fail") and "SHA-256" in line for line in outcome.out.splitlines())
+
+
+def test_any_verb_reports_a_bug_in_one_line(run, water_model, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("something\nunforeseen")
+
+    monkeypatch.setattr("painn_fast.io.describe.describe", broken)
+    outcome = run("info", water_model)
+    assert outcome.code == 1
+    (line,) = outcome.err.strip().splitlines()
+    assert line.startswith("error: unexpected RuntimeError: something unforeseen; fix: this is a bug")
+    assert "in broken" in run("info", water_model, "--traceback").err
+
+
+def test_interrupt_is_exit_code_130(run, water_model, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("painn_fast.io.describe.describe", interrupted)
+    outcome = run("info", water_model)
+    assert (outcome.code, outcome.err) == (130, "interrupted\n")

@@ -1,0 +1,53 @@
+"""What every test shares: where the data are, one thread, fixed seeds."""
+
+import functools
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
+settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of the data sets and SchNetPack models that are not in the repository."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no data in {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Small tensors are fastest on one thread, and sums come out the same everywhere."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def fixed_seeds(one_thread):
+    torch.manual_seed(0)
+    np.random.seed(0)  # noqa: NPY002  ase.md draws from the global generator
+
+
+def _beside(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session", params=["standin", *(["real"] if importlib.util.find_spec("schnetpack") else [])])
+def spk(request) -> ModuleType:
+    """Modules with SchNetPack's names and structure; besides them SchNetPack's own, where it is installed."""
+    standin = _beside("standin_schnetpack")
+    if request.param == "standin":
+        return standin
+    real = _beside("real_schnetpack")
+    real.batch, real.model = standin.batch, functools.partial(standin.model, parts=real)
+    return real

@@ -1,0 +1,56 @@
+"""Small systems that dynamics is tested on."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from ase import Atoms
+
+from painn_fast.md.estimators import Estimators
+from painn_fast.md.forces import ForceField
+from painn_fast.md.initial import maxwell_boltzmann, ring_positions
+from painn_fast.md.integrators import RingPolymer, evaluate_forces
+from painn_fast.md.state import State, System
+
+
+@dataclass
+class Toy:
+    """A system of independent atoms, its integrator and its state."""
+
+    system: System
+    temperature: torch.Tensor
+    integrator: RingPolymer
+    estimators: Estimators
+    state: State
+    force_field: ForceField
+
+    def steps(self, n: int) -> None:
+        """Advance by n steps."""
+        for _ in range(n):
+            self.integrator.step(self.state, self.force_field)
+
+
+@pytest.fixture
+def toy():
+    """Builds a `Toy` of N atoms about the origin."""
+
+    def build(
+        force_field, *, N=3, S=2, P=4, ensemble="rpmd", dt=0.5, T=300.0, mass=None, tau=50.0, seed=1, start="free",
+        trajectory=None,
+    ):  # fmt: skip
+        atoms = Atoms(numbers=[1] * N, positions=torch.zeros(N, 3).numpy())
+        if mass is not None:
+            atoms.set_masses([mass] * N)
+        system = System.from_atoms(atoms)
+        number = torch.arange(S) if trajectory is None else trajectory
+        temperature = torch.full((len(number),), T, dtype=torch.float64)
+        centre = torch.zeros(len(number), N, 3, dtype=torch.float64)
+        positions = ring_positions(system, centre, P, temperature, start=start, seed=seed, trajectory=number)
+        momenta = maxwell_boltzmann(system, P, temperature, seed=seed, trajectory=number)
+        state = State.at(positions, momenta, number)
+        field = force_field(system) if isinstance(force_field, type(lambda: 0)) else force_field
+        integrator = RingPolymer(system, ensemble, P, temperature, dt, tau0=tau, seed=seed)
+        evaluate_forces(state, field)
+        return Toy(system, temperature, integrator, Estimators(system, P, temperature), state, field)
+
+    return build

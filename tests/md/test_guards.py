@@ -1,0 +1,138 @@
+"""A trajectory that goes wrong is stopped and explained; the others go on as if nothing had happened."""
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.io import read
+
+from painn_fast.errors import PaiNNFastError
+from painn_fast.md import MDSettings, Trajectory, run
+from painn_fast.testing import Morse
+
+DIMER = Atoms("OH", positions=[[0, 0, 0], [1.4, 0, 0]])
+
+
+class Sabotaged(Morse):
+    """Morse that goes wrong for one copy at one evaluation."""
+
+    def __init__(self, evaluation, copy, **what):
+        super().__init__()
+        self.evaluation, self.copy, self.what = evaluation, copy, what
+        self.count = -1
+
+    def __call__(self, positions):
+        self.count += 1
+        energy, forces = super().__call__(positions)
+        if self.count == self.evaluation:
+            if "energy" in self.what:
+                energy[self.copy] = self.what["energy"]
+            if "force" in self.what:
+                forces[self.copy, 1] = torch.as_tensor(self.what["force"], dtype=torch.float64)
+        return energy, forces
+
+
+def settings(folder, **changes):
+    values = {
+        "output": str(folder),
+        "ensemble": "t-rpmd",
+        "beads": 4,
+        "trajectories": 3,
+        "duration": "20 fs",
+        "positions_every": "0.5 fs",
+        "energies_every": "0.5 fs",
+    }
+    return MDSettings.parse({**values, **changes})
+
+
+def sabotaged(folder, capsys, **what):
+    """Trajectory 1 of three goes wrong at step 10 by its bead 2; returns the trajectory and what was said."""
+    run(settings(folder), force_field=Sabotaged(10, 1 * 4 + 2, **what), atoms=DIMER)
+    return Trajectory(folder), " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ({"force": [np.nan, 0, 0]}, "step 10, bead 2, atom 1: forces are not finite"),
+        ({"force": [0, 0, -200.0]}, "step 10, bead 2, atom 1: force in eV/Å on H1 200, limit 100"),
+        ({"energy": np.inf}, "step 10: energy not finite"),
+        ({"force": [99.0, 0, 0]}, "step 1"),
+    ],
+)
+def test_a_trajectory_that_goes_wrong_is_stopped_and_explained(tmp_path, capsys, what, said):
+    trajectory, output = sabotaged(tmp_path, capsys, **what)
+    assert f"trajectory 1 stopped at {said}" in output
+    assert "likely cause" in output
+    assert trajectory.alive.tolist() == [True, False, True]
+    (trip,) = trajectory.frozen
+    assert trip["trajectory"] == 1
+    positions = trajectory.positions
+    assert np.isfinite(positions[: trip["step"], 1]).all()
+    assert np.isnan(positions[trip["step"] :, 1]).all()
+    assert np.isnan(trajectory.energies["potential"][trip["step"] :, 1]).all()
+    last_good = read(tmp_path / "frozen-1.xyz", index=":")
+    np.testing.assert_allclose([frame.positions for frame in last_good], positions[trip["step"] - 1, 1], atol=1e-8)
+
+
+def test_the_other_trajectories_do_not_notice(tmp_path, capsys):
+    run(settings(tmp_path / "fine"), force_field=Morse(), atoms=DIMER)
+    trajectory, _ = sabotaged(tmp_path / "wrong", capsys, force=[np.nan] * 3)
+    fine = Trajectory(tmp_path / "fine")
+    for s in (0, 2):
+        assert np.array_equal(trajectory.positions[:, s], fine.positions[:, s])
+        assert np.array_equal(trajectory.energies["conserved"][:, s], fine.energies["conserved"][:, s])
+
+
+def test_a_step_too_long_is_caught_by_the_move(tmp_path, capsys):
+    fast = Atoms("OH", positions=DIMER.positions)
+    with pytest.raises(PaiNNFastError, match=r"guards stopped every trajectory.*move in one step in Å on H1"):
+        run(
+            settings(tmp_path, time_step="20 fs", positions_every="20 fs", energies_every="20 fs", duration="400 fs"),
+            force_field=Morse(),
+            atoms=fast,
+        )
+    assert "limit 0.5; likely cause: a time step too long" in " ".join(capsys.readouterr().err.split())
+
+
+def test_energy_out_of_nowhere_is_caught_by_the_temperature(tmp_path, capsys):
+    class Heater(Morse):
+        def __call__(self, positions):
+            energy, forces = super().__call__(positions)
+            push = torch.zeros_like(forces)
+            push[:, ::2, 2], push[:, 1::2, 2] = 3.0, -3.0
+            return energy, forces + push
+
+    chain = Atoms("H20", positions=[[0, 0, 1.5 * i] for i in range(20)])
+    with pytest.raises(PaiNNFastError, match="temperature in K"):
+        run(settings(tmp_path, beads=1), force_field=Heater(), atoms=chain)
+    assert "energy out of nowhere" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_a_frozen_trajectory_stays_frozen_after_a_restart(tmp_path, capsys):
+    whole, half = tmp_path / "whole", tmp_path / "half"
+    run(settings(whole), force_field=Sabotaged(10, 6, force=[np.nan] * 3), atoms=DIMER)
+    run(settings(half, duration="7 fs"), force_field=Sabotaged(10, 6, force=[np.nan] * 3), atoms=DIMER)
+    run(settings(half), force_field=Morse(), atoms=DIMER, resume=True)
+    one, other = Trajectory(whole), Trajectory(half)
+    assert np.array_equal(one.positions, other.positions, equal_nan=True)
+    assert str(one.frozen) == str(other.frozen)
+    assert len(one.frozen) == 1
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ({"force": [np.nan, 0, 0]}, "no finite energy and forces"),
+        ({"force": [500.0, 0, 0]}, "too large; where: atom 1"),
+    ],
+)
+def test_a_start_that_nothing_can_come_of_is_refused(tmp_path, what, message):
+    with pytest.raises(PaiNNFastError, match=message):
+        run(settings(tmp_path), force_field=Sabotaged(0, 0, **what), atoms=DIMER)
+    assert not list(tmp_path.glob("trajectory*"))
+
+
+def test_ordinary_dynamics_trips_nothing(tmp_path):
+    run(settings(tmp_path, ensemble="pile-l", duration="200 fs"), force_field=Morse(), atoms=DIMER)
+    assert Trajectory(tmp_path).alive.all()

@@ -1,0 +1,146 @@
+import numpy as np
+import pytest
+
+from painn_fast import PaiNNFastError
+from painn_fast.spectra import Analysis
+from painn_fast.spectra.correlation import (
+    autocorrelation,
+    cosine_transform,
+    in_blocks,
+    mean_and_error,
+    mode_density,
+    nyquist,
+)
+from painn_fast.spectra.window import line_shape
+from painn_fast.testing import assert_close, rotated
+
+
+def directly(series, lags):
+    """The definition, summed over components and origins one by one."""
+    steps = series.shape[1]
+    flat = series.reshape(len(series), steps, -1)
+    return np.array([[np.mean([x[t] @ x[t + k] for t in range(steps - k)]) for k in range(lags)] for x in flat])
+
+
+def test_fourier_correlation_equals_the_sum_over_origins(rng):
+    for shape in [(3, 40, 3), (2, 41, 3, 3), (1, 64)]:
+        series = rng.normal(size=shape) + 2.0
+        lags = shape[1] // 2
+        assert_close(autocorrelation(series, lags), directly(series, lags), 1e-12)
+
+
+def test_nothing_wraps_around_from_the_end_to_the_start():
+    series = np.zeros((1, 100, 1))
+    series[0, 0], series[0, -1] = 1.0, 1.0
+    correlation = autocorrelation(series, 100)[0]
+    assert correlation[1:99] == pytest.approx(0.0, abs=1e-15)
+    assert correlation[99] == pytest.approx(1.0)
+
+
+def test_components_are_summed_before_anything_else(normal_coordinates, rng):
+    """A strong and a weak component: normalising each would make them equal."""
+    q = normal_coordinates([1000.0, 2000.0], 1, 2.0 * np.arange(20000), 300.0, rng, thermal=False)
+    series = np.stack([10.0 * q[..., 0], q[..., 1], 0 * q[..., 0]], axis=-1)
+    density = mode_density(series, 2.0, 300.0, Analysis(depth=2000.0))
+    nu, values = density.wavenumber, density.blocks[0]
+    strong, weak = (np.trapezoid(values[abs(nu - x) < 200], nu[abs(nu - x) < 200]) for x in (1000, 2000))
+    assert strong / weak == pytest.approx(100.0, rel=5e-3)
+
+
+@pytest.mark.parametrize("window", ["gaussian", "hann", "blackman"])
+@pytest.mark.parametrize("interval", [0.5, 1.0, 2.0, 4.0])
+def test_a_mode_gives_its_line_whatever_the_sampling_and_the_window(normal_coordinates, window, interval, rng):
+    """|dx/dQ|^2 = 9 at 3600 cm-1; at 4 fs that is 86 % of the Nyquist wavenumber."""
+    q = normal_coordinates([3600.0], 2, np.arange(0, 60000.0, interval), 300.0, rng, thermal=False)
+    analysis = Analysis(window, 1000.0, 4000.0)
+    density = mode_density(3.0 * q, interval, 300.0, analysis)
+    expected = 9.0 * line_shape(window, analysis.depth, density.wavenumber - 3600.0)
+    assert_close(density.blocks.mean(0), expected, 1e-2)
+    assert np.trapezoid(density.blocks.mean(0), density.wavenumber) == pytest.approx(9.0, rel=5e-3)
+
+
+def test_rotating_the_laboratory_changes_nothing(rng, ethanol):
+    _, rotation = rotated(ethanol)
+    series = rng.normal(size=(2, 300, 3))
+    tensor = rng.normal(size=(2, 300, 3, 3))
+    turned = np.einsum("ai,bj,stij->stab", rotation, rotation, tensor)
+    analysis = Analysis(depth=100.0)
+    assert_close(
+        mode_density(series @ rotation.T, 1.0, 300.0, analysis).blocks,
+        mode_density(series, 1.0, 300.0, analysis).blocks,
+        1e-12,
+    )
+    assert_close(
+        mode_density(turned, 1.0, 300.0, analysis).blocks, mode_density(tensor, 1.0, 300.0, analysis).blocks, 1e-12
+    )
+
+
+def test_a_constant_adds_nothing(rng):
+    series = rng.normal(size=(2, 300, 3))
+    analysis = Analysis(depth=100.0)
+    with_constant = mode_density(series + 1e4, 1.0, 300.0, analysis).blocks
+    assert_close(with_constant, mode_density(series, 1.0, 300.0, analysis).blocks, 1e-9)
+
+
+def test_cosine_transform_of_a_gaussian_is_a_gaussian():
+    """Integral of exp(-t^2/2s^2) cos(omega t) over all t = s sqrt(2 pi) exp(-omega^2 s^2 / 2)."""
+    width, interval = 20.0, 1.0
+    time = np.arange(400) * interval
+    nu, transform = cosine_transform(np.exp(-0.5 * (time / width) ** 2)[None], interval, 3000.0)
+    omega = 2 * np.pi * 2.99792458e-5 * nu
+    assert_close(transform[0], width * np.sqrt(2 * np.pi) * np.exp(-0.5 * (omega * width) ** 2), 1e-9)
+    assert nu[0] == 0
+    assert nu[-1] <= 3000
+    assert nu[1] - nu[0] <= 1.0
+
+
+def test_error_is_the_scatter_of_the_mean(rng):
+    """Over 400 repetitions the stated error of 8 blocks is what the means scatter by."""
+    means, errors = zip(*(mean_and_error(rng.normal(3.0, 2.0, size=(8, 5))) for _ in range(400)), strict=True)
+    assert np.std(means, axis=0) == pytest.approx(2.0 / np.sqrt(8), rel=0.12)
+    assert np.mean(np.square(errors), axis=0) == pytest.approx(4.0 / 8, rel=0.12)
+
+
+def test_error_of_thermal_trajectories_covers_the_truth(normal_coordinates, rng):
+    """Integrated intensities of 40 runs of 16 trajectories: deviations over errors have a variance near one."""
+    deviations = []
+    for _ in range(40):
+        q = normal_coordinates([1500.0], 16, 2.0 * np.arange(700), 300.0, rng)
+        density = mode_density(q, 2.0, 300.0, Analysis(depth=500.0))
+        mean, error = mean_and_error(np.trapezoid(density.blocks, density.wavenumber, axis=1)[:, None])
+        deviations.append((mean[0] - 1.0) / error[0])
+    assert 0.5 < np.mean(np.square(deviations)) < 2.0
+
+
+def test_a_single_trajectory_is_cut_into_blocks(rng):
+    series = rng.normal(size=(1, 1000, 3))
+    assert in_blocks(series, 100).shape == (4, 250, 3)
+    assert in_blocks(series, 200).shape == (2, 500, 3)
+    assert in_blocks(series, 600).shape == (1, 1000, 3)
+    assert in_blocks(np.concatenate([series, series]), 100).shape == (2, 1000, 3)
+    assert np.array_equal(in_blocks(series, 100).reshape(1, 1000, 3), series)
+    assert np.isnan(mean_and_error(series[:, 0])[1]).all(), "one block says nothing of its error"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"series": np.full((2, 300, 3), np.nan)}, "not finite.*trajectory 0, frame 0"),
+        ({"series": np.zeros((0, 300, 3))}, "not a series"),
+        ({"series": np.zeros(300)}, "not a series"),
+        ({"series": np.zeros((2, 80, 3))}, "correlation depth.*100 fs.*8 to 79 fs.*depth lower"),
+        ({"interval": -1.0}, "interval must be positive"),
+        ({"temperature": 0.0}, "temperature must be positive"),
+        ({"interval": 5.0}, "beyond what the frames can tell.*3336 cm-1.*record more often"),
+        ({"analysis": Analysis(depth=4.0)}, "correlation depth"),
+        ({"analysis": Analysis("kaiser", 100.0)}, "unknown window"),
+    ],
+)
+def test_broken_input_is_refused(change, message):
+    given = {"series": np.zeros((2, 300, 3)), "interval": 1.0, "temperature": 300.0, "analysis": Analysis(depth=100.0)}
+    with pytest.raises(PaiNNFastError, match=message):
+        mode_density(**(given | change))
+
+
+def test_nyquist():
+    assert nyquist(2.0) == pytest.approx(8339.1, abs=0.1)

@@ -1,0 +1,97 @@
+import sys
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+
+from painn_fast import PaiNNFastError
+from painn_fast.spectra import Analysis, draw, infrared, infrared_peaks, raman, raman_peaks
+from painn_fast.spectra.peaks import Peak
+from painn_fast.spectra.plot import APART, LABELS, can_draw, main_peaks, spread
+
+
+@pytest.fixture(scope="module")
+def spectra(ethanol_modes, normal_coordinates):
+    """Infrared and Raman of the harmonic modes of ethanol, thermal."""
+    rng = np.random.default_rng(0)
+    q = normal_coordinates(0.96 * ethanol_modes.wavenumber, 4, 2.0 * np.arange(2000), 300.0, rng)
+    dipole = q @ (np.sqrt(ethanol_modes.intensity / 974.88)[:, None] * np.eye(3)[np.arange(21) % 3])
+    alpha = np.einsum("stk,k,ij->stij", q, np.sqrt(ethanol_modes.activity / 45), np.eye(3))
+    ir, rm = infrared(dipole, 2.0, 300.0, Analysis(depth=1000.0)), raman(alpha, 2.0, 300.0, Analysis(depth=1000.0))
+    return ir, rm, (infrared_peaks(ir, ethanol_modes), raman_peaks(rm, ethanol_modes))
+
+
+def test_picture_is_written_with_everything_in_it(spectra, ethanol_modes, tmp_path):
+    ir, rm, peaks = spectra
+    paths = [tmp_path / "spectrum.png", tmp_path / "spectrum.svg"]
+    draw(paths, ir, rm, ethanol_modes, peaks, title="ethanol", subtitle="T-RPMD, 16 beads, 300 K")
+    assert paths[0].read_bytes().startswith(b"\x89PNG")
+    text = paths[1].read_text()
+    ET.fromstring(text)
+    for told in (
+        "ethanol",
+        "T-RPMD, 16 beads, 300 K",
+        "harmonic (axis on the right)",
+        "± standard error",
+        "O-H stretch",
+    ):
+        assert told in text, told
+    assert sorted(tmp_path.iterdir()) == paths
+
+
+def test_svg_is_the_same_every_time(spectra, tmp_path):
+    ir, rm, peaks = spectra
+    for name in ("a.svg", "b.svg"):
+        draw([tmp_path / name], ir, rm, None, peaks)
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+
+
+@pytest.mark.parametrize("which", ["infrared", "raman"])
+def test_one_spectrum_alone(spectra, ethanol_modes, tmp_path, which):
+    ir, rm, _ = spectra
+    draw([tmp_path / "one.png"], ir if which == "infrared" else None, rm if which == "raman" else None, ethanol_modes)
+    assert (tmp_path / "one.png").stat().st_size > 10_000
+
+
+def test_drawing_leaves_the_callers_matplotlib_alone(spectra, tmp_path):
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    draw([tmp_path / "a.png"], spectra[0], None, None)
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_labels_keep_apart_and_near_their_peaks(rng):
+    for _ in range(200):
+        wanted = np.sort(rng.uniform(0, 4000, size=rng.integers(1, LABELS + 1)))
+        apart = APART * 4000
+        places = spread(wanted, apart, apart, 4000 - apart)
+        assert (np.diff(places) >= apart - 1e-9).all()
+        assert apart - 1e-9 <= places[0]
+        assert places[-1] <= 4000 - apart + 1e-9
+    alone = np.array([500.0, 1500.0, 3000.0])
+    assert spread(alone, 76.0, 76.0, 3924.0) == pytest.approx(alone)
+    assert spread(np.array([1000.0, 1000.0]), 76.0, 76.0, 3924.0) == pytest.approx([962.0, 1038.0])
+
+
+def test_one_label_for_neighbours_of_one_name():
+    def peak(position, height, name):
+        return Peak(position, height, 0.0, 1.0, 1.0, position - 1, position + 1, name)
+
+    found = main_peaks(
+        [peak(60, 9, "rotation"), peak(1000, 2, "a"), peak(2900, 3, "b"), peak(2950, 5, "b"), peak(3700, 1, "c")]
+    )
+    assert [(p.position, p.name) for p in found] == [(1000, "a"), (2950, "b"), (3700, "c")]
+
+
+def test_without_matplotlib_there_is_a_clear_error(spectra, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert not can_draw()
+    with pytest.raises(PaiNNFastError, match=r"no matplotlib.*pip install 'painn-fast\[plot\]'"):
+        draw([tmp_path / "a.png"], spectra[0], None, None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_to_draw(tmp_path):
+    with pytest.raises(PaiNNFastError, match="nothing to draw"):
+        draw([tmp_path / "a.png"], None, None, None)

@@ -1,0 +1,51 @@
+"""The README says what is so: its Python runs, its commands are those of CI, its links lead somewhere."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from painn_fast.cli.app import app
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(text, label):
+    """Contents of the fenced blocks with this info string."""
+    return re.findall(rf"^```{label}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_blocks_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, object] = {}
+    for code in blocks(page.read_text(encoding="utf-8"), "python"):
+        exec(compile(code, f"{page.name}: {code.splitlines()[0]}", "exec"), namespace)
+
+
+@pytest.mark.parametrize("label", ["run", "test"])
+def test_ci_runs_the_commands_of_the_readme(label):
+    (command,) = blocks(README, f"sh {label}")
+    script = f'eval "$(sed -n "/^readme()/,/^}}/p" .ci/run)"; root=$PWD; readme {label}'
+    seen = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert seen == command
+    assert "-c constraints.txt" in command
+
+
+def test_first_command_makes_a_spectrum():
+    assert blocks(README, "sh run")[0].rstrip().endswith("painn-fast spectrum ethanol")
+
+
+def test_table_of_verbs_is_that_of_the_command():
+    told = re.findall(r"^\| `painn-fast (\w+)", README, flags=re.MULTILINE)
+    assert told == [command.name for command in app.registered_commands]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"

@@ -1,0 +1,84 @@
+"""What a training leaves behind."""
+
+import csv
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from painn_fast.train import TrainSettings, report, run
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def train(values, folder, **changes):
+    settings = TrainSettings.parse(values | {"max_epochs": 2} | changes)
+    return run(settings, data_folder=folder).parent
+
+
+def test_a_training_leaves_model_errors_history_card_settings_and_pictures(toy, tmp_path):
+    output = train(toy, tmp_path, description="Springs.", level_of_theory="Hooke", limits="Small strains.")
+    assert {path.name for path in output.iterdir()} == {
+        "toy.safetensors",
+        "toy.md",
+        "errors.json",
+        "history.csv",
+        "settings.toml",
+        "checkpoint.safetensors",
+        "learning_curves.png",
+        "parity.png",
+    }
+    for name in ("learning_curves.png", "parity.png"):
+        assert (output / name).read_bytes().startswith(PNG), name
+    with open(output / "history.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert all(
+        float(row[key]) > 0 for row in rows for key in ("train_loss", "validation_loss", "energy", "forces", "dipole")
+    )
+    card = (output / "toy.md").read_text(encoding="utf-8")
+    errors = json.loads((output / "errors.json").read_text(encoding="utf-8"))
+    for said in (
+        "Springs.",
+        "Hooke",
+        "Small strains.",
+        "toy.npz",
+        "16 train, 4 validation, 4 test structures",
+        "toy.npz`: origin not stated",
+        "16 features, 2 layers",
+    ):
+        assert said in card, said
+    for name, row in errors["test, toy.npz"].items():
+        assert f"{row['mae']:.4f}" in card, f"test error of {name}"
+
+
+def test_without_matplotlib_everything_but_the_pictures_is_there(toy, tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    output = train(toy, tmp_path)
+    assert not list(output.glob("*.png"))
+    assert (output / "toy.safetensors").is_file()
+    assert (output / "errors.json").is_file()
+
+
+def test_sets_without_test_rows_and_labels_without_rows_are_reported_as_far_as_they_go(toy, tmp_path, arrays, write):
+    arrays["polarizability"][arrays["split"] > 0] = float("nan")
+    write(arrays | {"split": arrays["split"].clip(max=1), "dipole": None})
+    output = train(toy, tmp_path)
+    errors = json.loads((output / "errors.json").read_text(encoding="utf-8"))
+    assert list(errors) == ["train", "validation"]
+    assert "dipole" not in errors["train"]
+    assert "polarizability" in errors["train"]
+    assert "polarizability" not in errors["validation"]
+    assert (output / "parity.png").read_bytes().startswith(PNG)
+
+
+def test_a_report_that_fails_does_not_lose_the_model(toy, tmp_path, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("no fonts")
+
+    monkeypatch.setattr(report, "pictures", fail)
+    with pytest.raises(RuntimeError, match="no fonts"):
+        train(toy, tmp_path)
+    assert (Path(toy["output"]) / "toy.safetensors").is_file()
+    assert (Path(toy["output"]) / "checkpoint.safetensors").is_file()
