@@ -30,7 +30,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             numbers = json.loads((file.metadata() or {})["numbers"])
-            return {name: file.get_tensor(name) for name in file.keys()}, numbers
+            return {name: file.get_tensor(name) for name in file.keys()}, numbers  # noqa: SIM118  not a dictionary
     except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise PaiNNFastError(
             "not a readable checkpoint", where=path, got=str(error), fix="remove it to start anew"

@@ -22,4 +22,9 @@ class PaiNNFastError(Exception):
         self.what, self.where, self.got, self.expected, self.fix = what, where, got, expected, fix
         parts = [("where", where), ("got", got), ("expected", expected), ("fix", fix)]
         said = [what, *(f"{name}: {value}" for name, value in parts if value is not None)]
-        super().__init__("; ".join(" ".join(text.split()) for text in said))
+        super().__init__("; ".join(one_line(text) for text in said))
+
+
+def one_line(text: str) -> str:
+    """Without line breaks, and without what a file could make a terminal do."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.split()))

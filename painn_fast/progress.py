@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -24,7 +21,7 @@ class StatusLine:
 
     def __init__(self, every: float = 15.0) -> None:
         self.every = every
-        self.console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
+        self.console = Console(file=sys.stderr, highlight=False)
         self._live = (
             Live(console=self.console, transient=True, refresh_per_second=4) if self.console.is_terminal else None
         )
@@ -44,14 +41,14 @@ class StatusLine:
     def update(self, message: str) -> None:
         """Replace the line; in a log, print if enough time has passed."""
         if self._live:
-            self._live.update(Text(message, overflow="ellipsis", no_wrap=True))
+            self._live.update(Text(message))
         elif time.monotonic() - self._last >= self.every:
             self.keep(message)
 
     def keep(self, message: str) -> None:
         """Print a line that stays."""
         self._last = time.monotonic()
-        self.console.print(Text(message))
+        self.console.print(Text(message), soft_wrap=True)
 
 
 def clock(seconds: float) -> str:
@@ -59,25 +56,3 @@ def clock(seconds: float) -> str:
     whole = round(max(seconds, 0.0))
     hours, minutes = whole // 3600, whole // 60 % 60
     return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
-
-
-@contextmanager
-def interruptible() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM instead of dying; a second one kills."""
-    caught: list[int] = []
-
-    def note(number: int, frame: object) -> None:
-        if caught:
-            raise KeyboardInterrupt
-        caught.append(number)
-
-    try:
-        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread
-        yield caught
-        return
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

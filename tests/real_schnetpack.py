@@ -72,6 +72,10 @@ def Forces(energy_key="energy"):
     return atomistic.Forces(energy_key=energy_key)
 
 
+def Response(energy_key, response_properties):
+    return atomistic.Response(energy_key, response_properties)
+
+
 def AddOffsets(prop, add_mean=False, add_atomrefs=False, is_extensive=True, atomrefs=None, mean=None):
     offsets = transform.AddOffsets(prop, add_mean=True, is_extensive=is_extensive)  # 2.1 cannot be given references
     offsets.add_mean, offsets.add_atomrefs = add_mean, add_atomrefs

@@ -320,6 +320,15 @@ class Forces(nn.Module):
         return inputs
 
 
+class Response(Forces):
+    def __init__(self, energy_key, response_properties):
+        super().__init__(energy_key)
+        self.response_properties = response_properties
+        self.derivative_instructions = {
+            "dEdR": "forces" in response_properties, "dEdF": "dipole_moment" in response_properties, "dEds": False
+        }  # fmt: skip
+
+
 class CastTo64(nn.Module):
     def forward(self, inputs):
         return {key: value.double() if value.dtype == torch.float32 else value for key, value in inputs.items()}
@@ -396,7 +405,7 @@ HOMES = {
     "representation.painn": [PaiNN, PaiNNInteraction, PaiNNMixing],
     "atomistic.distances": [PairwiseDistances, FilterShortRange],
     "atomistic.atomwise": [Atomwise, DipoleMoment, Polarizability],
-    "atomistic.response": [Forces],
+    "atomistic.response": [Forces, Response],
     "transform.casting": [CastTo64],
     "transform.atomistic": [AddOffsets, ScaleProperty],
     "model.base": [NeuralNetworkPotential],

@@ -1,5 +1,6 @@
 """The README says what is so: its Python runs, its commands are those of CI, its links lead somewhere."""
 
+import csv
 import re
 import subprocess
 from pathlib import Path
@@ -37,6 +38,20 @@ def test_ci_runs_the_commands_of_the_readme(label):
 
 def test_first_command_makes_a_spectrum():
     assert blocks(README, "sh run")[0].rstrip().endswith("painn-fast spectrum ethanol")
+
+
+@pytest.mark.parametrize(
+    ("motion", "low", "high"),
+    [("O-H stretch", 3650, 3850), ("C-H stretch", 2830, 3080), ("C-[OC].* stretch", 1000, 1150)],
+)
+def test_first_command_finds_the_bands_of_ethanol(motion, low, high):
+    path = ROOT / "ethanol-spectrum" / "peaks.csv"
+    if not path.exists():
+        pytest.skip("the README's first command has not been run here")
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    peaks = [(row["motion"], float(row["position / cm-1"])) for row in csv.DictReader(lines)]
+    found = [position for name, position in peaks if re.fullmatch(motion, name) and low <= position <= high]
+    assert found, f"no {motion} between {low} and {high} cm-1 among {peaks}"
 
 
 def test_table_of_verbs_is_that_of_the_command():

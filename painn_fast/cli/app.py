@@ -10,7 +10,7 @@ import typer
 
 import painn_fast
 from painn_fast.cli import convert, doctor, evaluate, info, md, spectrum, train
-from painn_fast.errors import PaiNNFastError
+from painn_fast.errors import PaiNNFastError, one_line
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
 """Exit codes: a bug or a failed check, something the user can mend, Ctrl-C."""
@@ -77,13 +77,9 @@ def explain(error: Exception) -> tuple[str, int]:
         return str(error), WRONG_INPUT
     if isinstance(error, OSError):
         where = f"; where: {error.filename}" if error.filename else ""
-        return f"{error.strerror or error}{where}", WRONG_INPUT
+        return one_line(f"{error.strerror or error}{where}"), WRONG_INPUT
     if hasattr(error, "format_message"):  # a flag that the command line does not know or cannot read
         verb = getattr(getattr(error, "ctx", None), "command_path", "painn-fast")
-        return f"{_one_line(error.format_message()).rstrip('.')}; fix: see {verb} --help", WRONG_INPUT
-    text = f"{type(error).__name__}: {_one_line(str(error))}"
+        return f"{one_line(error.format_message()).rstrip('.')}; fix: see {verb} --help", WRONG_INPUT
+    text = f"{type(error).__name__}: {one_line(str(error))}"
     return f"unexpected {text}; fix: this is a bug, please report it with what --traceback shows", FAILED
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

@@ -127,7 +127,7 @@ class _Machine:
             raise PaiNNFastError(
                 "the file asks for a name that no model file needs; nothing was executed",
                 where=self.where,
-                got=_printable(f"{module}.{name}"),
+                got=f"{module}.{name}"[:120],
                 expected="the classes of SchNetPack and of torch.nn",
                 fix="do not open this file with anything that runs pickles, unless you know who made it",
             )
@@ -201,15 +201,13 @@ def _key(value: Any) -> Any:
     raise TypeError(f"a {type(value).__name__} as a key")
 
 
-def _printable(text: str) -> str:
-    return text[:120].encode("unicode_escape").decode()
-
-
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any, *hooks: Any) -> TensorRecord:
     del requires_grad
     if not isinstance(storage, StorageRecord) or any(hooks):
         raise TypeError("a tensor that is not a plain one")
-    return TensorRecord(storage, offset, _exactly(size, tuple), _exactly(stride, tuple))
+    if not all(type(number) is int for number in (offset, *_exactly(size, tuple), *_exactly(stride, tuple))):
+        raise TypeError("a tensor whose shape is not made of numbers")
+    return TensorRecord(storage, offset, size, stride)
 
 
 def _parameter(data: Any, requires_grad: Any = True, hooks: Any = None) -> TensorRecord:

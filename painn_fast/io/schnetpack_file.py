@@ -79,7 +79,7 @@ def _describe(content: Any, where: str) -> tuple[Description | None, dict[str, T
     if isinstance(content, Record):
         model = Module(content, "", where)
         if model.short == "AtomisticTask":
-            model = Module(model.get("_modules", {}).get("model"), "", where)
+            model = Module(model.inside("_modules").get("model"), "", where)
         return describe_model(model), tensors(model)
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         weights = _plain(content["state_dict"], where, prefix="model.")

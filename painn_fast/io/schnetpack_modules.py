@@ -15,6 +15,7 @@ from painn_fast.nn import DipoleHead, EnergyHead, PolarizabilityHead, ScalarHead
 from painn_fast.nn.config import Head, head_name
 
 Activation = Literal["silu", "shifted_softplus"]
+Plain = str | int | float | Name | None
 
 ACTIVATIONS: dict[str, Activation] = {
     "torch.nn.functional.silu": "silu",
@@ -70,6 +71,10 @@ class Module:
             if state.get(hooks):
                 raise self.strange("a module with hooks, which would change its output", hooks)
 
+    def inside(self, kind: str) -> dict[str, Any]:
+        """What a module of torch keeps in `_modules`, `_parameters` or `_buffers`, by text."""
+        return {str(name): value for name, value in self.state.get(kind, {}).items() if value is not None}
+
     @property
     def short(self) -> str:
         """Name of the class without its package."""
@@ -78,8 +83,8 @@ class Module:
     @property
     def children(self) -> dict[str, Module]:
         """Modules inside, in order."""
-        inner = {str(name): record for name, record in self.state.get("_modules", {}).items() if record is not None}
-        return {name: Module(record, f"{self.path}.{name}".lstrip("."), self.where) for name, record in inner.items()}
+        modules = self.inside("_modules")
+        return {name: Module(record, f"{self.path}.{name}".lstrip("."), self.where) for name, record in modules.items()}
 
     def child(self, name: str) -> Module:
         """A module inside.
@@ -91,9 +96,16 @@ class Module:
             raise self.strange("a part of the model is missing", name)
         return self.children[name]
 
-    def get(self, name: str, default: Any = None) -> Any:
-        """A plain attribute; `default` where an older version had none."""
-        return self.state.get(name, default)
+    def get(self, name: str, default: Plain = None) -> Any:
+        """A plain attribute; `default` where an older version had none.
+
+        Raises:
+            PaiNNFastError: if it is something else, which is not even looked at to print it.
+        """
+        value = self.state.get(name, default)
+        if value is not None and not isinstance(value, str | int | float | Name):
+            raise self.strange("an attribute that is not understood", f"{name}, a {type(value).__name__}")
+        return value
 
     def expect(self, *classes: str) -> Module:
         """Itself, if it is of one of these classes of SchNetPack or torch.
@@ -115,9 +127,13 @@ class Module:
 
     def activation(self) -> str:
         """Full name of the activation function, a plain attribute or a module inside."""
-        inner = self.state.get("_modules", {}).get("activation")
-        given = inner.kind if isinstance(inner, Record) else self.get("activation")
-        return str(given) if isinstance(given, Name) else repr(given)
+        return self.function("activation") or "none"
+
+    def function(self, name: str) -> str | None:
+        """Full name of a function that is a plain attribute or a module inside; None if there is none."""
+        inner = self.state.get("_modules", {}).get(name)
+        given = inner.kind if isinstance(inner, Record) else self.get(name)
+        return None if given is None else str(given)
 
 
 def tensors(module: Module) -> dict[str, TensorRecord]:
@@ -126,14 +142,15 @@ def tensors(module: Module) -> dict[str, TensorRecord]:
     waiting, visited = [module], 0
     while waiting:
         current, visited = waiting.pop(), visited + 1
-        if visited > MAX_MODULES:
+        if visited + len(waiting) > MAX_MODULES:
             raise PaiNNFastError("a model with too many modules", where=module.where, expected=f"at most {MAX_MODULES}")
-        fleeting = current.get("_non_persistent_buffers_set") or ()
-        for name, value in {**current.get("_parameters", {}), **current.get("_buffers", {})}.items():
-            if isinstance(value, TensorRecord) and name not in fleeting:
-                found[f"{current.path}.{name}".lstrip(".")] = value
-            elif value is not None and name not in fleeting:
+        fleeting = current.state.get("_non_persistent_buffers_set")
+        for name, value in {**current.inside("_parameters"), **current.inside("_buffers")}.items():
+            if isinstance(fleeting, set) and name in fleeting:
+                continue
+            if not isinstance(value, TensorRecord):
                 raise current.strange("a weight that is not a tensor", name)
+            found[f"{current.path}.{name}".lstrip(".")] = value
         waiting += current.children.values()
     return found
 
@@ -145,7 +162,7 @@ def describe_model(model: Module) -> Description:
         PaiNNFastError: naming the module, class or option that is not understood.
     """
     model.expect("NeuralNetworkPotential")
-    description = Description(version=str(model.get("spk_version", "2.0")))
+    description = Description(version=str(model.get("spk_version", "2.0"))[:20])
     known = {"representation", "input_modules", "output_modules", "postprocessors"}
     for name in model.children.keys() - known:
         raise model.strange("a part of the model that is not understood", name, ", ".join(sorted(known)))
@@ -229,11 +246,11 @@ def _check_network(network: Module, activation: Activation) -> None:
         if found != activation and len(part.children) > 1:
             raise part.strange("another activation than in the representation", found, activation)
     for k, block in enumerate(blocks if gated else ()):
-        given = block.get("sactivation") or block.state["_modules"].get("sactivation")
-        name = str(given.kind if isinstance(given, Record) else given)
-        last = k == len(blocks) - 1
-        if (last and given is not None) or (not last and ACTIVATIONS.get(name) != activation):
-            raise block.strange("an activation of scalars that is not understood", name, "none" if last else activation)
+        given, last = block.function("sactivation"), k == len(blocks) - 1
+        if (last and given is not None) or (not last and ACTIVATIONS.get(str(given)) != activation):
+            raise block.strange(
+                "an activation of scalars that is not understood", given, "none" if last else activation
+            )
 
 
 def _heads(modules: Module, description: Description) -> dict[str, str]:
@@ -269,12 +286,10 @@ def _heads(modules: Module, description: Description) -> dict[str, str]:
 def _response(module: Module) -> str:
     """Name of the energy that a `Forces` or `Response` module takes the gradient of."""
     if module.short == "Response":
-        derivatives = module.get("basic_derivatives")
-        wanted = set(derivatives) if isinstance(derivatives, dict) else {"unknown"}
-        second = module.get("derivative_instructions")
-        wanted |= {name for name, on in second.items() if on} if isinstance(second, dict) else {"unknown"}
+        derivatives = module.state.get("derivative_instructions")
+        wanted = {str(name) for name, on in derivatives.items() if on} if isinstance(derivatives, dict) else {"unknown"}
         if not wanted <= {"dEdR", "dEds", "d2EdR2"}:
-            got = ", ".join(sorted(map(str, wanted)))
+            got = ", ".join(sorted(wanted))
             raise module.strange("derivatives that are not understood", got, "of positions and strain")
     return str(module.get("energy_key"))
 

@@ -283,7 +283,7 @@ def describe_weights(weights: Weights, heads: Sequence[Head] | None) -> Descript
     if len(heads) != len(modules):
         got, expected = f"{len(heads)} heads", ", ".join(modules)
         raise PaiNNFastError("not one head for each output module", where=weights.where, got=got, expected=expected)
-    description = Description(heads=dict(zip(modules, heads, strict=True)), version="unknown")
+    description = Description(heads=dict(zip(modules, heads, strict=True)), version="state dict")
     embeddings = ", shifted softplus in embeddings" if any("electronic_embeddings" in name for name in weights) else ""
     description.assumed = f"silu{embeddings}, epsilon 1e-8, heads: {', '.join(head_name(head) for head in heads)}"
     offsets = sorted({match[1] for name in weights if (match := OFFSETS.match(name))})

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from painn_fast.errors import PaiNNFastError
 
-MAX_PICKLE = 64 * 2**20
+MAX_PICKLE = 16 * 2**20
 """Bytes; the description of a model takes some 100 kB."""
 MAX_DIMENSIONS = 8
 

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from painn_fast.atomic import atomic_write
 from painn_fast.errors import PaiNNFastError
+from painn_fast.interrupt import Interrupt
 from painn_fast.md import initial
 from painn_fast.md.estimators import UNITS
 from painn_fast.md.forces import ForceField
-from painn_fast.md.interrupt import Interrupt
 from painn_fast.md.phases import Phase, phase_at, phases
 from painn_fast.md.prepare import Prepared, clear_folder, earlier_run, prepare
 from painn_fast.md.reporters import Reporter

@@ -15,7 +15,7 @@ from painn_fast.spectra.raman import RamanSpectrum
 
 PROMINENCE = 0.02
 """Of the highest peak among the vibrations: what stands out less is not listed."""
-SIGNIFICANT = 2.0
+SIGNIFICANT = 1.5
 """Standard errors that a peak must stand out by."""
 VIBRATIONS_FROM = 150.0
 """cm-1: below, rotation may be far stronger than any vibration and does not set the scale."""
@@ -23,6 +23,8 @@ BAND = 0.012
 """Width (standard deviation) relative to the wavenumber of the band that a harmonic mode may become."""
 BAND_AT_LEAST = 25.0
 """cm-1."""
+TORSION = 0.2
+"""The same for torsions, which are far from harmonic at room temperature."""
 OVERLAP_WIDTH = 60.0
 """cm-1, of the Gaussians (standard deviation) that harmonic lines become when their shift is fitted."""
 BESIDE = 0.4
@@ -111,15 +113,15 @@ def _overlap(lines: np.ndarray, nu: np.ndarray, spectrum: np.ndarray, weights: n
 
 
 def _peaks(nu: np.ndarray, values: np.ndarray, error: np.ndarray, resolution: float) -> list[Peak]:
-    y = np.where(np.isfinite(values), values, 0.0)
-    vibrations = y[nu >= VIBRATIONS_FROM]
-    if vibrations.size == 0 or not vibrations.max() > 0:
+    known = np.isfinite(values)
+    y = np.interp(nu, nu[known], values[known]) if known.any() else np.zeros_like(nu)
+    needed = PROMINENCE * y[nu >= VIBRATIONS_FROM].max(initial=0.0)
+    if not needed > 0:
         return []
-    spacing = nu[1] - nu[0]
-    needed = np.maximum(PROMINENCE * vibrations.max(), SIGNIFICANT * np.nan_to_num(error))
-    places, found = scipy.signal.find_peaks(y, prominence=0.0, distance=max(1.0, 0.5 * resolution / spacing))
-    places = places[found["prominences"] >= needed[places]]
-    limits = [_limits(y, place, places) for place in places]
+    apart = max(1.0, 0.5 * resolution / (nu[1] - nu[0]))
+    visible, found = scipy.signal.find_peaks(y, prominence=needed, distance=apart)
+    places = visible[found["prominences"] >= SIGNIFICANT * np.nan_to_num(error[visible])]
+    limits = [_limits(y, place, visible) for place in places]  # a peak that is not significant ends a band all the same
     return [
         Peak(
             position=_vertex(nu, y, place),
@@ -162,11 +164,7 @@ def _width(nu: np.ndarray, y: np.ndarray, place: int, low: int, high: int) -> fl
     while right < high and y[right] > half:
         right += 1
     first = nu[left] if y[left] > half else np.interp(half, y[left : left + 2], nu[left : left + 2])
-    last = (
-        nu[right]
-        if y[right] > half
-        else np.interp(half, y[right - 1 : right + 1][::-1], nu[right - 1 : right + 1][::-1])
-    )
+    last = nu[right] if y[right] > half else np.interp(-half, -y[right - 1 : right + 1], nu[right - 1 : right + 1])
     return float(last - first)
 
 
@@ -180,11 +178,13 @@ def _named(
 
 
 def _name(peak: Peak, harmonic: HarmonicSpectrum, nu: np.ndarray, lines: np.ndarray) -> Peak:
-    """Name a peak after the modes whose bands, at their shifted wavenumbers, put most intensity between its limits."""
+    """Name a peak after the modes whose bands, at their shifted wavenumbers, put most intensity within its width."""
     if peak.high < 0.7 * nu[nu > 0].min(initial=np.inf):
         return replace(peak, name="rotation")
-    width = np.sqrt(2.0) * np.maximum(BAND * np.abs(nu), BAND_AT_LEAST)
-    given = 0.5 * lines * (erf((peak.high - nu) / width) - erf((peak.low - nu) / width))
+    relative = np.array([TORSION if name.endswith("torsion") else BAND for name in harmonic.names])
+    width = np.sqrt(2.0) * np.maximum(relative * np.abs(nu), BAND_AT_LEAST)
+    half = 0.5 * max(peak.width, BAND_AT_LEAST)
+    given = 0.5 * lines * (erf((peak.position + half - nu) / width) - erf((peak.position - half - nu) / width))
     if not given.sum() > FAINT * peak.intensity:
         return peak
     shares: dict[str, float] = {}

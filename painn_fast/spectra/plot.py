@@ -16,7 +16,7 @@ from painn_fast.spectra.peaks import VIBRATIONS_FROM, Peak
 from painn_fast.spectra.raman import RamanSpectrum, stokes_factor
 
 INK, LINE, STICK, FAINT = "#222222", "#1f4e8c", "#d9822b", "#9a9a9a"
-ROOM = 0.60
+ROOM = 0.56
 """Part of the height of a panel that the spectrum takes; names have the rest."""
 LABELS = 10
 """At most, in a panel."""
@@ -24,6 +24,7 @@ APART = 0.019
 """Between labels, as a part of the width of a panel."""
 STYLE = {
     "font.size": 9.5,
+    "font.family": ["DejaVu Sans"],
     "axes.edgecolor": FAINT,
     "axes.linewidth": 0.8,
     "xtick.color": INK,
@@ -32,6 +33,7 @@ STYLE = {
     "axes.labelcolor": INK,
     "xtick.direction": "out",
     "svg.hashsalt": "painn-fast",
+    "svg.fonttype": "none",
 }
 
 
@@ -66,14 +68,15 @@ def draw(
     if count == 0:
         raise PaiNNFastError("nothing to draw", expected="an infrared or a Raman spectrum")
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(11.0, 0.9 + 3.3 * count), layout="constrained")
+        figure = Figure(figsize=(11.0, 0.9 + 3.8 * count), layout="constrained")
         panels = list(np.atleast_1d(figure.subplots(count, 1, sharex=True)))
         if infrared is not None:
             _infrared_panel(panels[0], infrared, harmonic, peaks[0])
         if raman is not None:
             _raman_panel(panels[-1], raman, harmonic, peaks[1])
         panels[-1].set_xlabel("wavenumber / cm$^{-1}$")
-        panels[0].legend(loc="upper left", frameon=False, fontsize=9)
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper right", ncols=3, frameon=False, fontsize=9)
         figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
         panels[0].set_title(subtitle, loc="left", fontsize=8.5, color="#555555", pad=8)
         for path in paths:
@@ -103,7 +106,7 @@ def _infrared_panel(
     panel: Any, spectrum: InfraredSpectrum, harmonic: HarmonicSpectrum | None, peaks: Sequence[Peak]
 ) -> None:
     _line(panel, spectrum.wavenumber, spectrum.intensity, spectrum.error, spectrum.analysis.highest)
-    panel.set_ylabel("infrared absorption\nkm mol$^{-1}$ / cm$^{-1}$")
+    panel.set_ylabel("infrared absorption\nkm mol$^{-1}$ / cm$^{-1}$", y=0.5 * ROOM)
     _names(panel, peaks)
     if harmonic is not None and harmonic.intensity is not None:
         _sticks(panel, harmonic.wavenumber, harmonic.intensity, "harmonic / km mol$^{-1}$")
@@ -111,7 +114,7 @@ def _infrared_panel(
 
 def _raman_panel(panel: Any, spectrum: RamanSpectrum, harmonic: HarmonicSpectrum | None, peaks: Sequence[Peak]) -> None:
     _line(panel, spectrum.wavenumber, spectrum.stokes, spectrum.stokes_error, spectrum.analysis.highest)
-    panel.set_ylabel("Raman, Stokes\n10$^{-30}$ cm$^2$ sr$^{-1}$ / cm$^{-1}$")
+    panel.set_ylabel("Raman, Stokes\n10$^{-30}$ cm$^2$ sr$^{-1}$ / cm$^{-1}$", y=0.5 * ROOM)
     _names(panel, peaks)
     if harmonic is not None and harmonic.activity is not None:
         factor = stokes_factor(harmonic.wavenumber, spectrum.temperature, spectrum.laser) / 45.0
@@ -120,8 +123,8 @@ def _raman_panel(panel: Any, spectrum: RamanSpectrum, harmonic: HarmonicSpectrum
 
 def _line(panel: Any, nu: np.ndarray, values: np.ndarray, error: np.ndarray, highest: float) -> None:
     inside = nu >= min(VIBRATIONS_FROM, 0.5 * nu[-1])
-    top = float(np.nanmax(values[inside])) / ROOM
     band = np.nan_to_num(error)
+    top = max(float(np.nanmax(values[inside])) / ROOM, float(np.nanmax((values + band)[inside])) / (ROOM + 0.05))
     panel.fill_between(nu, values - band, values + band, color=LINE, alpha=0.2, lw=0, label="± standard error")
     panel.plot(nu, values, color=LINE, lw=1.3, label="dynamics")
     panel.set_xlim(0.0, highest)
@@ -141,7 +144,7 @@ def _sticks(panel: Any, nu: np.ndarray, values: np.ndarray, label: str) -> None:
     sticks.vlines(nu[real], 0.0, values[real], color=STICK, lw=1.4, alpha=0.9)
     sticks.plot(nu[real], values[real], "o", color=STICK, ms=3.0)
     sticks.set_ylim(-0.015 * top, top)
-    sticks.set_ylabel(label, color=STICK)
+    sticks.set_ylabel(label, color=STICK, y=0.5 * ROOM)
     sticks.tick_params(axis="y", colors=STICK)
     sticks.yaxis.set_major_locator(_few_ticks())
     for side in ("top", "left", "right"):
@@ -173,7 +176,7 @@ def _names(panel: Any, peaks: Sequence[Peak]) -> None:
             [peak.position, peak.position, place], [above, max(above, foot - 0.04 * top), foot], color=FAINT, lw=0.6
         )
         text = f"{peak.name}  {peak.position:.0f}"
-        panel.text(place, foot + 0.01 * top, text, rotation=90, ha="center", va="bottom", fontsize=8.5)
+        panel.text(place, foot + 0.01 * top, text, rotation=90, ha="center", va="bottom", fontsize=8)
 
 
 def main_peaks(peaks: Sequence[Peak]) -> list[Peak]:

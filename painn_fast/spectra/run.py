@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from dataclasses import dataclass
@@ -69,29 +70,21 @@ def run(settings: SpectrumSettings, *, resume: bool = False, overwrite: bool = F
     say = Console(file=sys.stderr, highlight=False, soft_wrap=True)
     if not can_draw():
         say.print("no matplotlib: there will be tables but no picture; pip install 'painn-fast[plot]' mends it")
-    if settings.trajectory is not None:
-        trajectory: Trajectory | None = Trajectory(settings.trajectory)
-    elif settings.model:
-        trajectory = None
-    else:
-        raise PaiNNFastError("no model", where="model", expected="a bundled name or a model file")
-    model, frames = _model_and_structures(settings, trajectory)
+    recorded = None if settings.trajectory is None else Trajectory(settings.trajectory)
+    model, frames = _model_and_structures(settings, recorded)
     lines = None if model is None else _harmonic(model, frames[0], say)
     about = {} if model is None else _about_model(model)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_resolved(settings, folder / "settings.toml", {key.replace(" ", "_"): text for key, text in about.items()})
+    _claim(settings, about, overwrite)
     if lines is not None:
         _write_harmonic(folder, lines, about)
-    if trajectory is None:
-        observed = tuple(name for name in OBSERVED if model is None or name in model.properties)
+    if recorded is None:
         start = frames if lines is None else [lines.atoms, *frames[1:]]
-        path = md.run(settings.dynamics(observed), atoms=start, resume=resume, overwrite=overwrite)
-        trajectory = Trajectory(path)
-    result = analyse(trajectory, settings, lines)
-    _write(result, trajectory, settings, about)
+        observed = tuple(name for name in OBSERVED if model is None or name in model.properties)
+        recorded = Trajectory(md.run(settings.dynamics(observed), atoms=start, resume=resume, overwrite=overwrite))
+    result = analyse(recorded, settings, lines)
+    _write(result, recorded, settings, about)
     Console(file=sys.stdout).print(peak_table(result.infrared_peaks, result.raman_peaks))
-    picture = f" {folder / PICTURES[0]}" if can_draw() else ""
-    say.print(f"wrote {folder}{' |' if picture else ''}{picture}")
+    say.print(f"wrote {folder / PICTURES[0] if can_draw() else folder}")
     return result
 
 
@@ -144,11 +137,22 @@ def _look(folder: Path, allowed: bool) -> None:
         )
 
 
+def _claim(settings: SpectrumSettings, about: dict[str, str], overwrite: bool) -> None:
+    """Make the folder, with nothing in it that an earlier run may have said otherwise."""
+    settings.folder.mkdir(parents=True, exist_ok=True)
+    for name in OUTPUTS if overwrite else ():
+        (settings.folder / name).unlink(missing_ok=True)
+    told = {key.replace(" ", "_"): text for key, text in about.items()}
+    write_resolved(settings, settings.folder / "settings.toml", told)
+
+
 def _model_and_structures(
     settings: SpectrumSettings, trajectory: Trajectory | None
 ) -> tuple[Potential | None, list[ase.Atoms]]:
     """The model, if one is given, and structures that it knows."""
     if not settings.model:
+        if trajectory is None:
+            raise PaiNNFastError("no model", where="model", expected="a bundled name or a model file")
         return None, []
     model = load(settings.model, energy_unit=settings.energy_unit, device=settings.device)
     if not set(OBSERVED) & set(model.properties):
@@ -229,7 +233,7 @@ def conditions(trajectory: Trajectory, settings: SpectrumSettings) -> dict[str, 
 
 def _title(trajectory: Trajectory, about: dict[str, str]) -> str:
     system = trajectory.system
-    formula = ase.Atoms(system.numbers.numpy()).get_chemical_formula()
+    formula = re.sub(r"(\d+)", r"$_{\1}$", ase.Atoms(system.numbers.numpy()).get_chemical_formula())
     name = about.get("model", "")
     return f"{name or formula}: infrared and Raman spectra" + (f" ({formula})" if name else "")
 

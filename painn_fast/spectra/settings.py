@@ -39,14 +39,14 @@ class SpectrumSettings(Settings):
     method: Method = "t-rpmd"
     beads: PositiveInt = 16
     """1 if the method is classical."""
-    trajectories: PositiveInt = 4
+    trajectories: PositiveInt = 8
     temperature: Temperature = "300 K"
     time_step: Time = "0.5 fs"
-    equilibration: Time = "0.4 ps"
+    equilibration: Time = "0.25 ps"
     """With PILE-L (Langevin if classical) before each trajectory."""
-    duration: Time = "3 ps"
+    duration: Time = "2 ps"
     """Of each trajectory."""
-    tau: Time = "100 fs"
+    tau: Time = "50 fs"
     """Time constant of the thermostat in the equilibration."""
     seed: int = Field(0, ge=0, lt=2**63)
     remove_rotation: bool = False
@@ -56,7 +56,7 @@ class SpectrumSettings(Settings):
     checkpoint: Duration = "60 s"
     """Wall-clock time between restart files."""
     window: WindowName = "gaussian"
-    depth: Time = "1 ps"
+    depth: Time = "1.2 ps"
     """Length of the correlation functions; the longer, the better resolved and the noisier."""
     highest: Wavenumber = "4000 cm-1"
     """End of the spectra."""

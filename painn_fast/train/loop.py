@@ -11,9 +11,10 @@ import torch
 
 from painn_fast import checkpoint
 from painn_fast.errors import PaiNNFastError
+from painn_fast.interrupt import Interrupt
 from painn_fast.io.model_file import fingerprint, save_model
 from painn_fast.nn import Potential, PotentialConfig
-from painn_fast.progress import StatusLine, clock, interruptible
+from painn_fast.progress import StatusLine, clock
 from painn_fast.settings import write_resolved
 from painn_fast.train import report
 from painn_fast.train.dataset import SPLITS, Dataset, join, read_npz
@@ -212,10 +213,10 @@ def run(settings: TrainSettings, *, data_folder: str | Path = ".", resume: bool 
     if resume and saved.exists():
         training.restore(saved)
     output.mkdir(parents=True, exist_ok=True)
-    with StatusLine() as status, interruptible() as interrupted:
+    with StatusLine() as status, Interrupt() as interrupt:
         status.keep(describe(data))
-        _loop(training, saved, status, interrupted)
-    if interrupted:
+        _loop(training, saved, status, interrupt)
+    if interrupt.signal:
         raise PaiNNFastError("interrupted; everything is saved", where=saved, fix="go on with --resume")
     return finish(training, output, data_folder)
 
@@ -229,10 +230,10 @@ def describe(data: dict[str, Dataset]) -> str:
     return "; ".join(said) + "; units: eV, eV/Å, e Å, Å³"
 
 
-def _loop(training: Training, saved: Path, status: StatusLine, interrupted: list[int]) -> None:
+def _loop(training: Training, saved: Path, status: StatusLine, interrupt: Interrupt) -> None:
     settings = training.settings
     start, last_save = time.monotonic() - training.seconds, time.monotonic()
-    while (reason := training.finished) is None and not interrupted:
+    while (reason := training.finished) is None and not interrupt.signal:
         loss = training.run_epoch()
         training.seconds = time.monotonic() - start
         if training.epoch % settings.validate_every == 0:

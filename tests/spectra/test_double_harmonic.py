@@ -3,14 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from ase import Atoms
 from ase.build import molecule
 
 from painn_fast import md
 from painn_fast.md import ForceField, MDSettings, Trajectory
 from painn_fast.spectra import Analysis, infrared, raman
 from painn_fast.spectra.harmonic import infrared_intensities, normal_modes, raman_invariants
-from painn_fast.testing import Harmonic
 from painn_fast.units import AMU_A2_PER_FS2, KB, SPEED_OF_LIGHT
 
 
@@ -69,15 +67,15 @@ def bands(water):
 
 
 def test_exact_dynamics_of_thousands_of_thermal_trajectories(water):
-    """Sums over modes with thermal amplitudes and random phases, 3000 trajectories: 2 % is the statistical error."""
+    """Sums over modes with thermal amplitudes and random phases, 1500 trajectories: 3 % is the statistical error."""
     atoms, hessian, dipole, alpha = water
     rng, temperature, every = np.random.default_rng(5), 300.0, 4.0
     wavenumber, modes = normal_modes(atoms, hessian)
     omega = 2 * np.pi * SPEED_OF_LIGHT * wavenumber
-    energy = KB * temperature * rng.exponential(size=(3000, 3))
+    energy = KB * temperature * rng.exponential(size=(1500, 3))
     amplitude = np.sqrt(2 * energy / AMU_A2_PER_FS2) / omega
-    phase = rng.uniform(0, 2 * np.pi, size=(3000, 3))
-    times = every * np.arange(200)
+    phase = rng.uniform(0, 2 * np.pi, size=(1500, 3))
+    times = every * np.arange(160)
     q = amplitude[:, None] * np.cos(times[:, None] * omega + phase[:, None])
     x = np.einsum("stk,knc->stnc", q, modes)
     analysis = Analysis("hann", 400.0)
@@ -109,21 +107,3 @@ def test_dynamics_run_from_start_to_spectrum(water, tmp_path, ensemble, beads):
         assert abs(ir.integral(nu - 300, nu + 300) / intensity - 1) < 4 * relative, f"infrared at {nu:.0f}"
         relative = rm.error[at] / rm.activity[at]
         assert abs(rm.integral(nu - 300, nu + 300) / activity - 1) < 4 * relative, f"Raman at {nu:.0f}"
-
-
-def test_ring_polymer_oscillators_have_the_exact_intensity(tmp_path):
-    """Unit charges on springs, mu = sum x_i: 3 / m for each atom, in one band at the frequency of the spring."""
-    mass, nu = 2.0, 1800.0
-    atoms = Atoms("H2", positions=np.zeros((2, 3)), masses=[mass] * 2)
-    force_field = Harmonic(torch.full((2,), mass, dtype=torch.float64), 2 * np.pi * SPEED_OF_LIGHT * nu)
-    settings = MDSettings(
-        ensemble="rpmd", beads=8, trajectories=100, duration="500 fs", equilibration="150 fs", tau="30 fs",
-        dipole_every="2 fs", output=str(tmp_path / "run"),
-    )  # fmt: skip
-    trajectory = Trajectory(md.run(settings, force_field=force_field, atoms=atoms))
-    spectrum = infrared(trajectory.dipole.swapaxes(0, 1), 2.0, 300.0, Analysis(depth=400.0))
-    at = int(spectrum.intensity.argmax())
-    assert spectrum.wavenumber[at] == pytest.approx(nu, abs=6.0)
-    expected = 974.88 * 3 * 2 / mass
-    removed = spectrum.integral(nu - 300, nu + 300) / expected
-    assert removed == pytest.approx(1.0, abs=4 * spectrum.error[at] / spectrum.intensity[at])

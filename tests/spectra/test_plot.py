@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from painn_fast import PaiNNFastError
-from painn_fast.spectra import Analysis, draw, infrared, infrared_peaks, raman, raman_peaks
+from painn_fast.spectra import Analysis, draw, fit_shift, infrared, infrared_peaks, raman, raman_peaks
 from painn_fast.spectra.peaks import Peak
 from painn_fast.spectra.plot import APART, LABELS, can_draw, main_peaks, spread
 
@@ -18,7 +18,8 @@ def spectra(ethanol_modes, normal_coordinates):
     dipole = q @ (np.sqrt(ethanol_modes.intensity / 974.88)[:, None] * np.eye(3)[np.arange(21) % 3])
     alpha = np.einsum("stk,k,ij->stij", q, np.sqrt(ethanol_modes.activity / 45), np.eye(3))
     ir, rm = infrared(dipole, 2.0, 300.0, Analysis(depth=1000.0)), raman(alpha, 2.0, 300.0, Analysis(depth=1000.0))
-    return ir, rm, (infrared_peaks(ir, ethanol_modes), raman_peaks(rm, ethanol_modes))
+    shift = fit_shift(ethanol_modes, ir, rm)
+    return ir, rm, (infrared_peaks(ir, ethanol_modes, shift), raman_peaks(rm, ethanol_modes, shift))
 
 
 def test_picture_is_written_with_everything_in_it(spectra, ethanol_modes, tmp_path):
