@@ -218,11 +218,13 @@ def conditions(trajectory: Trajectory, settings: SpectrumSettings) -> dict[str, 
     every, chosen = trajectory.interval(series), settings.analysis
     length = every * (len(trajectory.times(series)) - 1) / 1000.0
     count = int(trajectory.alive.sum())
+    lost = trajectory.trajectories - count
     return {
         "method": METHODS.get(str(trajectory.header["ensemble"]), str(trajectory.header["ensemble"])),
         "beads": str(trajectory.beads),
         "temperature": f"{trajectory.temperature:g} K",
-        "sampling": f"{count} trajectories of {length:g} ps, {count * length:g} ps in all",
+        "sampling": f"{count} trajectories of {length:g} ps, {count * length:g} ps in all"
+        + (f" ({lost} more stopped by guards)" if lost else ""),
         "time step": f"{float(trajectory.header['time_step']):g} fs",
         "frames": f"one every {every:g} fs, Nyquist {nyquist(every):.0f} cm-1",
         "window": f"{chosen.window}, correlation depth {chosen.depth / 1000:g} ps",

@@ -12,7 +12,8 @@ import torch
 from painn_fast import checkpoint
 from painn_fast.errors import PaiNNFastError
 from painn_fast.interrupt import Interrupt
-from painn_fast.io.model_file import fingerprint, save_model
+from painn_fast.io import load
+from painn_fast.io.model_file import fill, fingerprint, save_model
 from painn_fast.nn import Potential, PotentialConfig
 from painn_fast.progress import StatusLine, clock
 from painn_fast.settings import write_resolved
@@ -48,7 +49,10 @@ class Training:
             raise PaiNNFastError(
                 "no label fits a head of the model", got=self.model.properties, expected=", ".join(LABELS)
             )
-        set_references(self.model, data["train"])
+        if settings.start_from is None:
+            set_references(self.model, data["train"])
+        else:
+            fill(self.model, load(settings.start_from).state_dict(), where=settings.start_from)
         self.model.to(settings.device)
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.best = copy.deepcopy(self.average)

@@ -57,6 +57,8 @@ class TrainSettings(Settings):
     limits: str = ""
     representation: RepresentationConfig = RepresentationConfig()
     heads: tuple[Head, ...] = (EnergyHead(),)
+    start_from: str | None = None
+    """A model, bundled or a file, whose weights the training starts from; representation and heads must be the same."""
     loss: LossWeights = LossWeights()
     batch_size: PositiveInt = 10
     learning_rate: PositiveFloat = 1e-3

@@ -279,3 +279,14 @@ def test_the_recipe_of_the_bundled_model_finds_all_its_data_and_trains_on_no_tes
     for split in ("validation", "test"):
         kept = {molecule.positions.numpy().tobytes() for molecule in data[split].molecules}
         assert not kept & {molecule.positions.numpy().tobytes() for molecule in data["train"].molecules}, split
+
+
+def test_a_training_starts_from_the_weights_of_a_model(toy, tmp_path):
+    first = train(toy, tmp_path, output=str(tmp_path / "first"))
+    again = {"output": str(tmp_path / "second"), "start_from": str(first), "learning_rate": 1e-9, "max_epochs": 1}
+    tuned = train(toy, tmp_path, **again, minimum_learning_rate=1e-12)
+    for name, tensor in load_model(first).state_dict().items():
+        assert torch.allclose(tensor, load_model(tuned).state_dict()[name], atol=1e-6), name
+    other = again | {"output": str(tmp_path / "third"), "heads": [{"type": "energy"}]}
+    with pytest.raises(PaiNNFastError, match="unexpected key"):
+        train(toy | {"heads": [{"type": "energy"}]}, tmp_path, **{k: v for k, v in other.items() if k != "heads"})
