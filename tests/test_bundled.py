@@ -1,0 +1,51 @@
+"""What the card of the bundled model promises."""
+
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+
+import painn_fast as pf
+from painn_fast.io.load import MODELS
+from painn_fast.train.evaluation import error_table
+
+DATA = Path(__file__).parent / "data" / "ethanol_pbe0.npz"
+LIMITS = {"energy": 0.3, "forces": 0.9, "dipole": 0.03, "polarizability": 0.06}
+"""Mean absolute errors: kcal/mol, kcal/mol/Å, D and Å³ per component."""
+
+
+@pytest.fixture(scope="module")
+def model():
+    return pf.load("ethanol")
+
+
+def test_errors_on_the_test_split_are_within_the_limits(model):
+    table = error_table(model, DATA, split="test")
+    assert table.keys() == LIMITS.keys()
+    for name, limit in LIMITS.items():
+        assert table[name]["mae"] <= limit, name
+    assert table["energy"]["labels"] == 60
+
+
+def test_file_is_small_and_has_a_card_and_a_structure():
+    assert (MODELS / "ethanol.safetensors").stat().st_size <= 3 * 2**20
+    card = (MODELS / "ethanol.md").read_text(encoding="utf-8")
+    assert all(word in card for word in ("PBE0/def2-SVPD", "Limits", "kcal/mol/Å", "ethanol_pbe0.npz"))
+    assert ase.io.read(MODELS / "ethanol.xyz").get_chemical_formula() == "C2H6O"
+
+
+@pytest.mark.parametrize("carbon", [0, 1])
+def test_hydrogens_of_one_carbon_repel_when_their_angle_closes(model, carbon):
+    """A ring polymer finds every hole in a wall; PBE0 rises all the way to an angle of 45 degrees."""
+    atoms = ase.io.read(MODELS / "ethanol.xyz")
+    near = np.flatnonzero((atoms.get_distances(carbon, range(9)) < 1.25) & (atoms.numbers == 1))
+    first, second = (int(i) for i in near[:2])
+    closing = []
+    for angle in range(105, 44, -5):
+        closed = atoms.copy()
+        closed.set_angle(first, carbon, second, angle, mask=[i == second for i in range(9)])
+        closing.append(closed)
+    energy = np.array(pf.evaluate(model, closing, ["energy"])["energy"])
+    assert (np.diff(energy) > 0).all()
+    assert energy[-1] - energy[0] > 1.0
