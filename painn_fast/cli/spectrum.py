@@ -28,7 +28,7 @@ def spectrum(
     trajectory: Annotated[Text, flag("PATH", "Analyse this run of dynamics instead of doing one.")] = None,
     method: Annotated[Text, flag("NAME", "t-rpmd, rpmd or classical. Default: t-rpmd.")] = None,
     beads: Annotated[int | None, flag("P", "Beads of the ring polymer. Default: 16.")] = None,
-    trajectories: Annotated[int | None, flag("S", "Trajectories, run as one batch. Default: 8.")] = None,
+    trajectories: Annotated[int | None, flag("S", "Trajectories, run as one batch. Default: 12.")] = None,
     temperature: Annotated[Text, flag("K", 'Temperature. Default: "300 K".')] = None,
     time_step: Annotated[Text, flag("TIME", 'Time step. Default: "0.5 fs".')] = None,
     equilibration: Annotated[

@@ -39,7 +39,7 @@ class SpectrumSettings(Settings):
     method: Method = "t-rpmd"
     beads: PositiveInt = 16
     """1 if the method is classical."""
-    trajectories: PositiveInt = 8
+    trajectories: PositiveInt = 12
     temperature: Temperature = "300 K"
     time_step: Time = "0.5 fs"
     equilibration: Time = "0.25 ps"
