@@ -29,16 +29,35 @@ def settings(folder: Path) -> MDSettings:
         "beads": 2,
         "trajectories": 2,
         "seed": 3,
-        "equilibration": "20 fs",
+        "equilibration": "5 fs",
         "duration": "200 fs",
     }
     strides = {"energies_every": "0.5 fs", "positions_every": "1 fs", "velocities_every": "2 fs"}
     return MDSettings.parse({**values, **strides, "checkpoint": "0.03 s", "output": str(folder)})
 
 
+class SlowMorse(Morse):
+    """Morse on a fast machine is over before anyone can kill it."""
+
+    def __call__(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same numbers, 2 ms later."""
+        time.sleep(0.002)
+        return super().__call__(positions)
+
+
 def go(folder: Path) -> None:
-    """Run or go on."""
-    run(settings(folder), force_field=Morse(), atoms=DIMER, resume=True)
+    """Run or go on: 410 steps, about a second."""
+    run(settings(folder), force_field=SlowMorse(), atoms=DIMER, resume=True)
+
+
+def wait_for_a_checkpoint(child: int, folder: Path) -> None:
+    """Until this child has written a restart file, or has ended."""
+    path = folder / "restart.safetensors"
+    before = path.stat().st_mtime_ns if path.exists() else 0
+    while (path.stat().st_mtime_ns if path.exists() else 0) == before:
+        if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            return
+        time.sleep(0.001)
 
 
 def check_prefix(folder: Path, whole: Trajectory) -> int:
@@ -68,7 +87,9 @@ def main(folder: Path, seed: int) -> None:
             go(folder / "killed")
             os._exit(0)
         if kills < 8:
-            time.sleep(rng.uniform(0.02, 0.5))
+            if kills % 2:  # every other time soon after a checkpoint, else anywhere: starting, resuming, writing
+                wait_for_a_checkpoint(child, folder / "killed")
+            time.sleep(rng.uniform(0.0, 0.1))
             os.kill(child, signal.SIGKILL)
         status = os.waitpid(child, 0)[1]
         if status != 0:
