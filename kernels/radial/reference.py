@@ -1,0 +1,58 @@
+"""Radial basis and cut-off functions of a filter, in plain torch. Distances d [E] in the unit of the cut-off."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Radial:
+    """Which functions a filter is made of.
+
+    Args:
+        basis: "sinc", sin(a_k d) / d, or "gaussian", exp(-(d - a_k)^2 / 2 b_k^2).
+        first: a_k [K]: frequencies of the sinc functions, offsets of the Gaussians.
+        widths: b_k [K] of the Gaussians; ones for sinc functions, which have none.
+        cutoff_function: "cosine", "mollifier" or "switch".
+        cutoff: where the filter ends.
+        switch_on: where "switch" begins to fall; the others ignore it.
+    """
+
+    basis: str
+    first: Tensor
+    widths: Tensor
+    cutoff_function: str
+    cutoff: float
+    switch_on: float = 0.0
+
+
+def radial_basis(d: Tensor, radial: Radial) -> Tensor:
+    """[E, K]."""
+    if radial.basis == "sinc":
+        return torch.sin(d[:, None] * radial.first) / d[:, None]
+    return torch.exp(-0.5 / radial.widths**2 * (d[:, None] - radial.first) ** 2)
+
+
+def cutoff_function(d: Tensor, radial: Radial) -> Tensor:
+    """[E]; 0 from the cut-off on."""
+    if radial.cutoff_function == "cosine":
+        return 0.5 * (torch.cos(d * math.pi / radial.cutoff) + 1.0) * (d < radial.cutoff)
+    if radial.cutoff_function == "mollifier":
+        inside = d + 1e-7 < radial.cutoff
+        x = torch.where(inside, d / radial.cutoff, 0.0)
+        return torch.exp(1.0 - 1.0 / (1.0 - x**2)) * inside
+    x = (d - radial.switch_on) / (radial.cutoff - radial.switch_on)
+    between = (x > 0) & (x < 1)
+    x_in = torch.where(between, x, 0.5)  # both exponentials stay finite, and so do their derivatives
+    up, down = torch.exp(-1.0 / x_in), torch.exp(-1.0 / (1.0 - x_in))
+    return torch.where(between, down / (up + down), (x <= 0).to(d.dtype))
+
+
+def filter_basis(d: Tensor, radial: Radial) -> Tensor:
+    """[E, K + 1]: basis times cut-off, and the cut-off alone, which carries the bias: w = filter_basis @ weight."""
+    fc = cutoff_function(d, radial)[:, None]
+    return torch.cat([radial_basis(d, radial) * fc, fc], dim=1)
