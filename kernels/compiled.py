@@ -8,6 +8,10 @@ from typing import Any
 from numba import njit
 
 
+FAST = {"reassoc", "contract", "nsz", "arcp"}
+"""For `fastmath`: sums may be reordered into vectors, the same way at every run; NaN and infinity keep their meaning."""
+
+
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """numba.njit with a cache on disk, or without one where neither the package nor the home folder can be written."""
 

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from painn_fast.kernels.compiled import compiled
-from painn_fast.kernels.message.cpu import FAST
+from painn_fast.kernels.compiled import FAST, compiled
 
 
 @compiled(nogil=True, fastmath=FAST, inline="always")

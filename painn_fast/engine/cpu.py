@@ -1,127 +1,114 @@
-"""PaiNN's energy and forces on a CPU, scheduled by hand: matrix products from torch, everything between from numba.
-
-The adjoint is that of `kernels/message` and `kernels/update`; the first layer, whose scalars depend on the element
-alone and whose vectors are zero, and the last one, whose vectors no energy needs, do less.
-"""
+"""PaiNN's energy and forces on a CPU: chunks of molecules that stay in the cache, a compiled call and a thread each."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
+from torch.nn.functional import pad
 
 from painn_fast import units
+from painn_fast.engine.schedule import Pairs, Scratch, Weights, evaluate, scratch
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph import AtomicBatch
-from painn_fast.kernels.message.cpu import edge_geometry, message_bwd, message_fwd
-from painn_fast.kernels.radial.table import FilterTable, tabulate
-from painn_fast.kernels.update.cpu import gate_bwd, gate_fwd, norm_bwd, norm_fwd
-from painn_fast.nn import PaiNN, Potential
+from painn_fast.kernels.dense.cpu import pack
+from painn_fast.kernels.radial.table import tabulate
+from painn_fast.kernels.vector import LANES
+from painn_fast.nn import Potential
 
 AGREEMENT = 1e-3
 """Relative to the largest force: far above rounding, far below what a mistake would do."""
-GIVES = {"energy", "energies", "forces", "dipole", "charges", "dipole_magnitude", "polarizability", "spatial_extent"}
+FROM_SCHEDULE = {"energy", "energies", "forces", "stress"}
+GIVES = FROM_SCHEDULE | {"dipole", "charges", "dipole_magnitude", "polarizability", "spatial_extent"}
+CHUNK_ATOMS = 144
+"""Atoms in a chunk: more read the weights less often, fewer keep their features in the cache."""
 
 
 def supports(potential: Potential) -> bool:
     """Whether the engine can run this model: the paper's network with silu, on a CPU; others run the reference."""
     config = potential.config.representation
+    energy: Any = potential.heads["energy"] if "energy" in potential.heads else None
     return (
         config.ablation == "none"
         and config.activation == "silu"
         and not potential.representation.electronic
-        and "energy" in potential.heads
+        and energy is not None
+        and len(energy.network) > 1
         and potential.device.type == "cpu"
     )
 
 
-@dataclass
-class Workspace:
-    """Memory for one batch, filled anew at every evaluation. N atoms, E edges, F features, L layers."""
-
-    batch: AtomicBatch
-    dtype: torch.dtype
-    features: int
-    layers: int
-    arrays: dict[str, np.ndarray] = field(init=False)
-    tensors: dict[str, Tensor] = field(init=False)
-
-    def __post_init__(self) -> None:
-        n, e, f, layers = self.batch.n_total, self.batch.receiver.shape[0], self.features, self.layers
-        shapes = {
-            "direction": (e, 3), "fraction": (e,), "distance": (e,),
-            "x": (layers, n, 3 * f), "h": (layers, n, f), "v": (layers + 1, n, 3, f), "s": (n, f),
-            "vw": (layers, n, 3, 2 * f), "context": (layers, n, 2 * f), "dot": (layers, n, f), "k": (layers, n, f),
-            "y": (layers, n, 3 * f), "gs": (n, f), "gv": (n, 3, f), "gv_in": (n, 3, f), "gy": (n, 3 * f),
-            "g_context": (n, 2 * f), "g_vw": (n, 3, 2 * f), "gx": (n, 3 * f),
-        }  # fmt: skip
-        self.tensors = {name: torch.zeros(shape, dtype=self.dtype) for name, shape in shapes.items()}
-        self.tensors["force"] = torch.zeros(n, 3, dtype=torch.float64)
-        self.tensors["knot"] = torch.zeros(e, dtype=torch.int64)
-        self.tensors |= {name: getattr(self.batch, name) for name in ("row_ptr", "sender", "shift")}
-        self.arrays = {name: tensor.numpy() for name, tensor in self.tensors.items()}
+@dataclass(frozen=True)
+class _Chunk:
+    atoms: slice
+    pairs: Pairs
 
 
 @dataclass(frozen=True)
-class _Layer:
-    message: nn.Sequential
-    channel_mix: Tensor  # [2 F, F]
-    context: nn.Sequential
-    table: FilterTable
-    rows: np.ndarray  # the table's
+class Workspace:
+    """A graph, divided into chunks of whole molecules."""
+
+    batch: AtomicBatch
+    chunks: list[_Chunk]
+
+    @cached_property
+    def largest(self) -> tuple[int, int]:
+        """Atoms and pairs that a thread needs memory for."""
+        return (
+            max(chunk.atoms.stop - chunk.atoms.start for chunk in self.chunks),
+            max(len(chunk.pairs.receiver) for chunk in self.chunks),
+        )
 
 
 class CpuEngine:
-    """Energies, forces and properties of batches, equal to the potential's own within the filter table's error (1e-6).
+    """Energies, forces, stress and properties of batches, equal to the potential's own within the filter table's error.
+
+    The energy and the forces of a molecule are the same numbers, bit for bit, whatever else is in its batch and whatever
+    the number of threads.
 
     Args:
         potential: a model that `supports` accepts; its weights are read once.
+        threads: None takes torch's number.
     """
 
-    def __init__(self, potential: Potential) -> None:
+    def __init__(self, potential: Potential, *, threads: int | None = None) -> None:
         self.potential = potential.eval()
-        network = potential.representation
         self.config = potential.config.representation
-        self.dtype = potential.dtype
-        self.length = units.factor("length", potential.config.length_unit)
-        self.layers = [self._layer(network, k) for k in range(self.config.n_layers)]
+        self.threads = threads
         self.checked = False
-        with torch.no_grad():
-            self.first_x = self.layers[0].message(network.embedding.weight)  # [max_z, 3 F]
-
-    def _layer(self, network: PaiNN, k: int) -> _Layer:
-        blocks = len(network.message)
-        message: Any = network.message[k % blocks]
-        update: Any = network.update[k % blocks]
-        table = self._table(network, k)
-        return _Layer(
-            message.context,
-            update.channel_mix.weight.detach(),
-            update.context,
-            table,
-            table.rows.numpy(),
-        )
-
-    def _table(self, network: PaiNN, k: int) -> FilterTable:
-        """The filter of layer k, computed in float64 from the weights as they are."""
-        width = 3 * self.config.n_features
-        start = 0 if self.config.shared_filters else k * width
-        weight = network.filter.weight.detach().double()[start : start + width]
-        bias = network.filter.bias.detach().double()[start : start + width]
-
-        def filters(d: Tensor) -> Tensor:
-            return nn.functional.linear(network.radial_basis(d), weight, bias) * network.cutoff_function(d)[:, None]
-
-        return tabulate(filters, self.config.cutoff, dtype=self.dtype)
+        self.weights = pack_weights(potential)
+        self._local = threading.local()
+        self._pool: ThreadPoolExecutor | None = None
 
     def workspace(self, batch: AtomicBatch) -> Workspace:
-        """Memory for batches with this graph."""
-        return Workspace(batch, self.dtype, self.config.n_features, self.config.n_layers)
+        """The division of batches with this graph; costs about as much as an evaluation."""
+        threads = self.threads or torch.get_num_threads()
+        sizes = batch.n_atoms.tolist()
+        limit = min(CHUNK_ATOMS, max(LANES, -(-batch.n_total // threads)))
+        ends, atoms = [0], 0
+        for size in sizes:
+            if atoms > ends[-1] and atoms + size - ends[-1] > limit:
+                ends.append(atoms)
+            atoms += size
+        ends.append(atoms)
+        # each edge whose mirror comes later stands for both
+        first = torch.nonzero(torch.arange(len(batch.receiver)) < batch.mirror)[:, 0]
+        receiver, sender, shift = (t[first].numpy() for t in (batch.receiver, batch.sender, batch.shift))
+        bounds = np.searchsorted(receiver, ends)
+        chunks = []
+        for start, end, low, high in zip(ends[:-1], ends[1:], bounds[:-1], bounds[1:], strict=True):
+            molecule = batch.molecule[start:end].numpy()
+            numbers = batch.numbers[start:end].numpy()
+            pairs = Pairs(numbers, receiver[low:high] - start, sender[low:high] - start, shift[low:high], molecule)
+            chunks.append(_Chunk(slice(start, end), pairs))
+        return Workspace(batch, chunks)
 
     def __call__(
         self, work: Workspace, positions: Tensor, properties: Sequence[str] = ("energy", "forces")
@@ -130,25 +117,69 @@ class CpuEngine:
 
         Results do not share memory with the workspace.
         """
-        with torch.no_grad():
-            batch = work.batch.with_positions(positions)
-            if not self.checked:
-                self._check(work, batch)
-            self._geometry(work, positions)
-            self._forward(work)
-            s, v = work.tensors["s"], work.tensors["v"][-1]
-            results = self.potential.results_of_heads(s, v, batch, properties)
-            if "forces" in properties:
-                self._backward(work)
-                unit = units.factor("energy", self.potential.config.energy_unit) / self.length
-                results["forces"] = work.tensors["force"] * unit
-            return {name: results[name] for name in properties}
+        if not self.checked:
+            self._check(work, positions)
+        n, f, wanted = len(positions), self.config.n_features, set(properties)
+        features = bool(wanted - FROM_SCHEDULE)
+        energies, forces = np.empty(n), np.empty((n, 3))
+        virial = np.zeros((work.batch.n_molecules, 3, 3))
+        s, v = (torch.empty(n, *shape, dtype=self.potential.dtype) for shape in ((f,), (3, f)))
+        place = np.ascontiguousarray(positions.detach().numpy())
 
-    def _check(self, work: Workspace, batch: AtomicBatch) -> None:
+        def run(chunk: _Chunk) -> None:
+            m, at = self._scratch(work), chunk.atoms
+            forced = not wanted.isdisjoint({"forces", "stress"})
+            evaluate(self.weights, chunk.pairs, m, place[at], forced, energies[at], forces[at], virial)
+            if features:
+                count, width = at.stop - at.start, m.s.shape[1]
+                s[at] = torch.from_numpy(m.s[:count, :f])
+                v[at] = torch.from_numpy(m.v[-1, :count].reshape(count, 3, width)[:, :, :f])
+
+        threads = self.threads or torch.get_num_threads()
+        if threads == 1 or len(work.chunks) == 1:
+            for chunk in work.chunks:
+                run(chunk)
+        else:
+            list(self._threads(threads).map(run, work.chunks))
+        return self._results(work.batch.with_positions(positions), properties, energies, forces, virial, s, v)
+
+    def _results(
+        self, batch: AtomicBatch, properties: Sequence[str], energies: np.ndarray, forces: np.ndarray,
+        virial: np.ndarray, s: Tensor, v: Tensor,
+    ) -> dict[str, Tensor]:  # fmt: skip
+        unit = units.factor("energy", self.potential.config.energy_unit)
+        atomic = torch.from_numpy(energies) * unit
+        results = {"energies": atomic, "energy": batch.sum_over_atoms(atomic), "forces": torch.from_numpy(forces) * unit}
+        if "stress" in properties:
+            volume = torch.linalg.det(batch.cell).abs()[:, None, None]
+            results["stress"] = -torch.from_numpy(virial) * unit / volume
+        others = [name for name in properties if name not in FROM_SCHEDULE]
+        if others:
+            with torch.no_grad():
+                results |= self.potential.results_of_heads(s, v, batch, others)
+        return {name: results[name] for name in properties}
+
+    def _scratch(self, work: Workspace) -> Scratch:
+        """The memory of this thread, grown if a chunk needs more."""
+        atoms, pairs = work.largest
+        have: Scratch | None = getattr(self._local, "scratch", None)
+        if have is None or have.s.shape[0] < atoms or have.distance.shape[0] < pairs:
+            features, hidden = self.weights.embedding.shape[1], tuple(len(b) for b in self.weights.readout_bias)
+            have = scratch(atoms, pairs, self.config.n_layers, features, hidden, self.weights.embedding.dtype)
+            self._local.scratch = have
+        return have
+
+    def _threads(self, count: int) -> ThreadPoolExecutor:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(count, "painn-engine")
+        return self._pool
+
+    def _check(self, work: Workspace, positions: Tensor) -> None:
         """Compare with the reference once, on the first real positions, and refuse to go on if they disagree."""
         self.checked = True
-        got = self(work, batch.positions, ("forces",))["forces"]
-        expected = self.potential(batch, ("forces",))["forces"]
+        got = self(work, positions, ("forces",))["forces"]
+        with torch.no_grad():
+            expected = self.potential(work.batch.with_positions(positions), ("forces",))["forces"]
         error = float((got - expected).abs().max())
         allowed = AGREEMENT * max(1.0, float(expected.abs().max()))
         if error > allowed:  # NaN, which both then give, is for the guards of the caller
@@ -160,74 +191,78 @@ class CpuEngine:
                 fix='use backend="reference", and please report it',
             )
 
-    def _geometry(self, work: Workspace, positions: Tensor) -> None:
-        a, table = work.arrays, self.layers[0].table
-        edge_geometry(
-            positions.numpy(), a["row_ptr"], a["sender"], a["shift"], 1.0 / self.length, table.start, table.spacing,
-            table.cutoff, a["direction"], a["distance"], a["knot"], a["fraction"],
-        )  # fmt: skip
 
-    def _forward(self, work: Workspace) -> None:
-        t, a = work.tensors, work.arrays
-        t["s"].copy_(self.potential.representation.embedding.weight[work.batch.numbers])
-        t["v"][0].zero_()
-        t["x"][0].copy_(self.first_x[work.batch.numbers])
-        for k, layer in enumerate(self.layers):
-            if k > 0:
-                _mlp(layer.message, t["s"], t["h"][k], t["x"][k])
-            t["v"][k + 1].copy_(t["v"][k])
-            message_fwd(
-                a["x"][k], a["v"][k], layer.rows, a["row_ptr"], a["sender"], a["direction"], a["knot"], a["fraction"],
-                k > 0, a["s"], a["v"][k + 1],
-            )  # fmt: skip
-            torch.mm(t["v"][k + 1].flatten(0, 1), layer.channel_mix.T, out=t["vw"][k].flatten(0, 1))
-            norm_fwd(a["s"], a["vw"][k], self.config.epsilon, a["context"][k], a["dot"][k])
-            _mlp(layer.context, t["context"][k], t["k"][k], t["y"][k])
-            gate_fwd(a["y"][k], a["vw"][k], a["dot"][k], True, a["s"], a["v"][k + 1])
+def pack_weights(potential: Potential) -> Weights:
+    """The weights of a model as the schedule reads them; feature dimensions are padded with zeros to whole vectors."""
+    network, config = potential.representation, potential.config.representation
+    f = config.n_features
+    missing = -f % LANES
+    layers = [(network.message[k % len(network.message)], network.update[k % len(network.update)])
+              for k in range(config.n_layers)]  # fmt: skip
+    messages: list[Any] = [message.context for message, _ in layers]
+    updates: list[Any] = [update.context for _, update in layers]
+    mixes: list[Any] = [update.channel_mix for _, update in layers]
 
-    def _backward(self, work: Workspace) -> None:
-        """Force [N, 3] per model unit of length, from the adjoint of the energy."""
-        t, a = work.tensors, work.arrays
-        t["force"].zero_()
-        head: Any = self.potential.heads["energy"]
-        t["gs"].copy_(_energy_adjoint(head.network, t["s"]))
-        for k in range(self.config.n_layers - 1, -1, -1):
-            layer, inner = self.layers[k], k < self.config.n_layers - 1
-            gate_bwd(a["gs"], a["gv"], a["vw"][k], a["dot"][k], inner, a["gy"])
-            _mlp_adjoint(layer.context, t["gy"], t["k"][k], t["g_context"])
-            norm_bwd(a["gs"], a["gv"], a["y"][k], a["vw"][k], a["context"][k], a["g_context"], inner, a["g_vw"])
-            gv, g_vw = t["gv"].flatten(0, 1), t["g_vw"].flatten(0, 1)
-            torch.addmm(gv, g_vw, layer.channel_mix, beta=1.0 if inner else 0.0, out=gv)
-            t["gv_in"].copy_(t["gv"])
-            message_bwd(
-                a["x"][k], a["v"][k], a["gs"], a["gv"], layer.rows, layer.table.spacing, a["row_ptr"], a["sender"],
-                a["direction"], a["distance"], a["knot"], a["fraction"], k > 0, a["gx"], a["gv_in"], a["force"],
-            )  # fmt: skip
-            if k > 0:
-                t["gs"] += _mlp_adjoint(layer.message, t["gx"], t["h"][k])
-                t["gv"].copy_(t["gv_in"])
+    def matrix(layer: nn.Linear, blocks_in: int, blocks_out: int) -> np.ndarray:
+        """[in, out] of a layer whose sides are blocks of F features, each padded."""
+        weight = layer.weight.detach().T.reshape(blocks_in, f, blocks_out, f)
+        padded: np.ndarray = pad(weight, (0, missing, 0, 0, 0, missing)).flatten(2).flatten(0, 1).numpy()
+        return padded
+
+    def bias(layer: nn.Linear, blocks: int) -> np.ndarray:
+        padded: np.ndarray = pad(layer.bias.detach().reshape(blocks, f), (0, missing)).flatten().numpy()
+        return padded
+
+    def packed(name: str, modules: list[nn.Linear], blocks_in: int, blocks_out: int) -> dict[str, np.ndarray]:
+        both = [matrix(module, blocks_in, blocks_out) for module in modules]
+        arrays = {name: np.stack([pack(m) for m in both]), f"{name}_t": np.stack([pack(m.T) for m in both])}
+        if modules[0].bias is not None:
+            arrays[f"{name}_bias"] = np.stack([bias(module, blocks_out) for module in modules])
+        return arrays
+
+    energy: Any = potential.heads["energy"]
+    hidden = [module for module in energy.network if isinstance(module, nn.Linear)]
+    wide = [-len(layer.weight) % LANES for layer in hidden[:-1]]
+    readout = [
+        pad(layer.weight.detach().T, (0, out, 0, before)).numpy()
+        for layer, out, before in zip(hidden[:-1], wide, [missing, *wide[:-1]], strict=True)
+    ]
+    offset = energy.atomic_reference + energy.mean + hidden[-1].bias.detach().double()
+    tables = [_table(potential, k) for k in range(1 if config.shared_filters else config.n_layers)]
+    with torch.no_grad():
+        first_x = messages[0](network.embedding.weight).reshape(-1, 3, f)
+        return Weights(
+            embedding=pad(network.embedding.weight, (0, missing)).numpy().copy(),
+            first_x=pad(first_x, (0, missing)).flatten(1).numpy(),
+            **packed("message_1", [m[0] for m in messages], 1, 1),
+            **packed("message_2", [m[2] for m in messages], 1, 3),
+            **packed("mix", mixes, 1, 2),
+            **packed("update_1", [u[0] for u in updates], 2, 1),
+            **packed("update_2", [u[2] for u in updates], 1, 3),
+            table=np.stack([pad(t.rows.unflatten(2, (3, f)), (0, missing)).flatten(2).numpy() for t in tables]),
+            table_start=tables[0].start,
+            spacing=tables[0].spacing,
+            cutoff=tables[0].cutoff,
+            unit=1.0 / units.factor("length", potential.config.length_unit),
+            epsilon=config.epsilon,
+            readout=tuple(pack(weight) for weight in readout),
+            readout_bias=tuple(pad(m.bias, (0, out)).numpy().copy() for m, out in zip(hidden[:-1], wide, strict=True)),
+            readout_t=tuple(pack(weight.T) for weight in readout),
+            readout_last=pad(hidden[-1].weight[0], (0, wide[-1])).numpy().copy(),
+            readout_offset=offset.numpy(),
+            zero=np.zeros(3 * (f + missing), network.embedding.weight.numpy().dtype),
+        )
 
 
-def _mlp(mlp: Any, x: Tensor, hidden: Tensor, out: Tensor) -> None:
-    """Two dense layers into memory that is there; `hidden` keeps what goes into the activation."""
-    torch.addmm(mlp[0].bias, x, mlp[0].weight.T, out=hidden)
-    torch.addmm(mlp[2].bias, silu(hidden), mlp[2].weight.T, out=out)
+def _table(potential: Potential, layer: int) -> Any:
+    """The filter of a layer, computed in float64 from the weights as they are."""
+    network, config = potential.representation, potential.config.representation
+    width = 3 * config.n_features
+    start = layer * width
+    weight = network.filter.weight.detach().double()[start : start + width]
+    bias = network.filter.bias.detach().double()[start : start + width]
 
+    def filters(d: Tensor) -> Tensor:
+        return nn.functional.linear(network.radial_basis(d), weight, bias) * network.cutoff_function(d)[:, None]
 
-def _mlp_adjoint(mlp: Any, g: Tensor, hidden: Tensor, out: Tensor | None = None) -> Tensor:
-    """Adjoint of the input of `_mlp`."""
-    return torch.mm(torch.ops.aten.silu_backward(g @ mlp[2].weight, hidden), mlp[0].weight, out=out)
-
-
-def _energy_adjoint(mlp: nn.Sequential, s: Tensor) -> Tensor:
-    """d(sum of atomic energies) / ds [N, F] for a network of any depth."""
-    hidden = []
-    x = s
-    for module in mlp:
-        if not isinstance(module, nn.Linear):
-            hidden.append(x)
-        x = module(x)
-    g = torch.ones_like(x)
-    for module in reversed(mlp):
-        g = g @ module.weight if isinstance(module, nn.Linear) else torch.ops.aten.silu_backward(g, hidden.pop())
-    return g
+    return tabulate(filters, config.cutoff, dtype=potential.dtype)

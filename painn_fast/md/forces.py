@@ -10,7 +10,7 @@ import ase
 import torch
 from torch import Tensor
 
-from painn_fast.engine import CopiesEngine, CpuEngine, Workspace, engine_for
+from painn_fast.engine import CpuEngine, Workspace, engine_for
 from painn_fast.engine.cpu import GIVES
 from painn_fast.graph import AtomicBatch, batch_arrays, batch_atoms
 from painn_fast.graph.batch import ALL_PAIRS_UP_TO
@@ -71,7 +71,7 @@ class ModelForces(ForceField):
         if bool(one.pbc.any()) or not _compact(one, potential.cutoff + skin):
             copies = _Listed(potential, fused, one, skin)
         elif fused is not None:
-            copies = _Fused(potential, one)
+            copies = _Fused(fused, one)
         else:
             copies = _Reference(potential, one)
         self._copies = copies
@@ -126,11 +126,17 @@ class _Copies(Protocol):
 class _Fused(_Copies):
     """A molecule, by the engine; it chooses how many copies go together."""
 
-    def __init__(self, potential: Potential, one: AtomicBatch) -> None:
-        self.engine = CopiesEngine(potential, _all_pairs(one, one.positions[None]))
+    def __init__(self, engine: CpuEngine, one: AtomicBatch) -> None:
+        self.engine, self.one = engine, one
+        self._workspaces: dict[int, Workspace] = {}
 
     def __call__(self, positions: Tensor, properties: tuple[str, ...]) -> dict[str, Tensor]:
-        return self.engine(positions, properties)
+        if len(positions) not in self._workspaces:
+            self._workspaces[len(positions)] = self.engine.workspace(_all_pairs(self.one, positions))
+        results = self.engine(self._workspaces[len(positions)], positions.reshape(-1, 3), properties)
+        if "forces" in results:
+            results["forces"] = results["forces"].view_as(positions)
+        return results
 
 
 class _Reference(_Copies):

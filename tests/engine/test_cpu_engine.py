@@ -1,18 +1,14 @@
 """The engine gives what the reference gives, for every configuration that it accepts."""
 
-import numpy as np
 import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 
-from painn_fast.engine import CopiesEngine, CpuEngine, engine_for, supports
+from painn_fast.engine import CpuEngine, engine_for, supports
 from painn_fast.errors import PaiNNFastError
 from painn_fast.evaluate import evaluate
-from painn_fast.graph import batch_arrays, batch_atoms
-from painn_fast.kernels.message.cpu import edge_geometry, message_fwd
-from painn_fast.kernels.message.reference import message
-from painn_fast.kernels.radial.table import tabulate
+from painn_fast.graph import batch_atoms
 from painn_fast.nn import DipoleHead, EnergyHead, PolarizabilityHead, PotentialConfig, RepresentationConfig
 from painn_fast.testing import assert_close, random_potential
 
@@ -25,6 +21,7 @@ OPTIONS = {
     "shared_filters": {"shared_filters": True},
     "shared_interactions": {"shared_interactions": True},
     "one layer": {"n_layers": 1},
+    "features that fill vectors": {"n_features": 64},
 }
 HEADS = (EnergyHead(), DipoleHead(), PolarizabilityHead())
 TABLE = 1e-6
@@ -64,8 +61,10 @@ def test_equals_the_reference_in_a_crystal_and_in_other_units():
     atoms.rattle(0.05, seed=0)
     batch = batch_atoms([atoms], potential.cutoff)
     engine = CpuEngine(potential)
-    got, expected = engine(engine.workspace(batch), batch.positions), potential(batch)
+    names = ["energy", "forces", "stress"]
+    got, expected = engine(engine.workspace(batch), batch.positions, names), potential(batch, names)
     assert_close(got["energy"], expected["energy"].detach(), TABLE)
+    assert_close(got["stress"], expected["stress"], 100 * TABLE)
     assert_close(got["forces"], expected["forces"], 100 * TABLE)
 
 
@@ -95,20 +94,28 @@ def test_float32_is_as_good_as_the_reference_in_float32():
     assert_close(got["forces"], exact(batch)["forces"], 1e-4)
 
 
-def test_copies_do_not_depend_on_threads_and_are_bitwise_repeatable():
+def test_results_do_not_depend_on_threads_or_on_the_batch_and_are_bitwise_repeatable(monkeypatch):
+    monkeypatch.setattr("painn_fast.engine.cpu.CHUNK_ATOMS", 40)
     potential = build(dtype=torch.float32)
-    atoms = molecule("CH3CH2OH")
-    positions = torch.from_numpy(atoms.positions + 0.05 * np.random.default_rng(0).normal(size=(37, 9, 3)))
-    one = batch_atoms([atoms], potential.cutoff)
-    names = ("energy", "forces", "dipole", "polarizability")
-    results = [CopiesEngine(potential, one, threads=n)(positions, names) for n in (1, 2, 2, 3)]
-    reference = potential(batch_arrays(atoms.numbers, positions), names)
-    before = torch.get_num_threads()
+    structures = [atoms for k in range(5) for atoms in molecules()]
+    for k, atoms in enumerate(structures):
+        atoms.rattle(0.05, seed=k)
+    batch = batch_atoms(structures, potential.cutoff)
+    names = ("energy", "forces", "energies")
+    engines = [CpuEngine(potential, threads=n) for n in (1, 2, 2, 3)]
+    results = [engine(engine.workspace(batch), batch.positions, names) for engine in engines]
+    assert len(engines[0].workspace(batch).chunks) > 3
     for name in names:
-        assert_close(results[0][name].reshape(reference[name].shape), reference[name].detach(), 2e-5, name)
         for other in results[1:]:
             assert torch.equal(results[0][name], other[name]), name
-    assert torch.get_num_threads() == before
+    start = 0
+    for k, atoms in enumerate(structures):
+        one = batch_atoms([atoms], potential.cutoff)
+        alone = engines[0](engines[0].workspace(one), one.positions, names)
+        assert torch.equal(alone["forces"], results[0]["forces"][start : start + len(atoms)])
+        assert torch.equal(alone["energies"], results[0]["energies"][start : start + len(atoms)])
+        assert alone["energy"][0] == results[0]["energy"][k]
+        start += len(atoms)
 
 
 def test_results_do_not_change_when_the_workspace_is_used_again():
@@ -130,46 +137,14 @@ def test_models_that_it_cannot_run_are_told_apart():
         assert not supports(random_potential(config))
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("features", [1, 16, 63])
-def test_message_kernel_equals_its_reference(features, dtype):
-    generator = torch.Generator().manual_seed(0)
-    atoms = molecules()[2]
-    batch = batch_atoms([atoms], 4.0, neighbors="list")
-    n, e = batch.n_total, len(batch.receiver)
-    coefficients = torch.randn(6, 3 * features, generator=generator, dtype=torch.float64)
-
-    def filters(d):
-        powers = torch.stack([torch.sin(k * d) for k in range(1, 7)], dim=1)
-        return powers @ coefficients * (0.5 * (torch.cos(d * torch.pi / 4.0) + 1))[:, None]
-
-    table = tabulate(filters, 4.0, dtype=dtype)
-    x = torch.randn(n, 3 * features, generator=generator, dtype=torch.float64).to(dtype)
-    v = torch.randn(n, 3, features, generator=generator, dtype=torch.float64).to(dtype)
-    r = batch.edge_vectors()
-    d = r.norm(dim=1)
-    expected = message(x, v, filters(d).to(dtype), (r / d[:, None]).to(dtype), batch.receiver, batch.sender)
-    direction, distance, fraction = np.zeros((e, 3), x.numpy().dtype), *(np.zeros(e, x.numpy().dtype) for _ in range(2))
-    knot = np.zeros(e, np.int64)
-    rows, senders = batch.row_ptr.numpy(), batch.sender.numpy()
-    edge_geometry(
-        batch.positions.numpy(), rows, senders, batch.shift.numpy(), 1.0, table.start, table.spacing, table.cutoff,
-        direction, distance, knot, fraction,
-    )  # fmt: skip
-    ds, dv = np.zeros((n, features), x.numpy().dtype), np.zeros((n, 3, features), x.numpy().dtype)
-    message_fwd(x.numpy(), v.numpy(), table.rows.numpy(), rows, senders, direction, knot, fraction, True, ds, dv)
-    tolerance = 1e-7 if dtype == torch.float64 else 1e-5
-    assert_close(ds, expected[0], tolerance, "ds")
-    assert_close(dv, expected[1], tolerance, "dv")
-
-
 def test_engine_that_disagrees_with_the_reference_refuses_to_go_on():
     potential = build(dtype=torch.float32)
     atoms = molecule("CH3CH2OH")
-    engine = CopiesEngine(potential, batch_atoms([atoms], potential.cutoff))
-    engine.engine.layers[1].rows[:] *= 1.01
+    batch = batch_atoms([atoms], potential.cutoff)
+    engine = CpuEngine(potential)
+    engine.weights.table[1] *= 1.01
     with pytest.raises(PaiNNFastError, match="disagrees with the reference"):
-        engine(torch.from_numpy(atoms.positions)[None])
+        engine(engine.workspace(batch), batch.positions)
 
 
 def test_auto_takes_the_engine_for_float32_and_the_reference_for_float64():

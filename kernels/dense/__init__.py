@@ -1,0 +1,1 @@
+"""Dense layers: matrix products and the activation between them."""
