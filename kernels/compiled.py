@@ -7,9 +7,8 @@ from typing import Any
 
 from numba import njit
 
-
 FAST = {"reassoc", "contract", "nsz", "arcp"}
-"""For `fastmath`: sums may be reordered into vectors, the same way at every run; NaN and infinity keep their meaning."""
+"""For `fastmath`: sums may be reordered, the same way at every run; NaN and infinity keep their meaning."""
 
 
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:

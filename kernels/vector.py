@@ -108,7 +108,7 @@ _add, _sub, _mul, _div = (_binary(method) for method in ("fadd", "fsub", "fmul",
 def _overload(python: Any, operation: Any) -> None:
     def implementation(a, b):  # type: ignore[no-untyped-def]
         if isinstance(a, Vector) and a == b:
-            return lambda a, b: operation(a, b)
+            return lambda a, b: operation(a, b)  # noqa: PLW0108 - numba wants a function
         return None
 
     overload(python, inline="always")(implementation)
@@ -150,7 +150,9 @@ def total(_, a):  # type: ignore[no-untyped-def]
                 ir.Constant(ir.VectorType(ir.IntType(32), width), list(range(start, start + width)))
                 for start in (0, width)
             )
-            vector = builder.fadd(builder.shuffle_vector(vector, vector, low), builder.shuffle_vector(vector, vector, high))
+            vector = builder.fadd(
+                builder.shuffle_vector(vector, vector, low), builder.shuffle_vector(vector, vector, high)
+            )
         return builder.extract_element(vector, ir.Constant(ir.IntType(32), 0))
 
     return a.scalar(a), codegen

@@ -1,8 +1,8 @@
 """Dense layers inside compiled code: as fast as a library's for many rows, without its call for a few.
 
-The right factor is packed once, when a model is loaded, into panels [P, K, W] of W columns: a panel streams through the
-innermost cache while a tile of the result stays in registers. Each entry is one sum over k in order, whatever other rows
-there are: the result of an atom does not depend on its batch.
+The right factor is packed once, when a model is loaded, into panels [P, K, W] of W columns: a panel streams through
+the innermost cache while a tile of the result stays in registers. Each entry is one sum over k in order, whatever
+other rows there are: the result of an atom does not depend on its batch.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 

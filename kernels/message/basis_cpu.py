@@ -1,211 +1,216 @@
 """Message with the filter made inside from a basis, its adjoint, and the derivatives of both, on a CPU.
 
-    w_e = B_e W          B [E, K] basis times cut-off (the last column carries the bias), W [K, 3 F]
+    w_e = B_e W          B [E, K] basis times cut-off (its last column carries the bias), W [K, 3 F]
     L   = sum_e sum_F  gs_i x^a_j w^a + <gv_i, u> x^b_j w^b + <gv_i, v_j> x^c_j w^c
 
 The message is dL/d(gs, gv), its adjoint dL/d(x, v, B, W, u). L is linear in each argument, so that the adjoint of the
 adjoint is a derivative of these along a tangent: `message_tangent` and `adjoint_tangent`. Receivers are visited by
 their own rows, senders by the mirrors of theirs (`mirror[e]` is the edge from receiver to sender of e): each edge is
-seen once in each pass and nothing is scattered. K is a multiple of 4. As in `cpu.py`, inner loops write to one array.
+seen once in each pass and nothing is scattered. The edges of one row go through the matrix products together, in
+memory of [longest row, 3 F] that each call has for itself. K and F are multiples of LANES, vectors are [N, 3 F].
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from painn_fast.kernels.compiled import FAST, compiled
+from painn_fast.kernels.compiled import compiled
+from painn_fast.kernels.dense.cpu import matmul
+from painn_fast.kernels.vector import LANES, load, splat, store, total
 
 
-@compiled(nogil=True, fastmath=FAST, inline="always")
-def _add_product(b, weight, out):  # type: ignore[no-untyped-def]
-    """out [C] += b [K] weight [K, C], four rows at a time."""
-    for k in range(0, b.shape[0], 4):
-        b0, b1, b2, b3 = b[k], b[k + 1], b[k + 2], b[k + 3]
-        w0, w1, w2, w3 = weight[k], weight[k + 1], weight[k + 2], weight[k + 3]
-        for c in range(out.shape[0]):
-            out[c] += b0 * w0[c] + b1 * w1[c] + b2 * w2[c] + b3 * w3[c]
+@compiled(nogil=True)
+def _longest(row_ptr):  # type: ignore[no-untyped-def]
+    longest = 0
+    for i in range(row_ptr.shape[0] - 1):
+        longest = max(longest, row_ptr[i + 1] - row_ptr[i])
+    return longest
 
 
-@compiled(nogil=True, fastmath=FAST, inline="always")
-def _add_transposed(g, weight, out):  # type: ignore[no-untyped-def]
-    """out [K] += weight [K, C] g [C], four rows at a time."""
-    zero = g.dtype.type(0)
-    for k in range(0, out.shape[0], 4):
-        w0, w1, w2, w3 = weight[k], weight[k + 1], weight[k + 2], weight[k + 3]
-        s0, s1, s2, s3 = zero, zero, zero, zero
-        for c in range(g.shape[0]):
-            s0 += w0[c] * g[c]
-            s1 += w1[c] * g[c]
-            s2 += w2[c] * g[c]
-            s3 += w3[c] * g[c]
-        out[k] += s0
-        out[k + 1] += s1
-        out[k + 2] += s2
-        out[k + 3] += s3
+@compiled(nogil=True)
+def _gather(rows, index, low, high, out):  # type: ignore[no-untyped-def]
+    for e in range(low, high):
+        out[e - low] = rows[index[e]]
 
 
-@compiled(nogil=True, fastmath=FAST, inline="always")
-def _add_outer(b, g, out):  # type: ignore[no-untyped-def]
-    """out [K, C] += b [K] g [C]."""
-    for k in range(b.shape[0]):
-        row, factor = out[k], b[k]
-        for c in range(g.shape[0]):
-            row[c] += factor * g[c]
+@compiled(nogil=True)
+def _add_outer(b, g, count, out):  # type: ignore[no-untyped-def]
+    """out [K, C] += b [count, K]^T g [count, C]."""
+    for k in range(out.shape[0]):
+        row = out[k]
+        for c in range(0, out.shape[1], LANES):
+            sum_ = load(row, c)
+            for e in range(count):
+                sum_ = sum_ + splat(b[e, k], sum_) * load(g[e], c)
+            store(row, c, sum_)
 
 
-@compiled(nogil=True, fastmath=FAST, inline="always")
-def _add_messages(b, u, g, p, out):  # type: ignore[no-untyped-def]
-    """out [3, F] += b [F] u [3] + g [F] p [3, F]."""
-    for m in range(3):
-        row, factor, q = out[m], u[m], p[m]
-        for c in range(row.shape[0]):
-            row[c] += b[c] * factor + g[c] * q[c]
-
-
-@compiled(nogil=True, fastmath=FAST, inline="always")
-def _adjoint_gates(gs, gv, u, v, out):  # type: ignore[no-untyped-def]
-    """out [3 F] = (gs, <gv, u>, <gv, v>)."""
-    f = gs.shape[0]
-    g0, g1, g2, p0, p1, p2, u0, u1, u2 = gv[0], gv[1], gv[2], v[0], v[1], v[2], u[0], u[1], u[2]
-    b, a = out[f : 2 * f], out[2 * f :]
-    for c in range(f):
-        out[c] = gs[c]
-    for c in range(f):
-        b[c] = g0[c] * u0 + g1[c] * u1 + g2[c] * u2
-    for c in range(f):
-        a[c] = g0[c] * p0[c] + g1[c] * p1[c] + g2[c] * p2[c]
-
-
-@compiled(nogil=True, fastmath=FAST)
+@compiled(nogil=True)
 def message(
-    x: np.ndarray, v: np.ndarray, basis: np.ndarray, weight: np.ndarray, u: np.ndarray, row_ptr: np.ndarray,
-    sender: np.ndarray, first: int, last: int, ds: np.ndarray, dv: np.ndarray,
+    x: np.ndarray, v: np.ndarray, basis: np.ndarray, panels: np.ndarray, zero: np.ndarray, u: np.ndarray,
+    row_ptr: np.ndarray, sender: np.ndarray, first: int, last: int, ds: np.ndarray, dv: np.ndarray,
 ) -> None:  # fmt: skip
-    """ds [N, F] and dv [N, 3, F] of receivers first to last - 1."""
+    """ds [N, F] and dv [N, 3 F] of receivers first to last - 1; `panels` are the packed weight, `zero` [3 F]."""
     f = ds.shape[1]
-    w = np.empty(3 * f, ds.dtype)
+    filters = np.empty((_longest(row_ptr), 3 * f), ds.dtype)
     for i in range(first, last):
-        s_i = ds[i]
-        s_i[:], dv[i] = 0, 0
-        for e in range(row_ptr[i], row_ptr[i + 1]):
-            x_j = x[sender[e]]
-            w[:] = 0
-            _add_product(basis[e], weight, w)
-            for c in range(3 * f):
-                w[c] *= x_j[c]
-            for c in range(f):
-                s_i[c] += w[c]
-            _add_messages(w[f : 2 * f], u[e], w[2 * f :], v[sender[e]], dv[i])
+        s_i, d_i, low, high = ds[i], dv[i], row_ptr[i], row_ptr[i + 1]
+        s_i[:], d_i[:] = 0, 0
+        matmul(basis[low:high], panels, zero, filters[: high - low])
+        for e in range(low, high):
+            w, x_j, v_j = filters[e - low], x[sender[e]], v[sender[e]]
+            u0, u1, u2 = splat(u[e, 0], x), splat(u[e, 1], x), splat(u[e, 2], x)
+            for a in range(0, f, LANES):
+                b, c = a + f, a + 2 * f
+                store(s_i, a, load(s_i, a) + load(w, a) * load(x_j, a))
+                along, gate = load(w, b) * load(x_j, b), load(w, c) * load(x_j, c)
+                store(d_i, a, load(d_i, a) + along * u0 + gate * load(v_j, a))
+                store(d_i, b, load(d_i, b) + along * u1 + gate * load(v_j, b))
+                store(d_i, c, load(d_i, c) + along * u2 + gate * load(v_j, c))
 
 
-@compiled(nogil=True, fastmath=FAST)
+@compiled(nogil=True)
 def message_tangent(
-    x: np.ndarray, v: np.ndarray, basis: np.ndarray, weight: np.ndarray, u: np.ndarray, tx: np.ndarray, tv: np.ndarray,
-    t_basis: np.ndarray, t_weight: np.ndarray, tu: np.ndarray, weight_moves: bool, row_ptr: np.ndarray,
+    x: np.ndarray, v: np.ndarray, basis: np.ndarray, panels: np.ndarray, zero: np.ndarray, u: np.ndarray,
+    tx: np.ndarray, tv: np.ndarray, t_basis: np.ndarray, t_panels: np.ndarray, tu: np.ndarray, row_ptr: np.ndarray,
     sender: np.ndarray, first: int, last: int, ds: np.ndarray, dv: np.ndarray,
 ) -> None:  # fmt: skip
-    """Derivative of `message` along a tangent of x, v, basis, weight (if `weight_moves`) and u."""
+    """Derivative of `message` along a tangent of x, v, basis, weight and u.
+
+    The tangent of the filter is the product of t_basis [E, 2 K] = (tangent of basis, basis) with (weight, tangent of
+    weight) [2 K, 3 F], packed in `t_panels`; where the weight stands still the first halves do.
+    """
     f = ds.shape[1]
-    w, tw = np.empty(3 * f, ds.dtype), np.empty(3 * f, ds.dtype)
+    longest = _longest(row_ptr)
+    filters, t_filters = np.empty((longest, 3 * f), ds.dtype), np.empty((longest, 3 * f), ds.dtype)
     for i in range(first, last):
-        s_i = ds[i]
-        s_i[:], dv[i] = 0, 0
-        for e in range(row_ptr[i], row_ptr[i + 1]):
-            j = sender[e]
-            x_j, y_j = x[j], tx[j]
-            w[:], tw[:] = 0, 0
-            _add_product(basis[e], weight, w)
-            _add_product(t_basis[e], weight, tw)
-            if weight_moves:
-                _add_product(basis[e], t_weight, tw)
-            for c in range(3 * f):
-                tw[c] = y_j[c] * w[c] + x_j[c] * tw[c]
-            for c in range(3 * f):
-                w[c] *= x_j[c]
-            for c in range(f):
-                s_i[c] += tw[c]
-            _add_messages(tw[f : 2 * f], u[e], tw[2 * f :], v[j], dv[i])
-            _add_messages(w[f : 2 * f], tu[e], w[2 * f :], tv[j], dv[i])
+        s_i, d_i, low, high = ds[i], dv[i], row_ptr[i], row_ptr[i + 1]
+        s_i[:], d_i[:] = 0, 0
+        matmul(basis[low:high], panels, zero, filters[: high - low])
+        matmul(t_basis[low:high], t_panels, zero, t_filters[: high - low])
+        for e in range(low, high):
+            w, tw, j = filters[e - low], t_filters[e - low], sender[e]
+            x_j, v_j, y_j, z_j = x[j], v[j], tx[j], tv[j]
+            u0, u1, u2 = splat(u[e, 0], x), splat(u[e, 1], x), splat(u[e, 2], x)
+            t0, t1, t2 = splat(tu[e, 0], x), splat(tu[e, 1], x), splat(tu[e, 2], x)
+            for a in range(0, f, LANES):
+                b, c = a + f, a + 2 * f
+                store(s_i, a, load(s_i, a) + load(tw, a) * load(x_j, a) + load(w, a) * load(y_j, a))
+                along, gate = load(w, b) * load(x_j, b), load(w, c) * load(x_j, c)
+                t_along = load(tw, b) * load(x_j, b) + load(w, b) * load(y_j, b)
+                t_gate = load(tw, c) * load(x_j, c) + load(w, c) * load(y_j, c)
+                store(d_i, a, load(d_i, a) + t_along * u0 + along * t0 + t_gate * load(v_j, a) + gate * load(z_j, a))
+                store(d_i, b, load(d_i, b) + t_along * u1 + along * t1 + t_gate * load(v_j, b) + gate * load(z_j, b))
+                store(d_i, c, load(d_i, c) + t_along * u2 + along * t2 + t_gate * load(v_j, c) + gate * load(z_j, c))
 
 
-@compiled(nogil=True, fastmath=FAST, inline="always")
-def _add_sender(gv, b, a, gv_out, gu):  # type: ignore[no-untyped-def]
-    """gv_out [3, F] += a gv; gu [3] = sum b gv."""
-    zero = b.dtype.type(0)
-    for m in range(3):
-        row, g, total = gv_out[m], gv[m], zero
-        for c in range(row.shape[0]):
-            row[c] += a[c] * g[c]
-        for c in range(row.shape[0]):
-            total += b[c] * g[c]
-        gu[m] = total
-
-
-@compiled(nogil=True, fastmath=FAST)
+@compiled(nogil=True)
 def adjoint(
-    gs: np.ndarray, gv: np.ndarray, x: np.ndarray, v: np.ndarray, basis: np.ndarray, weight: np.ndarray, u: np.ndarray,
-    row_ptr: np.ndarray, sender: np.ndarray, mirror: np.ndarray, first: int, last: int, gx: np.ndarray,
-    gv_out: np.ndarray, g_basis: np.ndarray, g_weight: np.ndarray, gu: np.ndarray,
+    gs: np.ndarray, gv: np.ndarray, x: np.ndarray, v: np.ndarray, basis: np.ndarray, panels: np.ndarray,
+    panels_t: np.ndarray, zero: np.ndarray, u: np.ndarray, row_ptr: np.ndarray, sender: np.ndarray,
+    mirror: np.ndarray, first: int, last: int, gx: np.ndarray, gv_out: np.ndarray, g_basis: np.ndarray,
+    g_weight: np.ndarray, gu: np.ndarray,
 ) -> None:  # fmt: skip
-    """Adjoints of x, v, basis, u of senders first to last - 1, and their part of that of weight, which grows."""
-    f = gs.shape[1]
-    w, gate = np.empty(3 * f, gs.dtype), np.empty(3 * f, gs.dtype)
+    """Adjoints of x, v, basis, u of senders first to last - 1, and their part of that of weight, which grows.
+
+    `panels_t` are those of the transposed weight. The adjoint of the basis comes in the order of the rows: that of edge
+    mirror[e] at g_basis[e].
+    """
+    f, longest = gs.shape[1], _longest(row_ptr)
+    filters, gates = np.empty((longest, 3 * f), gs.dtype), np.empty((longest, 3 * f), gs.dtype)
+    b_row = np.empty((longest, basis.shape[1]), gs.dtype)
     for i in range(first, last):
-        x_i, gx_i = x[i], gx[i]
-        gx_i[:], gv_out[i] = 0, 0
-        for row in range(row_ptr[i], row_ptr[i + 1]):
+        low, high = row_ptr[i], row_ptr[i + 1]
+        count = high - low
+        x_i, v_i, to_x, to_v = x[i], v[i], gx[i], gv_out[i]
+        to_x[:], to_v[:] = 0, 0
+        _gather(basis, mirror, low, high, b_row)
+        matmul(b_row[:count], panels, zero, filters[:count])
+        for row in range(low, high):
             j, e = sender[row], mirror[row]
-            w[:] = 0
-            _add_product(basis[e], weight, w)
-            _adjoint_gates(gs[j], gv[j], u[e], v[i], gate)
-            for c in range(3 * f):
-                gx_i[c] += gate[c] * w[c]
-            for c in range(3 * f):
-                w[c] *= x_i[c]
-            _add_sender(gv[j], w[f : 2 * f], w[2 * f :], gv_out[i], gu[e])
-            for c in range(3 * f):
-                gate[c] *= x_i[c]
-            g_basis[e] = 0
-            _add_transposed(gate, weight, g_basis[e])
-            _add_outer(basis[e], gate, g_weight)
+            w, gate, s_j, g_j = filters[row - low], gates[row - low], gs[j], gv[j]
+            u0, u1, u2 = splat(u[e, 0], x), splat(u[e, 1], x), splat(u[e, 2], x)
+            gu0, gu1, gu2 = splat(0.0, x), splat(0.0, x), splat(0.0, x)
+            for a in range(0, f, LANES):
+                b, c = a + f, a + 2 * f
+                g0, g1, g2 = load(g_j, a), load(g_j, b), load(g_j, c)
+                ga, gb = load(s_j, a), g0 * u0 + g1 * u1 + g2 * u2
+                gc = g0 * load(v_i, a) + g1 * load(v_i, b) + g2 * load(v_i, c)
+                store(to_x, a, load(to_x, a) + ga * load(w, a))
+                store(to_x, b, load(to_x, b) + gb * load(w, b))
+                store(to_x, c, load(to_x, c) + gc * load(w, c))
+                along, through = load(w, b) * load(x_i, b), load(w, c) * load(x_i, c)
+                store(to_v, a, load(to_v, a) + through * g0)
+                store(to_v, b, load(to_v, b) + through * g1)
+                store(to_v, c, load(to_v, c) + through * g2)
+                gu0, gu1, gu2 = gu0 + along * g0, gu1 + along * g1, gu2 + along * g2
+                store(gate, a, ga * load(x_i, a))
+                store(gate, b, gb * load(x_i, b))
+                store(gate, c, gc * load(x_i, c))
+            gu[e, 0], gu[e, 1], gu[e, 2] = total(gu0), total(gu1), total(gu2)
+        matmul(gates[:count], panels_t, zero, g_basis[low:high])
+        _add_outer(b_row, gates, count, g_weight)
 
 
-@compiled(nogil=True, fastmath=FAST)
+@compiled(nogil=True)
 def adjoint_tangent(
-    gs: np.ndarray, gv: np.ndarray, x: np.ndarray, v: np.ndarray, basis: np.ndarray, weight: np.ndarray, u: np.ndarray,
-    tx: np.ndarray, tv: np.ndarray, t_basis: np.ndarray, t_weight: np.ndarray, tu: np.ndarray, weight_moves: bool,
-    row_ptr: np.ndarray, sender: np.ndarray, mirror: np.ndarray, first: int, last: int, gx: np.ndarray,
-    gv_out: np.ndarray, g_basis: np.ndarray, g_weight: np.ndarray, gu: np.ndarray,
+    gs: np.ndarray, gv: np.ndarray, x: np.ndarray, v: np.ndarray, basis: np.ndarray, panels: np.ndarray,
+    panels_t: np.ndarray, zero: np.ndarray, u: np.ndarray, tx: np.ndarray, tv: np.ndarray, t_basis: np.ndarray,
+    t_panels: np.ndarray, t_panels_t: np.ndarray, tu: np.ndarray, row_ptr: np.ndarray, sender: np.ndarray,
+    mirror: np.ndarray, first: int, last: int, gx: np.ndarray, gv_out: np.ndarray, g_basis: np.ndarray,
+    g_weight: np.ndarray, gu: np.ndarray,
 ) -> None:  # fmt: skip
-    """Derivative of `adjoint` along a tangent of x, v, basis, weight (if `weight_moves`), u; gs and gv stand still."""
-    f = gs.shape[1]
-    w, tw = np.empty(3 * f, gs.dtype), np.empty(3 * f, gs.dtype)
-    gate, t_gate = np.empty(3 * f, gs.dtype), np.empty(3 * f, gs.dtype)
-    nothing = np.zeros(f, gs.dtype)
+    """Derivative of `adjoint` along a tangent of x, v, basis, weight and u; gs and gv stand still.
+
+    t_basis and t_panels as in `message_tangent`; t_panels_t are those of the transposed weight above that of its
+    tangent [6 F, K]. g_basis in the order of the rows, as in `adjoint`.
+    """
+    f, longest, columns = gs.shape[1], _longest(row_ptr), basis.shape[1]
+    filters, t_filters = np.empty((longest, 3 * f), gs.dtype), np.empty((longest, 3 * f), gs.dtype)
+    gates = np.empty((longest, 6 * f), gs.dtype)  # tangent of the gates, gates
+    b_row, t_row = np.empty((longest, columns), gs.dtype), np.empty((longest, t_basis.shape[1]), gs.dtype)
     for i in range(first, last):
-        x_i, y_i, gx_i = x[i], tx[i], gx[i]
-        gx_i[:], gv_out[i] = 0, 0
-        for row in range(row_ptr[i], row_ptr[i + 1]):
+        low, high = row_ptr[i], row_ptr[i + 1]
+        count = high - low
+        x_i, v_i, y_i, z_i, to_x, to_v = x[i], v[i], tx[i], tv[i], gx[i], gv_out[i]
+        to_x[:], to_v[:] = 0, 0
+        _gather(basis, mirror, low, high, b_row)
+        _gather(t_basis, mirror, low, high, t_row)
+        matmul(b_row[:count], panels, zero, filters[:count])
+        matmul(t_row[:count], t_panels, zero, t_filters[:count])
+        for row in range(low, high):
             j, e = sender[row], mirror[row]
-            w[:], tw[:] = 0, 0
-            _add_product(basis[e], weight, w)
-            _add_product(t_basis[e], weight, tw)
-            if weight_moves:
-                _add_product(basis[e], t_weight, tw)
-            _adjoint_gates(gs[j], gv[j], u[e], v[i], gate)
-            _adjoint_gates(nothing, gv[j], tu[e], tv[i], t_gate)
-            for c in range(3 * f):
-                gx_i[c] += gate[c] * tw[c] + t_gate[c] * w[c]
-            for c in range(3 * f):
-                tw[c] = y_i[c] * w[c] + x_i[c] * tw[c]
-            _add_sender(gv[j], tw[f : 2 * f], tw[2 * f :], gv_out[i], gu[e])
-            for c in range(3 * f):
-                t_gate[c] = gate[c] * y_i[c] + t_gate[c] * x_i[c]
-            for c in range(3 * f):
-                gate[c] *= x_i[c]
-            g_basis[e] = 0
-            _add_transposed(t_gate, weight, g_basis[e])
-            if weight_moves:
-                _add_transposed(gate, t_weight, g_basis[e])
-            _add_outer(t_basis[e], gate, g_weight)
-            _add_outer(basis[e], t_gate, g_weight)
+            w, tw, gate, s_j, g_j = filters[row - low], t_filters[row - low], gates[row - low], gs[j], gv[j]
+            u0, u1, u2 = splat(u[e, 0], x), splat(u[e, 1], x), splat(u[e, 2], x)
+            t0, t1, t2 = splat(tu[e, 0], x), splat(tu[e, 1], x), splat(tu[e, 2], x)
+            gu0, gu1, gu2 = splat(0.0, x), splat(0.0, x), splat(0.0, x)
+            for a in range(0, f, LANES):
+                b, c, d = a + f, a + 2 * f, a + 3 * f
+                g0, g1, g2 = load(g_j, a), load(g_j, b), load(g_j, c)
+                ga, gb, t_gb = load(s_j, a), g0 * u0 + g1 * u1 + g2 * u2, g0 * t0 + g1 * t1 + g2 * t2
+                gc = g0 * load(v_i, a) + g1 * load(v_i, b) + g2 * load(v_i, c)
+                t_gc = g0 * load(z_i, a) + g1 * load(z_i, b) + g2 * load(z_i, c)
+                store(to_x, a, load(to_x, a) + ga * load(tw, a))
+                store(to_x, b, load(to_x, b) + gb * load(tw, b) + t_gb * load(w, b))
+                store(to_x, c, load(to_x, c) + gc * load(tw, c) + t_gc * load(w, c))
+                along = load(tw, b) * load(x_i, b) + load(w, b) * load(y_i, b)
+                through = load(tw, c) * load(x_i, c) + load(w, c) * load(y_i, c)
+                store(to_v, a, load(to_v, a) + through * g0)
+                store(to_v, b, load(to_v, b) + through * g1)
+                store(to_v, c, load(to_v, c) + through * g2)
+                gu0, gu1, gu2 = gu0 + along * g0, gu1 + along * g1, gu2 + along * g2
+                store(gate, a, ga * load(y_i, a))
+                store(gate, b, gb * load(y_i, b) + t_gb * load(x_i, b))
+                store(gate, c, gc * load(y_i, c) + t_gc * load(x_i, c))
+                store(gate, d, ga * load(x_i, a))
+                store(gate, d + f, gb * load(x_i, b))
+                store(gate, d + 2 * f, gc * load(x_i, c))
+            gu[e, 0], gu[e, 1], gu[e, 2] = total(gu0), total(gu1), total(gu2)
+        matmul(gates[:count], t_panels_t, zero, g_basis[low:high])
+        for e in range(count):  # weight's: t_basis^T gates + basis^T t_gates
+            for k in range(columns):
+                store_row = g_weight[k]
+                p, q = splat(t_row[e, k], x), splat(b_row[e, k], x)
+                for c in range(0, 3 * f, LANES):
+                    outer = p * load(gates[e], 3 * f + c) + q * load(gates[e], c)
+                    store(store_row, c, load(store_row, c) + outer)

@@ -1,7 +1,7 @@
 """Message and its adjoint on a CPU, pair by pair: nothing of size edges x features is stored.
 
-Both directed edges of a pair have the same distance and opposite directions, so that one visit reads the filter once and
-serves both atoms. The filter comes from a table of cubic Hermite splines (`radial/table.py`).
+Both directed edges of a pair have the same distance and opposite directions, so that one visit reads the filter once
+and serves both atoms. The filter comes from a table of cubic Hermite splines (`radial/table.py`).
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def message_fwd(
 
 
 @compiled(nogil=True)
-def message_bwd(
+def message_bwd(  # noqa: PLR0915 - one visit of a pair shares everything it reads
     x: np.ndarray, v: np.ndarray, gs: np.ndarray, gv: np.ndarray, table: np.ndarray, spacing: float,
     receiver: np.ndarray, sender: np.ndarray, direction: np.ndarray, distance: np.ndarray, knot: np.ndarray,
     fraction: np.ndarray, vectors: bool, gx: np.ndarray, gv_out: np.ndarray, pull: np.ndarray,
@@ -177,7 +177,9 @@ def message_bwd(
 
 
 @compiled(nogil=True)
-def forces_of_pairs(pull: np.ndarray, receiver: np.ndarray, sender: np.ndarray, unit: float, forces: np.ndarray) -> None:
+def forces_of_pairs(
+    pull: np.ndarray, receiver: np.ndarray, sender: np.ndarray, unit: float, forces: np.ndarray
+) -> None:
     """forces [N, 3] = unit times what all pairs pull: the sender along pull [P, 3], the receiver against it."""
     forces[:] = 0.0
     for q in range(receiver.shape[0]):

@@ -1,55 +1,71 @@
-"""The message as a torch operation: twice differentiable in x, v, basis, weight and u."""
+"""The message as a torch operation, differentiable as often as wanted; twice without anything of size E x F."""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
+from painn_fast.kernels.dense.cpu import pack
 from painn_fast.kernels.message import basis_cpu
+from painn_fast.kernels.message.reference import message_of_filter
+from painn_fast.kernels.radial.reference import Radial, filter_basis
+from painn_fast.kernels.vector import LANES
 
-SMALLEST = 64
+SMALLEST = 32
 """Atoms below which a second thread costs more than it brings."""
 
 
-def message(
-    x: Tensor, v: Tensor, basis: Tensor, weight: Tensor, u: Tensor, row_ptr: Tensor, sender: Tensor, mirror: Tensor
-) -> tuple[Tensor, Tensor]:
-    """ds_i = sum_j a_ij, dv_i = sum_j (b_ij u_ij + c_ij v_j) with (a, b, c)_ij = x_j * (basis_ij weight).
+class Edges(NamedTuple):
+    """What messages of all layers share: geometry and graph."""
+
+    basis: Tensor  # [E, K] radial basis times cut-off; the last used column carries the bias
+    u: Tensor  # [E, 3]
+    row_ptr: Tensor  # [N + 1] rows of receivers
+    sender: Tensor  # [E]
+    mirror: Tensor  # [E] index of each edge's opposite
+
+
+def edges(r: Tensor, radial: Radial, row_ptr: Tensor, sender: Tensor, mirror: Tensor) -> Edges:
+    """Prepare edge vectors r [E, 3], from receiver to sender, for `message`; differentiable in r."""
+    d = torch.linalg.vector_norm(r, dim=1)
+    basis = filter_basis(d, radial)
+    return Edges(pad(basis, (0, -basis.shape[1] % LANES)), r / d[:, None], row_ptr, sender, mirror)
+
+
+def message(x: Tensor, v: Tensor, weight: Tensor, edges: Edges) -> tuple[Tensor, Tensor]:
+    """ds_i = sum_j a_ij, dv_i = sum_j (b_ij u_ij + c_ij v_j) with (a, b, c)_ij = x_j * w(d_ij).
 
     Args:
         x: [N, 3 F].
         v: [N, 3, F].
-        basis: [E, K] radial basis times cut-off.
-        weight: [K, 3 F].
-        u: [E, 3] directions.
-        row_ptr: [N + 1] rows of receivers.
-        sender: [E].
-        mirror: [E] index of each edge's opposite.
+        weight: [K + 1, 3 F] of the filter, its bias in the last row.
+        edges: what `edges` gives.
 
     Returns:
-        ds [N, F], dv [N, 3, F]. Nothing of size E x F is made, forward or backward.
+        ds [N, F], dv [N, 3, F].
     """
-    missing = -basis.shape[1] % 4
+    f = v.shape[-1]
+    weight = pad(weight, (0, 0, 0, edges.basis.shape[1] - weight.shape[0]))
+    missing = -f % LANES
     if missing:
-        basis, weight = pad(basis, (0, missing)), pad(weight, (0, 0, 0, missing))
-    return _Message.apply(x, v, basis, weight, u, row_ptr, sender, mirror)
+        x, weight = (pad(t.unflatten(1, (3, f)), (0, missing)).flatten(1) for t in (x, weight))
+        v = pad(v, (0, missing))
+    ds, dv = _Message.apply(x, v, edges.basis, weight, edges.u, *edges[2:])
+    return (ds[..., :f], dv[..., :f]) if missing else (ds, dv)
 
 
 class _Message(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, v: Tensor, basis: Tensor, weight: Tensor, u: Tensor, *graph: Tensor) -> Any:
-        inputs = _contiguous(x, v, basis, weight, u)
         ctx.save_for_backward(x, v, basis, weight, u, *graph)
-        ds, dv = torch.empty_like(inputs[1][:, 0], memory_format=torch.contiguous_format), torch.empty_like(inputs[1])
-        _over_rows(basis_cpu.message, [*inputs, *graph[:2]], graph[0], [ds, dv])
-        return ds, dv
+        return _message(x, v, basis, weight, u, *graph)
 
     @staticmethod
     def backward(ctx: Any, gs: Tensor, gv: Tensor) -> Any:
@@ -60,41 +76,101 @@ class _Adjoint(Function):
     @staticmethod
     def forward(ctx: Any, gs: Tensor, gv: Tensor, *inputs: Tensor) -> Any:
         ctx.set_materialize_grads(False)
-        given = _contiguous(gs, gv, *inputs[:5])
-        graph = inputs[5:]
-        ctx.save_for_backward(*given, *graph)
-        return _sender_pass(basis_cpu.adjoint, [*given, *graph], given[2:], graph[0])
+        ctx.save_for_backward(gs, gv, *inputs)
+        return _adjoint(gs, gv, *inputs)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *tangents: Tensor | None) -> Any:
-        gs, gv, *inputs = ctx.saved_tensors[:7]
-        row_ptr, sender, mirror = ctx.saved_tensors[7:]
-        moved = [torch.zeros_like(i) if t is None else t.contiguous() for i, t in zip(inputs, tangents, strict=True)]
-        weight_moves = tangents[3] is not None
-        ds, dv = torch.empty_like(gs), torch.empty_like(gv)
-        _over_rows(basis_cpu.message_tangent, [*inputs, *moved, weight_moves, row_ptr, sender], row_ptr, [ds, dv])
-        arguments = [gs, gv, *inputs, *moved, weight_moves, row_ptr, sender, mirror]
-        return ds, dv, *_sender_pass(basis_cpu.adjoint_tangent, arguments, inputs, row_ptr), None, None, None
+        if torch.is_grad_enabled():  # a third derivative is wanted
+            return *_differentiable(ctx.saved_tensors, tangents), None, None, None
+        return *_double_backward(*ctx.saved_tensors, tangents), None, None, None
 
 
-def _contiguous(*tensors: Tensor) -> list[Tensor]:
-    """Kernels take plain memory; a gradient may be a stride-0 view."""
-    return [tensor.detach().contiguous() for tensor in tensors]
+def _differentiable(saved: tuple[Tensor, ...], tangents: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
+    """The double backward in operations that torch can differentiate again."""
+    row_ptr, sender = saved[7:9]
+    receiver = torch.repeat_interleave(torch.arange(len(row_ptr) - 1, device=row_ptr.device), row_ptr.diff())
+    # views, so that derivatives in one do not go through another that depends on it
+    gs, gv, *inputs = (t.view_as(t) if t.requires_grad else t.detach().requires_grad_() for t in saved[:7])
+    outer = (gs, gv)
+    ds, dv = message_of_filter(inputs[0], inputs[1], inputs[2] @ inputs[3], inputs[4], receiver, sender)
+    first = torch.autograd.grad((ds, dv), inputs, outer, create_graph=True)
+    moved = [(g, t) for g, t in zip(first, tangents, strict=True) if t is not None]
+    return torch.autograd.grad(
+        [g for g, _ in moved], (*outer, *inputs), [t for _, t in moved], create_graph=True, materialize_grads=True
+    )
 
 
-def _sender_pass(kernel: Any, arguments: list[Any], like: list[Tensor], row_ptr: Tensor) -> tuple[Tensor, ...]:
+def _message(
+    x: Tensor, v: Tensor, basis: Tensor, weight: Tensor, u: Tensor, row_ptr: Tensor, sender: Tensor, mirror: Tensor
+) -> tuple[Tensor, Tensor]:
+    x_, v_, basis_, u_ = _arrays(x, v.flatten(1), basis, u)
+    ds, dv = x.new_empty(x.shape[0], v.shape[2]), v.new_empty(v.shape)
+    graph = row_ptr.numpy(), sender.numpy()
+    arguments = x_, v_, basis_, *_packed(weight), u_, *graph
+    out = ds.numpy(), dv.flatten(1).numpy()
+    _run(basis_cpu.message, arguments, [(part, out) for part in _parts(len(x))])
+    return ds, dv
+
+
+def _adjoint(gs: Tensor, gv: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+    x, v, basis, weight, u = inputs[:5]
+    given = _arrays(gs, gv.flatten(1), x, v.flatten(1), basis)
+    panels_t = pack(weight.detach().T.numpy())
+    return _sender_pass(
+        basis_cpu.adjoint, [*given, _packed(weight)[0], panels_t], [*_packed(weight)[1:], *_arrays(u)], inputs
+    )
+
+
+def _double_backward(gs: Tensor, gv: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    """Derivatives of <tangents, adjoint> in gs, gv and in all that the adjoint depends on."""
+    *inputs, tangents = rest
+    x, v, basis, weight, u = inputs[:5]
+    moved = [torch.zeros_like(i) if t is None else t for i, t in zip(inputs[:5], tangents, strict=True)]
+    tx, tv, t_basis, t_weight, tu = moved
+    both, both_t = weight, torch.cat([weight.T, torch.zeros_like(weight.T)])
+    if tangents[3] is not None:
+        t_basis, both = torch.cat([t_basis, basis], dim=1), torch.cat([weight, t_weight])
+        both_t = torch.cat([weight.T, t_weight.T])
+    panels, zero = _packed(weight)
+    t_panels = pack(both.detach().numpy())
+    x_, v_, basis_, u_ = _arrays(x, v.flatten(1), basis, u)
+    tx_, tv_, t_basis_, tu_ = _arrays(tx, tv.flatten(1), t_basis, tu)
+    ds, dv = torch.empty_like(x[:, : v.shape[2]], memory_format=torch.contiguous_format), v.new_empty(v.shape)
+    graph = inputs[5].numpy(), inputs[6].numpy()
+    arguments = x_, v_, basis_, panels, zero, u_, tx_, tv_, t_basis_, t_panels, tu_, *graph
+    out = ds.numpy(), dv.flatten(1).numpy()
+    _run(basis_cpu.message_tangent, arguments, [(part, out) for part in _parts(len(x))])
+    given = [*_arrays(gs, gv.flatten(1)), x_, v_, basis_, panels, pack(weight.detach().T.numpy())]
+    after = [zero, u_, tx_, tv_, t_basis_, t_panels, pack(both_t.detach().numpy()), tu_]
+    return ds, dv, *_sender_pass(basis_cpu.adjoint_tangent, given, after, inputs)
+
+
+def _sender_pass(kernel: Any, before: list[Any], after: list[Any], inputs: Any) -> tuple[Tensor, ...]:
     """Run an adjoint kernel; each part of the rows has its own sum for the weight, added in order."""
-    x, v, basis, weight, u = (torch.empty_like(tensor) for tensor in like)
-    parts = _parts(len(row_ptr) - 1)
+    x, v, basis, weight, u = inputs[:5]
+    mirror = inputs[7]
+    gx, gv, rows, gu = x.new_empty(x.shape), v.new_empty(v.shape), basis.new_empty(basis.shape), u.new_empty(u.shape)
+    parts = _parts(len(x))
     sums = weight.new_zeros(len(parts), *weight.shape)
-    _run(kernel, arguments, parts, [[x, v, basis, sums[k], u] for k in range(len(parts))])
-    return x, v, basis, sums.sum(dim=0), u
+    arguments = [*before, *after, *(t.numpy() for t in inputs[5:8])]
+    outputs = [
+        (part, (gx.numpy(), gv.flatten(1).numpy(), rows.numpy(), sums[k].numpy(), gu.numpy()))
+        for k, part in enumerate(parts)
+    ]
+    _run(kernel, arguments, outputs)
+    return gx, gv, rows[mirror], sums.sum(dim=0), gu
 
 
-def _over_rows(kernel: Any, arguments: list[Any], row_ptr: Tensor, outputs: list[Tensor]) -> None:
-    parts = _parts(len(row_ptr) - 1)
-    _run(kernel, arguments, parts, [outputs] * len(parts))
+def _arrays(*tensors: Tensor) -> list[np.ndarray]:
+    """Kernels take plain memory; a gradient may be a stride-0 view."""
+    return [tensor.detach().contiguous().numpy() for tensor in tensors]
+
+
+def _packed(weight: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Panels of a matrix, and the bias that it has not."""
+    array = weight.detach().numpy()
+    return pack(array), np.zeros(array.shape[1], array.dtype)
 
 
 def _parts(atoms: int) -> list[tuple[int, int]]:
@@ -104,17 +180,16 @@ def _parts(atoms: int) -> list[tuple[int, int]]:
     return [(0, atoms // 2), (atoms // 2, atoms)]
 
 
-def _run(kernel: Any, arguments: list[Any], parts: list[tuple[int, int]], outputs: list[list[Tensor]]) -> None:
-    plain = [value.numpy() if isinstance(value, Tensor) else value for value in arguments]
-
-    def call(part: int) -> None:
-        kernel(*plain, *parts[part], *(tensor.numpy() for tensor in outputs[part]))
+def _run(kernel: Any, arguments: Any, parts: list[Any]) -> None:
+    def call(part: Any) -> None:
+        rows, outputs = part
+        kernel(*arguments, *rows, *outputs)
 
     if len(parts) == 1 or torch.get_num_threads() == 1:
-        for part in range(len(parts)):
+        for part in parts:
             call(part)
     else:
-        list(_pool().map(call, range(len(parts))))
+        list(_pool().map(call, parts))
 
 
 @lru_cache(maxsize=1)

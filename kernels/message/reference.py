@@ -24,10 +24,14 @@ def message(
         ds [N, F], dv [N, 3, F].
     """
     d = torch.linalg.vector_norm(r, dim=1)
-    u, w = r / d[:, None], filter_basis(d, radial) @ weight
+    return message_of_filter(x, v, filter_basis(d, radial) @ weight, r / d[:, None], receiver, sender)
+
+
+def message_of_filter(
+    x: Tensor, v: Tensor, w: Tensor, u: Tensor, receiver: Tensor, sender: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The same for filters w [E, 3 F] and directions u [E, 3]."""
     a, b, c = (x[sender] * w).chunk(3, dim=-1)
     dv = b[:, None, :] * u[:, :, None] + c[:, None, :] * v[sender]
-    n, _, f = v.shape
-    return torch.zeros(n, f, dtype=x.dtype, device=x.device).index_add(0, receiver, a), torch.zeros_like(v).index_add(
-        0, receiver, dv
-    )
+    ds = x.new_zeros(v.shape[0], v.shape[2]).index_add(0, receiver, a)
+    return ds, torch.zeros_like(v).index_add(0, receiver, dv)

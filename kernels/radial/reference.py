@@ -30,26 +30,47 @@ class Radial:
     switch_on: float = 0.0
 
 
-def radial_basis(d: Tensor, radial: Radial) -> Tensor:
-    """[E, K]."""
-    if radial.basis == "sinc":
-        return torch.sin(d[:, None] * radial.first) / d[:, None]
-    return torch.exp(-0.5 / radial.widths**2 * (d[:, None] - radial.first) ** 2)
+def sinc(d: Tensor, frequencies: Tensor) -> Tensor:
+    """sin(a_k d) / d [E, K] (the paper's equation 3 with a_k = k pi / rc)."""
+    return torch.sin(d[:, None] * frequencies) / d[:, None]
 
 
-def cutoff_function(d: Tensor, radial: Radial) -> Tensor:
-    """[E]; 0 from the cut-off on."""
-    if radial.cutoff_function == "cosine":
-        return 0.5 * (torch.cos(d * math.pi / radial.cutoff) + 1.0) * (d < radial.cutoff)
-    if radial.cutoff_function == "mollifier":
-        inside = d + 1e-7 < radial.cutoff
-        x = torch.where(inside, d / radial.cutoff, 0.0)
-        return torch.exp(1.0 - 1.0 / (1.0 - x**2)) * inside
-    x = (d - radial.switch_on) / (radial.cutoff - radial.switch_on)
+def gaussian(d: Tensor, offsets: Tensor, widths: Tensor) -> Tensor:
+    """exp(-(d - a_k)^2 / 2 b_k^2) [E, K]."""
+    return torch.exp(-0.5 / widths**2 * (d[:, None] - offsets) ** 2)
+
+
+def cosine(d: Tensor, cutoff: Tensor | float) -> Tensor:
+    """(cos(pi d / rc) + 1) / 2 inside rc [E]."""
+    return 0.5 * (torch.cos(d * math.pi / cutoff) + 1.0) * (d < cutoff)
+
+
+def mollifier(d: Tensor, cutoff: Tensor | float) -> Tensor:
+    """exp(1 - 1 / (1 - (d / rc)^2)) inside rc [E]: every derivative vanishes there."""
+    inside = d + 1e-7 < cutoff
+    x = torch.where(inside, d / cutoff, 0.0)
+    return torch.exp(1.0 - 1.0 / (1.0 - x**2)) * inside
+
+
+def switch(d: Tensor, switch_on: Tensor | float, cutoff: Tensor | float) -> Tensor:
+    """1 up to `switch_on`, then down to 0 at rc [E]; every derivative is continuous."""
+    x = (d - switch_on) / (cutoff - switch_on)
     between = (x > 0) & (x < 1)
     x_in = torch.where(between, x, 0.5)  # both exponentials stay finite, and so do their derivatives
     up, down = torch.exp(-1.0 / x_in), torch.exp(-1.0 / (1.0 - x_in))
     return torch.where(between, down / (up + down), (x <= 0).to(d.dtype))
+
+
+def radial_basis(d: Tensor, radial: Radial) -> Tensor:
+    """[E, K]."""
+    return sinc(d, radial.first) if radial.basis == "sinc" else gaussian(d, radial.first, radial.widths)
+
+
+def cutoff_function(d: Tensor, radial: Radial) -> Tensor:
+    """[E]; 0 from the cut-off on."""
+    if radial.cutoff_function == "switch":
+        return switch(d, radial.switch_on, radial.cutoff)
+    return cosine(d, radial.cutoff) if radial.cutoff_function == "cosine" else mollifier(d, radial.cutoff)
 
 
 def filter_basis(d: Tensor, radial: Radial) -> Tensor:

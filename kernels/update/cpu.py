@@ -50,7 +50,11 @@ def gate_bwd(gs: np.ndarray, gv: np.ndarray, vw: np.ndarray, dot: np.ndarray, ve
             store(to, 2 * f + c, a * load(d, c))
             b = splat(0.0, a)
             if vectors:
-                b = load(r, c) * load(w0, f + c) + load(r, f + c) * load(w1, f + c) + load(r, 2 * f + c) * load(w2, f + c)
+                b = (
+                    load(r, c) * load(w0, f + c)
+                    + load(r, f + c) * load(w1, f + c)
+                    + load(r, 2 * f + c) * load(w2, f + c)
+                )
             store(to, f + c, b)
 
 

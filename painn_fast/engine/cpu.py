@@ -34,7 +34,7 @@ CHUNK_ATOMS = 144
 def supports(potential: Potential) -> bool:
     """Whether the engine can run this model: the paper's network with silu, on a CPU; others run the reference."""
     config = potential.config.representation
-    energy: Any = potential.heads["energy"] if "energy" in potential.heads else None
+    energy: Any = potential.heads["energy"] if "energy" in potential.heads else None  # noqa: SIM401 - no dict
     return (
         config.ablation == "none"
         and config.activation == "silu"
@@ -68,10 +68,10 @@ class Workspace:
 
 
 class CpuEngine:
-    """Energies, forces, stress and properties of batches, equal to the potential's own within the filter table's error.
+    """Energies, forces, stress and properties of batches, equal to the potential's own within the table's error.
 
-    The energy and the forces of a molecule are the same numbers, bit for bit, whatever else is in its batch and whatever
-    the number of threads.
+    The energy and the forces of a molecule are the same numbers, bit for bit, whatever else is in its batch and
+    whatever the number of threads.
 
     Args:
         potential: a model that `supports` accepts; its weights are read once.
@@ -149,7 +149,11 @@ class CpuEngine:
     ) -> dict[str, Tensor]:  # fmt: skip
         unit = units.factor("energy", self.potential.config.energy_unit)
         atomic = torch.from_numpy(energies) * unit
-        results = {"energies": atomic, "energy": batch.sum_over_atoms(atomic), "forces": torch.from_numpy(forces) * unit}
+        results = {
+            "energies": atomic,
+            "energy": batch.sum_over_atoms(atomic),
+            "forces": torch.from_numpy(forces) * unit,
+        }
         if "stress" in properties:
             volume = torch.linalg.det(batch.cell).abs()[:, None, None]
             results["stress"] = -torch.from_numpy(virial) * unit / volume

@@ -1,8 +1,8 @@
 """Energy and forces of a chunk of molecules in one compiled call: the kernels in their order, without autograd.
 
-n atoms, P pairs (each edge of the graph once, its mirror implied), F features, L layers, T filter tables. v is [n, 3 F]:
-x, y and z one after another. The first layer, whose scalars depend on the element alone and whose vectors are zero, and
-the last, whose vectors the energy does not need, do less.
+n atoms, P pairs (each edge of the graph once, its mirror implied), F features, L layers, T filter tables. v is
+[n, 3 F]: x, y and z one after another. The first layer, whose scalars depend on the element alone and whose vectors are
+zero, and the last, whose vectors the energy does not need, do less.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Pairs(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Memory of one thread for chunks of up to n atoms and P pairs; what a layer keeps for the way back is [L, n, ...]."""
+    """Memory of a thread for chunks of up to n atoms and P pairs; what a layer keeps for the way back is [L, n, ...]."""
 
     direction: np.ndarray  # [P, 3]
     distance: np.ndarray  # [P]

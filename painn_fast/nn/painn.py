@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from painn_fast.graph import AtomicBatch
-from painn_fast.kernels.message.ops import message
+from painn_fast.kernels.message.ops import Edges, edges, message
+from painn_fast.kernels.radial.reference import Radial
 from painn_fast.nn.config import RepresentationConfig
 from painn_fast.nn.electronic import ElectronicEmbedding
 from painn_fast.nn.layers import dense, mlp
-from painn_fast.nn.radial import cutoff_function, radial_basis
+from painn_fast.nn.radial import SincBasis, cutoff_function, radial_basis
 
 
 class Message(nn.Module):
@@ -42,11 +43,9 @@ class Message(nn.Module):
             dv_ij = dv_ij + bc[1][:, None, :] * v[j]
         return s + ds, v + torch.zeros_like(v).index_add(0, i, dv_ij)
 
-    def fused(
-        self, s: Tensor, v: Tensor, basis: Tensor, weight: Tensor, u: Tensor, batch: AtomicBatch
-    ) -> tuple[Tensor, Tensor]:
-        """The same in one pass over the edges, with w_ij = basis_ij weight made on the way."""
-        ds, dv = message(self.context(s), v, basis, weight, u, batch.row_ptr, batch.sender, batch.mirror)
+    def fused(self, s: Tensor, v: Tensor, weight: Tensor, edges: Edges) -> tuple[Tensor, Tensor]:
+        """The same in one pass over the edges, with w_ij made on the way."""
+        ds, dv = message(self.context(s), v, weight, edges)
         return s + ds, v + dv
 
 
@@ -107,6 +106,15 @@ class PaiNN(nn.Module):
         """Whether messages go through the fused operation: asked for, on a CPU, and with all gates of the paper."""
         return self.backend == "fused" and self.config.ablation in FUSABLE and self.filter.weight.device.type == "cpu"
 
+    @property
+    def radial(self) -> Radial:
+        """What the filters are made of, for the fused operation."""
+        basis, config = self.radial_basis, self.config
+        first = basis.frequencies if isinstance(basis, SincBasis) else basis.offsets
+        widths = torch.ones_like(first) if isinstance(basis, SincBasis) else basis.widths
+        on = config.switch_on or 0.0
+        return Radial(config.radial_basis, first, widths, config.cutoff_function, config.cutoff, on)
+
     def forward(self, batch: AtomicBatch, r_ij: Tensor) -> tuple[Tensor, Tensor]:
         """Features of every atom.
 
@@ -117,13 +125,13 @@ class PaiNN(nn.Module):
         Returns:
             s [N, F] and v [N, 3, F].
         """
-        d = torch.linalg.vector_norm(r_ij, dim=1)  # [E]
-        u = r_ij / d[:, None]
-        phi, fc = self.radial_basis(d), self.cutoff_function(d)[:, None]  # [E, n_rbf], [E, 1]
-        if self.fused:  # w_ij is made inside the operation, from its basis and its weights
-            basis = torch.cat([phi * fc, fc], dim=-1)
+        if self.fused:  # w_ij is made inside the operation, from its weights
+            shared = edges(r_ij, self.radial, batch.row_ptr, batch.sender, batch.mirror)
             filters = torch.cat([self.filter.weight.T, self.filter.bias[None]]).chunk(self.n_filters, dim=-1)
         else:
+            d = torch.linalg.vector_norm(r_ij, dim=1)  # [E]
+            u = r_ij / d[:, None]
+            phi, fc = self.radial_basis(d), self.cutoff_function(d)[:, None]  # [E, n_rbf], [E, 1]
             filters = (self.filter(phi) * fc).chunk(self.n_filters, dim=-1)
 
         s = self.embedding(batch.numbers)
@@ -133,7 +141,7 @@ class PaiNN(nn.Module):
         for layer in range(self.config.n_layers):
             block: Any = self.message[layer % len(self.message)]
             w = filters[layer % len(filters)]
-            s, v = block.fused(s, v, basis, w, u, batch) if self.fused else block(s, v, w, u, batch)
+            s, v = block.fused(s, v, w, shared) if self.fused else block(s, v, w, u, batch)
             s, v = self.update[layer % len(self.update)](s, v)
         return s, v
 

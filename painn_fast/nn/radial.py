@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from painn_fast.kernels.radial.reference import cosine, gaussian, mollifier, sinc, switch
 from painn_fast.nn.config import RepresentationConfig
 
 
@@ -20,7 +21,7 @@ class SincBasis(nn.Module):
         self.register_buffer("frequencies", torch.arange(1, n_rbf + 1) * math.pi / cutoff)
 
     def forward(self, d: Tensor) -> Tensor:  # [E] -> [E, n_rbf]
-        return torch.sin(d[:, None] * self.frequencies) / d[:, None]
+        return sinc(d, self.frequencies)
 
 
 class GaussianBasis(nn.Module):
@@ -36,7 +37,7 @@ class GaussianBasis(nn.Module):
         self.register_buffer("widths", torch.full_like(offsets, float(offsets[1] - offsets[0])))
 
     def forward(self, d: Tensor) -> Tensor:  # [E] -> [E, n_rbf]
-        return torch.exp(-0.5 / self.widths**2 * (d[:, None] - self.offsets) ** 2)
+        return gaussian(d, self.offsets, self.widths)
 
 
 class CosineCutoff(nn.Module):
@@ -49,7 +50,7 @@ class CosineCutoff(nn.Module):
         self.register_buffer("cutoff", torch.tensor(float(cutoff)))
 
     def forward(self, d: Tensor) -> Tensor:  # [E] -> [E]
-        return 0.5 * (torch.cos(d * math.pi / self.cutoff) + 1.0) * (d < self.cutoff)
+        return cosine(d, self.cutoff)
 
 
 class MollifierCutoff(nn.Module):
@@ -62,9 +63,7 @@ class MollifierCutoff(nn.Module):
         self.register_buffer("cutoff", torch.tensor(float(cutoff)))
 
     def forward(self, d: Tensor) -> Tensor:  # [E] -> [E]
-        inside = d + 1e-7 < self.cutoff
-        x = torch.where(inside, d / self.cutoff, 0.0)
-        return torch.exp(1.0 - 1.0 / (1.0 - x**2)) * inside
+        return mollifier(d, self.cutoff)
 
 
 class SwitchCutoff(nn.Module):
@@ -79,11 +78,7 @@ class SwitchCutoff(nn.Module):
         self.register_buffer("cutoff", torch.tensor(float(cutoff)))
 
     def forward(self, d: Tensor) -> Tensor:  # [E] -> [E]
-        x = (d - self.switch_on) / (self.cutoff - self.switch_on)
-        between = (x > 0) & (x < 1)
-        x_in = torch.where(between, x, 0.5)  # both exponentials stay finite, and so do their derivatives
-        up, down = torch.exp(-1.0 / x_in), torch.exp(-1.0 / (1.0 - x_in))
-        return torch.where(between, down / (up + down), (x <= 0).to(d.dtype))
+        return switch(d, self.switch_on, self.cutoff)
 
 
 def radial_basis(config: RepresentationConfig) -> SincBasis | GaussianBasis:

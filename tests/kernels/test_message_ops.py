@@ -6,8 +6,9 @@ from ase import Atoms
 from ase.build import bulk, molecule
 
 from painn_fast.graph import batch_atoms
-from painn_fast.kernels.message.ops import message
-from painn_fast.kernels.message.reference import message as reference
+from painn_fast.kernels.message.ops import Edges, message
+from painn_fast.kernels.message.reference import message_of_filter as reference
+from painn_fast.kernels.vector import LANES
 from painn_fast.nn import EnergyHead, PotentialConfig, RepresentationConfig
 from painn_fast.testing import assert_close, random_potential
 
@@ -26,13 +27,17 @@ def inputs(batch, features, columns, seed=0):
     return [torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_() for shape in shapes]
 
 
+def fused(batch, x, v, basis, weight, u):
+    basis = torch.nn.functional.pad(basis, (0, -basis.shape[1] % LANES))
+    return message(x, v, weight, Edges(basis, u, batch.row_ptr, batch.sender, batch.mirror))
+
+
 @pytest.mark.parametrize("graph", GRAPHS)
 @pytest.mark.parametrize(("features", "columns"), [(1, 1), (16, 4), (63, 21), (96, 7)])
 def test_equals_its_reference_with_its_first_and_second_derivatives(graph, features, columns):
     batch = batch_atoms(GRAPHS[graph], 3.2, neighbors="list")
     x, v, basis, weight, u = arguments = inputs(batch, features, columns)
-    graph_of = (batch.row_ptr, batch.sender, batch.mirror)
-    both = [message(*arguments, *graph_of), reference(x, v, basis @ weight, u, batch.receiver, batch.sender)]
+    both = [fused(batch, *arguments), reference(x, v, basis @ weight, u, batch.receiver, batch.sender)]
     generator = torch.Generator().manual_seed(1)
     outer = [torch.randn(t.shape, generator=generator, dtype=torch.float64).requires_grad_() for t in both[0]]
     seconds = []
@@ -49,21 +54,34 @@ def test_gradcheck_and_gradgradcheck_pass():
     arguments = inputs(batch, 2, 3)
 
     def function(*given):
-        return message(*given, batch.row_ptr, batch.sender, batch.mirror)
+        return fused(batch, *given)
 
     assert torch.autograd.gradcheck(function, arguments)
     assert torch.autograd.gradgradcheck(function, arguments)
 
 
+def test_third_derivatives_equal_those_of_the_reference():
+    batch = batch_atoms([molecule("H2O")], 5.0)
+    x, v, basis, weight, u = arguments = inputs(batch, 2, 3)
+    thirds = []
+    for outputs in (fused(batch, *arguments), reference(x, v, basis @ weight, u, batch.receiver, batch.sender)):
+        scalar = sum((t**3).sum() for t in outputs)
+        for _ in range(3):
+            gradients = torch.autograd.grad(scalar, arguments, create_graph=True)
+            scalar = sum((k + 1) * (g**2).sum() for k, g in enumerate(gradients))
+        thirds.append([g.detach() for g in gradients])
+    for got, expected in zip(*thirds, strict=True):
+        assert_close(got, expected, 1e-9)
+
+
 def test_strided_inputs_and_gradients_give_the_same():
     batch = batch_atoms([molecule("CH4")], 5.0)
     arguments = [a.detach() for a in inputs(batch, 16, 4)]
-    graph_of = (batch.row_ptr, batch.sender, batch.mirror)
     strided = [a.T.contiguous().T if a.ndim == 2 else a.transpose(0, 2).contiguous().transpose(0, 2) for a in arguments]
     results = []
     for given in (arguments, strided):
         leaves = [a.clone(memory_format=torch.preserve_format).requires_grad_() for a in given]
-        ds, dv = message(*leaves, *graph_of)
+        ds, dv = fused(batch, *leaves)
         (ds.sum() + dv.sum()).backward()  # gradients of stride 0
         results.append([ds.detach(), dv.detach(), *(leaf.grad for leaf in leaves)])
     for a, b in zip(*results, strict=True):
@@ -102,7 +120,7 @@ def test_two_runs_are_bitwise_equal_whatever_the_threads():
         for count in (1, 2, 2):
             torch.set_num_threads(count)
             leaves = [a.detach().float().requires_grad_() for a in inputs(batch, 16, 8)]
-            ds, dv = message(*leaves, batch.row_ptr, batch.sender, batch.mirror)
+            ds, dv = fused(batch, *leaves)
             gradients = torch.autograd.grad((ds**2).sum() + (dv**2).sum(), leaves, create_graph=True)
             sum((g**2).sum() for g in gradients).backward()
             results.append([leaf.grad for leaf in leaves])
