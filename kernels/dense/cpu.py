@@ -29,84 +29,109 @@ def pack(matrix: np.ndarray) -> np.ndarray:
 
 
 @intrinsic(prefer_literal=True)
-def _tile(_, rows, vectors, a, m, panel, bias, out, column):  # type: ignore[no-untyped-def]
-    """out[m : m + rows, column : column + W] = bias[column : column + W] + a[m : m + rows] panel; literal sizes."""
+def _tile(_, rows, vectors, depth, a, b, start, out):  # type: ignore[no-untyped-def]
+    """out[r, c] = start[r, c] + sum_k a[r, k] b[k, c] for `rows` (literal) rows of `vectors` (literal) vectors.
+
+    a, b, start and out are (array, place of the first entry, stride of r or k, ...): a has a stride for r and one for
+    k, b one for k, start and out one for r; columns are contiguous.
+    """
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        def array(index):  # type: ignore[no-untyped-def]
-            made = context.make_array(signature.args[index])(context, builder, args[index])
-            return made.data, cgutils.unpack_tuple(builder, made.shape)
+        def unpacked(index):  # type: ignore[no-untyped-def]
+            array, *numbers = cgutils.unpack_tuple(builder, args[index])
+            return context.make_array(signature.args[index][0])(context, builder, array).data, *numbers
 
-        (left, (_, depth)), (right, _), (start, _), (result, (_, width)) = array(2), array(4), array(5), array(6)
+        (left, left_0, left_r, left_k), (right, right_0, right_k) = unpacked(3), unpacked(4)
+        (begin, begin_0, begin_r), (result, result_0, result_r) = unpacked(5), unpacked(6)
         tile = range(rows.literal_value), range(vectors.literal_value)
-        vector, align = llvm_vector(a.dtype), a.dtype.bitwidth // 8
+        vector, align = llvm_vector(a[0].dtype), a[0].dtype.bitwidth // 8
 
         def index(value):  # type: ignore[no-untyped-def]
             return context.get_constant(types.intp, value)
 
-        def address(base, offset, c):  # type: ignore[no-untyped-def]
-            pointer = builder.gep(base, [builder.add(offset, index(c * LANES))])
+        def offset(first, stride, r):  # type: ignore[no-untyped-def]
+            return builder.add(first, builder.mul(stride, index(r)))
+
+        def address(base, place, c):  # type: ignore[no-untyped-def]
+            pointer = builder.gep(base, [builder.add(place, index(c * LANES))])
             return builder.bitcast(pointer, vector.as_pointer())
 
-        row = [builder.add(args[3], index(r)) for r in tile[0]]
         sums = [[cgutils.alloca_once(builder, vector) for _ in tile[1]] for _ in tile[0]]
-        for c in tile[1]:
-            value = builder.load(address(start, args[7], c), align=align)
+        for r in tile[0]:
+            for c in tile[1]:
+                builder.store(builder.load(address(begin, offset(begin_0, begin_r, r), c), align=align), sums[r][c])
+        row = [offset(left_0, left_r, r) for r in tile[0]]
+        with cgutils.for_range(builder, args[2]) as loop:
+            place = builder.add(right_0, builder.mul(loop.index, right_k))
+            values = [builder.load(address(right, place, c), align=align) for c in tile[1]]
             for r in tile[0]:
-                builder.store(value, sums[r][c])
-        with cgutils.for_range(builder, depth) as loop:
-            place = builder.mul(loop.index, index(len(tile[1]) * LANES))
-            b = [builder.load(address(right, place, c), align=align) for c in tile[1]]
-            for r in tile[0]:
-                number = builder.load(builder.gep(left, [builder.add(builder.mul(row[r], depth), loop.index)]))
+                number = builder.load(builder.gep(left, [builder.add(row[r], builder.mul(loop.index, left_k))]))
                 wide = repeat(builder, number, vector)
                 for c in tile[1]:
-                    product = builder.fmul(wide, b[c], flags=("contract",))
+                    product = builder.fmul(wide, values[c], flags=("contract",))
                     builder.store(builder.fadd(builder.load(sums[r][c]), product, flags=("contract",)), sums[r][c])
         for r in tile[0]:
-            offset = builder.add(builder.mul(row[r], width), args[7])
             for c in tile[1]:
-                builder.store(builder.load(sums[r][c]), address(result, offset, c), align=align)
+                builder.store(builder.load(sums[r][c]), address(result, offset(result_0, result_r, r), c), align=align)
         return context.get_dummy_value()
 
-    return types.void(rows, vectors, a, types.intp, panel, bias, out, types.intp), codegen
+    return types.void(rows, vectors, types.intp, a, b, start, out), codegen
 
 
-def _product(vectors: int) -> Any:
-    """The product for panels of this many vectors."""
-    width = vectors * LANES
+def _columns(vectors: int) -> Any:
+    """All rows of a product in columns `column` to `column` + `vectors` vectors; arguments as those of `_tile`."""
 
     @compiled(nogil=True)
-    def product(a, panels, bias, out):  # type: ignore[no-untyped-def]
-        total = out.shape[0]
-        for p in range(panels.shape[0]):
-            m = 0
-            while m + ROWS <= total:
-                _tile(ROWS, vectors, a, m, panels[p], bias, out, p * width)
+    def columns(total, depth, a, b, start, out):  # type: ignore[no-untyped-def]
+        m = 0
+        while m < total:
+            at = (a[0], a[1] + m * a[2], a[2], a[3])
+            begin, to = (start[0], start[1] + m * start[2], start[2]), (out[0], out[1] + m * out[2], out[2])
+            left = total - m
+            if left >= ROWS:
+                _tile(ROWS, vectors, depth, at, b, begin, to)
                 m += ROWS
-            while m + 3 <= total:
-                _tile(3, vectors, a, m, panels[p], bias, out, p * width)
+            elif left == 3 or left == 5:  # noqa: PLR1714 - numba
+                _tile(3, vectors, depth, at, b, begin, to)
                 m += 3
-            while m < total:
-                _tile(1, vectors, a, m, panels[p], bias, out, p * width)
+            elif left >= 2:
+                _tile(2, vectors, depth, at, b, begin, to)
+                m += 2
+            else:
+                _tile(1, vectors, depth, at, b, begin, to)
                 m += 1
 
-    return product
+    return columns
 
 
-_product_4, _product_2, _product_1 = _product(4), _product(2), _product(1)
+_columns_4, _columns_2, _columns_1 = _columns(4), _columns(2), _columns(1)
 
 
 @compiled(nogil=True)
 def matmul(a: np.ndarray, panels: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
-    """out [M, C] = a [M, K] B + bias [C], with B packed."""
-    width = panels.shape[2]
-    if width == 4 * LANES:
-        _product_4(a, panels, bias, out)
-    elif width == 2 * LANES:
-        _product_2(a, panels, bias, out)
-    else:
-        _product_1(a, panels, bias, out)
+    """out [M, C] = a [M, K] B + bias [C], with B packed; of rows of a that are longer the beginning counts."""
+    depth, width = panels.shape[1], panels.shape[2]
+    left = (a, 0, a.shape[1], 1)
+    for p in range(panels.shape[0]):
+        right, start, to = (panels[p], 0, width), (bias, p * width, 0), (out, p * width, out.shape[1])
+        if width == 4 * LANES:
+            _columns_4(out.shape[0], depth, left, right, start, to)
+        elif width == 2 * LANES:
+            _columns_2(out.shape[0], depth, left, right, start, to)
+        else:
+            _columns_1(out.shape[0], depth, left, right, start, to)
+
+
+@compiled(nogil=True)
+def add_outer(a: np.ndarray, b: np.ndarray, first: int, rows: int, out: np.ndarray) -> None:
+    """out [K, C] += a^T b over the first `rows` rows of a [., K] and of columns `first` and on of b [., C]."""
+    left = (a, 0, 1, a.shape[1])
+    for column in range(0, out.shape[1], 2 * LANES):
+        right, to = (b, first + column, b.shape[1]), (out, column, out.shape[1])
+        if column + 2 * LANES <= out.shape[1]:
+            _columns_2(out.shape[0], rows, left, right, to, to)
+        else:
+            _columns_1(out.shape[0], rows, left, right, to, to)
 
 
 @compiled(nogil=True, inline="always")

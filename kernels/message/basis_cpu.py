@@ -15,16 +15,29 @@ from __future__ import annotations
 import numpy as np
 
 from painn_fast.kernels.compiled import compiled
-from painn_fast.kernels.dense.cpu import matmul
+from painn_fast.kernels.dense.cpu import add_outer, matmul
 from painn_fast.kernels.vector import LANES, load, splat, store, total
+
+BLOCK = 48
+"""Edges whose filters are made together."""
 
 
 @compiled(nogil=True)
-def _longest(row_ptr):  # type: ignore[no-untyped-def]
-    longest = 0
+def _space(row_ptr):  # type: ignore[no-untyped-def]
+    """Edges in the largest block: BLOCK, or the longest row."""
+    longest = BLOCK
     for i in range(row_ptr.shape[0] - 1):
         longest = max(longest, row_ptr[i + 1] - row_ptr[i])
     return longest
+
+
+@compiled(nogil=True)
+def _end(row_ptr, i, last):  # type: ignore[no-untyped-def]
+    """Where a block that begins with row i ends."""
+    end = i + 1
+    while end < last and row_ptr[end + 1] - row_ptr[i] <= BLOCK:
+        end += 1
+    return end
 
 
 @compiled(nogil=True)
@@ -34,39 +47,32 @@ def _gather(rows, index, low, high, out):  # type: ignore[no-untyped-def]
 
 
 @compiled(nogil=True)
-def _add_outer(b, g, count, out):  # type: ignore[no-untyped-def]
-    """out [K, C] += b [count, K]^T g [count, C]."""
-    for k in range(out.shape[0]):
-        row = out[k]
-        for c in range(0, out.shape[1], LANES):
-            sum_ = load(row, c)
-            for e in range(count):
-                sum_ = sum_ + splat(b[e, k], sum_) * load(g[e], c)
-            store(row, c, sum_)
-
-
-@compiled(nogil=True)
 def message(
     x: np.ndarray, v: np.ndarray, basis: np.ndarray, panels: np.ndarray, zero: np.ndarray, u: np.ndarray,
     row_ptr: np.ndarray, sender: np.ndarray, first: int, last: int, ds: np.ndarray, dv: np.ndarray,
 ) -> None:  # fmt: skip
     """ds [N, F] and dv [N, 3 F] of receivers first to last - 1; `panels` are the packed weight, `zero` [3 F]."""
     f = ds.shape[1]
-    filters = np.empty((_longest(row_ptr), 3 * f), ds.dtype)
-    for i in range(first, last):
-        s_i, d_i, low, high = ds[i], dv[i], row_ptr[i], row_ptr[i + 1]
-        s_i[:], d_i[:] = 0, 0
+    filters = np.empty((_space(row_ptr), 3 * f), ds.dtype)
+    start = first
+    while start < last:
+        stop = _end(row_ptr, start, last)
+        low, high = row_ptr[start], row_ptr[stop]
         matmul(basis[low:high], panels, zero, filters[: high - low])
-        for e in range(low, high):
-            w, x_j, v_j = filters[e - low], x[sender[e]], v[sender[e]]
-            u0, u1, u2 = splat(u[e, 0], x), splat(u[e, 1], x), splat(u[e, 2], x)
-            for a in range(0, f, LANES):
-                b, c = a + f, a + 2 * f
-                store(s_i, a, load(s_i, a) + load(w, a) * load(x_j, a))
-                along, gate = load(w, b) * load(x_j, b), load(w, c) * load(x_j, c)
-                store(d_i, a, load(d_i, a) + along * u0 + gate * load(v_j, a))
-                store(d_i, b, load(d_i, b) + along * u1 + gate * load(v_j, b))
-                store(d_i, c, load(d_i, c) + along * u2 + gate * load(v_j, c))
+        for i in range(start, stop):
+            s_i, d_i = ds[i], dv[i]
+            s_i[:], d_i[:] = 0, 0
+            for e in range(row_ptr[i], row_ptr[i + 1]):
+                w, x_j, v_j = filters[e - low], x[sender[e]], v[sender[e]]
+                u0, u1, u2 = splat(u[e, 0], x), splat(u[e, 1], x), splat(u[e, 2], x)
+                for a in range(0, f, LANES):
+                    b, c = a + f, a + 2 * f
+                    store(s_i, a, load(s_i, a) + load(w, a) * load(x_j, a))
+                    along, gate = load(w, b) * load(x_j, b), load(w, c) * load(x_j, c)
+                    store(d_i, a, load(d_i, a) + along * u0 + gate * load(v_j, a))
+                    store(d_i, b, load(d_i, b) + along * u1 + gate * load(v_j, b))
+                    store(d_i, c, load(d_i, c) + along * u2 + gate * load(v_j, c))
+        start = stop
 
 
 @compiled(nogil=True)
@@ -81,27 +87,38 @@ def message_tangent(
     weight) [2 K, 3 F], packed in `t_panels`; where the weight stands still the first halves do.
     """
     f = ds.shape[1]
-    longest = _longest(row_ptr)
+    longest = _space(row_ptr)
     filters, t_filters = np.empty((longest, 3 * f), ds.dtype), np.empty((longest, 3 * f), ds.dtype)
-    for i in range(first, last):
-        s_i, d_i, low, high = ds[i], dv[i], row_ptr[i], row_ptr[i + 1]
-        s_i[:], d_i[:] = 0, 0
+    start = first
+    while start < last:
+        stop = _end(row_ptr, start, last)
+        low, high = row_ptr[start], row_ptr[stop]
         matmul(basis[low:high], panels, zero, filters[: high - low])
         matmul(t_basis[low:high], t_panels, zero, t_filters[: high - low])
-        for e in range(low, high):
-            w, tw, j = filters[e - low], t_filters[e - low], sender[e]
-            x_j, v_j, y_j, z_j = x[j], v[j], tx[j], tv[j]
-            u0, u1, u2 = splat(u[e, 0], x), splat(u[e, 1], x), splat(u[e, 2], x)
-            t0, t1, t2 = splat(tu[e, 0], x), splat(tu[e, 1], x), splat(tu[e, 2], x)
-            for a in range(0, f, LANES):
-                b, c = a + f, a + 2 * f
-                store(s_i, a, load(s_i, a) + load(tw, a) * load(x_j, a) + load(w, a) * load(y_j, a))
-                along, gate = load(w, b) * load(x_j, b), load(w, c) * load(x_j, c)
-                t_along = load(tw, b) * load(x_j, b) + load(w, b) * load(y_j, b)
-                t_gate = load(tw, c) * load(x_j, c) + load(w, c) * load(y_j, c)
-                store(d_i, a, load(d_i, a) + t_along * u0 + along * t0 + t_gate * load(v_j, a) + gate * load(z_j, a))
-                store(d_i, b, load(d_i, b) + t_along * u1 + along * t1 + t_gate * load(v_j, b) + gate * load(z_j, b))
-                store(d_i, c, load(d_i, c) + t_along * u2 + along * t2 + t_gate * load(v_j, c) + gate * load(z_j, c))
+        for i in range(start, stop):
+            s_i, d_i = ds[i], dv[i]
+            s_i[:], d_i[:] = 0, 0
+            for e in range(row_ptr[i], row_ptr[i + 1]):
+                w, tw, j = filters[e - low], t_filters[e - low], sender[e]
+                x_j, v_j, y_j, z_j = x[j], v[j], tx[j], tv[j]
+                u0, u1, u2 = splat(u[e, 0], x), splat(u[e, 1], x), splat(u[e, 2], x)
+                t0, t1, t2 = splat(tu[e, 0], x), splat(tu[e, 1], x), splat(tu[e, 2], x)
+                for a in range(0, f, LANES):
+                    b, c = a + f, a + 2 * f
+                    store(s_i, a, load(s_i, a) + load(tw, a) * load(x_j, a) + load(w, a) * load(y_j, a))
+                    along, gate = load(w, b) * load(x_j, b), load(w, c) * load(x_j, c)
+                    t_along = load(tw, b) * load(x_j, b) + load(w, b) * load(y_j, b)
+                    t_gate = load(tw, c) * load(x_j, c) + load(w, c) * load(y_j, c)
+                    store(
+                        d_i, a, load(d_i, a) + t_along * u0 + along * t0 + t_gate * load(v_j, a) + gate * load(z_j, a)
+                    )
+                    store(
+                        d_i, b, load(d_i, b) + t_along * u1 + along * t1 + t_gate * load(v_j, b) + gate * load(z_j, b)
+                    )
+                    store(
+                        d_i, c, load(d_i, c) + t_along * u2 + along * t2 + t_gate * load(v_j, c) + gate * load(z_j, c)
+                    )
+        start = stop
 
 
 @compiled(nogil=True)
@@ -116,40 +133,44 @@ def adjoint(
     `panels_t` are those of the transposed weight. The adjoint of the basis comes in the order of the rows: that of edge
     mirror[e] at g_basis[e].
     """
-    f, longest = gs.shape[1], _longest(row_ptr)
+    f, longest = gs.shape[1], _space(row_ptr)
     filters, gates = np.empty((longest, 3 * f), gs.dtype), np.empty((longest, 3 * f), gs.dtype)
     b_row = np.empty((longest, basis.shape[1]), gs.dtype)
-    for i in range(first, last):
-        low, high = row_ptr[i], row_ptr[i + 1]
+    start = first
+    while start < last:
+        stop = _end(row_ptr, start, last)
+        low, high = row_ptr[start], row_ptr[stop]
         count = high - low
-        x_i, v_i, to_x, to_v = x[i], v[i], gx[i], gv_out[i]
-        to_x[:], to_v[:] = 0, 0
         _gather(basis, mirror, low, high, b_row)
         matmul(b_row[:count], panels, zero, filters[:count])
-        for row in range(low, high):
-            j, e = sender[row], mirror[row]
-            w, gate, s_j, g_j = filters[row - low], gates[row - low], gs[j], gv[j]
-            u0, u1, u2 = splat(u[e, 0], x), splat(u[e, 1], x), splat(u[e, 2], x)
-            gu0, gu1, gu2 = splat(0.0, x), splat(0.0, x), splat(0.0, x)
-            for a in range(0, f, LANES):
-                b, c = a + f, a + 2 * f
-                g0, g1, g2 = load(g_j, a), load(g_j, b), load(g_j, c)
-                ga, gb = load(s_j, a), g0 * u0 + g1 * u1 + g2 * u2
-                gc = g0 * load(v_i, a) + g1 * load(v_i, b) + g2 * load(v_i, c)
-                store(to_x, a, load(to_x, a) + ga * load(w, a))
-                store(to_x, b, load(to_x, b) + gb * load(w, b))
-                store(to_x, c, load(to_x, c) + gc * load(w, c))
-                along, through = load(w, b) * load(x_i, b), load(w, c) * load(x_i, c)
-                store(to_v, a, load(to_v, a) + through * g0)
-                store(to_v, b, load(to_v, b) + through * g1)
-                store(to_v, c, load(to_v, c) + through * g2)
-                gu0, gu1, gu2 = gu0 + along * g0, gu1 + along * g1, gu2 + along * g2
-                store(gate, a, ga * load(x_i, a))
-                store(gate, b, gb * load(x_i, b))
-                store(gate, c, gc * load(x_i, c))
-            gu[e, 0], gu[e, 1], gu[e, 2] = total(gu0), total(gu1), total(gu2)
+        for i in range(start, stop):
+            x_i, v_i, to_x, to_v = x[i], v[i], gx[i], gv_out[i]
+            to_x[:], to_v[:] = 0, 0
+            for row in range(row_ptr[i], row_ptr[i + 1]):
+                j, e = sender[row], mirror[row]
+                w, gate, s_j, g_j = filters[row - low], gates[row - low], gs[j], gv[j]
+                u0, u1, u2 = splat(u[e, 0], x), splat(u[e, 1], x), splat(u[e, 2], x)
+                gu0, gu1, gu2 = splat(0.0, x), splat(0.0, x), splat(0.0, x)
+                for a in range(0, f, LANES):
+                    b, c = a + f, a + 2 * f
+                    g0, g1, g2 = load(g_j, a), load(g_j, b), load(g_j, c)
+                    ga, gb = load(s_j, a), g0 * u0 + g1 * u1 + g2 * u2
+                    gc = g0 * load(v_i, a) + g1 * load(v_i, b) + g2 * load(v_i, c)
+                    store(to_x, a, load(to_x, a) + ga * load(w, a))
+                    store(to_x, b, load(to_x, b) + gb * load(w, b))
+                    store(to_x, c, load(to_x, c) + gc * load(w, c))
+                    along, through = load(w, b) * load(x_i, b), load(w, c) * load(x_i, c)
+                    store(to_v, a, load(to_v, a) + through * g0)
+                    store(to_v, b, load(to_v, b) + through * g1)
+                    store(to_v, c, load(to_v, c) + through * g2)
+                    gu0, gu1, gu2 = gu0 + along * g0, gu1 + along * g1, gu2 + along * g2
+                    store(gate, a, ga * load(x_i, a))
+                    store(gate, b, gb * load(x_i, b))
+                    store(gate, c, gc * load(x_i, c))
+                gu[e, 0], gu[e, 1], gu[e, 2] = total(gu0), total(gu1), total(gu2)
         matmul(gates[:count], panels_t, zero, g_basis[low:high])
-        _add_outer(b_row, gates, count, g_weight)
+        add_outer(b_row, gates, 0, count, g_weight)
+        start = stop
 
 
 @compiled(nogil=True)
@@ -165,52 +186,51 @@ def adjoint_tangent(
     t_basis and t_panels as in `message_tangent`; t_panels_t are those of the transposed weight above that of its
     tangent [6 F, K]. g_basis in the order of the rows, as in `adjoint`.
     """
-    f, longest, columns = gs.shape[1], _longest(row_ptr), basis.shape[1]
+    f, longest, columns = gs.shape[1], _space(row_ptr), basis.shape[1]
     filters, t_filters = np.empty((longest, 3 * f), gs.dtype), np.empty((longest, 3 * f), gs.dtype)
     gates = np.empty((longest, 6 * f), gs.dtype)  # tangent of the gates, gates
     b_row, t_row = np.empty((longest, columns), gs.dtype), np.empty((longest, t_basis.shape[1]), gs.dtype)
-    for i in range(first, last):
-        low, high = row_ptr[i], row_ptr[i + 1]
+    start = first
+    while start < last:
+        stop = _end(row_ptr, start, last)
+        low, high = row_ptr[start], row_ptr[stop]
         count = high - low
-        x_i, v_i, y_i, z_i, to_x, to_v = x[i], v[i], tx[i], tv[i], gx[i], gv_out[i]
-        to_x[:], to_v[:] = 0, 0
         _gather(basis, mirror, low, high, b_row)
         _gather(t_basis, mirror, low, high, t_row)
         matmul(b_row[:count], panels, zero, filters[:count])
         matmul(t_row[:count], t_panels, zero, t_filters[:count])
-        for row in range(low, high):
-            j, e = sender[row], mirror[row]
-            w, tw, gate, s_j, g_j = filters[row - low], t_filters[row - low], gates[row - low], gs[j], gv[j]
-            u0, u1, u2 = splat(u[e, 0], x), splat(u[e, 1], x), splat(u[e, 2], x)
-            t0, t1, t2 = splat(tu[e, 0], x), splat(tu[e, 1], x), splat(tu[e, 2], x)
-            gu0, gu1, gu2 = splat(0.0, x), splat(0.0, x), splat(0.0, x)
-            for a in range(0, f, LANES):
-                b, c, d = a + f, a + 2 * f, a + 3 * f
-                g0, g1, g2 = load(g_j, a), load(g_j, b), load(g_j, c)
-                ga, gb, t_gb = load(s_j, a), g0 * u0 + g1 * u1 + g2 * u2, g0 * t0 + g1 * t1 + g2 * t2
-                gc = g0 * load(v_i, a) + g1 * load(v_i, b) + g2 * load(v_i, c)
-                t_gc = g0 * load(z_i, a) + g1 * load(z_i, b) + g2 * load(z_i, c)
-                store(to_x, a, load(to_x, a) + ga * load(tw, a))
-                store(to_x, b, load(to_x, b) + gb * load(tw, b) + t_gb * load(w, b))
-                store(to_x, c, load(to_x, c) + gc * load(tw, c) + t_gc * load(w, c))
-                along = load(tw, b) * load(x_i, b) + load(w, b) * load(y_i, b)
-                through = load(tw, c) * load(x_i, c) + load(w, c) * load(y_i, c)
-                store(to_v, a, load(to_v, a) + through * g0)
-                store(to_v, b, load(to_v, b) + through * g1)
-                store(to_v, c, load(to_v, c) + through * g2)
-                gu0, gu1, gu2 = gu0 + along * g0, gu1 + along * g1, gu2 + along * g2
-                store(gate, a, ga * load(y_i, a))
-                store(gate, b, gb * load(y_i, b) + t_gb * load(x_i, b))
-                store(gate, c, gc * load(y_i, c) + t_gc * load(x_i, c))
-                store(gate, d, ga * load(x_i, a))
-                store(gate, d + f, gb * load(x_i, b))
-                store(gate, d + 2 * f, gc * load(x_i, c))
-            gu[e, 0], gu[e, 1], gu[e, 2] = total(gu0), total(gu1), total(gu2)
+        for i in range(start, stop):
+            x_i, v_i, y_i, z_i, to_x, to_v = x[i], v[i], tx[i], tv[i], gx[i], gv_out[i]
+            to_x[:], to_v[:] = 0, 0
+            for row in range(row_ptr[i], row_ptr[i + 1]):
+                j, e = sender[row], mirror[row]
+                w, tw, gate, s_j, g_j = filters[row - low], t_filters[row - low], gates[row - low], gs[j], gv[j]
+                u0, u1, u2 = splat(u[e, 0], x), splat(u[e, 1], x), splat(u[e, 2], x)
+                t0, t1, t2 = splat(tu[e, 0], x), splat(tu[e, 1], x), splat(tu[e, 2], x)
+                gu0, gu1, gu2 = splat(0.0, x), splat(0.0, x), splat(0.0, x)
+                for a in range(0, f, LANES):
+                    b, c, d = a + f, a + 2 * f, a + 3 * f
+                    g0, g1, g2 = load(g_j, a), load(g_j, b), load(g_j, c)
+                    ga, gb, t_gb = load(s_j, a), g0 * u0 + g1 * u1 + g2 * u2, g0 * t0 + g1 * t1 + g2 * t2
+                    gc = g0 * load(v_i, a) + g1 * load(v_i, b) + g2 * load(v_i, c)
+                    t_gc = g0 * load(z_i, a) + g1 * load(z_i, b) + g2 * load(z_i, c)
+                    store(to_x, a, load(to_x, a) + ga * load(tw, a))
+                    store(to_x, b, load(to_x, b) + gb * load(tw, b) + t_gb * load(w, b))
+                    store(to_x, c, load(to_x, c) + gc * load(tw, c) + t_gc * load(w, c))
+                    along = load(tw, b) * load(x_i, b) + load(w, b) * load(y_i, b)
+                    through = load(tw, c) * load(x_i, c) + load(w, c) * load(y_i, c)
+                    store(to_v, a, load(to_v, a) + through * g0)
+                    store(to_v, b, load(to_v, b) + through * g1)
+                    store(to_v, c, load(to_v, c) + through * g2)
+                    gu0, gu1, gu2 = gu0 + along * g0, gu1 + along * g1, gu2 + along * g2
+                    store(gate, a, ga * load(y_i, a))
+                    store(gate, b, gb * load(y_i, b) + t_gb * load(x_i, b))
+                    store(gate, c, gc * load(y_i, c) + t_gc * load(x_i, c))
+                    store(gate, d, ga * load(x_i, a))
+                    store(gate, d + f, gb * load(x_i, b))
+                    store(gate, d + 2 * f, gc * load(x_i, c))
+                gu[e, 0], gu[e, 1], gu[e, 2] = total(gu0), total(gu1), total(gu2)
         matmul(gates[:count], t_panels_t, zero, g_basis[low:high])
-        for e in range(count):  # weight's: t_basis^T gates + basis^T t_gates
-            for k in range(columns):
-                store_row = g_weight[k]
-                p, q = splat(t_row[e, k], x), splat(b_row[e, k], x)
-                for c in range(0, 3 * f, LANES):
-                    outer = p * load(gates[e], 3 * f + c) + q * load(gates[e], c)
-                    store(store_row, c, load(store_row, c) + outer)
+        add_outer(t_row, gates, 3 * f, count, g_weight)
+        add_outer(b_row, gates, 0, count, g_weight)
+        start = stop

@@ -52,7 +52,6 @@ def message(x: Tensor, v: Tensor, weight: Tensor, edges: Edges) -> tuple[Tensor,
         ds [N, F], dv [N, 3, F].
     """
     f = v.shape[-1]
-    weight = pad(weight, (0, 0, 0, edges.basis.shape[1] - weight.shape[0]))
     missing = -f % LANES
     if missing:
         x, weight = (pad(t.unflatten(1, (3, f)), (0, missing)).flatten(1) for t in (x, weight))
@@ -93,7 +92,8 @@ def _differentiable(saved: tuple[Tensor, ...], tangents: tuple[Tensor | None, ..
     # views, so that derivatives in one do not go through another that depends on it
     gs, gv, *inputs = (t.view_as(t) if t.requires_grad else t.detach().requires_grad_() for t in saved[:7])
     outer = (gs, gv)
-    ds, dv = message_of_filter(inputs[0], inputs[1], inputs[2] @ inputs[3], inputs[4], receiver, sender)
+    x, v, basis, weight, u = inputs
+    ds, dv = message_of_filter(x, v, basis[:, : len(weight)] @ weight, u, receiver, sender)
     first = torch.autograd.grad((ds, dv), inputs, outer, create_graph=True)
     moved = [(g, t) for g, t in zip(first, tangents, strict=True) if t is not None]
     return torch.autograd.grad(
@@ -116,10 +116,8 @@ def _message(
 def _adjoint(gs: Tensor, gv: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
     x, v, basis, weight, u = inputs[:5]
     given = _arrays(gs, gv.flatten(1), x, v.flatten(1), basis)
-    panels_t = pack(weight.detach().T.numpy())
-    return _sender_pass(
-        basis_cpu.adjoint, [*given, _packed(weight)[0], panels_t], [*_packed(weight)[1:], *_arrays(u)], inputs
-    )
+    panels, zero = _packed(weight)
+    return _sender_pass(basis_cpu.adjoint, [*given, panels, _transposed(weight, basis)], [zero, *_arrays(u)], inputs)
 
 
 def _double_backward(gs: Tensor, gv: Tensor, *rest: Any) -> tuple[Tensor, ...]:
@@ -128,12 +126,12 @@ def _double_backward(gs: Tensor, gv: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     x, v, basis, weight, u = inputs[:5]
     moved = [torch.zeros_like(i) if t is None else t for i, t in zip(inputs[:5], tangents, strict=True)]
     tx, tv, t_basis, t_weight, tu = moved
-    both, both_t = weight, torch.cat([weight.T, torch.zeros_like(weight.T)])
-    if tangents[3] is not None:
-        t_basis, both = torch.cat([t_basis, basis], dim=1), torch.cat([weight, t_weight])
-        both_t = torch.cat([weight.T, t_weight.T])
     panels, zero = _packed(weight)
-    t_panels = pack(both.detach().numpy())
+    both = torch.cat([weight, t_weight], dim=1)  # side by side: the transpose has one above the other
+    t_panels = panels
+    if tangents[3] is not None:
+        t_basis = torch.cat([t[:, : len(weight)] for t in (t_basis, basis)], dim=1)
+        t_panels = _packed(torch.cat([weight, t_weight]))[0]
     x_, v_, basis_, u_ = _arrays(x, v.flatten(1), basis, u)
     tx_, tv_, t_basis_, tu_ = _arrays(tx, tv.flatten(1), t_basis, tu)
     ds, dv = torch.empty_like(x[:, : v.shape[2]], memory_format=torch.contiguous_format), v.new_empty(v.shape)
@@ -141,8 +139,8 @@ def _double_backward(gs: Tensor, gv: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     arguments = x_, v_, basis_, panels, zero, u_, tx_, tv_, t_basis_, t_panels, tu_, *graph
     out = ds.numpy(), dv.flatten(1).numpy()
     _run(basis_cpu.message_tangent, arguments, [(part, out) for part in _parts(len(x))])
-    given = [*_arrays(gs, gv.flatten(1)), x_, v_, basis_, panels, pack(weight.detach().T.numpy())]
-    after = [zero, u_, tx_, tv_, t_basis_, t_panels, pack(both_t.detach().numpy()), tu_]
+    given = [*_arrays(gs, gv.flatten(1)), x_, v_, basis_, panels, _transposed(weight, basis)]
+    after = [zero, u_, tx_, tv_, t_basis_, t_panels, _transposed(both, basis), tu_]
     return ds, dv, *_sender_pass(basis_cpu.adjoint_tangent, given, after, inputs)
 
 
@@ -171,6 +169,11 @@ def _packed(weight: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Panels of a matrix, and the bias that it has not."""
     array = weight.detach().numpy()
     return pack(array), np.zeros(array.shape[1], array.dtype)
+
+
+def _transposed(weight: Tensor, basis: Tensor) -> np.ndarray:
+    """Panels of the transpose of a weight [K, .], with columns for all those of the basis."""
+    return pack(pad(weight.detach().T, (0, basis.shape[1] - len(weight))).numpy())
 
 
 def _parts(atoms: int) -> list[tuple[int, int]]:
