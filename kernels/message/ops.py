@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd import Function
+from torch.library import custom_op
 from torch.nn.functional import pad
 
 from painn_fast.kernels.dense.cpu import pack
@@ -56,108 +56,145 @@ def message(x: Tensor, v: Tensor, weight: Tensor, edges: Edges) -> tuple[Tensor,
     if missing:
         x, weight = (pad(t.unflatten(1, (3, f)), (0, missing)).flatten(1) for t in (x, weight))
         v = pad(v, (0, missing))
-    ds, dv = _Message.apply(x, v, edges.basis, weight, edges.u, *edges[2:])
+    ds, dv = _message(x, v, edges.basis, weight, edges.u, *edges[2:])
     return (ds[..., :f], dv[..., :f]) if missing else (ds, dv)
 
 
-class _Message(Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, v: Tensor, basis: Tensor, weight: Tensor, u: Tensor, *graph: Tensor) -> Any:
-        ctx.save_for_backward(x, v, basis, weight, u, *graph)
-        return _message(x, v, basis, weight, u, *graph)
-
-    @staticmethod
-    def backward(ctx: Any, gs: Tensor, gv: Tensor) -> Any:
-        return *_Adjoint.apply(gs, gv, *ctx.saved_tensors), None, None, None
-
-
-class _Adjoint(Function):
-    @staticmethod
-    def forward(ctx: Any, gs: Tensor, gv: Tensor, *inputs: Tensor) -> Any:
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(gs, gv, *inputs)
-        return _adjoint(gs, gv, *inputs)
-
-    @staticmethod
-    def backward(ctx: Any, *tangents: Tensor | None) -> Any:
-        if torch.is_grad_enabled():  # a third derivative is wanted
-            return *_differentiable(ctx.saved_tensors, tangents), None, None, None
-        return *_double_backward(*ctx.saved_tensors, tangents), None, None, None
-
-
-def _differentiable(saved: tuple[Tensor, ...], tangents: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
-    """The double backward in operations that torch can differentiate again."""
-    row_ptr, sender = saved[7:9]
-    receiver = torch.repeat_interleave(torch.arange(len(row_ptr) - 1, device=row_ptr.device), row_ptr.diff())
-    # views, so that derivatives in one do not go through another that depends on it
-    gs, gv, *inputs = (t.view_as(t) if t.requires_grad else t.detach().requires_grad_() for t in saved[:7])
-    outer = (gs, gv)
-    x, v, basis, weight, u = inputs
-    ds, dv = message_of_filter(x, v, basis[:, : len(weight)] @ weight, u, receiver, sender)
-    first = torch.autograd.grad((ds, dv), inputs, outer, create_graph=True)
-    moved = [(g, t) for g, t in zip(first, tangents, strict=True) if t is not None]
-    return torch.autograd.grad(
-        [g for g, _ in moved], (*outer, *inputs), [t for _, t in moved], create_graph=True, materialize_grads=True
-    )
-
-
+@custom_op("painn_fast::message", mutates_args=(), device_types="cpu")
 def _message(
     x: Tensor, v: Tensor, basis: Tensor, weight: Tensor, u: Tensor, row_ptr: Tensor, sender: Tensor, mirror: Tensor
 ) -> tuple[Tensor, Tensor]:
+    ds, dv = x.new_empty(v.shape[0], v.shape[2]), v.new_empty(v.shape)
     x_, v_, basis_, u_ = _arrays(x, v.flatten(1), basis, u)
-    ds, dv = x.new_empty(x.shape[0], v.shape[2]), v.new_empty(v.shape)
-    graph = row_ptr.numpy(), sender.numpy()
-    arguments = x_, v_, basis_, *_packed(weight), u_, *graph
+    arguments = x_, v_, basis_, *_packed(weight), u_, *_arrays(row_ptr, sender)
     out = ds.numpy(), dv.flatten(1).numpy()
     _run(basis_cpu.message, arguments, [(part, out) for part in _parts(len(x))])
     return ds, dv
 
 
-def _adjoint(gs: Tensor, gv: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
-    x, v, basis, weight, u = inputs[:5]
+@_message.register_fake
+def _(x: Tensor, v: Tensor, *_: Tensor) -> tuple[Tensor, Tensor]:
+    return x.new_empty(v.shape[0], v.shape[2]), v.new_empty(v.shape)
+
+
+@custom_op("painn_fast::message_adjoint", mutates_args=(), device_types="cpu")
+def _adjoint(
+    gs: Tensor, gv: Tensor, x: Tensor, v: Tensor, basis: Tensor, weight: Tensor, u: Tensor, row_ptr: Tensor,
+    sender: Tensor, mirror: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Adjoints of x, v, basis, weight and u."""
     given = _arrays(gs, gv.flatten(1), x, v.flatten(1), basis)
     panels, zero = _packed(weight)
-    return _sender_pass(basis_cpu.adjoint, [*given, panels, _transposed(weight, basis)], [zero, *_arrays(u)], inputs)
+    before, after = [*given, panels, _transposed(weight, basis)], [zero, *_arrays(u)]
+    return _sender_pass(basis_cpu.adjoint, before, after, (x, v, basis, weight, u), (row_ptr, sender, mirror))
 
 
-def _double_backward(gs: Tensor, gv: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+@_adjoint.register_fake
+def _(gs: Tensor, gv: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+    return tuple(t.new_empty(t.shape) for t in inputs[:5])
+
+
+@custom_op("painn_fast::message_double_backward", mutates_args=(), device_types="cpu")
+def _double_backward(
+    gs: Tensor, gv: Tensor, x: Tensor, v: Tensor, basis: Tensor, weight: Tensor, u: Tensor, row_ptr: Tensor,
+    sender: Tensor, mirror: Tensor, tx: Tensor, tv: Tensor, t_basis: Tensor, t_weight: Tensor | None, tu: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Derivatives of <tangents, adjoint> in gs, gv and in all that the adjoint depends on."""
-    *inputs, tangents = rest
-    x, v, basis, weight, u = inputs[:5]
-    moved = [torch.zeros_like(i) if t is None else t for i, t in zip(inputs[:5], tangents, strict=True)]
-    tx, tv, t_basis, t_weight, tu = moved
     panels, zero = _packed(weight)
-    both = torch.cat([weight, t_weight], dim=1)  # side by side: the transpose has one above the other
-    t_panels = panels
-    if tangents[3] is not None:
+    t_panels, both = panels, torch.cat([weight, torch.zeros_like(weight)], dim=1)
+    if t_weight is not None:
         t_basis = torch.cat([t[:, : len(weight)] for t in (t_basis, basis)], dim=1)
-        t_panels = _packed(torch.cat([weight, t_weight]))[0]
+        t_panels, both = _packed(torch.cat([weight, t_weight]))[0], torch.cat([weight, t_weight], dim=1)
     x_, v_, basis_, u_ = _arrays(x, v.flatten(1), basis, u)
     tx_, tv_, t_basis_, tu_ = _arrays(tx, tv.flatten(1), t_basis, tu)
-    ds, dv = torch.empty_like(x[:, : v.shape[2]], memory_format=torch.contiguous_format), v.new_empty(v.shape)
-    graph = inputs[5].numpy(), inputs[6].numpy()
-    arguments = x_, v_, basis_, panels, zero, u_, tx_, tv_, t_basis_, t_panels, tu_, *graph
+    ds, dv = x.new_empty(v.shape[0], v.shape[2]), v.new_empty(v.shape)
+    arguments = x_, v_, basis_, panels, zero, u_, tx_, tv_, t_basis_, t_panels, tu_, *_arrays(row_ptr, sender)
     out = ds.numpy(), dv.flatten(1).numpy()
     _run(basis_cpu.message_tangent, arguments, [(part, out) for part in _parts(len(x))])
-    given = [*_arrays(gs, gv.flatten(1)), x_, v_, basis_, panels, _transposed(weight, basis)]
+    before = [*_arrays(gs, gv.flatten(1)), x_, v_, basis_, panels, _transposed(weight, basis)]
     after = [zero, u_, tx_, tv_, t_basis_, t_panels, _transposed(both, basis), tu_]
-    return ds, dv, *_sender_pass(basis_cpu.adjoint_tangent, given, after, inputs)
+    inputs = (x, v, basis, weight, u)
+    return ds, dv, *_sender_pass(basis_cpu.adjoint_tangent, before, after, inputs, (row_ptr, sender, mirror))
 
 
-def _sender_pass(kernel: Any, before: list[Any], after: list[Any], inputs: Any) -> tuple[Tensor, ...]:
+@_double_backward.register_fake
+def _(*inputs: Tensor | None) -> tuple[Tensor, ...]:
+    return tuple(t.new_empty(t.shape) for t in inputs[:7] if t is not None)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*inputs)
+
+
+def _message_backward(ctx: Any, gs: Tensor | None, gv: Tensor | None) -> Any:
+    x, v, *rest = ctx.saved_tensors
+    gs = x.new_zeros(v.shape[0], v.shape[2]) if gs is None else gs
+    gv = torch.zeros_like(v) if gv is None else gv
+    return *_adjoint(gs, gv, x, v, *rest), None, None, None
+
+
+def _adjoint_backward(ctx: Any, *tangents: Tensor | None) -> Any:
+    saved = ctx.saved_tensors
+    tx, tv, t_basis, t_weight, tu = (
+        torch.zeros_like(i) if t is None and k != 3 else t
+        for k, (i, t) in enumerate(zip(saved[2:7], tangents, strict=True))
+    )
+    return *_double_backward(*saved, tx, tv, t_basis, t_weight, tu), None, None, None
+
+
+def _third(ctx: Any, *outer: Tensor | None) -> Any:
+    """The derivative of the double backward, in operations that torch can differentiate again."""
+    saved = ctx.saved_tensors
+    with torch.enable_grad():
+        # views, so that derivatives in one do not go through another that depends on it
+        views = [t if t is None or not t.is_floating_point() else _view(t) for t in saved]
+        results = _differentiable(views)
+        given = [(r, g) for r, g in zip(results, outer, strict=True) if g is not None]
+        wanted = [t for t in views if t is not None and t.is_floating_point()]
+        gradients = iter(
+            torch.autograd.grad(
+                [r for r, _ in given], wanted, [g for _, g in given], create_graph=True, materialize_grads=True
+            )
+        )
+    return tuple(next(gradients) if t is not None and t.is_floating_point() else None for t in views)
+
+
+def _view(t: Tensor) -> Tensor:
+    return t.view_as(t) if t.requires_grad else t.detach().requires_grad_()
+
+
+def _differentiable(arguments: list[Tensor]) -> tuple[Tensor, ...]:
+    """`_double_backward` in plain torch."""
+    gs, gv, x, v, basis, weight, u, row_ptr, sender, _, *tangents = arguments
+    receiver = torch.repeat_interleave(torch.arange(len(row_ptr) - 1, device=row_ptr.device), row_ptr.diff())
+    inputs = (x, v, basis, weight, u)
+    ds, dv = message_of_filter(x, v, basis[:, : len(weight)] @ weight, u, receiver, sender)
+    first = torch.autograd.grad((ds, dv), inputs, (gs, gv), create_graph=True)
+    moved = [(g, t) for g, t in zip(first, tangents, strict=True) if t is not None]
+    return torch.autograd.grad(
+        [g for g, _ in moved], (gs, gv, *inputs), [t for _, t in moved], create_graph=True, materialize_grads=True
+    )
+
+
+_message.register_autograd(_message_backward, setup_context=_save)
+_adjoint.register_autograd(_adjoint_backward, setup_context=_save)
+_double_backward.register_autograd(_third, setup_context=_save)
+
+
+def _sender_pass(
+    kernel: Any, before: list[Any], after: list[Any], inputs: tuple[Tensor, ...], graph: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
     """Run an adjoint kernel; each part of the rows has its own sum for the weight, added in order."""
-    x, v, basis, weight, u = inputs[:5]
-    mirror = inputs[7]
-    gx, gv, rows, gu = x.new_empty(x.shape), v.new_empty(v.shape), basis.new_empty(basis.shape), u.new_empty(u.shape)
-    parts = _parts(len(x))
-    sums = weight.new_zeros(len(parts), *weight.shape)
-    arguments = [*before, *after, *(t.numpy() for t in inputs[5:8])]
+    gx, gv, rows, g_weight, gu = (t.new_empty(t.shape) for t in inputs)
+    parts = _parts(len(gx))
+    sums = g_weight.new_zeros(len(parts), *g_weight.shape)
     outputs = [
         (part, (gx.numpy(), gv.flatten(1).numpy(), rows.numpy(), sums[k].numpy(), gu.numpy()))
         for k, part in enumerate(parts)
     ]
-    _run(kernel, arguments, outputs)
-    return gx, gv, rows[mirror], sums.sum(dim=0), gu
+    _run(kernel, [*before, *after, *_arrays(*graph)], outputs)
+    return gx, gv, rows[graph[2]], torch.sum(sums, dim=0), gu
 
 
 def _arrays(*tensors: Tensor) -> list[np.ndarray]:
