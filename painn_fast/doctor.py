@@ -133,9 +133,9 @@ def _folders() -> Iterator[Check]:
 
 def _cache() -> Iterator[Check]:
     """Compiled CPU kernels: numba keeps them beside the kernels, or in the home folder."""
-    from painn_fast.kernels.message.cpu import edge_geometry
+    from painn_fast.kernels.message.cpu import message_fwd
 
-    place = edge_geometry.stats.cache_path
+    place = message_fwd.stats.cache_path
     if place is None:
         yield Check(
             "cache", "warn", "none: kernels are compiled anew in every process", "export NUMBA_CACHE_DIR=FOLDER"

@@ -68,7 +68,13 @@ def evaluate_batch(
         engine = engine_for(potential, backend) if set(direct) <= GIVES else None
         potential.check(batch, direct)
         with torch.no_grad():
-            values = engine(engine.workspace(batch), batch.positions, direct) if engine else potential(batch, direct)
+            if engine:
+                values = engine(engine.workspace(batch), batch.positions, direct)
+            elif backend == "reference":
+                with potential.reference():
+                    values = potential(batch, direct)
+            else:
+                values = potential(batch, direct)
         results = {name: _split(name, value, batch) for name, value in values.items()}
     if "hessian" in properties:
         results["hessian"] = [hessian(potential, one).cpu().numpy() for one in _single(batch)]

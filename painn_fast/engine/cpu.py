@@ -182,7 +182,7 @@ class CpuEngine:
         """Compare with the reference once, on the first real positions, and refuse to go on if they disagree."""
         self.checked = True
         got = self(work, positions, ("forces",))["forces"]
-        with torch.no_grad():
+        with torch.no_grad(), self.potential.reference():
             expected = self.potential(work.batch.with_positions(positions), ("forces",))["forces"]
         error = float((got - expected).abs().max())
         allowed = AGREEMENT * max(1.0, float(expected.abs().max()))

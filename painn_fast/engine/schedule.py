@@ -61,7 +61,7 @@ class Pairs(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Memory of a thread for chunks of up to n atoms and P pairs; what a layer keeps for the way back is [L, n, ...]."""
+    """Memory of a thread for chunks of up to n atoms and P pairs; what layers keep for the way back is [L, n, ...]."""
 
     direction: np.ndarray  # [P, 3]
     distance: np.ndarray  # [P]

@@ -65,6 +65,8 @@ class ModelForces(ForceField):
     def __init__(self, potential: Potential, atoms: ase.Atoms, *, backend: str = "auto", skin: float = SKIN) -> None:
         one = batch_atoms([atoms], potential.cutoff).to(potential.device)
         potential = copy.deepcopy(potential).requires_grad_(False).eval()
+        if backend == "reference":
+            potential.representation.backend = "reference"
         potential.require_elements(one.numbers)
         fused = engine_for(potential, backend)
         copies: _Copies

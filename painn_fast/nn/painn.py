@@ -99,12 +99,14 @@ class PaiNN(nn.Module):
         self.filter = dense(config.n_rbf, self.n_filters * message_gates * F)
         self.message = nn.ModuleList(Message(F, message_gates, act) for _ in range(blocks))
         self.update = nn.ModuleList(Update(F, update_gates, act, config.epsilon) for _ in range(blocks))
-        self.backend = "reference"
+        self.backend = "auto"
+        """"auto" and "fused" run the fused operation where it can; "reference" does not."""
 
     @property
     def fused(self) -> bool:
-        """Whether messages go through the fused operation: asked for, on a CPU, and with all gates of the paper."""
-        return self.backend == "fused" and self.config.ablation in FUSABLE and self.filter.weight.device.type == "cpu"
+        """Whether messages go through the fused operation: on a CPU, with all gates of the paper, and not forbidden."""
+        on_cpu = self.filter.weight.device.type == "cpu"
+        return self.backend != "reference" and self.config.ablation in FUSABLE and on_cpu
 
     @property
     def radial(self) -> Radial:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Self
 
 import torch
 from ase.data import atomic_masses, chemical_symbols
@@ -65,6 +67,15 @@ class Potential(Float64Buffers):
                 case _:
                     names.append(head_name(head))
         return tuple(names)
+
+    @contextmanager
+    def reference(self) -> Iterator[Self]:
+        """Inside of it, the network runs in plain PyTorch, without fused operations."""
+        before, self.representation.backend = self.representation.backend, "reference"
+        try:
+            yield self
+        finally:
+            self.representation.backend = before
 
     def forward(
         self, batch: AtomicBatch, properties: Sequence[str] = ("energy", "forces"), *, create_graph: bool = False

@@ -1,0 +1,72 @@
+"""Matrix products and activations inside compiled code: right for every shape, and a row the same in any company."""
+
+import numpy as np
+import pytest
+import torch
+
+from painn_fast.kernels.dense.cpu import add_outer, matmul, pack, silu, silu_adjoint
+from painn_fast.kernels.vector import LANES
+from painn_fast.testing import assert_close
+
+TOLERANCE = {np.float64: 1e-13, np.float32: 1e-5}
+
+
+def numbers(*shape, dtype, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("columns", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("rows", [0, 1, 2, 3, 4, 5, 6, 7, 13])
+def test_product_equals_numpy(rows, columns, dtype):
+    a, b = numbers(rows, 37, dtype=dtype), numbers(37, columns * LANES, dtype=dtype, seed=1)
+    bias, out = numbers(columns * LANES, dtype=dtype, seed=2), np.full((rows, columns * LANES), np.nan, dtype)
+    matmul(a, pack(b), bias, out)
+    if rows:
+        assert_close(out, a.astype(float) @ b.astype(float) + bias, TOLERANCE[dtype])
+
+
+def test_only_the_beginning_of_long_rows_counts():
+    a, b = numbers(7, 40, dtype=np.float64), numbers(21, LANES, dtype=np.float64, seed=1)
+    out = np.empty((7, LANES))
+    matmul(a, pack(b), np.zeros(LANES), out)
+    assert_close(out, a[:, :21] @ b, 1e-13)
+
+
+def test_a_row_does_not_depend_on_the_others():
+    a, b = numbers(29, 128, dtype=np.float32), numbers(128, 384, dtype=np.float32, seed=1)
+    bias, panels = numbers(384, dtype=np.float32, seed=2), pack(b)
+    whole = np.empty((29, 384), np.float32)
+    matmul(a, panels, bias, whole)
+    for first, last in [(0, 1), (3, 5), (7, 10), (11, 29)]:
+        part = np.empty((last - first, 384), np.float32)
+        matmul(a[first:last].copy(), panels, bias, part)
+        assert np.array_equal(part, whole[first:last])
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("columns", [1, 3, 4])
+def test_outer_products_add_up(columns, dtype):
+    a, b = numbers(11, 21, dtype=dtype), numbers(11, (columns + 1) * LANES, dtype=dtype, seed=1)
+    before = numbers(21, columns * LANES, dtype=dtype, seed=2)
+    out = before.copy()
+    add_outer(a, b, LANES, 9, out)
+    assert_close(out, before + a[:9].T.astype(float) @ b[:9, LANES:].astype(float), TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_silu_and_its_adjoint_equal_torch_everywhere(dtype):
+    h = np.concatenate([np.linspace(-120, 120, 4 * LANES - 3), [0.0, -1e-8, 1e-8]]).astype(dtype).reshape(2, -1)
+    g, out = numbers(*h.shape, dtype=dtype), np.empty_like(h)
+    silu(h, out)
+    exact = torch.from_numpy(h).double()
+    assert np.abs(out - torch.nn.functional.silu(exact).numpy()).max() < TOLERANCE[dtype]
+    expected = torch.ops.aten.silu_backward(torch.from_numpy(g).double(), exact)
+    silu_adjoint(h, g)
+    assert_close(g, expected, TOLERANCE[dtype])
+
+
+def test_what_is_not_a_number_stays_so():
+    h, out = np.full((1, LANES), np.nan), np.zeros((1, LANES))
+    silu(h, out)
+    assert np.isnan(out).all()
