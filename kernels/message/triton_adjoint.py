@@ -1,0 +1,121 @@
+"""First derivatives of the message on a GPU, as training needs them: for any edge vectors, and for the weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from painn_fast.kernels.message.triton import block_of, case, launch, plain
+from painn_fast.kernels.radial.reference import Radial
+from painn_fast.kernels.radial.triton import (
+    edge_geometry,
+    filter_values,
+    radial_values,
+    read,
+    weight_rows,
+    write,
+)
+
+
+@triton.jit
+def message_bwd_kernel(
+    p_gs, p_gv, p_x, p_v, p_r, p_weight, p_first, p_widths, p_row_ptr, p_sender, p_mirror, p_gx, p_gvin, p_gr,
+    n, rows, edges, C: tl.constexpr, F: tl.constexpr, BLOCK_F: tl.constexpr, VECTORS: tl.constexpr,
+    HELD: tl.constexpr,
+):  # fmt: skip
+    """gx [N, 3 F], gv_in [N, 3, F] of `rows` senders and gr [blocks, E, 3] of the edges that leave them.
+
+    The mirror (j <- i) of each edge in the row of atom i is everything that i sends: it alone is visited here.
+    """
+    K: tl.constexpr = C.count
+    block = tl.program_id(1)
+    f = block * BLOCK_F + tl.arange(0, BLOCK_F)
+    begin = tl.program_id(0).to(tl.int64) * rows
+    if HELD:
+        wa, wb, wc = weight_rows(p_weight, f, K + 1, F, BLOCK_F)
+    for i in range(begin, tl.minimum(begin + rows, n)):
+        p_xi, p_vi = p_x + i * (3 * F), p_v + i * (3 * F)
+        xa, xb = read(p_xi, f, F, BLOCK_F), read(p_xi + F, f, F, BLOCK_F)
+        if VECTORS:
+            xc = read(p_xi + 2 * F, f, F, BLOCK_F)
+            v0, v1 = read(p_vi, f, F, BLOCK_F), read(p_vi + F, f, F, BLOCK_F)
+            v2 = read(p_vi + 2 * F, f, F, BLOCK_F)
+        zero = tl.zeros((BLOCK_F,), p_gx.dtype.element_ty)
+        gxa, gxb, gxc, gv0, gv1, gv2 = zero, zero, zero, zero, zero, zero
+        for row in range(tl.load(p_row_ptr + i).to(tl.int64), tl.load(p_row_ptr + i + 1).to(tl.int64)):
+            j = tl.load(p_sender + row).to(tl.int64)
+            e = tl.load(p_mirror + row).to(tl.int64)
+            d, inverse, u0, u1, u2 = edge_geometry(p_r, e)
+            r0, r1, r2 = tl.zeros_like(d), tl.zeros_like(d), tl.zeros_like(d)
+            if d < C.cutoff:
+                if not HELD:
+                    wa, wb, wc = weight_rows(p_weight, f, K + 1, F, BLOCK_F)
+                p_gvj = p_gv + j * (3 * F)
+                h = read(p_gs + j * F, f, F, BLOCK_F)
+                h0, h1 = read(p_gvj, f, F, BLOCK_F), read(p_gvj + F, f, F, BLOCK_F)
+                h2 = read(p_gvj + 2 * F, f, F, BLOCK_F)
+                psi, g, fc = radial_values(d, inverse, p_first, p_widths, C, 1)
+                w, dw = filter_values(wa, psi, g, fc, K, 1)
+                gxa += h * w
+                radial = dw * xa * h
+                w, dw = filter_values(wb, psi, g, fc, K, 1)
+                along = h0 * u0 + h1 * u1 + h2 * u2
+                gxb += along * w
+                across = xb * w * inverse
+                radial += (dw * xb - across) * along
+                if VECTORS:
+                    w, dw = filter_values(wc, psi, g, fc, K, 1)
+                    gate = h0 * v0 + h1 * v1 + h2 * v2
+                    gxc += gate * w
+                    radial += dw * xc * gate
+                    gv0 += w * h0
+                    gv1 += w * h1
+                    gv2 += w * h2
+                r0 = tl.sum(radial * u0 + across * h0)
+                r1 = tl.sum(radial * u1 + across * h1)
+                r2 = tl.sum(radial * u2 + across * h2)
+            p_gre = p_gr + (block.to(tl.int64) * edges + e) * 3
+            tl.store(p_gre, r0)
+            tl.store(p_gre + 1, r1)
+            tl.store(p_gre + 2, r2)
+        p_gxi = p_gx + i * (3 * F)
+        write(p_gxi, f, gxa, F, BLOCK_F)
+        write(p_gxi + F, f, gxb, F, BLOCK_F)
+        write(p_gxi + 2 * F, f, gxc, F, BLOCK_F)
+        if VECTORS:
+            p_gvi = p_gvin + i * (3 * F)
+            write(p_gvi, f, xc * gv0, F, BLOCK_F)
+            write(p_gvi + F, f, xc * gv1, F, BLOCK_F)
+            write(p_gvi + 2 * F, f, xc * gv2, F, BLOCK_F)
+
+
+def message_bwd(
+    gs: Tensor, gv: Tensor, x: Tensor, v: Tensor, r: Tensor, weight: Tensor, radial: Radial, row_ptr: Tensor,
+    sender: Tensor, mirror: Tensor, vectors: bool = True,
+) -> tuple[Tensor, Tensor | None, Tensor]:  # fmt: skip
+    """Adjoint of `message_fwd` in x, v and r, for any r.
+
+    Args:
+        gs, gv: [N, F] and [N, 3, F], adjoints of ds and dv.
+        mirror: [E] index of each edge's opposite.
+
+    Returns:
+        gx [N, 3 F], gv_in [N, 3, F] (None with `vectors` False), gr [E, 3].
+    """
+    gs, gv, x, v, r, weight, first, widths = plain(gs, gv, x, v, r, weight, radial.first, radial.widths)
+    n, f = gs.shape
+    blocks = triton.cdiv(f, block_of("message_bwd", f))
+    gx, gv_in = torch.empty_like(x), torch.empty_like(gv) if vectors else None
+    gr = r.new_empty(blocks, *r.shape)
+    given = (gs, gv, x, v, r, weight, first, widths, row_ptr, sender, mirror, gx, gv_in, gr)
+    launch("message_bwd", message_bwd_kernel, given, n, f, radial, len(r), VECTORS=vectors)
+    return gx, gv_in, gr[0] if blocks == 1 else gr.sum(dim=0)
+
+
+def cases() -> list[tuple[Any, ...]]:
+    """Everything here."""
+    return [case("message_bwd", message_bwd_kernel, "", f, VECTORS=True) for f in (64, 128)]
