@@ -26,16 +26,17 @@ from painn_fast.kernels.radial.triton import (
     write,
 )
 
-LAUNCH: dict[str, dict[str, int]] = {
-    "message_fwd": {"BLOCK_F": 64, "num_warps": 1},
-    "message_bwd": {"BLOCK_F": 64, "num_warps": 1},
-    "message_weight_bwd": {"BLOCK_F": 64, "num_warps": 1},
-    "message_tangent": {"BLOCK_F": 64, "num_warps": 1},
-    "message_bwd_tangent": {"BLOCK_F": 64, "num_warps": 1},
-    "message_weight_bwd_tangent": {"BLOCK_F": 64, "num_warps": 1},
-    "message_force_bwd": {"BLOCK_F": 128, "num_warps": 2},
+LAUNCH = {
+    "message_fwd": {"features": 2, "warps": 1},
+    "message_force_bwd": {"features": 2, "warps": 2},
+    "message_bwd": {"features": 2, "warps": 1},
+    "message_weight_bwd": {"features": 2, "warps": 1},
+    "message_tangent": {"features": 2, "warps": 1},
+    "message_bwd_tangent": {"features": 2, "warps": 1},
+    "message_weight_bwd_tangent": {"features": 2, "warps": 1},
 }
-"""Features a program and warps; the README has the instructions and registers of the alternatives."""
+"""Features a thread and the most warps a program; the README has the instructions and registers of the alternatives."""
+LANES = 64 if torch.version.hip else 32
 MOST_HELD = 32
 """Radial functions up to which the weights of a filter stay in registers; above, every edge reads them anew."""
 MOST_ROWS, ATOMS_AT_ONCE = 8, 4096
@@ -202,7 +203,7 @@ def message_force_bwd(
     """
     gs, gv, x, v, r, weight, first, widths = plain(gs, gv, x, v, r, weight, radial.first, radial.widths)
     n, f = gs.shape
-    blocks = triton.cdiv(f, block_of("message_force_bwd", f))
+    blocks = triton.cdiv(f, shape("message_force_bwd", f)[0])
     gx, gv_in = (torch.empty_like(x), torch.empty_like(gv)) if vectors else (None, None)
     force = r.new_empty(blocks, n, 3)
     given = (gs, gv, x, v, r, weight, first, widths, row_ptr, sender, gx, gv_in, force)
@@ -215,9 +216,11 @@ def plain(*tensors: Tensor) -> list[Tensor]:
     return [tensor.detach().to(tensors[0].dtype).contiguous() for tensor in tensors]
 
 
-def block_of(name: str, features: int) -> int:
-    """Features of a program."""
-    return min(LAUNCH[name]["BLOCK_F"], max(16, triton.next_power_of_2(features)))
+def shape(name: str, features: int, lanes: int = LANES) -> tuple[int, int]:
+    """Features and warps of a program."""
+    of_a_warp = LAUNCH[name]["features"] * lanes
+    block = min(LAUNCH[name]["warps"] * of_a_warp, max(16, triton.next_power_of_2(features)))
+    return block, max(1, block // of_a_warp)
 
 
 def launch(
@@ -228,9 +231,8 @@ def launch(
     if n == 0:
         return
     functions = constants(radial, given[0].dtype)
-    block = block_of(name, f)
+    block, warps = shape(name, f)
     rows = triton.cdiv(n, programs) if programs else min(MOST_ROWS, max(1, n // ATOMS_AT_ONCE))
-    warps = max(1, LAUNCH[name]["num_warps"] * block // LAUNCH[name]["BLOCK_F"])
     if given[0].dtype == torch.float64:
         warps *= 2  # each number takes two registers
     with torch.cuda.device_of(given[0]):
@@ -239,27 +241,29 @@ def launch(
         )
 
 
-def case(name: str, kernel: Any, label: str, f: int, *, absent: tuple[str, ...] = (), **flags: bool) -> tuple[Any, ...]:
-    """What the static report compiles for f features: (name, kernel, signature, constants, warps)."""
+def case(
+    name: str, kernel: Any, label: str, f: int, lanes: int, *, absent: tuple[str, ...] = (), **flags: bool
+) -> tuple[Any, ...]:  # fmt: skip
+    """What the static report compiles for f features and so many lanes a warp; `absent` arguments are None."""
     functions = Constants("sinc", 20, math.pi / 5.0, "cosine", 5.0, 0.0)
-    fixed = {"C": functions, "F": f, "BLOCK_F": block_of(name, f), "HELD": True, **flags, **dict.fromkeys(absent)}
+    block, warps = shape(name, f, lanes)
+    fixed = {"C": functions, "F": f, "BLOCK_F": block, "HELD": True, **flags, **dict.fromkeys(absent)}
     kinds = {"p_row_ptr": "*i64", "p_sender": "*i64", "p_mirror": "*i64"}
     signature = {
         a: "constexpr" if a in fixed else kinds.get(a, "*fp32" if a.startswith("p_") else "i32")
         for a in kernel.arg_names
     }
-    warps = max(1, LAUNCH[name]["num_warps"] * fixed["BLOCK_F"] // LAUNCH[name]["BLOCK_F"])
     return f"{name}{label} F={f}", kernel, signature, {a: fixed[a] for a in kernel.arg_names if a in fixed}, warps
 
 
-def cases() -> list[tuple[Any, ...]]:
-    """Everything here that inference runs at each step."""
+def cases(lanes: int = LANES) -> list[tuple[Any, ...]]:
+    """Everything here, and the first layer's shorter versions."""
     kernels = (
         ("message_fwd", message_fwd_kernel, ()),
         ("message_force_bwd", message_force_bwd_kernel, ("p_gx", "p_gvin")),
     )
     return [
-        case(name, kernel, label, f, absent=absent if label else (), VECTORS=not label)
+        case(name, kernel, label, f, lanes, absent=absent if label else (), VECTORS=not label)
         for name, kernel, absent in kernels
         for f in (64, 128)
         for label in ("", ", first layer")

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from painn_fast.kernels.message.triton import block_of, case, launch, plain
+from painn_fast.kernels.message.triton import LANES, case, launch, plain, shape
 from painn_fast.kernels.radial.reference import Radial
 from painn_fast.kernels.radial.triton import (
     edge_geometry,
@@ -108,7 +108,7 @@ def message_bwd(
     """
     gs, gv, x, v, r, weight, first, widths = plain(gs, gv, x, v, r, weight, radial.first, radial.widths)
     n, f = gs.shape
-    blocks = triton.cdiv(f, block_of("message_bwd", f))
+    blocks = triton.cdiv(f, shape("message_bwd", f)[0])
     gx, gv_in = torch.empty_like(x), torch.empty_like(gv) if vectors else None
     gr = r.new_empty(blocks, *r.shape)
     given = (gs, gv, x, v, r, weight, first, widths, row_ptr, sender, mirror, gx, gv_in, gr)
@@ -116,6 +116,6 @@ def message_bwd(
     return gx, gv_in, gr[0] if blocks == 1 else gr.sum(dim=0)
 
 
-def cases() -> list[tuple[Any, ...]]:
+def cases(lanes: int = LANES) -> list[tuple[Any, ...]]:
     """Everything here."""
-    return [case("message_bwd", message_bwd_kernel, "", f, VECTORS=True) for f in (64, 128)]
+    return [case("message_bwd", message_bwd_kernel, "", f, lanes, VECTORS=True) for f in (64, 128)]
