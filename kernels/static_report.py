@@ -142,10 +142,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--target", action="append", choices=TARGETS, help="only this one; may be given again")
     parser.add_argument("--only", default="", metavar="TEXT", help="only kernels whose name contains it")
     options = parser.parse_args(arguments)
-    print(
-        "| kernel | target | warps | registers | spilled B | shared B | instructions | in the loop | FMA | loads 16/8/4 B |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    heads = "kernel, target, warps, registers, spilled B, shared B, instructions, in the loop, FMA, loads 16/8/4 B"
+    print("|", heads.replace(", ", " | "), "|")
+    print("|", "---|" * 10, sep="")
     spilled = []
     for target in options.target or TARGETS:
         for case in all_cases(TARGETS[target].warp_size):

@@ -32,7 +32,9 @@ LAUNCH = {
     "message_bwd": {"features": 2, "warps": 1},
     "message_weight_bwd": {"features": 2, "warps": 1},
     "message_tangent": {"features": 2, "warps": 1},
+    "message_tangent, weight moves": {"features": 1, "warps": 1},
     "message_bwd_tangent": {"features": 2, "warps": 1},
+    "message_bwd_tangent, weight moves": {"features": 1, "warps": 1},
     "message_weight_bwd_tangent": {"features": 2, "warps": 1},
 }
 """Features a thread and the most warps a program; the README has the instructions and registers of the alternatives."""
@@ -233,19 +235,26 @@ def launch(
     functions = constants(radial, given[0].dtype)
     block, warps = shape(name, f)
     rows = triton.cdiv(n, programs) if programs else min(MOST_ROWS, max(1, n // ATOMS_AT_ONCE))
+    if "HELD" in kernel.arg_names:
+        flags["HELD"] = functions.count <= MOST_HELD
     if given[0].dtype == torch.float64:
         warps *= 2  # each number takes two registers
     with torch.cuda.device_of(given[0]):
         kernel[programs or triton.cdiv(n, rows), triton.cdiv(f, block)](
-            *given, n, rows, *more, functions, f, block, HELD=functions.count <= MOST_HELD, num_warps=warps, **flags
+            *(t if t is None else t.contiguous() for t in given),
+            *(n, rows, *more, functions, f, block),
+            num_warps=warps,
+            **flags,
         )
 
 
 def case(
-    name: str, kernel: Any, label: str, f: int, lanes: int, *, absent: tuple[str, ...] = (), **flags: bool
+    name: str, kernel: Any, f: int, lanes: int, *, label: str = "", basis: str = "sinc", absent: tuple[str, ...] = (),
+    **flags: bool,
 ) -> tuple[Any, ...]:  # fmt: skip
     """What the static report compiles for f features and so many lanes a warp; `absent` arguments are None."""
-    functions = Constants("sinc", 20, math.pi / 5.0, "cosine", 5.0, 0.0)
+    numbers = (math.pi / 5.0, 0.0, 0.0) if basis == "sinc" else (0.0, 5.0 / 19.0, 5.0 / 19.0)
+    functions = Constants(basis, 20, *numbers, "cosine", 5.0, 0.0)
     block, warps = shape(name, f, lanes)
     fixed = {"C": functions, "F": f, "BLOCK_F": block, "HELD": True, **flags, **dict.fromkeys(absent)}
     kinds = {"p_row_ptr": "*i64", "p_sender": "*i64", "p_mirror": "*i64"}
@@ -253,18 +262,18 @@ def case(
         a: "constexpr" if a in fixed else kinds.get(a, "*fp32" if a.startswith("p_") else "i32")
         for a in kernel.arg_names
     }
-    return f"{name}{label} F={f}", kernel, signature, {a: fixed[a] for a in kernel.arg_names if a in fixed}, warps
+    title = f"{name}{label}{', Gaussians' if basis == 'gaussian' else ''} F={f}"
+    return title, kernel, signature, {a: fixed[a] for a in kernel.arg_names if a in fixed}, warps
 
 
 def cases(lanes: int = LANES) -> list[tuple[Any, ...]]:
-    """Everything here, and the first layer's shorter versions."""
-    kernels = (
-        ("message_fwd", message_fwd_kernel, ()),
-        ("message_force_bwd", message_force_bwd_kernel, ("p_gx", "p_gvin")),
-    )
-    return [
-        case(name, kernel, label, f, lanes, absent=absent if label else (), VECTORS=not label)
-        for name, kernel, absent in kernels
-        for f in (64, 128)
-        for label in ("", ", first layer")
-    ]
+    """Everything here, the first layer's shorter versions, and Gaussians in place of sinc functions."""
+    both = (("message_fwd", message_fwd_kernel), ("message_force_bwd", message_force_bwd_kernel))
+    first = {"label": ", first layer", "VECTORS": False}
+    listed = []
+    for name, kernel in both:
+        listed += [case(name, kernel, f, lanes, VECTORS=True) for f in (64, 128)]
+        listed += [case(name, kernel, 128, lanes, basis="gaussian", VECTORS=True)]
+        absent = ("p_gx", "p_gvin") if kernel is message_force_bwd_kernel else ()
+        listed += [case(name, kernel, 128, lanes, absent=absent, **first)]
+    return listed

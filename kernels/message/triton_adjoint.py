@@ -14,11 +14,17 @@ from painn_fast.kernels.radial.reference import Radial
 from painn_fast.kernels.radial.triton import (
     edge_geometry,
     filter_values,
+    grown,
+    no_rows,
     radial_values,
     read,
     weight_rows,
     write,
+    write_rows,
 )
+
+MOST_PARTIALS = 512
+"""Partial sums of the gradient of a weight: enough programs to fill a GPU, few enough to add up afterwards."""
 
 
 @triton.jit
@@ -93,6 +99,39 @@ def message_bwd_kernel(
             write(p_gvi + 2 * F, f, xc * gv2, F, BLOCK_F)
 
 
+@triton.jit
+def message_weight_bwd_kernel(
+    p_gs, p_gv, p_x, p_v, p_r, p_first, p_widths, p_row_ptr, p_sender, p_gw,
+    n, rows, C: tl.constexpr, F: tl.constexpr, BLOCK_F: tl.constexpr,
+):  # fmt: skip
+    """gw [programs, K + 1, 3 F]: one sum over `rows` receivers a program, in registers."""
+    K: tl.constexpr = C.count
+    f = tl.program_id(1) * BLOCK_F + tl.arange(0, BLOCK_F)
+    program = tl.program_id(0).to(tl.int64)
+    begin = program * rows
+    ga, gb, gc = no_rows(K + 1, BLOCK_F, p_gw.dtype.element_ty)
+    for i in range(begin, tl.minimum(begin + rows, n)):
+        p_gvi = p_gv + i * (3 * F)
+        own = read(p_gs + i * F, f, F, BLOCK_F)
+        own0, own1 = read(p_gvi, f, F, BLOCK_F), read(p_gvi + F, f, F, BLOCK_F)
+        own2 = read(p_gvi + 2 * F, f, F, BLOCK_F)
+        for e in range(tl.load(p_row_ptr + i).to(tl.int64), tl.load(p_row_ptr + i + 1).to(tl.int64)):
+            j = tl.load(p_sender + e).to(tl.int64)
+            d, inverse, u0, u1, u2 = edge_geometry(p_r, e)
+            if d < C.cutoff:
+                p_xj, p_vj = p_x + j * (3 * F), p_v + j * (3 * F)
+                psi, g, fc = radial_values(d, inverse, p_first, p_widths, C, 0)
+                z = own * read(p_xj, f, F, BLOCK_F)
+                ga = grown(ga, psi[0], g[0] * z, fc[0] * z, K)
+                z = (own0 * u0 + own1 * u1 + own2 * u2) * read(p_xj + F, f, F, BLOCK_F)
+                gb = grown(gb, psi[0], g[0] * z, fc[0] * z, K)
+                z = own0 * read(p_vj, f, F, BLOCK_F) + own1 * read(p_vj + F, f, F, BLOCK_F)
+                z += own2 * read(p_vj + 2 * F, f, F, BLOCK_F)
+                z *= read(p_xj + 2 * F, f, F, BLOCK_F)
+                gc = grown(gc, psi[0], g[0] * z, fc[0] * z, K)
+    write_rows(p_gw + program * ((K + 1) * 3 * F), f, ga, gb, gc, K + 1, F, BLOCK_F)
+
+
 def message_bwd(
     gs: Tensor, gv: Tensor, x: Tensor, v: Tensor, r: Tensor, weight: Tensor, radial: Radial, row_ptr: Tensor,
     sender: Tensor, mirror: Tensor, vectors: bool = True,
@@ -116,6 +155,30 @@ def message_bwd(
     return gx, gv_in, gr[0] if blocks == 1 else gr.sum(dim=0)
 
 
+def message_weight_bwd(
+    gs: Tensor, gv: Tensor, x: Tensor, v: Tensor, r: Tensor, radial: Radial, row_ptr: Tensor, sender: Tensor
+) -> Tensor:
+    """Adjoint of `message_fwd` in its weight [K + 1, 3 F], which is linear in it and does not need its value.
+
+    The number of partial sums depends on N alone, so that every device adds in the same order.
+    """
+    gs, gv, x, v, r, first, widths = plain(gs, gv, x, v, r, radial.first, radial.widths)
+    n, f = gs.shape
+    gw = gs.new_empty(partials(n), first.numel() + 1, 3 * f)
+    given = (gs, gv, x, v, r, first, widths, row_ptr, sender, gw)
+    launch("message_weight_bwd", message_weight_bwd_kernel, given, n, f, radial, programs=len(gw))
+    return gw.sum(dim=0)
+
+
+def partials(atoms: int) -> int:
+    """Programs that share the atoms of a sum over all edges, none of them without an atom."""
+    return triton.cdiv(atoms, triton.cdiv(atoms, MOST_PARTIALS)) if atoms else 0
+
+
 def cases(lanes: int = LANES) -> list[tuple[Any, ...]]:
     """Everything here."""
-    return [case("message_bwd", message_bwd_kernel, "", f, lanes, VECTORS=True) for f in (64, 128)]
+    kernels = (
+        ("message_bwd", message_bwd_kernel, {"VECTORS": True}),
+        ("message_weight_bwd", message_weight_bwd_kernel, {}),
+    )
+    return [case(name, kernel, f, lanes, **flags) for name, kernel, flags in kernels for f in (64, 128)]

@@ -25,18 +25,27 @@ class Constants:
     """What a kernel is compiled for.
 
     Args:
-        basis: "sinc" (multiples of `base`, by recurrence), "sines" (any frequencies) or "gaussian".
+        basis: what is regular is compiled in and cheap: "sinc" (multiples of a frequency, by recurrence), "gaussian"
+            (evenly spaced, of one width). "sines" and "gaussians" are read from memory and may be anything.
         count: K.
-        base: the first frequency of "sinc".
+        base: the first frequency of "sinc", the first centre of "gaussian".
+        step, width: of "gaussian".
         cutoff_function, cutoff, switch_on: as in `Radial`.
     """
 
     basis: str
     count: int
     base: float
+    step: float
+    width: float
     cutoff_function: str
     cutoff: float
     switch_on: float
+
+    @property
+    def over_d(self) -> bool:
+        """Whether the functions are divided by d."""
+        return self.basis in ("sinc", "sines")
 
 
 def constants(radial: Radial, dtype: torch.dtype) -> Constants:
@@ -51,19 +60,32 @@ def _constants(radial: Radial, dtype: torch.dtype, *_versions: int) -> Constants
         raise ValueError(f"cut-off function {radial.cutoff_function!r}: expected cosine | mollifier | switch")
     if radial.basis not in ("sinc", "gaussian"):
         raise ValueError(f"radial basis {radial.basis!r}: expected sinc | gaussian")
-    count, base, basis = radial.first.numel(), 0.0, radial.basis
-    if basis == "sinc":
-        frequencies = radial.first.double().cpu()
-        multiples = torch.arange(1, count + 1, dtype=torch.float64)
-        base = float((frequencies * multiples).sum() / multiples.square().sum())
-        allowed = 1e-6 if dtype == torch.float32 else 1e-14
-        if abs(base * radial.cutoff / math.pi - 1) < allowed:
-            base = math.pi / radial.cutoff  # the same angle as in the cosine cut-off: computed once
-        even = bool(((frequencies - base * multiples).abs() <= allowed * frequencies.abs()).all())
-        if not even or base * radial.cutoff > math.pi * (1 + 1e-6):
-            basis, base = "sines", 0.0
+    regular = (_sinc if radial.basis == "sinc" else _gaussian)(radial, 1e-6 if dtype == torch.float32 else 1e-14)
+    basis = radial.basis if regular else {"sinc": "sines", "gaussian": "gaussians"}[radial.basis]
     on = radial.switch_on if radial.cutoff_function == "switch" else 0.0
-    return Constants(basis, count, base, radial.cutoff_function, float(radial.cutoff), float(on))
+    numbers = regular or (0.0, 0.0, 0.0)
+    return Constants(basis, radial.first.numel(), *numbers, radial.cutoff_function, float(radial.cutoff), float(on))
+
+
+def _sinc(radial: Radial, allowed: float) -> tuple[float, float, float] | None:
+    """The frequency that all are multiples of, if there is one and its angle ends at pi."""
+    frequencies = radial.first.double().cpu()
+    multiples = torch.arange(1, len(frequencies) + 1, dtype=torch.float64)
+    base = float((frequencies * multiples).sum() / multiples.square().sum())
+    if abs(base * radial.cutoff / math.pi - 1) < allowed:
+        base = math.pi / radial.cutoff  # the same angle as in the cosine cut-off: computed once
+    even = bool(((frequencies - base * multiples).abs() <= allowed * frequencies).all())
+    return (base, 0.0, 0.0) if even and 0 < base * radial.cutoff <= math.pi * (1 + 1e-6) else None
+
+
+def _gaussian(radial: Radial, allowed: float) -> tuple[float, float, float] | None:
+    """First centre, spacing and width, if all are the same."""
+    centres, widths = radial.first.double().cpu(), radial.widths.double().cpu()
+    base, width = float(centres[0]), float(widths.mean())
+    step = float(centres[-1] - centres[0]) / max(len(centres) - 1, 1)
+    off = (centres - base - step * torch.arange(len(centres), dtype=torch.float64)).abs().max()
+    even = off <= allowed * radial.cutoff and (widths - width).abs().max() <= allowed * width
+    return (base, step, width) if even else None
 
 
 HALF_PI_HIGH = tl.constexpr(1.5707963705062866)  # float32(pi / 2)
@@ -125,8 +147,8 @@ def cutoff_values(d, C: tl.constexpr):
 
 
 @triton.jit
-def radial_values(d, inverse, p_first, p_widths, C: tl.constexpr, ORDER: tl.constexpr):
-    """psi_k with `ORDER` derivatives ((K,), (K,), (K,)), and (g, g', g''), (fc, fc', fc'')."""
+def waves(d, p_first, C: tl.constexpr, ORDER: tl.constexpr):
+    """sin(a_k d) with `ORDER` derivatives, each a tuple over k."""
     K: tl.constexpr = C.count
     psi, slope, bend = (), (), ()
     if C.basis == "sinc":
@@ -141,13 +163,33 @@ def radial_values(d, inverse, p_first, p_widths, C: tl.constexpr, ORDER: tl.cons
                 bend += (s * (-(k * C.base) * (k * C.base)),)
             s, s_before = twice * s - s_before, s
             c, c_before = twice * c - c_before, c
-    elif C.basis == "sines":
+    else:
         for k in tl.static_range(K):
             a = tl.load(p_first + k)
             s, c = tl.sin(a * d), tl.cos(a * d)
             psi += (s,)
             slope += (c * a,)
             bend += (-s * a * a,)
+    return psi, slope, bend
+
+
+@triton.jit
+def bells(d, p_first, p_widths, C: tl.constexpr, ORDER: tl.constexpr):
+    """exp(-(d - a_k)^2 / 2 b_k^2) with `ORDER` derivatives, each a tuple over k."""
+    K: tl.constexpr = C.count
+    psi, slope, bend = (), (), ()
+    if C.basis == "gaussian":
+        scale: tl.constexpr = 0.8493218002880191 / C.width  # sqrt(log2(e) / 2): the exponential is a power of two
+        rate: tl.constexpr = -1.3862943611198906 * scale  # -2 log(2)
+        start = (d - C.base) * scale
+        for k in tl.static_range(K):
+            away = start - k * C.step * scale
+            value = tl.exp2(-away * away)
+            psi += (value,)
+            if ORDER >= 1:
+                slope += (rate * away * value,)
+            if ORDER >= 2:
+                bend += ((rate * rate * away * away + rate * scale) * value,)
     else:
         for k in tl.static_range(K):
             per = 1.0 / tl.load(p_widths + k)
@@ -156,13 +198,23 @@ def radial_values(d, inverse, p_first, p_widths, C: tl.constexpr, ORDER: tl.cons
             psi += (value,)
             slope += (-away * per * value,)
             bend += ((away * away - 1.0) * per * per * value,)
+    return psi, slope, bend
+
+
+@triton.jit
+def radial_values(d, inverse, p_first, p_widths, C: tl.constexpr, ORDER: tl.constexpr):
+    """psi_k with `ORDER` derivatives ((K,), (K,), (K,)), and (g, g', g''), (fc, fc', fc'')."""
+    if C.over_d:
+        psi = waves(d, p_first, C, ORDER)
+    else:
+        psi = bells(d, p_first, p_widths, C, ORDER)
     fc, dfc, ddfc = cutoff_values(d, C)
     g, dg, ddg = fc, dfc, ddfc
-    if C.basis != "gaussian":
+    if C.over_d:
         g = fc * inverse
         dg = (dfc - g) * inverse
         ddg = (ddfc - 2.0 * dg) * inverse
-    return (psi, slope, bend), (g, dg, ddg), (fc, dfc, ddfc)
+    return psi, (g, dg, ddg), (fc, dfc, ddfc)
 
 
 @triton.jit
@@ -216,3 +268,32 @@ def filter_values(rows, psi, g, fc, K: tl.constexpr, ORDER: tl.constexpr):
         dds = contract(psi[2], rows, K)
         values += (g[2] * s + 2.0 * g[1] * ds + g[0] * dds + fc[2] * rows[K],)
     return values
+
+
+@triton.jit
+def no_rows(ROWS: tl.constexpr, BLOCK_F: tl.constexpr, DTYPE: tl.constexpr):
+    """Zeros in the shape of `weight_rows`."""
+    rows = ()
+    for _ in tl.static_range(ROWS):
+        rows += (tl.zeros((BLOCK_F,), DTYPE),)
+    return rows, rows, rows
+
+
+@triton.jit
+def grown(rows, psi, z, z_bias, K: tl.constexpr):
+    """rows_k + psi_k z, and z_bias on the last row: the transpose of `filter_values`."""
+    new = ()
+    for k in tl.static_range(K):
+        new += (rows[k] + psi[k] * z,)
+    new += (rows[K] + z_bias,)
+    return new
+
+
+@triton.jit
+def write_rows(p_weight, f, a, b, c, ROWS: tl.constexpr, F: tl.constexpr, BLOCK_F: tl.constexpr):
+    """Write what `weight_rows` reads."""
+    for k in tl.static_range(ROWS):
+        row = p_weight + k * 3 * F
+        write(row, f, a[k], F, BLOCK_F)
+        write(row + F, f, b[k], F, BLOCK_F)
+        write(row + 2 * F, f, c[k], F, BLOCK_F)

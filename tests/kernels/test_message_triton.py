@@ -17,8 +17,14 @@ triton = pytest.importorskip("triton")
 tl = triton.language
 
 from painn_fast.kernels.message import triton as kernels  # noqa: E402
+from painn_fast.kernels.message import triton_adjoint as adjoint  # noqa: E402
 from painn_fast.kernels.message.triton import message_force_bwd, message_fwd  # noqa: E402
-from painn_fast.kernels.message.triton_adjoint import message_bwd  # noqa: E402
+from painn_fast.kernels.message.triton_adjoint import message_bwd, message_weight_bwd  # noqa: E402
+from painn_fast.kernels.message.triton_second import (  # noqa: E402
+    message_bwd_tangent,
+    message_tangent,
+    message_weight_bwd_tangent,
+)
 from painn_fast.kernels.radial.triton import constants, edge_geometry, radial_values, sine_cosine  # noqa: E402
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -52,13 +58,15 @@ def fresh_memory_is_nan(monkeypatch):
 
 def functions(basis="sinc", cutoff="cosine", count=4, reach=2.6):
     if basis == "gaussian":
-        first, widths = torch.linspace(0.3, reach, count), torch.linspace(0.4, 0.7, count)
+        first, widths = torch.linspace(0.3, reach, count, dtype=torch.float64), torch.full((count,), 0.5)
+    elif basis == "gaussians":
+        first, widths = torch.tensor([0.3, 1.1, 1.4, 2.9][:count]), torch.linspace(0.4, 0.7, count)
     else:
         first, widths = math.pi / reach * torch.arange(1, count + 1, dtype=torch.float64), torch.ones(count)
     if basis == "sines":
         first = first * torch.linspace(0.9, 1.0, count)  # no multiples of one frequency
-    basis = "sinc" if basis == "sines" else basis
-    return Radial(basis, first.double().to(DEVICE), widths.double().to(DEVICE), cutoff, reach, 0.8)
+    kind = {"sines": "sinc", "gaussians": "gaussian"}.get(basis, basis)
+    return Radial(kind, first.double().to(DEVICE), widths.double().to(DEVICE), cutoff, reach, 0.8)
 
 
 @dataclass
@@ -73,7 +81,10 @@ class Problem:
     tangents: tuple  # of the inputs
 
     def to(self, dtype):
-        cast = [tuple(t.to(dtype) for t in group) for group in (self.inputs, self.adjoints, self.tangents)]
+        cast = [
+            tuple(t if t is None else t.to(dtype) for t in group)
+            for group in (self.inputs, self.adjoints, self.tangents)
+        ]
         first, widths = self.radial.first.to(dtype), self.radial.widths.to(dtype)
         radial = replace(self.radial, first=first, widths=widths)
         return Problem(radial, self.graph, self.receiver, *cast)
@@ -103,18 +114,27 @@ def expected(p):
     x, v, r, weight = inputs
     ds, dv = reference(x, v, r, weight, p.radial, p.receiver, p.graph[1])
     total = (ds * adjoints[0]).sum() + (dv * adjoints[1]).sum()
-    gx, gv_in, gr, _ = torch.autograd.grad(total, inputs, create_graph=True, materialize_grads=True)
-    n = len(x)
+    first = torch.autograd.grad(total, inputs, create_graph=True, materialize_grads=True)
+    gx, gv_in, gr, gw = first
     force = torch.zeros_like(x[:, :3]).index_add(0, p.receiver, gr).index_add(0, p.graph[1], -gr)
-    results = {"ds": ds, "dv": dv, "gx": gx, "gv_in": gv_in, "gr": gr, "force": force[:n]}
+    moved = sum((g * t).sum() for g, t in zip(first, p.tangents, strict=True))
+    second = torch.autograd.grad(moved, [*adjoints, *inputs], materialize_grads=True)
+    results = {"ds": ds, "dv": dv, "gx": gx, "gv_in": gv_in, "gr": gr, "gw": gw, "force": force}
+    results |= zip(("tds", "tdv", "hx", "hv", "hr", "hw"), second, strict=True)
     return {name: value.detach().cpu() for name, value in results.items()}
 
 
 def got(p):
     row_ptr, sender, mirror = p.graph
-    common = (*p.inputs, p.radial, row_ptr, sender)
-    results = dict(zip(("ds", "dv"), message_fwd(*common), strict=True))
-    results |= zip(("gx", "gv_in", "gr"), message_bwd(*p.adjoints, *common, mirror), strict=True)
+    x, v, r, _ = p.inputs
+    graph = (p.radial, row_ptr, sender)
+    results = dict(zip(("ds", "dv"), message_fwd(*p.inputs, *graph), strict=True))
+    results |= zip(("gx", "gv_in", "gr"), message_bwd(*p.adjoints, *p.inputs, *graph, mirror), strict=True)
+    results["gw"] = message_weight_bwd(*p.adjoints, x, v, r, *graph)
+    results |= zip(("tds", "tdv"), message_tangent(*p.inputs, *p.tangents, *graph), strict=True)
+    second = message_bwd_tangent(*p.adjoints, *p.inputs, *p.tangents, *graph, mirror)
+    results |= zip(("hx", "hv", "hr"), second, strict=True)
+    results["hw"] = message_weight_bwd_tangent(*p.adjoints, x, v, r, *p.tangents[:3], *graph)
     return {name: value.cpu() for name, value in results.items()}
 
 
@@ -137,9 +157,10 @@ CASES = [
     ("a lone atom in a batch", 160, functions("sinc", "switch"), torch.float64),
     ("a lone atom in a batch", 16, functions("sinc", "mollifier"), torch.float32),
     ("a lone atom in a batch", 160, functions("gaussian", "cosine"), torch.float32),
-    ("a lone atom in a batch", 96, functions("gaussian", "switch"), torch.float64),
+    ("a lone atom in a batch", 96, functions("gaussians", "switch"), torch.float64),
     ("a lone atom in a batch", 16, functions("sines", "mollifier"), torch.float64),
     ("a lone atom in a batch", 16, functions("sinc", "cosine", count=20, reach=5.0), torch.float32),
+    ("a lone atom in a batch", 16, functions("gaussian", "switch", count=20, reach=5.0), torch.float32),
     ("atoms that neighbour their own images", 16, functions("sinc", "switch", reach=3.1), torch.float64),
     ("atoms that neighbour their own images", 16, functions("gaussian", "cosine", reach=3.1), torch.float32),
 ]
@@ -151,6 +172,18 @@ def test_every_kernel_equals_autograd_of_the_reference(graph, features, radial, 
     check(got(p), expected(p.to(torch.float64)), dtype)
     p = problem(GRAPHS[graph], features, radial, symmetric=True).to(dtype)
     check(got_forces(p), expected(p.to(torch.float64)), dtype)
+
+
+@pytest.mark.parametrize("still", [(0,), (1,), (2,), (3,), (0, 1, 2, 3)])
+def test_a_tangent_that_is_none_is_zero(still):
+    p = problem([WATER], 16, functions())
+    p.tangents = tuple(None if k in still else t for k, t in enumerate(p.tangents))
+    wanted = expected(replace(p, tangents=tuple(map(_or_zeros, p.tangents, p.inputs))))
+    check(got(p), wanted, torch.float64)
+
+
+def _or_zeros(tangent, like):
+    return torch.zeros_like(like) if tangent is None else tangent
 
 
 @pytest.mark.parametrize("features", [16, 160])
@@ -184,10 +217,33 @@ def test_a_program_with_many_atoms_gives_the_same_bits(monkeypatch):
         assert torch.equal(value, alone[name]), name
 
 
+@pytest.mark.parametrize("most", [1, 4])
+def test_a_gradient_of_the_weight_is_complete_however_many_programs_share_it(monkeypatch, most):
+    monkeypatch.setattr(adjoint, "MOST_PARTIALS", most)
+    p = problem(GRAPHS["a lone atom in a batch"], 16, functions())
+    assert adjoint.partials(6) == {1: 1, 4: 3}[most]
+    wanted, results = expected(p), got(p)
+    check({name: results[name] for name in ("gw", "hw")}, wanted, torch.float64)
+
+
+def test_no_atoms_at_all_are_no_error():
+    p = problem([Atoms("H")], 16, functions())
+    x, v, r, weight = p.inputs
+    p.inputs, p.adjoints = (x[:0], v[:0], r, weight), tuple(t[:0] for t in p.adjoints)
+    p.tangents = (*(t[:0] for t in p.tangents[:2]), *p.tangents[2:])
+    p.graph = (p.graph[0][:1], *p.graph[1:])
+    results = got(p) | got_forces(p)
+    assert results["gx"].shape == (0, 48)
+    assert not results["gw"].any()
+    assert results["gw"].shape == weight.shape
+
+
 def test_strided_inputs_give_the_same_bits():
     p = problem([WATER], 16, functions())
-    strided = replace(p, inputs=tuple(map(_strided, p.inputs)), adjoints=tuple(map(_strided, p.adjoints)))
-    assert not any(t.is_contiguous() for t in (*strided.inputs, *strided.adjoints))
+    groups = {name: tuple(map(_strided, getattr(p, name))) for name in ("inputs", "adjoints", "tangents")}
+    assert not any(t.is_contiguous() for group in groups.values() for t in group)
+    graph = tuple(torch.stack([t, t], 1)[:, 0] for t in p.graph)
+    strided = replace(p, **groups, graph=graph)
     plain = got(p)
     for name, value in got(strided).items():
         assert torch.equal(value, plain[name]), name
@@ -201,12 +257,17 @@ def test_two_runs_are_bitwise_equal_and_a_molecule_does_not_feel_its_batch():
     p = problem([MONOXIDE, WATER, Atoms("H")], 16, functions()).to(torch.float32)
     first, second = got(p), got(p)
     alone = problem([WATER], 16, functions()).to(torch.float32)
-    alone.inputs = (*(t[2:5] for t in p.inputs[:2]), p.inputs[2][2:8], p.inputs[3])
-    alone.adjoints = tuple(t[2:5] for t in p.adjoints)
+
+    def part(tensor):  # of water: 3 of 6 atoms, 6 of 8 edges, all of the weights
+        return {6: tensor[2:5], 8: tensor[2:8]}.get(len(tensor), tensor)
+
+    for group in ("inputs", "adjoints", "tangents"):
+        setattr(alone, group, tuple(part(t) for t in getattr(p, group)))
     apart = got(alone)
     for name, value in first.items():
         assert torch.equal(second[name], value), name
-        assert torch.equal(apart[name], value[2:8] if name == "gr" else value[2:5]), name
+        if name not in ("gw", "hw"):  # sums over the batch
+            assert torch.equal(apart[name], part(value)), name
 
 
 def test_edges_from_the_cutoff_on_contribute_nothing():
@@ -259,7 +320,7 @@ def _radial_kernel(p_r, p_first, p_widths, p_values, C: tl.constexpr):
 
 
 @pytest.mark.parametrize("cutoff", ["cosine", "mollifier", "switch"])
-@pytest.mark.parametrize("basis", ["sinc", "sines", "gaussian"])
+@pytest.mark.parametrize("basis", ["sinc", "sines", "gaussian", "gaussians"])
 def test_radial_functions_and_two_derivatives_equal_autograd_of_the_reference(basis, cutoff):
     radial = functions(basis, cutoff, reach=5.0)
     assert constants(radial, torch.float64).basis == basis
