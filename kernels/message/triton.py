@@ -235,8 +235,11 @@ def launch(
     functions = constants(radial, given[0].dtype)
     block, warps = shape(name, f)
     rows = triton.cdiv(n, programs) if programs else min(MOST_ROWS, max(1, n // ATOMS_AT_ONCE))
+    held = functions.count <= MOST_HELD
     if "HELD" in kernel.arg_names:
-        flags["HELD"] = functions.count <= MOST_HELD
+        flags["HELD"] = held
+    elif not held:
+        warps *= 2  # a sum for the weights stays in registers whatever their number
     if given[0].dtype == torch.float64:
         warps *= 2  # each number takes two registers
     with torch.cuda.device_of(given[0]):

@@ -204,10 +204,7 @@ def bells(d, p_first, p_widths, C: tl.constexpr, ORDER: tl.constexpr):
 @triton.jit
 def radial_values(d, inverse, p_first, p_widths, C: tl.constexpr, ORDER: tl.constexpr):
     """psi_k with `ORDER` derivatives ((K,), (K,), (K,)), and (g, g', g''), (fc, fc', fc'')."""
-    if C.over_d:
-        psi = waves(d, p_first, C, ORDER)
-    else:
-        psi = bells(d, p_first, p_widths, C, ORDER)
+    psi = waves(d, p_first, C, ORDER) if C.over_d else bells(d, p_first, p_widths, C, ORDER)
     fc, dfc, ddfc = cutoff_values(d, C)
     g, dg, ddg = fc, dfc, ddfc
     if C.over_d:

@@ -69,3 +69,27 @@ def test_a_kernel_that_spills_ends_the_report_with_status_1(tmp_path):
     for row in table:
         assert int(row[4]) > 0
         assert int(row[8]) >= 100  # the loop was found
+
+
+IN_FLOAT64 = """
+import sys
+from painn_fast.kernels import static_report
+
+def doubled(case):
+    name, kernel, signature, constants, warps = case
+    return name, kernel, {a: t.replace("fp32", "fp64") for a, t in signature.items()}, constants, 2 * warps
+
+listed = [doubled(case) for case in static_report.all_cases(32) if case[0].startswith("message") and "F=128" in case[0]]
+static_report.all_cases = lambda lanes: listed
+static_report.main(["--target", "sm_90"])
+print(len(listed), file=sys.stderr)
+"""
+
+
+@pytest.mark.slow
+def test_every_message_kernel_compiles_in_float64(tmp_path):
+    file = tmp_path / "double.py"
+    file.write_text(IN_FLOAT64)
+    result = report(program=[str(file)])
+    assert result.returncode == 0, result.stderr
+    assert len(rows(result.stdout)) == int(result.stderr.split()[-1]) > 10
