@@ -17,6 +17,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,19 +49,19 @@ class Compiled:
     instructions: int
     loop: int
     loop_fma: int
-    loop_loads: tuple[int, int, int]  # of 16, 8 and 4 or fewer bytes a thread
+    loop_loads: list[int]  # of 16, 8 and 4 or fewer bytes a thread
 
 
 def all_cases(lanes: int) -> list[tuple[Any, ...]]:
     """The cases of every operation, in the order of their modules."""
     found = pkgutil.walk_packages(painn_fast.kernels.__path__, "painn_fast.kernels.")
     names = sorted(module.name for module in found if module.name.rpartition(".")[2].startswith("triton"))
-    makers = [getattr(importlib.import_module(name), "cases", list) for name in names]
-    return [case for make in makers for case in (make(lanes) if _wants_lanes(make) else make())]
+    makers = [getattr(importlib.import_module(name), "cases", None) for name in names]
+    return [case for make in makers if make for case in (make(lanes) if _wants_lanes(make) else make())]
 
 
-def _wants_lanes(make: Any) -> bool:
-    return make is not list and bool(inspect.signature(make).parameters)
+def _wants_lanes(make: Callable[..., Any]) -> bool:
+    return bool(inspect.signature(make).parameters)
 
 
 def compiled(case: tuple[Any, ...], target: str) -> Compiled:
@@ -73,8 +74,8 @@ def compiled(case: tuple[Any, ...], target: str) -> Compiled:
     registers, spilled, text, labels = read(made.asm)
     loop = text[slice(*_loop(text, labels))]
     loads = [sum(bool(re.match(size, line)) for line in loop) for size in LOADS]
-    counts = registers, spilled, made.metadata.shared, len(text), len(loop), _fma(loop), tuple(loads)
-    return Compiled(name, target, warps, *counts)
+    shared = made.metadata.shared
+    return Compiled(name, target, warps, registers, spilled, shared, len(text), len(loop), _fma(loop), loads)
 
 
 LOADS = (
@@ -91,8 +92,9 @@ def _nvidia(asm: dict[str, Any]) -> tuple[int, int, list[str], dict[str, int]]:
         file.flush()
         usage = _output("cuobjdump", "-res-usage", file.name)
         listing = _output("nvdisasm", "-c", file.name)
-    registers, stack = (int(n) for n in re.search(r"REG:(\d+) STACK:(\d+)", usage).groups())
-    text, labels = [], {}
+    registers, stack = (int(_found(rf"{key}:(\d+)", usage)) for key in ("REG", "STACK"))
+    text: list[str] = []
+    labels = {}
     for line in listing.splitlines():
         if label := re.match(r"(\.L\w+):", line):
             labels[label[1]] = len(text)
@@ -106,9 +108,10 @@ def _amd(asm: dict[str, Any]) -> tuple[int, int, list[str], dict[str, int]]:
     source = asm["amdgcn"]
 
     def number(key: str) -> int:
-        return int(re.search(rf"\.{key}:\s+(\d+)", source)[1])
+        return int(_found(rf"\.{key}:\s+(\d+)", source))
 
-    text, labels = [], {}
+    text: list[str] = []
+    labels = {}
     for line in source[: source.index("s_endpgm")].splitlines():
         if label := re.match(r"(\.LBB\w+):", line):
             labels[label[1]] = len(text)
@@ -126,6 +129,13 @@ def _loop(text: list[str], labels: dict[str, int]) -> tuple[int, int]:
             loops.append((labels[branch[1]], end + 1))
     enough = [loop for loop in loops if 2 * _fma(text[slice(*loop)]) >= _fma(text)]
     return min(enough, key=lambda loop: loop[1] - loop[0], default=(0, 0))
+
+
+def _found(pattern: str, text: str) -> str:
+    match = re.search(pattern, text)
+    if match is None:
+        raise ValueError(f"no {pattern!r} in what the compiler wrote: {text[:200]!r}")
+    return match[1]
 
 
 def _fma(text: list[str]) -> int:

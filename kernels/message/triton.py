@@ -226,7 +226,7 @@ def shape(name: str, features: int, lanes: int = LANES) -> tuple[int, int]:
 
 
 def launch(
-    name: str, kernel: Any, given: tuple[Tensor | None, ...], n: int, f: int, radial: Radial, *more: int,
+    name: str, kernel: Any, given: tuple[Any, ...], n: int, f: int, radial: Radial, *more: int,
     programs: int = 0, **flags: bool,
 ) -> None:  # fmt: skip
     """Run a kernel over n atoms and f features; `programs` 0: as many as there are atoms, fewer in a large batch."""
@@ -271,12 +271,10 @@ def case(
 
 def cases(lanes: int = LANES) -> list[tuple[Any, ...]]:
     """Everything here, the first layer's shorter versions, and Gaussians in place of sinc functions."""
-    both = (("message_fwd", message_fwd_kernel), ("message_force_bwd", message_force_bwd_kernel))
-    first = {"label": ", first layer", "VECTORS": False}
     listed = []
-    for name, kernel in both:
+    for name, kernel in (("message_fwd", message_fwd_kernel), ("message_force_bwd", message_force_bwd_kernel)):
         listed += [case(name, kernel, f, lanes, VECTORS=True) for f in (64, 128)]
         listed += [case(name, kernel, 128, lanes, basis="gaussian", VECTORS=True)]
         absent = ("p_gx", "p_gvin") if kernel is message_force_bwd_kernel else ()
-        listed += [case(name, kernel, 128, lanes, absent=absent, **first)]
+        listed += [case(name, kernel, 128, lanes, label=", first layer", absent=absent, VECTORS=False)]
     return listed

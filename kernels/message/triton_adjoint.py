@@ -177,8 +177,5 @@ def partials(atoms: int) -> int:
 
 def cases(lanes: int = LANES) -> list[tuple[Any, ...]]:
     """Everything here."""
-    kernels = (
-        ("message_bwd", message_bwd_kernel, {"VECTORS": True}),
-        ("message_weight_bwd", message_weight_bwd_kernel, {}),
-    )
-    return [case(name, kernel, f, lanes, **flags) for name, kernel, flags in kernels for f in (64, 128)]
+    listed = [case("message_bwd", message_bwd_kernel, f, lanes, VECTORS=True) for f in (64, 128)]
+    return listed + [case("message_weight_bwd", message_weight_bwd_kernel, f, lanes) for f in (64, 128)]

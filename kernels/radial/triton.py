@@ -126,24 +126,27 @@ def cutoff_values(d, C: tl.constexpr):
     elif C.cutoff_function == "mollifier":
         per: tl.constexpr = 1.0 / C.cutoff
         x = d * per
+        inside = (d + 1e-7 < C.cutoff) & (x < 1)  # rounding may take x to 1, where the slope is 0 times infinity
+        x = tl.where(inside, x, 0.0)
         inverse = 1.0 / (1.0 - x * x)
-        value = tl.where(d + 1e-7 < C.cutoff, tl.exp(1.0 - inverse), 0.0)
+        value = tl.where(inside, tl.exp(1.0 - inverse), 0.0)
         slope = -2.0 * per * x * inverse * inverse  # of the exponent
         bend = -(2.0 + 6.0 * x * x) * inverse * inverse * inverse * per * per
         return value, value * slope, value * (bend + slope * slope)
     else:
-        per: tl.constexpr = 1.0 / (C.cutoff - C.switch_on)
-        x = (d - C.switch_on) * per
-        inside = x > 0
+        scale: tl.constexpr = 1.0 / (C.cutoff - C.switch_on)
+        x = (d - C.switch_on) * scale
+        inside = (x > 0) & (x < 1)
+        end = tl.where(x > 0, 0.0, 1.0).to(d.dtype)
         x = tl.where(inside, x, 0.5)
         up, down = 1.0 / x, 1.0 / (1.0 - x)
-        value = 1.0 / (1.0 + tl.exp(down - up))
-        slope = (down * down + up * up) * per  # of the exponent
-        bend = 2.0 * (down * down * down - up * up * up) * per * per
+        value = 1.0 / (1.0 + tl.exp(tl.minimum(down - up, 80.0)))
+        slope = (down * down + up * up) * scale  # of the exponent
+        bend = 2.0 * (down * down * down - up * up * up) * scale * scale
         rest = value * (1.0 - value)
         first = tl.where(inside, -rest * slope, 0.0)
         second = tl.where(inside, rest * ((1.0 - 2.0 * value) * slope * slope - bend), 0.0)
-        return tl.where(inside, value, 1.0), first, second
+        return tl.where(inside, value, end), first, second
 
 
 @triton.jit

@@ -338,6 +338,23 @@ def test_radial_functions_and_two_derivatives_equal_autograd_of_the_reference(ba
     assert_close(got.cpu(), torch.cat([value.detach(), slope, bend], 1).cpu(), 1e-12)
 
 
+@pytest.mark.parametrize("cutoff", ["cosine", "mollifier", "switch"])
+def test_radial_functions_of_floats_are_finite_up_to_the_cutoff_and_vanish_there(cutoff):
+    for reach in (1.7, 2.1, 3.3, 4.7, 5.0):
+        radial = functions("gaussian", cutoff, reach=reach)
+        radial = replace(radial, first=radial.first.float(), widths=radial.widths.float())
+        d = torch.full((4,), reach, dtype=torch.float32, device=DEVICE)
+        for k in range(4):
+            d[: k + 1] = torch.nextafter(d[: k + 1], torch.zeros_like(d[: k + 1]))
+        d[3] = radial.switch_on
+        values = torch.empty(4, 15, device=DEVICE)
+        r = torch.stack([torch.zeros_like(d), d, torch.zeros_like(d)], 1)
+        _radial_kernel[4,](r, radial.first, radial.widths, values, constants(radial, torch.float32))
+        assert values.isfinite().all(), (reach, values)
+        assert values[:3, :5].abs().max() < 1e-6
+        assert values[3, 4] > 0.05
+
+
 def test_unknown_functions_are_refused():
     with pytest.raises(ValueError, match=r"radial basis 'bump': expected sinc \| gaussian"):
         constants(replace(functions(), basis="bump"), torch.float32)
