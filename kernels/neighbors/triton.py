@@ -43,7 +43,7 @@ def count_kernel(p_positions, p_molecule, p_atom_ptr, p_degree, SQUARE: tl.const
     tl.store(p_degree + i, tl.sum(near, axis=0).to(tl.int64))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["room"])
 def fill_kernel(
     p_positions, p_molecule, p_atom_ptr, p_row_ptr, p_sender, room, SQUARE: tl.constexpr, SENDERS: tl.constexpr
 ):
@@ -62,7 +62,7 @@ def fill_kernel(
         first += SENDERS
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["room"])
 def mirror_kernel(p_row_ptr, p_sender, p_mirror, room, SENDERS: tl.constexpr):
     """mirror [E]: the place of receiver i in the row of each of its senders, by bisection."""
     i = tl.program_id(0).to(tl.int64)

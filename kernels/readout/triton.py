@@ -15,7 +15,7 @@ ATOMS = 256
 """Atoms that the sum over a molecule reads together, by one warp."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n"])
 def readout_fwd_kernel(
     p_h, p_w, p_b, p_reference, p_numbers, p_atomic, p_g, n,
     H: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,

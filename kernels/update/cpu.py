@@ -1,4 +1,8 @@
-"""The update block on a CPU, between its matrix products. vw [N, 3, 2 F] holds V and W side by side."""
+"""The update block on a CPU, between its matrix products. vw [N, 3, 2 F] holds V and W side by side.
+
+As in `message/cpu.py`, inner loops write to one array; where they divide, Python's check for zero (`error_model`) would
+keep them from becoming vectors.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """The update block on a CPU for training: out of place, with adjoints and the derivatives of these along a tangent.
 
 Names: g_x is the adjoint of x; t_x the tangent that a second derivative gives to the adjoint of x; h_x what x
-receives from it. vw [N, 3, 2 F] holds V and W side by side. As in `message/cpu.py`, inner loops write to one array.
+receives from it. vw [N, 3, 2 F] holds V and W side by side. As in `message/cpu.py`, inner loops write to one array;
+where they divide, Python's check for zero (`error_model`) would keep them from becoming vectors.
 """
 
 from __future__ import annotations

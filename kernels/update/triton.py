@@ -44,7 +44,7 @@ def put_three(p, i, c, inside, x, y, z, WIDTH: tl.constexpr):
     tl.store(p + 2 * WIDTH, z, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n"])
 def norm_fwd_kernel(
     p_s, p_vw, p_context, p_dot, n,
     EPSILON: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
@@ -60,7 +60,7 @@ def norm_fwd_kernel(
     tl.store(p_dot + i * F + c, a0 * b0 + a1 * b1 + a2 * b2, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n"])
 def gate_fwd_kernel(
     p_s, p_v, p_y, p_vw, p_dot, p_s_out, p_v_out, n,
     VECTORS: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
@@ -80,7 +80,7 @@ def gate_fwd_kernel(
         put_three(p_v_out, i, c, inside, v0 + B * b0, v1 + B * b1, v2 + B * b2, F)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n"])
 def gate_bwd_kernel(
     p_gs, p_gv, p_vw, p_dot, p_gy, n,
     VECTORS: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
@@ -100,7 +100,7 @@ def gate_bwd_kernel(
     tl.store(p_gy + 2 * F, gs * dot, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n"])
 def norm_bwd_kernel(
     p_gs, p_gv, p_y, p_vw, p_context, p_g_context, p_g_vw, n,
     VECTORS: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,

@@ -11,7 +11,7 @@ from torch import Tensor
 from painn_fast.kernels.update.triton import case, gate_fwd_kernel, launch, put_three, three, tile
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n"])
 def norm_adjoint_kernel(
     p_g_context, p_g_dot, p_vw, p_gs, p_g_vw, n,
     EPSILON: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
@@ -29,7 +29,7 @@ def norm_adjoint_kernel(
     put_three(p_g_vw + F, i, c, inside, gd * a0, gd * a1, gd * a2, 2 * F)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n"])
 def norm_second_kernel(
     p_g_context, p_g_dot, p_vw, p_ts, p_t_vw, p_h_context, p_h_dot, p_h_vw, n,
     EPSILON: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
@@ -56,7 +56,7 @@ def norm_second_kernel(
     put_three(p_h_vw + F, i, c, inside, gd * ta0, gd * ta1, gd * ta2, 2 * F)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n"])
 def gate_adjoint_kernel(
     p_gs, p_gv, p_y, p_vw, p_dot, p_gy, p_g_vw, p_g_dot, n,
     F: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
@@ -80,7 +80,7 @@ def gate_adjoint_kernel(
     put_three(p_g_vw + F, i, c, inside, B * g0, B * g1, B * g2, 2 * F)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n"])
 def gate_second_kernel(
     p_gs, p_gv, p_y, p_vw, p_dot, p_ty, p_t_vw, p_t_dot, p_h_gs, p_h_gv, p_hy, p_h_vw, p_h_dot, n,
     F: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
