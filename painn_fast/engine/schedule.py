@@ -174,7 +174,7 @@ def _forward(w, g, m, n, positions):  # type: ignore[no-untyped-def]
         matmul(context, w.update_1[k], w.update_1_bias[k], m.update_hidden[k, :n])
         silu(m.update_hidden[k, :n], m.narrow[:n])
         matmul(m.narrow[:n], w.update_2[k], w.update_2_bias[k], y)
-        gate_fwd(y, vw, m.dot[k, :n], s, v)
+        gate_fwd(y, vw, m.dot[k, :n], True, s, v)  # a dipole needs the last v
 
 
 @compiled(nogil=True)

@@ -1,0 +1,71 @@
+"""All pairs within a cut-off on a CPU. No fast-math: a pair is in or out by the same rounding as everywhere else."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from painn_fast.kernels.compiled import compiled
+
+
+@compiled(nogil=True, inline="always")
+def _near(positions, i, j, square):  # type: ignore[no-untyped-def]
+    x = positions[j, 0] - positions[i, 0]
+    y = positions[j, 1] - positions[i, 1]
+    z = positions[j, 2] - positions[i, 2]
+    return x * x + y * y + z * z < square
+
+
+@compiled(nogil=True)
+def count_kernel(positions: np.ndarray, atom_ptr: np.ndarray, square: float, row_ptr: np.ndarray) -> None:
+    """row_ptr [N + 1], with no regard to what there is room for."""
+    row_ptr[0] = 0
+    for m in range(atom_ptr.shape[0] - 1):
+        for i in range(atom_ptr[m], atom_ptr[m + 1]):
+            degree = 0
+            for j in range(atom_ptr[m], atom_ptr[m + 1]):
+                degree += j != i and _near(positions, i, j, square)
+            row_ptr[i + 1] = row_ptr[i] + degree
+
+
+@compiled(nogil=True)
+def fill_kernel(
+    positions: np.ndarray, atom_ptr: np.ndarray, square: float, row_ptr: np.ndarray, sender: np.ndarray,
+    mirror: np.ndarray,
+) -> None:  # fmt: skip
+    """sender and mirror as far as there is room; row_ptr is then cut down to it."""
+    room = sender.shape[0]
+    place = row_ptr[:-1].copy()  # rows have their senders in order, so that receivers come to each row in order too
+    for m in range(atom_ptr.shape[0] - 1):
+        for i in range(atom_ptr[m], atom_ptr[m + 1]):
+            e = row_ptr[i]
+            for j in range(atom_ptr[m], atom_ptr[m + 1]):
+                if j != i and _near(positions, i, j, square):
+                    if e < room:
+                        sender[e] = j
+                        mirror[e] = min(place[j], room - 1)
+                    place[j] += 1
+                    e += 1
+    for i in range(row_ptr.shape[0]):
+        row_ptr[i] = min(row_ptr[i], room)
+
+
+def neighbors(positions: Tensor, atom_ptr: Tensor, cutoff: float) -> tuple[Tensor, Tensor, Tensor]:
+    """As `reference.neighbors`."""
+    row_ptr = torch.empty(len(positions) + 1, dtype=torch.int64)
+    given = (positions.contiguous().numpy(), atom_ptr.contiguous().numpy(), cutoff * cutoff, row_ptr.numpy())
+    count_kernel(*given)
+    sender, mirror = row_ptr.new_empty(2, int(row_ptr[-1]))
+    fill_kernel(*given, sender.numpy(), mirror.numpy())
+    return row_ptr, sender, mirror
+
+
+def neighbors_into(
+    positions: Tensor, atom_ptr: Tensor, cutoff: float, row_ptr: Tensor, sender: Tensor, mirror: Tensor, edges: Tensor
+) -> None:
+    """As `triton.neighbors_into`."""
+    given = (positions.contiguous().numpy(), atom_ptr.contiguous().numpy(), cutoff * cutoff, row_ptr.numpy())
+    count_kernel(*given)
+    edges.copy_(row_ptr[-1:])
+    fill_kernel(*given, sender.numpy(), mirror.numpy())

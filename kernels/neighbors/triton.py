@@ -1,0 +1,145 @@
+"""All pairs within a cut-off on a GPU: a program for each receiver, no atomics, the same list at every run.
+
+Products and sums are not fused and distances are those of float64: a pair is in or out as on a CPU, and counting and
+filling agree.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+SENDERS, WARPS = 32, 1
+"""Atoms that a program looks at together, and its warps."""
+
+
+@triton.jit
+def _near(p_positions, i, j, inside, SQUARE: tl.constexpr):
+    """Which atoms j of a tile are neighbours of i."""
+    p_i, p_j = p_positions + 3 * i, p_positions + 3 * j
+    x = tl.load(p_j, mask=inside, other=0.0) - tl.load(p_i)
+    y = tl.load(p_j + 1, mask=inside, other=0.0) - tl.load(p_i + 1)
+    z = tl.load(p_j + 2, mask=inside, other=0.0) - tl.load(p_i + 2)
+    square = x * x + y * y + z * z
+    # a bare number would be compared in single precision
+    return (square < tl.full(square.shape, SQUARE, tl.float64)) & inside & (j != i)
+
+
+@triton.jit
+def count_kernel(p_positions, p_molecule, p_atom_ptr, p_degree, SQUARE: tl.constexpr, SENDERS: tl.constexpr):
+    """degree [N]."""
+    i = tl.program_id(0).to(tl.int64)
+    m = tl.load(p_molecule + i)
+    first, last = tl.load(p_atom_ptr + m), tl.load(p_atom_ptr + m + 1)
+    near = tl.zeros((SENDERS,), tl.int32)
+    while first < last:
+        j = first + tl.arange(0, SENDERS)
+        near += _near(p_positions, i, j, j < last, SQUARE).to(tl.int32)
+        first += SENDERS
+    tl.store(p_degree + i, tl.sum(near, axis=0).to(tl.int64))
+
+
+@triton.jit(do_not_specialize=["room"])
+def fill_kernel(
+    p_positions, p_molecule, p_atom_ptr, p_row_ptr, p_sender, room, SQUARE: tl.constexpr, SENDERS: tl.constexpr
+):
+    """sender [E], as far as there is room."""
+    i = tl.program_id(0).to(tl.int64)
+    m = tl.load(p_molecule + i)
+    first, last = tl.load(p_atom_ptr + m), tl.load(p_atom_ptr + m + 1)
+    e = tl.load(p_row_ptr + i)
+    while first < last:
+        j = first + tl.arange(0, SENDERS)
+        near = _near(p_positions, i, j, j < last, SQUARE)
+        rank = tl.cumsum(near.to(tl.int32), axis=0)
+        place = e + rank - 1
+        tl.store(p_sender + place, j, mask=near & (place < room))
+        e += tl.max(rank, axis=0)
+        first += SENDERS
+
+
+@triton.jit(do_not_specialize=["room"])
+def mirror_kernel(p_row_ptr, p_sender, p_mirror, room, SENDERS: tl.constexpr):
+    """mirror [E]: the place of receiver i in the row of each of its senders, by bisection."""
+    i = tl.program_id(0).to(tl.int64)
+    e, end = tl.load(p_row_ptr + i), tl.minimum(tl.load(p_row_ptr + i + 1), room)
+    while e < end:
+        edge = e + tl.arange(0, SENDERS)
+        inside = edge < end
+        j = tl.load(p_sender + edge, mask=inside, other=0)
+        low = tl.load(p_row_ptr + j, mask=inside, other=0)
+        high = tl.minimum(tl.load(p_row_ptr + j + 1, mask=inside, other=0), room)
+        while tl.max(high - low, axis=0) > 0:
+            middle = (low + high) // 2
+            before = (low < high) & (tl.load(p_sender + middle, mask=low < high, other=0) < i)
+            low, high = tl.where(before, middle + 1, low), tl.where(before, high, tl.minimum(middle, high))
+        tl.store(p_mirror + edge, tl.minimum(low, room - 1), mask=inside)
+        e += SENDERS
+
+
+def neighbors(positions: Tensor, atom_ptr: Tensor, cutoff: float) -> tuple[Tensor, Tensor, Tensor]:
+    """As `reference.neighbors`; waits for the device once, to learn how many edges there are."""
+    molecule, row_ptr = _count(positions, atom_ptr, cutoff)
+    sender, mirror = row_ptr.new_empty(2, int(row_ptr[-1]))
+    _fill(positions, atom_ptr, cutoff, molecule, row_ptr, sender, mirror)
+    return row_ptr, sender, mirror
+
+
+def neighbors_into(
+    positions: Tensor, atom_ptr: Tensor, cutoff: float, row_ptr: Tensor, sender: Tensor, mirror: Tensor, edges: Tensor
+) -> None:
+    """The same into memory that is there, without waiting for the device: for CUDA graphs.
+
+    Args:
+        row_ptr: [N + 1].
+        sender, mirror: [room]; what the edges do not fill keeps its values.
+        edges: [1] int64, how many edges there are. More than `room`: rows end with the room, and everything points
+            into it, but the list is not complete; run again with more.
+    """
+    molecule, rows = _count(positions, atom_ptr, cutoff)
+    edges.copy_(rows[-1:])
+    _fill(positions, atom_ptr, cutoff, molecule, rows, sender, mirror)
+    torch.clamp(rows, max=len(sender), out=row_ptr)
+
+
+def _count(positions: Tensor, atom_ptr: Tensor, cutoff: float) -> tuple[Tensor, Tensor]:
+    """Molecule of each atom [N] and row_ptr [N + 1], with no regard to what there is room for."""
+    n = len(positions)
+    molecule = torch.searchsorted(atom_ptr, torch.arange(n, device=positions.device), right=True) - 1
+    degree = torch.zeros(n + 1, dtype=torch.int64, device=positions.device)
+    given = (positions.contiguous(), molecule, atom_ptr, degree[1:])
+    _launch(count_kernel, n, *given, SQUARE=cutoff * cutoff)
+    return molecule, torch.cumsum(degree, 0)
+
+
+def _fill(
+    positions: Tensor, atom_ptr: Tensor, cutoff: float, molecule: Tensor, row_ptr: Tensor, sender: Tensor,
+    mirror: Tensor,
+) -> None:  # fmt: skip
+    n, room = len(positions), len(sender)
+    given = (positions.contiguous(), molecule, atom_ptr, row_ptr, sender, room)
+    _launch(fill_kernel, n, *given, SQUARE=cutoff * cutoff)
+    _launch(mirror_kernel, n, row_ptr, sender, mirror, room)
+
+
+def _launch(kernel: Any, atoms: int, *arguments: Tensor | int, **constants: float) -> None:
+    if atoms == 0:
+        return
+    with torch.cuda.device_of(arguments[0]):
+        kernel[(atoms,)](*arguments, **constants, SENDERS=SENDERS, num_warps=WARPS, enable_fp_fusion=False)
+
+
+def cases() -> list[tuple[str, Any, dict[str, str], dict[str, Any], int]]:
+    """What the static report compiles."""
+    made = []
+    for kernel in (count_kernel, fill_kernel, mirror_kernel):
+        fixed = {"SQUARE": 25.0, "SENDERS": SENDERS}
+        fixed = {name: value for name, value in fixed.items() if name in kernel.arg_names}
+        types = {"p_positions": "*fp64", "room": "i32"}
+        signature = {a: "constexpr" if a in fixed else types.get(a, "*i64") for a in kernel.arg_names}
+        made.append((f"neighbors {kernel.__name__.removesuffix('_kernel')}", kernel, signature, fixed, WARPS))
+    return made

@@ -1,0 +1,97 @@
+"""Energies from the last hidden layer on a GPU, and with the same reading of it the adjoint; no atomics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+ELEMENTS, WARPS, COLUMNS = 512, 4, 128
+"""Numbers of a tile, warps that share it, hidden features of it at most."""
+ATOMS = 256
+"""Atoms that the sum over a molecule reads together, by one warp."""
+
+
+@triton.jit(do_not_specialize=["n"])
+def readout_fwd_kernel(
+    p_h, p_w, p_b, p_reference, p_numbers, p_atomic, p_g, n,
+    H: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """atomic [N], and g [N, H] = w silu'(h) where asked for. A row's sum does not depend on the other rows."""
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    i = row[:, None]
+    total = tl.zeros((ROWS, COLUMNS), tl.float64)
+    for first in tl.static_range(0, H, COLUMNS):
+        c = first + tl.arange(0, COLUMNS)[None, :]
+        inside = (i < n) & (c < H)
+        h = tl.load(p_h + i * H + c, mask=inside, other=0.0)
+        w = tl.load(p_w + c, mask=c < H, other=0.0)
+        sigma = 1.0 / (1.0 + tl.exp(-h))
+        total += (h * sigma * w).to(tl.float64)
+        if p_g is not None:
+            tl.store(p_g + i * H + c, w * sigma * (1.0 + h * (1.0 - sigma)), mask=inside)
+    element = tl.load(p_numbers + row, mask=row < n, other=0)
+    rest = tl.load(p_b).to(tl.float64) + tl.load(p_reference + element, mask=row < n, other=0.0)
+    tl.store(p_atomic + row, tl.sum(total, axis=1) + rest, mask=row < n)
+
+
+@triton.jit
+def molecules_kernel(p_atomic, p_atom_ptr, p_total, ATOMS: tl.constexpr):
+    """total [M], one program a molecule; the order of a sum depends on nothing but the molecule's size."""
+    m = tl.program_id(0).to(tl.int64)
+    first, last = tl.load(p_atom_ptr + m), tl.load(p_atom_ptr + m + 1)
+    total = tl.zeros((ATOMS,), tl.float64)
+    while first < last:
+        i = first + tl.arange(0, ATOMS)
+        total += tl.load(p_atomic + i, mask=i < last, other=0.0)
+        first += ATOMS
+    tl.store(p_total + m, tl.sum(total, axis=0))
+
+
+def readout(
+    h: Tensor, w: Tensor, b: Tensor, reference: Tensor, numbers: Tensor, atom_ptr: Tensor, atomic: Tensor,
+    total: Tensor, g: Tensor | None = None,
+) -> None:  # fmt: skip
+    """`reference.readout` into `atomic` [N] and `total` [M], float64; `reference.adjoint` into `g` [N, H] if given.
+
+    Nothing is allocated if the inputs are contiguous, and nothing waits for the device.
+    """
+    n, hidden = h.shape
+    with torch.cuda.device_of(h):
+        if n > 0:
+            rows, columns = blocks(hidden)
+            inputs = [t.detach().contiguous() for t in (h, w, b, reference, numbers)]
+            readout_fwd_kernel[(triton.cdiv(n, rows),)](
+                *inputs, atomic, g, n, H=hidden, ROWS=rows, COLUMNS=columns, num_warps=WARPS
+            )
+        if len(total) > 0:
+            molecules_kernel[(len(total),)](atomic, atom_ptr.contiguous(), total, ATOMS=ATOMS, num_warps=1)
+
+
+def blocks(hidden: int) -> tuple[int, int]:
+    """Atoms and hidden features of a tile."""
+    columns = min(COLUMNS, triton.next_power_of_2(hidden))
+    return ELEMENTS // columns, columns
+
+
+def cases() -> list[tuple[str, Any, dict[str, str], dict[str, Any], int]]:
+    """What the static report compiles: the head's hidden layer has half as many features as the network."""
+    made: list[tuple[str, Any, dict[str, str], dict[str, Any], int]] = []
+    kinds = {"p_reference": "*fp64", "p_numbers": "*i64", "p_atomic": "*fp64", "p_atom_ptr": "*i64", "p_total": "*fp64"}
+    for features in (64, 128):
+        rows, columns = blocks(features // 2)
+        fixed = {"H": features // 2, "ROWS": rows, "COLUMNS": columns}
+        made.append(
+            (f"readout F={features}", readout_fwd_kernel, _types(readout_fwd_kernel, kinds, fixed), fixed, WARPS)
+        )
+    fixed = {"ATOMS": ATOMS}
+    made.append(("readout molecules", molecules_kernel, _types(molecules_kernel, kinds, fixed), fixed, 1))
+    return made
+
+
+def _types(kernel: Any, kinds: dict[str, str], fixed: dict[str, Any]) -> dict[str, str]:
+    usual = {name: "*fp32" if name.startswith("p_") else "i32" for name in kernel.arg_names}
+    return {name: "constexpr" if name in fixed else kinds.get(name, usual[name]) for name in kernel.arg_names}
