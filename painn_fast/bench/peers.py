@@ -127,7 +127,9 @@ class DimeNet(Side):
         return problem.case.name == "qm9-50" and problem.mode in ("forward", "energy_forces")
 
     def prepare(self, problem: Problem) -> Work:
-        module = importlib.import_module("torch_geometric.nn.models.dimenet")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            module = importlib.import_module("torch_geometric.nn.models.dimenet")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             model = module.DimeNetPlusPlus(
