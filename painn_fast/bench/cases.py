@@ -19,7 +19,8 @@ WATER_SPACING = 18.64 / 6
 """Å between molecules on a cubic lattice: 0.997 g/cm³."""
 WATER_UNIT = (4, 4, 2)
 """Molecules along each side of the box that larger ones repeat, 96 atoms."""
-MODES = ("forward", "energy_forces", "evaluate", "training_step")
+INFERENCE = ("forward", "energy_forces", "evaluate")
+MODES = (*INFERENCE, "training_step")
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Case:
     name: str
     unit: Callable[[], list[ase.Atoms]]
     repeats: tuple[int, int, int] = (1, 1, 1)
-    modes: tuple[str, ...] = ("forward", "energy_forces", "evaluate")
+    modes: tuple[str, ...] = INFERENCE
 
     @property
     def copies(self) -> int:
@@ -77,8 +78,8 @@ def water_box(sides: tuple[int, int, int]) -> ase.Atoms:
     return box
 
 
-def _ethanol(copies: int, **options: tuple[str, ...]) -> Case:
-    return Case(f"ethanol-{copies}", lambda: rattled([molecule("CH3CH2OH")] * copies), **options)
+def _ethanol(copies: int, modes: tuple[str, ...] = INFERENCE) -> Case:
+    return Case(f"ethanol-{copies}", lambda: rattled([molecule("CH3CH2OH")] * copies), modes=modes)
 
 
 def _scaling(*repeats: int) -> Case:
