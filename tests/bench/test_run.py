@@ -111,6 +111,7 @@ def test_our_sides_agree_with_the_reference_in_float64(mode, tmp_path):
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("schnetpack"), reason="SchNetPack is not installed")
+@pytest.mark.filterwarnings("ignore:__array__")
 def test_schnetpack_gives_our_numbers_with_our_weights():
     modes = ["forward", "energy_forces", "evaluate", "training_step"]
     for result in run(["ethanol-1", "scaling-96"], sides=["schnetpack"], modes=modes, rounds=1).results:
