@@ -1,31 +1,15 @@
-"""Energy and forces: `pytest bench --benchmark-only`. A side whose forces are wrong fails and gives no time."""
-
-from __future__ import annotations
+"""Energies and forces from a graph that is there, and from a list of Atoms: `pytest bench/test_energy_forces.py`."""
 
 import pytest
-import torch
-from cases import CASES, paper_model
 
-from painn_fast.evaluate import evaluate
-from painn_fast.graph import batch_atoms
-from painn_fast.testing import assert_close
+from painn_fast.bench.cases import CASES
 
 
-@pytest.fixture(scope="module")
-def potential():
-    return paper_model()
+@pytest.mark.parametrize("case", [name for name, case in CASES.items() if "energy_forces" in case.modes])
+def test_energy_and_forces(measure, case, side):
+    measure(case, "energy_forces", side)
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("side", ["engine", "reference"])
-def test_energy_and_forces(benchmark, potential, case, side):
-    benchmark.group = f"energy + forces, {case}, {torch.get_num_threads()} threads"
-    structures = CASES[case]()
-    expected = evaluate(potential, structures, ["energy", "forces"], backend="reference")
-    backend = {"engine": "fused", "reference": "reference"}[side]
-    got = evaluate(potential, structures, ["energy", "forces"], backend=backend)
-    for k, forces in enumerate(expected["forces"]):
-        assert_close(got["forces"][k], forces, 1e-4, f"forces of structure {k}")
-    batch = batch_atoms(structures, potential.cutoff)
-    benchmark.extra_info |= {"atoms": batch.n_total, "edges": len(batch.receiver), "torch": torch.__version__}
-    benchmark.pedantic(evaluate, (potential, structures), {"backend": backend}, rounds=7, iterations=1, warmup_rounds=2)
+@pytest.mark.parametrize("case", [name for name, case in CASES.items() if "evaluate" in case.modes])
+def test_from_atoms_to_arrays(measure, case, side):
+    measure(case, "evaluate", side)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import painn_fast
-from painn_fast.cli import convert, doctor, evaluate, info, md, spectrum, train
+from painn_fast.cli import bench, convert, doctor, evaluate, info, md, spectrum, train
 from painn_fast.errors import PaiNNFastError, one_line
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
@@ -27,6 +27,7 @@ app.command("convert")(convert.convert)
 app.command("train")(train.train)
 app.command("md")(md.md)
 app.command("spectrum")(spectrum.spectrum)
+app.command("bench")(bench.bench)
 app.command("doctor")(doctor.doctor)
 
 

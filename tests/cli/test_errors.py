@@ -167,3 +167,17 @@ def test_the_process_ends_with_that_exit_code():
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith("error: no such model")
     assert result.stderr.count("\n") == 1
+
+
+def test_bench_of_what_does_not_exist(fails, own_folder):
+    fails(("bench", "ethanol-2"), "no such case", "'ethanol-2'", "ethanol-1")
+    fails(("bench", "ethanol-1", "--sides", "fast"), "no such side", "'fast'", "fused")
+    fails(("bench", "ethanol-1", "--modes", "hessian"), "no such mode", "'hessian'", "forward")
+    fails(("bench", "ethanol-1", "--device", "abacus"), "no such device", "'abacus'", "cpu")
+    fails(("bench", "ethanol-1", "--rounds", "0"), "--rounds", "bench --help")
+    fails(("bench", "--table"), "--table", "no result file")
+    fails(("bench", "--table", "missing.json"), "missing.json")
+    (own_folder / "results.json").write_text("{}")
+    fails(("bench", "--table", "results.json"), "results.json", "missing key 'machine'")
+    fails(("bench", "ethanol-1", "--out", "results.json"), "results.json", "is there already")
+    assert (own_folder / "results.json").read_text() == "{}"

@@ -20,6 +20,7 @@ UNITS = {
     "train": ["eV", "eV/Å", "e Å", "Å³"],
     "md": ["fs", "K", "Å", "eV"],
     "spectrum": ["fs", "K", "cm-1", "km/mol"],
+    "bench": ["eV", "eV/Å", "ms", "MB"],
     "doctor": ["eV/Å", "ms"],
 }
 

@@ -143,3 +143,19 @@ def test_interrupt_is_exit_code_130(run, water_model, monkeypatch):
     monkeypatch.setattr("painn_fast.io.describe.describe", interrupted)
     outcome = run("info", water_model)
     assert (outcome.code, outcome.err) == (130, "interrupted\n")
+
+
+def test_bench_times_what_it_is_asked_for_and_makes_tables_of_it(run, own_folder):
+    words = ("--sides", "fused,reference", "--modes", "energy_forces", "--rounds", 2, "--threads", 1)
+    outcome = run("bench", "ethanol-1", *words, "--out", "results.json")
+    assert outcome.code == 0, outcome.err
+    report = json.loads((own_folder / "results.json").read_text())
+    assert [(result["side"], len(result["times"])) for result in report["results"]] == [("fused", 2), ("reference", 2)]
+    assert report["machine"]["threads"] == 1
+    median = report["results"][0]["median"] * 1e3
+    rows = [line.split() for line in outcome.out.splitlines() if line.strip().startswith("ethanol-1")]
+    assert [row[1:3] for row in rows] == [["energy_forces", "painn-fast"], ["energy_forces", "reference"]]
+    assert float(rows[0][3]) == pytest.approx(median, rel=0.01)
+    table = run("bench", "--table", "results.json", "results.json")
+    assert table.code == 0
+    assert table.out.count("| ethanol-1 | 9 | energy, forces | " + rows[0][3]) == 2

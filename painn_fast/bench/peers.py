@@ -1,0 +1,199 @@
+"""Other programs, where they are installed: SchNetPack with our weights, PyTorch Geometric's DimeNet++ with its own."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import typing
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import dataloader
+
+from painn_fast.bench.problem import Numbers, Problem, Work
+from painn_fast.bench.sides import Side, optimizer_step, read_numbers
+from painn_fast.errors import PaiNNFastError
+from painn_fast.io.schnetpack_names import head_pairs, representation_pairs, to_schnetpack_state_dict
+from painn_fast.nn import Potential
+
+STEP = 1e-5
+"""Å, of the central difference that DimeNet++'s forces are held against."""
+SLOPE_TOLERANCE = 1e-6
+"""Relative, between that difference and the forces in float64."""
+
+
+class SchNetPack(Side):
+    """SchNetPack's own PaiNN with the weights of ours; forces through its own module."""
+
+    name, title = "schnetpack", "SchNetPack"
+
+    def prepare(self, problem: Problem) -> Work:
+        spk = _import_schnetpack()
+        model = _schnetpack_model(spk, problem.potential, with_forces=problem.mode != "forward")
+        if problem.mode == "evaluate":
+            return self._end_to_end(spk, model, problem)
+        inputs = _schnetpack_inputs(spk.properties, problem)
+        if problem.mode == "training_step":
+            names = _pairs(problem.potential)
+
+            def parameters() -> list[Tensor]:
+                return [model.get_parameter(names[name]) for name, _ in problem.potential.named_parameters()]
+
+            return optimizer_step(model.train(), lambda: model(dict(inputs)), problem.targets, parameters)
+        with_forces = problem.mode == "energy_forces"
+
+        def call() -> Any:
+            with torch.set_grad_enabled(with_forces):
+                return model(dict(inputs))
+
+        return Work(call, read_numbers)
+
+    def _end_to_end(self, spk: Any, model: Any, problem: Problem) -> Work:
+        """From a list of Atoms through its converter, and back to NumPy."""
+        neighbors = spk.transform.MatScipyNeighborList(cutoff=problem.potential.cutoff)
+        convert = spk.interfaces.AtomsConverter(neighbors, device=problem.potential.device, dtype=torch.float32)
+
+        def call() -> dict[str, Any]:
+            results = model(convert(problem.structures))
+            return {name: results[name].detach().cpu().numpy() for name in ("energy", "forces")}
+
+        return Work(call, lambda result: {name: torch.from_numpy(value).double() for name, value in result.items()})
+
+
+def _import_schnetpack() -> Any:
+    """Version 2.1, the newest that pip installs on Python 3.11, takes type variables from torch that are gone."""
+    for name in ("T_co", "T"):
+        if not hasattr(dataloader, name):
+            setattr(dataloader, name, typing.TypeVar(name))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for module in ("atomistic", "interfaces", "model", "nn", "properties", "representation", "transform"):
+            importlib.import_module(f"schnetpack.{module}")
+    return importlib.import_module("schnetpack")
+
+
+def _schnetpack_model(spk: Any, potential: Potential, *, with_forces: bool) -> Any:
+    config = potential.config.representation
+    representation = spk.representation.PaiNN(
+        n_atom_basis=config.n_features,
+        n_interactions=config.n_layers,
+        radial_basis=spk.nn.BesselRBF(config.n_rbf, config.cutoff),
+        cutoff_fn=spk.nn.CosineCutoff(config.cutoff),
+        activation=torch.nn.functional.silu,
+        epsilon=config.epsilon,
+    )
+    energy = spk.atomistic.Atomwise(n_in=config.n_features, activation=torch.nn.functional.silu, output_key="energy")
+    model = spk.model.NeuralNetworkPotential(
+        representation=representation,
+        input_modules=[spk.atomistic.PairwiseDistances()],
+        output_modules=[energy, spk.atomistic.Forces()] if with_forces else [energy],
+    )
+    model.load_state_dict(to_schnetpack_state_dict(potential))
+    return model.eval().to(potential.device)
+
+
+def _pairs(potential: Potential) -> dict[str, str]:
+    """Our names of parameters to SchNetPack's."""
+    (head,) = potential.config.heads
+    return dict([*representation_pairs(potential.config.representation), *head_pairs(head, "output_modules.0")])
+
+
+def _schnetpack_inputs(keys: Any, problem: Problem) -> dict[str, Tensor]:
+    batch = problem.batch
+    return {
+        keys.Z: batch.numbers,
+        keys.R: batch.positions.float(),
+        keys.cell: batch.cell.float(),
+        keys.pbc: batch.pbc,
+        keys.n_atoms: batch.n_atoms,
+        keys.idx_m: batch.molecule,
+        keys.idx_i: batch.receiver,
+        keys.idx_j: batch.sender,
+        keys.offsets: batch.shift.float(),
+    }
+
+
+class DimeNet(Side):
+    """DimeNet++ of PyTorch Geometric in its published size: another model, held against itself in float64."""
+
+    name, title = "dimenet", "DimeNet++"
+
+    def supports(self, problem: Problem) -> bool:
+        return problem.case.name == "qm9-50" and problem.mode in ("forward", "energy_forces")
+
+    def prepare(self, problem: Problem) -> Work:
+        module, original = _dimenet(problem.potential.cutoff)
+        model = copy.deepcopy(original).to(problem.potential.device)
+        triplets = _triplets(problem)
+        with_forces = problem.mode == "energy_forces"
+
+        def evaluate(network: Any, positions: Tensor) -> Numbers:
+            positions = positions.detach().requires_grad_(with_forces)
+            with torch.set_grad_enabled(with_forces), _graph(module, triplets):
+                energy = network(problem.batch.numbers, positions, problem.batch.molecule)[:, 0]
+                if not with_forces:
+                    return {"energy": energy}
+                (gradient,) = torch.autograd.grad(energy.sum(), positions)
+            return {"energy": energy.detach(), "forces": -gradient}
+
+        double, positions = copy.deepcopy(model).double(), problem.batch.positions
+        expected = evaluate(double, positions)
+        if with_forces:
+            _check_slope(lambda moved: float(evaluate(double, moved)["energy"].sum()), positions, expected["forces"])
+        single = positions.float()
+        return Work(lambda: evaluate(model, single), read_numbers, read_numbers(expected))
+
+
+@lru_cache(maxsize=1)
+def _dimenet(cutoff: float) -> tuple[Any, Any]:
+    """Its module and a model with random weights; making one takes long, its bases are derived by computer algebra."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = importlib.import_module("torch_geometric.nn.models.dimenet")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = module.DimeNetPlusPlus(
+            hidden_channels=128, out_channels=1, num_blocks=4, int_emb_size=64, basis_emb_size=8, out_emb_channels=256,
+            num_spherical=7, num_radial=6, cutoff=cutoff, output_initializer="glorot_orthogonal",
+        )  # fmt: skip
+    return module, model.eval()
+
+
+def _triplets(problem: Problem) -> tuple[Tensor, ...]:
+    """Receiver, sender, and for each path k -> j -> i with k other than i: i, j, k, edge k -> j, edge j -> i."""
+    i, j, start = problem.batch.receiver, problem.batch.sender, problem.batch.row_ptr
+    degree = start.diff()[j]  # [E] edges that arrive where this one begins
+    ji = torch.arange(len(i), device=i.device).repeat_interleave(degree)
+    nth = torch.arange(len(ji), device=i.device) - (degree.cumsum(0) - degree).repeat_interleave(degree)
+    kj = start[j[ji]] + nth
+    other = j[kj] != i[ji]
+    ji, kj = ji[other], kj[other]
+    return i, j, i[ji], j[ji], j[kj], kj, ji
+
+
+@contextmanager
+def _graph(module: Any, triplets: tuple[Tensor, ...]) -> Iterator[None]:
+    """Give the model its graph: searching is not timed for others either, and its search needs compiled extensions."""
+    kept = module.radius_graph, module.triplets
+    module.radius_graph, module.triplets = (lambda *_, **__: None), (lambda *_, **__: triplets)
+    try:
+        yield
+    finally:
+        module.radius_graph, module.triplets = kept
+
+
+def _check_slope(energy: Any, positions: Tensor, forces: Tensor) -> None:
+    direction = torch.randn(positions.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    direction = direction.to(positions.device)
+    difference = (energy(positions - STEP * direction) - energy(positions + STEP * direction)) / (2 * STEP)
+    slope = float((forces * direction).sum())
+    error = abs(difference - slope) / max(float((forces * direction).abs().sum()), 1e-12)
+    if not error <= SLOPE_TOLERANCE:
+        raise PaiNNFastError(
+            "forces are not the slope of the energy", got=f"{error:.1e} apart", expected=SLOPE_TOLERANCE
+        )

@@ -1,0 +1,168 @@
+"""The programs that are measured: each makes the work of one timed call out of a problem."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from painn_fast import units
+from painn_fast.bench.problem import LEARNING_RATE, Numbers, Problem, Work, loss, step_numbers, to_float64
+from painn_fast.engine import engine_for
+from painn_fast.errors import PaiNNFastError
+from painn_fast.evaluate import evaluate
+from painn_fast.nn import Potential
+
+
+class Side:
+    """One program.
+
+    `prepare` does what happens once for a graph (memory, conversion of weights and inputs) and returns what is timed.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+
+    def supports(self, problem: Problem) -> bool:
+        """Whether there is anything to compare: others leave the side out without a word."""
+        return True
+
+    def prepare(self, problem: Problem) -> Work:
+        """The work of one call.
+
+        Raises:
+            Exception: whatever keeps this side from the problem; the report tells it.
+        """
+        raise NotImplementedError
+
+
+class Reference(Side):
+    """`Potential` as people read it, through autograd."""
+
+    name, title, backend = "reference", "reference", "reference"
+
+    def prepare(self, problem: Problem) -> Work:
+        if problem.mode == "evaluate":
+            return _end_to_end(problem, self.backend)
+        if problem.mode == "training_step":
+            return _training_step(problem, self.backend)
+        potential, batch, names = problem.potential, problem.batch, problem.properties
+
+        def call() -> Numbers:
+            with torch.no_grad():  # the potential turns the tape on where forces need it
+                return potential(batch, names)
+
+        return Work(call, read_numbers)
+
+
+class Fused(Side):
+    """The engine with its memory laid out; in training the fused operations."""
+
+    name, title, backend = "fused", "painn-fast", "fused"
+
+    def prepare(self, problem: Problem) -> Work:
+        if problem.mode == "evaluate":
+            return _end_to_end(problem, self.backend)
+        if problem.mode == "training_step":
+            return _training_step(problem, self.backend)
+        batch, names = problem.batch, problem.properties
+        engine: Any = engine_for(problem.potential, "fused")
+        workspace = engine.workspace(batch)
+        return Work(lambda: engine(workspace, batch.positions, names), read_numbers)
+
+
+class Compiled(Side):
+    """The reference under `torch.compile`, from positions to atomic energies; the derivative by autograd."""
+
+    name, title = "compile", "torch.compile"
+
+    def __init__(self) -> None:
+        self._known: tuple[Problem, Any] | None = None
+
+    def prepare(self, problem: Problem) -> Work:
+        if problem.mode == "evaluate":
+            raise PaiNNFastError("not measured: the graph would be compiled for each shape")
+        if self._known is None or self._known[0] is not problem:
+            torch.compiler.reset()
+            self._known = problem, torch.compile(_energies(problem.potential), dynamic=False, fullgraph=True)
+        energies, batch = self._known[1], problem.batch
+
+        def forward() -> Numbers:
+            with torch.no_grad():
+                return {"energy": batch.sum_over_atoms(energies(batch.positions, batch))}
+
+        def with_forces(create_graph: bool = False) -> Numbers:
+            positions = batch.positions.detach().requires_grad_()
+            value = batch.sum_over_atoms(energies(positions, batch))
+            (gradient,) = torch.autograd.grad(value.sum(), positions, create_graph=create_graph)
+            return {"energy": value, "forces": -gradient}
+
+        if problem.mode == "training_step":
+            torch._functorch.config.donated_buffer = False  # or the graph cannot be differentiated again
+            return optimizer_step(problem.potential, lambda: with_forces(create_graph=True), problem.targets)
+        return Work(forward if problem.mode == "forward" else with_forces, read_numbers)
+
+
+def _energies(potential: Potential) -> Callable[..., Tensor]:
+    length = units.factor("length", potential.config.length_unit)
+
+    def energies(positions: Tensor, batch: Any) -> Tensor:
+        moved = batch.with_positions(positions)
+        s, v = potential.representation(moved, (moved.edge_vectors() / length).to(torch.float32))
+        return potential.results_of_heads(s, v, moved, ("energies",))["energies"]
+
+    return energies
+
+
+def read_numbers(result: Numbers) -> Numbers:
+    """Energies and forces out of a dictionary that holds them among others."""
+    return {name: to_float64(result[name]) for name in ("energy", "forces") if name in result}
+
+
+def _end_to_end(problem: Problem, backend: str) -> Work:
+    """`evaluate`: neighbour lists, batches, transfer to the device and back."""
+    potential, structures, names = problem.potential, problem.structures, problem.properties
+
+    def read(result: dict[str, list[Any]]) -> Numbers:
+        return {
+            "energy": torch.tensor(result["energy"], dtype=torch.float64),
+            "forces": torch.cat([torch.from_numpy(forces).double() for forces in result["forces"]]),
+        }
+
+    return Work(lambda: evaluate(potential, structures, names, backend=backend), read)
+
+
+def _training_step(problem: Problem, backend: str) -> Work:
+    """Energies, forces, loss, gradient and AdamW, on weights of its own."""
+    potential = copy.deepcopy(problem.potential).train()
+    potential.representation.backend = backend
+    if backend == "fused" and not potential.representation.fused:
+        raise PaiNNFastError("the fused operations do not run here", where=str(potential.device))
+    batch, targets, names = problem.batch, problem.targets, problem.properties
+    return optimizer_step(potential, lambda: potential(batch, names, create_graph=True), targets)
+
+
+def optimizer_step(
+    model: torch.nn.Module,
+    outputs: Callable[[], Any],
+    targets: Numbers,
+    parameters: Callable[[], list[Tensor]] | None = None,
+) -> Work:
+    """A step of AdamW on what `outputs` gives for energy and forces; `parameters` in our order, if not the model's."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
+
+    def call() -> Tensor:
+        optimizer.zero_grad()
+        results = outputs()
+        error = loss(results["energy"], results["forces"], targets)
+        error.backward()
+        optimizer.step()
+        return error
+
+    def read(error: Tensor) -> Numbers:
+        return step_numbers(error, parameters() if parameters else list(model.parameters()))
+
+    return Work(call, read, steps=True)

@@ -1,0 +1,62 @@
+"""The script for CUDA machines: stages that fail, hang or lack their tool do not stop it."""
+
+import importlib.util
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[2] / "bench"
+
+
+@pytest.fixture(scope="module")
+def gpu():
+    spec = importlib.util.spec_from_file_location("bench_gpu", FOLDER / "gpu.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def python(code):
+    return [sys.executable, "-c", code]
+
+
+def test_how_stages_end(gpu, tmp_path):
+    hang = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); "
+    stages = [
+        gpu.Stage("fine", 20, python("print('a'); print('b'); print()")),
+        gpu.Stage("broken", 20, python("raise ValueError('so')")),
+        gpu.Stage("missing", 20, "there is no such tool"),
+        gpu.Stage("hanging", 2.5, python(hang + "print('begun', flush=True); time.sleep(60)")),
+    ]
+    start = time.monotonic()
+    ends = [gpu.run(stage, tmp_path, 100) for stage in stages]
+    assert time.monotonic() - start < 20
+    assert [(end.state, end.said) for end in ends] == [
+        ("ok", "b"),
+        ("failed", "ValueError: so"),
+        ("skipped", "there is no such tool"),
+        ("out of time", "begun"),
+    ]
+    assert gpu.run(stages[0], tmp_path, 1).said == "no time left"
+
+
+def test_stages_fit_into_the_time_that_is_promised(gpu, tmp_path):
+    assert gpu.MINUTES < 9
+    stages = gpu.stages("cuda", tmp_path, quick=False)
+    names = [stage.name for stage in stages]
+    assert len(set(names)) == len(names)
+    assert {"tests-kernels", "memcheck", "racecheck", "tuner", "bench", "roofline"} <= set(names)
+    before_bench = sum(stage.seconds for stage in stages[: names.index("bench") + 1])
+    assert before_bench < 60 * gpu.MINUTES, "slow tests must not take the benchmark's time"
+
+
+def test_without_a_gpu_it_says_so(gpu, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["gpu.py", str(tmp_path / "new")])
+    with pytest.raises(SystemExit):
+        gpu.main()
+    assert "no CUDA device" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()

@@ -1,0 +1,138 @@
+"""Right numbers have a time, wrong ones have none, and nobody's failure stops the others."""
+
+import importlib.util
+import sys
+
+import pytest
+import torch
+
+from painn_fast.bench import run as module
+from painn_fast.bench.problem import TOLERANCE, Work
+from painn_fast.bench.results import read_report
+from painn_fast.bench.run import run
+from painn_fast.bench.sides import Fused, Reference
+from painn_fast.errors import PaiNNFastError
+
+WORDS = {"rounds": 3, "modes": ["energy_forces"]}
+
+
+class Liar(Reference):
+    """Forces a little too large."""
+
+    name, title = "liar", "Liar"
+
+    def prepare(self, problem):
+        honest = super().prepare(problem)
+        return Work(lambda: (r := honest.call()) | {"forces": r["forces"] * (1 + 3 * TOLERANCE["forces"])}, honest.read)
+
+
+class Turncoat(Reference):
+    """Right at first."""
+
+    name, title = "turncoat", "Turncoat"
+
+    def prepare(self, problem):
+        honest, calls = super().prepare(problem), []
+
+        def call():
+            calls.append(None)
+            results = honest.call()
+            return results if len(calls) < 3 else results | {"energy": results["energy"] + 1.0}
+
+        return Work(call, honest.read)
+
+
+class Silent(Reference):
+    """Does not give its forces."""
+
+    name, title = "silent", "Silent"
+
+    def prepare(self, problem):
+        honest = super().prepare(problem)
+        return Work(lambda: {"energy": honest.call()["energy"]}, honest.read)
+
+
+class Broken(Reference):
+    """Breaks in the call."""
+
+    name, title = "broken", "Broken"
+
+    def prepare(self, problem):
+        return Work(lambda: torch.zeros(2) @ torch.zeros(3), lambda result: result)
+
+
+@pytest.fixture
+def sides(monkeypatch):
+    """Make these the sides that there are."""
+    return lambda *those: monkeypatch.setattr(module, "SIDES", those)
+
+
+@pytest.mark.parametrize(
+    ("side", "said"),
+    [(Liar, "forces off by 3.0e-04"), (Turncoat, "after many calls: energy off"), (Silent, "forces off by inf")],
+)
+def test_wrong_numbers_have_no_time(sides, side, said):
+    sides(side, Fused)
+    wrong, right = run(["ethanol-1"], **WORDS).results
+    assert (wrong.side, wrong.status) == (side.name, "wrong")
+    assert said in wrong.reason
+    assert (wrong.times, wrong.median, wrong.memory) == ((), None, None)
+    assert (right.side, right.status, len(right.times)) == ("fused", "ok", 3)
+
+
+def test_a_side_that_breaks_says_so_and_the_others_go_on(sides):
+    sides(Broken, Reference)
+    broken, right = run(["ethanol-1"], **WORDS).results
+    assert broken.status == "not available"
+    assert broken.reason.startswith("RuntimeError: inconsistent tensor size")
+    assert right.status == "ok"
+
+
+def test_a_peer_that_is_not_installed_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "schnetpack", None)
+    (result,) = run(["ethanol-1"], sides=["schnetpack"], **WORDS).results
+    assert result.status == "not available"
+    assert "schnetpack" in result.reason
+
+
+@pytest.mark.parametrize("mode", ["forward", "energy_forces", "evaluate", "training_step"])
+def test_our_sides_agree_with_the_reference_in_float64(mode, tmp_path):
+    report = run(["ethanol-1"], sides=["fused", "reference"], modes=[mode], rounds=2, out=tmp_path / "results.json")
+    assert [result.side for result in report.results] == ["fused", "reference"]
+    for result in report.results:
+        assert result.status == "ok", result.reason
+        quantities = {"forward": {"energy"}, "training_step": {"loss", "gradient"}}.get(mode, {"energy", "forces"})
+        assert set(result.errors) == quantities
+        assert all(0 < error < 1e-4 for error in result.errors.values()), "float32 is never exact"
+        assert min(result.times) > 0
+        assert result.floor > 0
+        assert (result.atoms, result.edges, result.structures) == (9, 72, 1)
+    assert read_report(tmp_path / "results.json") == report
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("schnetpack"), reason="SchNetPack is not installed")
+@pytest.mark.filterwarnings("ignore:__array__")
+def test_schnetpack_gives_our_numbers_with_our_weights():
+    modes = ["forward", "energy_forces", "evaluate", "training_step"]
+    for result in run(["ethanol-1", "scaling-96"], sides=["schnetpack"], modes=modes, rounds=1).results:
+        assert result.status == "ok", result.reason
+
+
+def test_cases_larger_than_asked_for_are_left_out_aloud():
+    said = []
+    report = run(["ethanol-1", "ethanol-64"], sides=["fused"], max_atoms=10, tell=said.append, **WORDS)
+    assert {result.case for result in report.results} == {"ethanol-1"}
+    assert "ethanol-64: left out, 576 atoms, --max-atoms is 10" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "texts"),
+    [
+        ({"sides": ["fast"]}, "no such side.*'fast'.*fused, reference"),
+        ({"modes": ["hessian"]}, "no such mode.*'hessian'.*forward"),
+        ({"device": "abacus"}, "no such device.*'abacus'.*cpu"),
+    ],
+)
+def test_unknown_names_are_refused(options, texts):
+    with pytest.raises(PaiNNFastError, match=texts):
+        run(["ethanol-1"], **options)
