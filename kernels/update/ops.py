@@ -130,7 +130,11 @@ Run = Callable[..., None]
 def _backend(*tensors: Tensor) -> Run | None:
     """What runs the kernels where these tensors are; None for plain torch, which torch.compile fuses by itself."""
     dtype, device = tensors[0].dtype, tensors[0].device
-    if torch.compiler.is_compiling() or dtype not in DTYPES or any(t.dtype != dtype or t.device != device for t in tensors[1:]):
+    if (
+        torch.compiler.is_compiling()
+        or dtype not in DTYPES
+        or any(t.dtype != dtype or t.device != device for t in tensors[1:])
+    ):
         return None
     return BACKENDS.get(device.type)
 

@@ -11,7 +11,6 @@ from torch import Tensor
 from painn_fast.kernels.update.triton import case, gate_fwd_kernel, launch, put_three, three, tile
 from painn_fast.kernels.update.triton import norm_fwd as norm
 
-
 __all__ = ["gate", "gate_adjoint", "gate_second", "norm", "norm_adjoint", "norm_second"]
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from painn_fast.kernels.update import cpu, cpu_training, ops, reference, triton, triton_training
+from painn_fast.kernels.update import cpu, ops, reference, triton, triton_training
 from painn_fast.testing import assert_close
 
 EPSILON = 1e-8
