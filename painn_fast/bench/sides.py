@@ -52,7 +52,7 @@ class Reference(Side):
         potential, batch, names = problem.potential, problem.batch, problem.properties
 
         def call() -> Numbers:
-            with torch.no_grad():  # the potential turns the tape on where forces need it
+            with torch.no_grad(), potential.reference():  # the potential turns the tape on where forces need it
                 return potential(batch, names)
 
         return Work(call, read_numbers)
@@ -111,7 +111,8 @@ def _energies(potential: Potential) -> Callable[..., Tensor]:
 
     def energies(positions: Tensor, batch: Any) -> Tensor:
         moved = batch.with_positions(positions)
-        s, v = potential.representation(moved, (moved.edge_vectors() / length).to(torch.float32))
+        with potential.reference():
+            s, v = potential.representation(moved, (moved.edge_vectors() / length).to(torch.float32))
         return potential.results_of_heads(s, v, moved, ("energies",))["energies"]
 
     return energies

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from painn_fast.graph import AtomicBatch
 from painn_fast.kernels.message.ops import Edges, edges, message
 from painn_fast.kernels.radial.reference import Radial
+from painn_fast.kernels.update.ops import gate, norm
 from painn_fast.nn.config import RepresentationConfig
 from painn_fast.nn.electronic import ElectronicEmbedding
 from painn_fast.nn.layers import dense, mlp
@@ -72,6 +73,12 @@ class Update(nn.Module):
         if G:  # with the scalar product
             s = s + G[0] * (V * W).sum(dim=1)
         return s, v + B[:, None, :] * W
+
+    def fused(self, s: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """The same with everything between the matrix products in two passes over the atoms; all three gates."""
+        vw = self.channel_mix(v)
+        context, dot = norm(s, vw, self.epsilon)
+        return gate(s, v, self.context(context), vw, dot)
 
 
 class PaiNN(nn.Module):
@@ -142,9 +149,10 @@ class PaiNN(nn.Module):
         v = s.new_zeros(s.shape[0], 3, s.shape[1])
         for layer in range(self.config.n_layers):
             block: Any = self.message[layer % len(self.message)]
+            update: Any = self.update[layer % len(self.update)]
             w = filters[layer % len(filters)]
             s, v = block.fused(s, v, w, shared) if self.fused else block(s, v, w, u, batch)
-            s, v = self.update[layer % len(self.update)](s, v)
+            s, v = update.fused(s, v) if self.fused and update.gates == 3 else update(s, v)
         return s, v
 
 
