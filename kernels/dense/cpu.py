@@ -123,19 +123,57 @@ def matmul(a: np.ndarray, panels: np.ndarray, bias: np.ndarray, out: np.ndarray)
 
 
 @compiled(nogil=True)
+def pack_linear(weight: np.ndarray, panels: np.ndarray) -> None:
+    """panels [P, K, W] = those of the transpose of a linear layer's weight [P W, K]."""
+    width = panels.shape[2]
+    for p in range(panels.shape[0]):
+        for k in range(0, panels.shape[1], 16):  # lines of the panel stay in the cache until they are full
+            for c in range(width):
+                row = weight[p * width + c]
+                for n in range(k, min(k + 16, panels.shape[1])):
+                    panels[p, n, c] = row[n]
+
+
+@compiled(nogil=True)
+def add_product(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+    """out [M, C] += a [M, K] b [K, C], with b as it is; C a multiple of LANES."""
+    left, columns, depth = (a, 0, a.shape[1], 1), out.shape[1], b.shape[0]
+    most = 16 // out.itemsize
+    column = 0
+    while column < columns:
+        right, to = (b, column, columns), (out, column, columns)
+        if most >= 4 and column + 4 * LANES <= columns:
+            _columns_4(out.shape[0], depth, left, right, to, to)
+            column += 4 * LANES
+        elif column + 2 * LANES <= columns:
+            _columns_2(out.shape[0], depth, left, right, to, to)
+            column += 2 * LANES
+        else:
+            _columns_1(out.shape[0], depth, left, right, to, to)
+            column += LANES
+
+
+@compiled(nogil=True)
 def add_outer(a: np.ndarray, b: np.ndarray, first: int, rows: int, out: np.ndarray) -> None:
     """out [K, C] += a^T b over the first `rows` rows of a [., K] and of columns `first` and on of b [., C]."""
-    left = (a, 0, 1, a.shape[1])
-    for column in range(0, out.shape[1], 2 * LANES):
-        right, to = (b, first + column, b.shape[1]), (out, column, out.shape[1])
-        if column + 2 * LANES <= out.shape[1]:
+    left, columns = (a, 0, 1, a.shape[1]), out.shape[1]
+    most = 16 // out.itemsize
+    column = 0
+    while column < columns:
+        right, to = (b, first + column, b.shape[1]), (out, column, columns)
+        if most >= 4 and column + 4 * LANES <= columns:
+            _columns_4(out.shape[0], rows, left, right, to, to)
+            column += 4 * LANES
+        elif column + 2 * LANES <= columns:
             _columns_2(out.shape[0], rows, left, right, to, to)
+            column += 2 * LANES
         else:
             _columns_1(out.shape[0], rows, left, right, to, to)
+            column += LANES
 
 
 @compiled(nogil=True, inline="always")
-def _sigmoid(h):  # type: ignore[no-untyped-def]
+def sigmoid(h):  # type: ignore[no-untyped-def]
     one = splat(1.0, h)
     return one / (one + exp(splat(0.0, h) - h))
 
@@ -147,7 +185,7 @@ def silu(h: np.ndarray, out: np.ndarray) -> None:
         row, to = h[m], out[m]
         for c in range(0, h.shape[1], LANES):
             x = load(row, c)
-            store(to, c, x * _sigmoid(x))
+            store(to, c, x * sigmoid(x))
 
 
 @compiled(nogil=True)
@@ -157,5 +195,5 @@ def silu_adjoint(h: np.ndarray, g: np.ndarray) -> None:
         row, to = h[m], g[m]
         for c in range(0, h.shape[1], LANES):
             x = load(row, c)
-            p = _sigmoid(x)
+            p = sigmoid(x)
             store(to, c, load(to, c) * p * (splat(1.0, x) + x * (splat(1.0, x) - p)))

@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from painn_fast.kernels.compiled import compiled
-from painn_fast.kernels.dense.cpu import add_outer, matmul
+from painn_fast.kernels.dense.cpu import add_outer, add_product, matmul
 from painn_fast.kernels.vector import LANES, load, splat, store, total
 
 BLOCK = 48
@@ -23,7 +23,7 @@ BLOCK = 48
 
 
 @compiled(nogil=True)
-def _space(row_ptr):  # type: ignore[no-untyped-def]
+def most_edges(row_ptr):  # type: ignore[no-untyped-def]
     """Edges in the largest block: BLOCK, or the longest row."""
     longest = BLOCK
     for i in range(row_ptr.shape[0] - 1):
@@ -32,7 +32,7 @@ def _space(row_ptr):  # type: ignore[no-untyped-def]
 
 
 @compiled(nogil=True)
-def _end(row_ptr, i, last):  # type: ignore[no-untyped-def]
+def block_end(row_ptr, i, last):  # type: ignore[no-untyped-def]
     """Where a block that begins with row i ends."""
     end = i + 1
     while end < last and row_ptr[end + 1] - row_ptr[i] <= BLOCK:
@@ -41,7 +41,7 @@ def _end(row_ptr, i, last):  # type: ignore[no-untyped-def]
 
 
 @compiled(nogil=True)
-def _gather(rows, index, low, high, out):  # type: ignore[no-untyped-def]
+def gather(rows, index, low, high, out):  # type: ignore[no-untyped-def]
     for e in range(low, high):
         out[e - low] = rows[index[e]]
 
@@ -53,10 +53,10 @@ def message(
 ) -> None:  # fmt: skip
     """ds [N, F] and dv [N, 3 F] of receivers first to last - 1; `panels` are the packed weight, `zero` [3 F]."""
     f = ds.shape[1]
-    filters = np.empty((_space(row_ptr), 3 * f), ds.dtype)
+    filters = np.empty((most_edges(row_ptr), 3 * f), ds.dtype)
     start = first
     while start < last:
-        stop = _end(row_ptr, start, last)
+        stop = block_end(row_ptr, start, last)
         low, high = row_ptr[start], row_ptr[stop]
         matmul(basis[low:high], panels, zero, filters[: high - low])
         for i in range(start, stop):
@@ -87,11 +87,11 @@ def message_tangent(
     weight) [2 K, 3 F], packed in `t_panels`; where the weight stands still the first halves do.
     """
     f = ds.shape[1]
-    longest = _space(row_ptr)
+    longest = most_edges(row_ptr)
     filters, t_filters = np.empty((longest, 3 * f), ds.dtype), np.empty((longest, 3 * f), ds.dtype)
     start = first
     while start < last:
-        stop = _end(row_ptr, start, last)
+        stop = block_end(row_ptr, start, last)
         low, high = row_ptr[start], row_ptr[stop]
         matmul(basis[low:high], panels, zero, filters[: high - low])
         matmul(t_basis[low:high], t_panels, zero, t_filters[: high - low])
@@ -124,24 +124,24 @@ def message_tangent(
 @compiled(nogil=True)
 def adjoint(
     gs: np.ndarray, gv: np.ndarray, x: np.ndarray, v: np.ndarray, basis: np.ndarray, panels: np.ndarray,
-    panels_t: np.ndarray, zero: np.ndarray, u: np.ndarray, row_ptr: np.ndarray, sender: np.ndarray,
-    mirror: np.ndarray, first: int, last: int, gx: np.ndarray, gv_out: np.ndarray, g_basis: np.ndarray,
-    g_weight: np.ndarray, gu: np.ndarray,
+    transposed: np.ndarray, zero: np.ndarray, u: np.ndarray, row_ptr: np.ndarray, sender: np.ndarray,
+    mirror: np.ndarray, edges: bool, weights: bool, first: int, last: int, gx: np.ndarray, gv_out: np.ndarray,
+    g_basis: np.ndarray, g_weight: np.ndarray, gu: np.ndarray,
 ) -> None:  # fmt: skip
-    """Adjoints of x, v, basis, u of senders first to last - 1, and their part of that of weight, which grows.
+    """Adjoints of x and v of senders first to last - 1; those of basis and u (if `edges`) and of weight grow.
 
-    `panels_t` are those of the transposed weight. The adjoint of the basis comes in the order of the rows: that of edge
+    `transposed` [3 F, K] is the weight's. The adjoint of the basis comes in the order of the rows: that of edge
     mirror[e] at g_basis[e].
     """
-    f, longest = gs.shape[1], _space(row_ptr)
+    f, longest = gs.shape[1], most_edges(row_ptr)
     filters, gates = np.empty((longest, 3 * f), gs.dtype), np.empty((longest, 3 * f), gs.dtype)
     b_row = np.empty((longest, basis.shape[1]), gs.dtype)
     start = first
     while start < last:
-        stop = _end(row_ptr, start, last)
+        stop = block_end(row_ptr, start, last)
         low, high = row_ptr[start], row_ptr[stop]
         count = high - low
-        _gather(basis, mirror, low, high, b_row)
+        gather(basis, mirror, low, high, b_row)
         matmul(b_row[:count], panels, zero, filters[:count])
         for i in range(start, stop):
             x_i, v_i, to_x, to_v = x[i], v[i], gx[i], gv_out[i]
@@ -167,9 +167,14 @@ def adjoint(
                     store(gate, a, ga * load(x_i, a))
                     store(gate, b, gb * load(x_i, b))
                     store(gate, c, gc * load(x_i, c))
-                gu[e, 0], gu[e, 1], gu[e, 2] = total(gu0), total(gu1), total(gu2)
-        matmul(gates[:count], panels_t, zero, g_basis[low:high])
-        add_outer(b_row, gates, 0, count, g_weight)
+                if edges:
+                    gu[e, 0] += total(gu0)
+                    gu[e, 1] += total(gu1)
+                    gu[e, 2] += total(gu2)
+        if edges:
+            add_product(gates[:count], transposed, g_basis[low:high])
+        if weights:
+            add_outer(b_row, gates, 0, count, g_weight)
         start = stop
 
 
@@ -186,17 +191,17 @@ def adjoint_tangent(
     t_basis and t_panels as in `message_tangent`; t_panels_t are those of the transposed weight above that of its
     tangent [6 F, K]. g_basis in the order of the rows, as in `adjoint`.
     """
-    f, longest, columns = gs.shape[1], _space(row_ptr), basis.shape[1]
+    f, longest, columns = gs.shape[1], most_edges(row_ptr), basis.shape[1]
     filters, t_filters = np.empty((longest, 3 * f), gs.dtype), np.empty((longest, 3 * f), gs.dtype)
     gates = np.empty((longest, 6 * f), gs.dtype)  # tangent of the gates, gates
     b_row, t_row = np.empty((longest, columns), gs.dtype), np.empty((longest, t_basis.shape[1]), gs.dtype)
     start = first
     while start < last:
-        stop = _end(row_ptr, start, last)
+        stop = block_end(row_ptr, start, last)
         low, high = row_ptr[start], row_ptr[stop]
         count = high - low
-        _gather(basis, mirror, low, high, b_row)
-        _gather(t_basis, mirror, low, high, t_row)
+        gather(basis, mirror, low, high, b_row)
+        gather(t_basis, mirror, low, high, t_row)
         matmul(b_row[:count], panels, zero, filters[:count])
         matmul(t_row[:count], t_panels, zero, t_filters[:count])
         for i in range(start, stop):

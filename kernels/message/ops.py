@@ -85,7 +85,8 @@ def _adjoint(
     """Adjoints of x, v, basis, weight and u."""
     given = _arrays(gs, gv.flatten(1), x, v.flatten(1), basis)
     panels, zero = _packed(weight)
-    before, after = [*given, panels, _transposed(weight, basis)], [zero, *_arrays(u)]
+    (transposed,) = _arrays(pad(weight.detach().T, (0, basis.shape[1] - len(weight))))
+    before, after = [*given, panels, transposed, zero, *_arrays(u)], [True, True]
     return _sender_pass(basis_cpu.adjoint, before, after, (x, v, basis, weight, u), (row_ptr, sender, mirror))
 
 
@@ -112,9 +113,9 @@ def _double_backward(
     out = ds.numpy(), dv.flatten(1).numpy()
     _run(basis_cpu.message_tangent, arguments, [(part, out) for part in _parts(len(x))])
     before = [*_arrays(gs, gv.flatten(1)), x_, v_, basis_, panels, _transposed(weight, basis)]
-    after = [zero, u_, tx_, tv_, t_basis_, t_panels, _transposed(both, basis), tu_]
+    before += [zero, u_, tx_, tv_, t_basis_, t_panels, _transposed(both, basis), tu_]
     inputs = (x, v, basis, weight, u)
-    return ds, dv, *_sender_pass(basis_cpu.adjoint_tangent, before, after, inputs, (row_ptr, sender, mirror))
+    return ds, dv, *_sender_pass(basis_cpu.adjoint_tangent, before, [], inputs, (row_ptr, sender, mirror))
 
 
 @_double_backward.register_fake
@@ -186,14 +187,14 @@ def _sender_pass(
     kernel: Any, before: list[Any], after: list[Any], inputs: tuple[Tensor, ...], graph: tuple[Tensor, ...]
 ) -> tuple[Tensor, ...]:
     """Run an adjoint kernel; each part of the rows has its own sum for the weight, added in order."""
-    gx, gv, rows, g_weight, gu = (t.new_empty(t.shape) for t in inputs)
+    gx, gv, rows, g_weight, gu = (t.new_zeros(t.shape) for t in inputs)
     parts = _parts(len(gx))
     sums = g_weight.new_zeros(len(parts), *g_weight.shape)
     outputs = [
         (part, (gx.numpy(), gv.flatten(1).numpy(), rows.numpy(), sums[k].numpy(), gu.numpy()))
         for k, part in enumerate(parts)
     ]
-    _run(kernel, [*before, *after, *_arrays(*graph)], outputs)
+    _run(kernel, [*before, *_arrays(*graph), *after], outputs)
     return gx, gv, rows[graph[2]], torch.sum(sums, dim=0), gu
 
 

@@ -13,6 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from painn_fast.graph import AtomicBatch
+from painn_fast.kernels.blocks.ops import blocks
+from painn_fast.kernels.blocks.ops import supports as blocks_run
+from painn_fast.kernels.blocks.reference import Weights
 from painn_fast.kernels.message.ops import Edges, edges, message
 from painn_fast.kernels.radial.reference import Radial
 from painn_fast.kernels.update.ops import gate, norm
@@ -108,6 +111,7 @@ class PaiNN(nn.Module):
         self.update = nn.ModuleList(Update(F, update_gates, act, config.epsilon) for _ in range(blocks))
         self.backend = "auto"
         """"auto" and "fused" run the fused operation where it can; "reference" does not."""
+        self.edges_once = False
 
     @property
     def fused(self) -> bool:
@@ -146,6 +150,8 @@ class PaiNN(nn.Module):
         s = self.embedding(batch.numbers)
         for embedding in self.electronic.values():
             s = s + embedding(s, batch)
+        if self.fused and self.config.ablation == "none" and self.config.activation == "silu" and blocks_run(s):
+            return self._in_one_operation(s, batch, shared, filters)
         v = s.new_zeros(s.shape[0], 3, s.shape[1])
         for layer in range(self.config.n_layers):
             block: Any = self.message[layer % len(self.message)]
@@ -154,6 +160,29 @@ class PaiNN(nn.Module):
             s, v = block.fused(s, v, w, shared) if self.fused else block(s, v, w, u, batch)
             s, v = update.fused(s, v) if self.fused and update.gates == 3 else update(s, v)
         return s, v
+
+    def _in_one_operation(
+        self, s: Tensor, batch: AtomicBatch, shared: Edges, filters: tuple[Tensor, ...]
+    ) -> tuple[Tensor, Tensor]:
+        """All layers from v = 0."""
+        layers = range(self.config.n_layers)
+        weights = []
+        for layer in layers:
+            message: Any = self.message[layer % len(self.message)]
+            update: Any = self.update[layer % len(self.update)]
+            first, _, second = message.context
+            third, _, fourth = update.context
+            weights.append(
+                Weights(
+                    first.weight, first.bias, second.weight, second.bias, update.channel_mix.weight,
+                    third.weight, third.bias, fourth.weight, fourth.bias,
+                )
+            )  # fmt: skip
+        by_layer = [filters[layer % len(filters)] for layer in layers]
+        return blocks(
+            s, shared.basis, shared.u, by_layer, weights, self.config.epsilon, batch.row_ptr, batch.sender,
+            batch.mirror, batch.n_atoms, edges_once=self.edges_once,
+        )  # fmt: skip
 
 
 GATES = {

@@ -1,0 +1,412 @@
+"""All blocks of PaiNN on a CPU: forward, along a tangent, and the reverse of both, without autograd.
+
+A `Track` keeps what a pass computes, one for the values and one for their tangent (names with t_). In the reverse pass
+g_ is the adjoint of a value and p_ that of a tangent:
+
+    y = f(h), t_y = f'(h) t_h      p_h = f' p_y,   g_h = f' g_y + f'' t_h p_y          (silu)
+    y = x W,  t_y = t_x W          g_W = x^T g_y + t_x^T p_y                           (products)
+
+Rows `first` to `last` - 1 are whole molecules: threads share nothing but what they read. Vectors are [N, 3 F], F a
+multiple of LANES; formulas of message and update are in the READMEs of these.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from painn_fast.kernels.compiled import compiled
+from painn_fast.kernels.dense.cpu import add_outer, add_product, matmul, sigmoid, silu
+from painn_fast.kernels.message.basis_cpu import adjoint, message, message_tangent
+from painn_fast.kernels.message.dual_cpu import dual_adjoint
+from painn_fast.kernels.update.cpu import gate_bwd, norm_bwd, norm_fwd
+from painn_fast.kernels.vector import LANES, load, splat, store
+
+
+class Graph(NamedTuple):
+    """What the messages of all layers share."""
+
+    basis: np.ndarray  # [E, K]
+    u: np.ndarray  # [E, 3]
+    row_ptr: np.ndarray  # [N + 1]
+    sender: np.ndarray  # [E]
+    mirror: np.ndarray  # [E]
+
+
+class Panels(NamedTuple):
+    """Weights packed for the way forward, by layer."""
+
+    filter: tuple[np.ndarray, ...]
+    message_1: tuple[np.ndarray, ...]
+    message_1_bias: tuple[np.ndarray, ...]
+    message_2: tuple[np.ndarray, ...]
+    message_2_bias: tuple[np.ndarray, ...]
+    mix: tuple[np.ndarray, ...]
+    update_1: tuple[np.ndarray, ...]
+    update_1_bias: tuple[np.ndarray, ...]
+    update_2: tuple[np.ndarray, ...]
+    update_2_bias: tuple[np.ndarray, ...]
+    zero: np.ndarray  # [3 F]
+
+
+class Linear(NamedTuple):
+    """Weights [out, in] for the way back, or their gradients; the filter is [3 F, K] there, [K, 3 F] here."""
+
+    filter: tuple[np.ndarray, ...]
+    message_1: tuple[np.ndarray, ...]
+    message_2: tuple[np.ndarray, ...]
+    mix: tuple[np.ndarray, ...]
+    update_1: tuple[np.ndarray, ...]
+    update_2: tuple[np.ndarray, ...]
+    message_1_bias: tuple[np.ndarray, ...]
+    message_2_bias: tuple[np.ndarray, ...]
+    update_1_bias: tuple[np.ndarray, ...]
+    update_2_bias: tuple[np.ndarray, ...]
+
+
+class Track(NamedTuple):
+    """Values of a pass, or their tangents; the leading axis is the layer."""
+
+    s: np.ndarray  # [L + 1, N, F], what a layer begins with
+    v: np.ndarray  # [L + 1, N, 3 F]
+    hidden: np.ndarray  # [L, N, F], of the message network
+    active: np.ndarray  # [L, N, F], its silu
+    x: np.ndarray  # [L, N, 3 F]
+    v_mid: np.ndarray  # [L, N, 3 F], after the message
+    vw: np.ndarray  # [L, N, 3, 2 F]
+    context: np.ndarray  # [L, N, 2 F], s after the message and |V|
+    dot: np.ndarray  # [L, N, F]
+    update_hidden: np.ndarray  # [L, N, F]
+    update_active: np.ndarray  # [L, N, F]
+    y: np.ndarray  # [L, N, 3 F]
+
+
+def track(layers: int, n: int, f: int, dtype: np.dtype) -> Track:
+    """Memory for `Track`."""
+
+    def space(*shape: int) -> np.ndarray:
+        return np.empty(shape, dtype)
+
+    ends, one, three = (layers + 1, n), (layers, n, f), (layers, n, 3 * f)
+    return Track(
+        s=space(*ends, f), v=space(*ends, 3 * f), hidden=space(*one), active=space(*one), x=space(*three),
+        v_mid=space(*three), vw=space(layers, n, 3, 2 * f), context=space(layers, n, 2 * f), dot=space(*one),
+        update_hidden=space(*one), update_active=space(*one), y=space(*three),
+    )  # fmt: skip
+
+
+@compiled(nogil=True)
+def forward(w: Panels, g: Graph, epsilon: float, m: Track, first: int, last: int) -> None:
+    """From `m.s[0]` to `m.s[L]` and `m.v[L]`."""
+    n, f = last - first, m.s.shape[2]
+    m.v[0, first:last] = 0
+    for k in range(m.x.shape[0]):
+        s, v, v_mid = m.s[k, first:last], m.v[k, first:last], m.v_mid[k, first:last]
+        matmul(s, w.message_1[k], w.message_1_bias[k], m.hidden[k, first:last])
+        silu(m.hidden[k, first:last], m.active[k, first:last])
+        matmul(m.active[k, first:last], w.message_2[k], w.message_2_bias[k], m.x[k, first:last])
+        message(
+            m.x[k], m.v[k], g.basis, w.filter[k], w.zero, g.u, g.row_ptr, g.sender, first, last, m.dot[k], m.v_mid[k],
+        )  # fmt: skip
+        s_mid = m.s[k + 1, first:last]
+        _add(s, m.dot[k, first:last], s_mid)
+        _add(v, v_mid, v_mid)
+        vw = m.vw[k, first:last]
+        matmul(v_mid.reshape(3 * n, f), w.mix[k], w.zero, vw.reshape(3 * n, 2 * f))
+        norm_fwd(s_mid, vw, epsilon, m.context[k, first:last], m.dot[k, first:last])
+        matmul(m.context[k, first:last], w.update_1[k], w.update_1_bias[k], m.update_hidden[k, first:last])
+        silu(m.update_hidden[k, first:last], m.update_active[k, first:last])
+        matmul(m.update_active[k, first:last], w.update_2[k], w.update_2_bias[k], m.y[k, first:last])
+        _gate(m.y[k], vw, m.dot[k], s_mid, v_mid, m.v[k + 1], first)
+
+
+@compiled(nogil=True)
+def tangent(
+    w: Panels, g: Graph, m: Track, t: Track, t_basis: np.ndarray, tu: np.ndarray, first: int, last: int
+) -> None:
+    """The derivative of `forward`, whose values are in m, along `t.s[0]`, t_basis [E, K] and tu [E, 3]."""
+    n, f = last - first, m.s.shape[2]
+    t.v[0, first:last] = 0
+    for k in range(m.x.shape[0]):
+        s, v, v_mid = t.s[k, first:last], t.v[k, first:last], t.v_mid[k, first:last]
+        matmul(s, w.message_1[k], w.zero, t.hidden[k, first:last])
+        _silu_tangent(m.hidden[k, first:last], t.hidden[k, first:last], t.active[k, first:last])
+        matmul(t.active[k, first:last], w.message_2[k], w.zero, t.x[k, first:last])
+        message_tangent(
+            m.x[k], m.v[k], g.basis, w.filter[k], w.zero, g.u, t.x[k], t.v[k], t_basis, w.filter[k], tu, g.row_ptr,
+            g.sender, first, last, t.dot[k], t.v_mid[k],
+        )  # fmt: skip
+        s_mid = t.s[k + 1, first:last]
+        _add(s, t.dot[k, first:last], s_mid)
+        _add(v, v_mid, v_mid)
+        vw = t.vw[k, first:last]
+        matmul(v_mid.reshape(3 * n, f), w.mix[k], w.zero, vw.reshape(3 * n, 2 * f))
+        _norm_tangent(m.vw[k], m.context[k], s_mid, vw, t.context[k], t.dot[k], first)
+        matmul(t.context[k, first:last], w.update_1[k], w.zero, t.update_hidden[k, first:last])
+        _silu_tangent(m.update_hidden[k, first:last], t.update_hidden[k, first:last], t.update_active[k, first:last])
+        matmul(t.update_active[k, first:last], w.update_2[k], w.zero, t.y[k, first:last])
+        _gate_tangent(m.y[k], m.vw[k], m.dot[k], t.y[k], vw, t.dot[k], s_mid, v_mid, t.v[k + 1], first)
+
+
+@compiled(nogil=True)
+def reverse(
+    w: Panels, back: Linear, g: Graph, m: Track, gs: np.ndarray, gv: np.ndarray, edges: bool, weights: bool,
+    first: int, last: int, g_basis: np.ndarray, gu: np.ndarray, to: Linear,
+) -> None:  # fmt: skip
+    """Adjoint of `forward`: gs [N, F] becomes that of s; g_basis and gu (if `edges`), and `to` (if `weights`) grow.
+
+    gv [N, 3 F] is used up; g_basis is in the order of the rows (see `adjoint`).
+    """
+    n, f = last - first, m.s.shape[2]
+    gs_, gv_ = gs[first:last], gv[first:last]
+    gy, g_hidden, g_context = np.empty((n, 3 * f), gs.dtype), np.empty((n, f), gs.dtype), np.empty((n, 2 * f), gs.dtype)
+    g_vw = np.empty((n, 3, 2 * f), gs.dtype)
+    gx, gv_in = np.empty_like(m.x[0]), np.empty_like(m.x[0])
+    for k in range(m.x.shape[0] - 1, -1, -1):
+        vw = m.vw[k, first:last]
+        gate_bwd(gs_, gv_, vw, m.dot[k, first:last], True, gy)
+        _back(back.update_2[k], m.update_active[k, first:last], gy, weights, g_hidden, to.update_2[k])
+        _silu_adjoint(m.update_hidden[k, first:last], g_hidden)
+        _back(back.update_1[k], m.context[k, first:last], g_hidden, weights, g_context, to.update_1[k])
+        if weights:
+            _add_rows(gy, to.update_2_bias[k])
+            _add_rows(g_hidden, to.update_1_bias[k])
+        norm_bwd(gs_, gv_, m.y[k, first:last], vw, m.context[k, first:last], g_context, True, g_vw)
+        flat = g_vw.reshape(3 * n, 2 * f)
+        add_product(flat, back.mix[k], gv_.reshape(3 * n, f))
+        if weights:
+            add_outer(flat, m.v_mid[k, first:last].reshape(3 * n, f), 0, 3 * n, to.mix[k])
+        adjoint(
+            gs, gv, m.x[k], m.v[k], g.basis, w.filter[k], back.filter[k], w.zero, g.u, g.row_ptr, g.sender, g.mirror,
+            edges, weights, first, last, gx, gv_in, g_basis, to.filter[k], gu,
+        )  # fmt: skip
+        _add(gv_, gv_in[first:last], gv_)
+        _back(back.message_2[k], m.active[k, first:last], gx[first:last], weights, g_hidden, to.message_2[k])
+        _silu_adjoint(m.hidden[k, first:last], g_hidden)
+        add_product(g_hidden, back.message_1[k], gs_)
+        if weights:
+            _add_rows(gx[first:last], to.message_2_bias[k])
+            _add_rows(g_hidden, to.message_1_bias[k])
+            add_outer(g_hidden, m.s[k, first:last], 0, n, to.message_1[k])
+
+
+@compiled(nogil=True)
+def dual_reverse(
+    w: Panels, back: Linear, g: Graph, m: Track, t: Track, t_basis: np.ndarray, tu: np.ndarray, gs: np.ndarray,
+    gv: np.ndarray, ps: np.ndarray, pv: np.ndarray, edges: bool, first: int, last: int, g_basis: np.ndarray,
+    gu: np.ndarray, to: Linear,
+) -> None:  # fmt: skip
+    """Adjoint of `forward` and `tangent` together: from gs, gv of the values and ps, pv of the tangents, as `reverse`.
+
+    gs becomes the adjoint of s and ps that of its tangent; those of t_basis and tu are not made.
+    """
+    n, f = last - first, m.s.shape[2]
+    rows = slice(first, last)
+    gs_, gv_, ps_, pv_ = gs[rows], gv[rows], ps[rows], pv[rows]
+    gy, py = np.empty((n, 3 * f), gs.dtype), np.empty((n, 3 * f), gs.dtype)
+    g_hidden, p_hidden = np.empty((n, f), gs.dtype), np.empty((n, f), gs.dtype)
+    g_context, p_context = np.empty((n, 2 * f), gs.dtype), np.empty((n, 2 * f), gs.dtype)
+    g_vw, p_vw = np.empty((n, 3, 2 * f), gs.dtype), np.empty((n, 3, 2 * f), gs.dtype)
+    gx, gv_in, px, pv_in = (
+        np.empty_like(m.x[0]), np.empty_like(m.x[0]), np.empty_like(m.x[0]), np.empty_like(m.x[0]),
+    )  # fmt: skip
+    for k in range(m.x.shape[0] - 1, -1, -1):
+        _gate_dual(m.vw[k], m.dot[k], t.vw[k], t.dot[k], gs_, gv_, ps_, pv_, first, gy, py)
+        _back(back.update_2[k], m.update_active[k, rows], gy, True, g_hidden, to.update_2[k])
+        _back(back.update_2[k], t.update_active[k, rows], py, True, p_hidden, to.update_2[k])
+        _silu_dual(m.update_hidden[k, rows], t.update_hidden[k, rows], g_hidden, p_hidden)
+        _back(back.update_1[k], m.context[k, rows], g_hidden, True, g_context, to.update_1[k])
+        _back(back.update_1[k], t.context[k, rows], p_hidden, True, p_context, to.update_1[k])
+        _add_rows(gy, to.update_2_bias[k])
+        _add_rows(g_hidden, to.update_1_bias[k])
+        _norm_dual(
+            m.y[k], m.vw[k], m.context[k], t.y[k], t.vw[k], t.context[k], gs_, gv_, ps_, pv_, g_context, p_context,
+            first, g_vw, p_vw,
+        )  # fmt: skip
+        g_flat, p_flat = g_vw.reshape(3 * n, 2 * f), p_vw.reshape(3 * n, 2 * f)
+        add_product(g_flat, back.mix[k], gv_.reshape(3 * n, f))
+        add_product(p_flat, back.mix[k], pv_.reshape(3 * n, f))
+        add_outer(g_flat, m.v_mid[k, rows].reshape(3 * n, f), 0, 3 * n, to.mix[k])
+        add_outer(p_flat, t.v_mid[k, rows].reshape(3 * n, f), 0, 3 * n, to.mix[k])
+        dual_adjoint(
+            gs, gv, ps, pv, m.x[k], m.v[k], t.x[k], t.v[k], g.basis, t_basis, w.filter[k], back.filter[k], w.zero, g.u,
+            tu, g.row_ptr, g.sender, g.mirror, edges, first, last, gx, gv_in, px, pv_in, g_basis, to.filter[k], gu,
+        )  # fmt: skip
+        _add(gv_, gv_in[rows], gv_)
+        _add(pv_, pv_in[rows], pv_)
+        _back(back.message_2[k], m.active[k, rows], gx[rows], True, g_hidden, to.message_2[k])
+        _back(back.message_2[k], t.active[k, rows], px[rows], True, p_hidden, to.message_2[k])
+        _silu_dual(m.hidden[k, rows], t.hidden[k, rows], g_hidden, p_hidden)
+        add_product(g_hidden, back.message_1[k], gs_)
+        add_product(p_hidden, back.message_1[k], ps_)
+        _add_rows(gx[rows], to.message_2_bias[k])
+        _add_rows(g_hidden, to.message_1_bias[k])
+        add_outer(g_hidden, m.s[k, rows], 0, n, to.message_1[k])
+        add_outer(p_hidden, t.s[k, rows], 0, n, to.message_1[k])
+
+
+@compiled(nogil=True)
+def _back(weight, x, gy, weights, gx, g_weight):  # type: ignore[no-untyped-def]
+    """gx = gy W, and g_weight [out, in] += gy^T x if asked for."""
+    gx[:] = 0
+    add_product(gy, weight, gx)
+    if weights:
+        add_outer(gy, x, 0, x.shape[0], g_weight)
+
+
+@compiled(nogil=True)
+def _add(a, b, out):  # type: ignore[no-untyped-def]
+    for i in range(a.shape[0]):
+        p, q, to = a[i], b[i], out[i]
+        for c in range(0, a.shape[1], LANES):
+            store(to, c, load(p, c) + load(q, c))
+
+
+@compiled(nogil=True)
+def _add_rows(a, out):  # type: ignore[no-untyped-def]
+    """out [C] += sum of the rows of a [M, C]."""
+    for i in range(a.shape[0]):
+        row = a[i]
+        for c in range(0, a.shape[1], LANES):
+            store(out, c, load(out, c) + load(row, c))
+
+
+@compiled(nogil=True)
+def _silu_adjoint(h, g):  # type: ignore[no-untyped-def]
+    """g *= silu'(h)."""
+    for i in range(h.shape[0]):
+        row, to = h[i], g[i]
+        for c in range(0, h.shape[1], LANES):
+            x = load(row, c)
+            p = sigmoid(x)
+            one = splat(1.0, x)
+            store(to, c, load(to, c) * p * (one + x * (one - p)))
+
+
+@compiled(nogil=True)
+def _silu_tangent(h, th, out):  # type: ignore[no-untyped-def]
+    """out = silu'(h) th."""
+    for i in range(h.shape[0]):
+        row, t, to = h[i], th[i], out[i]
+        for c in range(0, h.shape[1], LANES):
+            x = load(row, c)
+            p = sigmoid(x)
+            one = splat(1.0, x)
+            store(to, c, load(t, c) * p * (one + x * (one - p)))
+
+
+@compiled(nogil=True)
+def _silu_dual(h, th, g, p):  # type: ignore[no-untyped-def]
+    """g = silu'(h) g + silu''(h) th p; p = silu'(h) p."""
+    for i in range(h.shape[0]):
+        row, t, to_g, to_p = h[i], th[i], g[i], p[i]
+        for c in range(0, h.shape[1], LANES):
+            x = load(row, c)
+            q = sigmoid(x)
+            one = splat(1.0, x)
+            rest = one - q
+            slope = q * (one + x * rest)
+            bend = q * rest * (one + one + x * (rest - q))
+            a, b = load(to_g, c), load(to_p, c)
+            store(to_g, c, slope * a + bend * load(t, c) * b)
+            store(to_p, c, slope * b)
+
+
+@compiled(nogil=True)
+def _gate(y, vw, dot, s, v, v_out, first):  # type: ignore[no-untyped-def]
+    """s += A + G dot; v_out = v + B W."""
+    f = s.shape[1]
+    for i in range(s.shape[0]):
+        r = first + i
+        gates, d, to_s, old, new, w0, w1, w2 = y[r], dot[r], s[i], v[i], v_out[r], vw[i, 0], vw[i, 1], vw[i, 2]
+        for c in range(0, f, LANES):
+            b = load(gates, f + c)
+            store(to_s, c, load(to_s, c) + load(gates, c) + load(gates, 2 * f + c) * load(d, c))
+            store(new, c, load(old, c) + b * load(w0, f + c))
+            store(new, f + c, load(old, f + c) + b * load(w1, f + c))
+            store(new, 2 * f + c, load(old, 2 * f + c) + b * load(w2, f + c))
+
+
+@compiled(nogil=True)
+def _gate_tangent(y, vw, dot, ty, t_vw, t_dot, s, v, v_out, first):  # type: ignore[no-untyped-def]
+    f = s.shape[1]
+    for i in range(s.shape[0]):
+        r = first + i
+        gates, t_gates, d, td, to_s = y[r], ty[r], dot[r], t_dot[r], s[i]
+        for c in range(0, f, LANES):
+            change = load(t_gates, c) + load(t_gates, 2 * f + c) * load(d, c) + load(gates, 2 * f + c) * load(td, c)
+            store(to_s, c, load(to_s, c) + change)
+        for a in range(3):
+            old, new, w, tw = v[i], v_out[r], vw[r, a], t_vw[i, a]
+            for c in range(0, f, LANES):
+                change = load(t_gates, f + c) * load(w, f + c) + load(gates, f + c) * load(tw, f + c)
+                store(new, a * f + c, load(old, a * f + c) + change)
+
+
+@compiled(nogil=True)
+def _norm_tangent(vw, context, ts, t_vw, t_context, t_dot, first):  # type: ignore[no-untyped-def]
+    """t_context = (ts, <V, tV> / n); t_dot = <tV, W> + <V, tW>."""
+    f = ts.shape[1]
+    for i in range(ts.shape[0]):
+        r = first + i
+        n, to, to_dot, row = context[r], t_context[r], t_dot[r], ts[i]
+        x, y, z, tx, ty, tz = vw[r, 0], vw[r, 1], vw[r, 2], t_vw[i, 0], t_vw[i, 1], t_vw[i, 2]
+        for c in range(0, f, LANES):
+            d = f + c
+            store(to, c, load(row, c))
+            a = load(x, c) * load(tx, c) + load(y, c) * load(ty, c) + load(z, c) * load(tz, c)
+            store(to, d, a / load(n, d))
+            a = load(tx, c) * load(x, d) + load(ty, c) * load(y, d) + load(tz, c) * load(z, d)
+            store(to_dot, c, a + load(x, c) * load(tx, d) + load(y, c) * load(ty, d) + load(z, c) * load(tz, d))
+
+
+@compiled(nogil=True)
+def _gate_dual(vw, dot, t_vw, t_dot, gs, gv, ps, pv, first, gy, py):  # type: ignore[no-untyped-def]
+    """Adjoints of the gates (A, B, G) and of their tangents."""
+    f = gs.shape[1]
+    for i in range(gs.shape[0]):
+        r = first + i
+        d, td, g, p, g_v, p_v, to_g, to_p = dot[r], t_dot[r], gs[i], ps[i], gv[i], pv[i], gy[i], py[i]
+        w0, w1, w2, t0, t1, t2 = vw[r, 0], vw[r, 1], vw[r, 2], t_vw[r, 0], t_vw[r, 1], t_vw[r, 2]
+        for c in range(0, f, LANES):
+            a, b = load(g, c), load(p, c)
+            store(to_g, c, a)
+            store(to_p, c, b)
+            store(to_g, 2 * f + c, a * load(d, c) + b * load(td, c))
+            store(to_p, 2 * f + c, b * load(d, c))
+            x, y, z = load(p_v, c), load(p_v, f + c), load(p_v, 2 * f + c)
+            store(to_p, f + c, x * load(w0, f + c) + y * load(w1, f + c) + z * load(w2, f + c))
+            a = x * load(t0, f + c) + y * load(t1, f + c) + z * load(t2, f + c)
+            x, y, z = load(g_v, c), load(g_v, f + c), load(g_v, 2 * f + c)
+            store(to_g, f + c, a + x * load(w0, f + c) + y * load(w1, f + c) + z * load(w2, f + c))
+
+
+@compiled(nogil=True)
+def _norm_dual(  # type: ignore[no-untyped-def]
+    y, vw, context, ty, t_vw, t_context, gs, gv, ps, pv, g_context, p_context, first, g_vw, p_vw
+):  # fmt: skip
+    """Adjoints of V and W and of their tangents; gs and ps take in those of s in the context."""
+    f = gs.shape[1]
+    for i in range(gs.shape[0]):
+        r = first + i
+        gates, t_gates, at, t_at, g, p = y[r], ty[r], context[r], t_context[r], gs[i], ps[i]
+        g_at, p_at, g_v, p_v = g_context[i], p_context[i], gv[i], pv[i]
+        for c in range(0, f, LANES):
+            a, b = load(g, c), load(p, c)
+            gate, t_gate = load(gates, 2 * f + c), load(t_gates, 2 * f + c)
+            p_dot, g_dot = b * gate, a * gate + b * t_gate
+            per = splat(1.0, a) / load(at, f + c)
+            p_stretch = load(p_at, f + c) * per
+            g_stretch = (load(g_at, f + c) - p_stretch * load(t_at, f + c)) * per
+            B, tB = load(gates, f + c), load(t_gates, f + c)
+            for k in range(3):
+                row, t_row, to_g, to_p = vw[r, k], t_vw[r, k], g_vw[i, k], p_vw[i, k]
+                V, W, tV, tW = load(row, c), load(row, f + c), load(t_row, c), load(t_row, f + c)
+                u, q = load(g_v, k * f + c), load(p_v, k * f + c)
+                store(to_p, c, p_stretch * V + p_dot * W)
+                store(to_p, f + c, p_dot * V + B * q)
+                store(to_g, c, g_stretch * V + p_stretch * tV + g_dot * W + p_dot * tW)
+                store(to_g, f + c, g_dot * V + p_dot * tV + B * u + tB * q)
+            store(g, c, a + load(g_at, c))
+            store(p, c, b + load(p_at, c))
