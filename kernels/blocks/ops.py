@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from torch.autograd import Function
 from painn_fast.kernels.blocks import cpu, reference
 from painn_fast.kernels.blocks.reference import Weights
 from painn_fast.kernels.dense.cpu import pack, pack_linear
+from painn_fast.kernels.derivatives import wanted
 from painn_fast.kernels.vector import LANES
 
 PART_ATOMS, MOST_PARTS = 40, 16
@@ -64,7 +66,7 @@ def parts(n_atoms: Tensor) -> list[tuple[int, int]]:
     count = min(MOST_PARTS, max(1, total // PART_ATOMS))
     cuts = [int(ends[np.searchsorted(ends, total * k / count)]) for k in range(1, count)]
     bounds = sorted({0, *cuts, total})
-    return list(zip(bounds[:-1], bounds[1:], strict=True)) or [(0, 0)]
+    return list(pairwise(bounds)) or [(0, 0)]
 
 
 @dataclass
@@ -101,8 +103,8 @@ class _Blocks(Function):
     def backward(ctx: Any, gs: Tensor | None, gv: Tensor | None, _: Tensor | None) -> Any:
         call, (token, s, basis, u, *weights) = ctx.call, ctx.saved_tensors
         nodes = [node for node, _ in ctx.next_functions]
-        of_weights = any(map(_wanted, nodes[3:]))
-        of_edges = any(map(_wanted, nodes[1:3])) and not (call.edges_once and of_weights)
+        of_weights = any(map(wanted, nodes[3:]))
+        of_edges = any(map(wanted, nodes[1:3])) and not (call.edges_once and of_weights)
         gs = s.new_zeros(s.shape) if gs is None else gs
         gv = s.new_zeros(len(s), 3, s.shape[1]) if gv is None else gv
         if torch.is_grad_enabled():
@@ -147,24 +149,13 @@ class _Adjoint(Function):
         return None, None, None, gs.new_zeros(()), h_gs, h_gv.unflatten(1, (3, -1)), *nothing
 
 
-def _wanted(node: Any) -> bool:
-    """Whether this pass of autograd needs a gradient there."""
-    if node is None:
-        return False
-    try:
-        return bool(torch._C._will_engine_execute_node(node))
-    except RuntimeError:  # torch's answer for a leaf that `autograd.grad` was asked for
-        return True
-
-
 def _reverse(
     call: _Call, gs: Tensor, gv: Tensor, basis: Tensor, u: Tensor, weights: Sequence[Tensor], tangent: Any,
     edges: bool, of_weights: bool,
 ) -> list[Tensor | None]:  # fmt: skip
     """Adjoints of s, basis, u and weights, with those of the tangent's pass if there is one."""
     dual = bool(tangent)
-    # what passes write to
-    gs_, gv_ = gs.detach().clone(memory_format=torch.contiguous_format), gv.detach().flatten(1).clone()
+    gs_, gv_ = _copies(gs, gv)
     rows, gu = (torch.zeros(t.shape if edges else (0, t.shape[1]), dtype=t.dtype) for t in (basis, u))
     sizes = [t.numel() for t in weights] if of_weights or dual else [0] * len(weights)
     sums = torch.zeros(len(call.parts), sum(sizes), dtype=basis.dtype)
@@ -189,6 +180,11 @@ def _reverse(
         return [*ends, *(None for _ in weights)]
     summed = sums[0] if len(sums) == 1 else torch.sum(sums, dim=0)
     return [*ends, *(part.view(t.shape) for part, t in zip(summed.split(sizes), weights, strict=True))]
+
+
+def _copies(s: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Plain memory that a pass may write to."""
+    return tuple(t.detach().clone(memory_format=torch.contiguous_format) for t in (s, v.flatten(1)))
 
 
 def _by_torch(call: _Call, arguments: list[Tensor], tangents: list[Tensor | None]) -> Sequence[Tensor]:

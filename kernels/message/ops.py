@@ -15,7 +15,8 @@ from torch.nn.functional import pad
 from painn_fast.kernels.dense.cpu import pack
 from painn_fast.kernels.message import basis_cpu
 from painn_fast.kernels.message.reference import message_of_filter
-from painn_fast.kernels.radial.reference import Radial, filter_basis
+from painn_fast.kernels.radial.ops import basis_and_direction
+from painn_fast.kernels.radial.reference import Radial
 from painn_fast.kernels.vector import LANES
 
 SMALLEST = 32
@@ -32,11 +33,16 @@ class Edges(NamedTuple):
     mirror: Tensor  # [E] index of each edge's opposite
 
 
-def edges(r: Tensor, radial: Radial, row_ptr: Tensor, sender: Tensor, mirror: Tensor) -> Edges:
-    """Prepare edge vectors r [E, 3], from receiver to sender, for `message`; differentiable in r."""
-    d = torch.linalg.vector_norm(r, dim=1)
-    basis = filter_basis(d, radial)
-    return Edges(pad(basis, (0, -basis.shape[1] % LANES)), r / d[:, None], row_ptr, sender, mirror)
+def edges(
+    r: Tensor, radial: Radial, row_ptr: Tensor, sender: Tensor, mirror: Tensor, *, once: bool = False
+) -> Edges:  # fmt: skip
+    """Prepare edge vectors r [E, 3], from receiver to sender, for `message`; differentiable in r.
+
+    `once`: nobody wants second derivatives in r.
+    """
+    columns = radial.first.numel() + 1
+    columns += -columns % LANES
+    return Edges(*basis_and_direction(r, radial, columns, once=once), row_ptr, sender, mirror)
 
 
 def message(x: Tensor, v: Tensor, weight: Tensor, edges: Edges) -> tuple[Tensor, Tensor]:

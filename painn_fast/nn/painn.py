@@ -111,7 +111,6 @@ class PaiNN(nn.Module):
         self.update = nn.ModuleList(Update(F, update_gates, act, config.epsilon) for _ in range(blocks))
         self.backend = "auto"
         """"auto" and "fused" run the fused operation where it can; "reference" does not."""
-        self.edges_once = False
 
     @property
     def fused(self) -> bool:
@@ -128,18 +127,19 @@ class PaiNN(nn.Module):
         on = config.switch_on or 0.0
         return Radial(config.radial_basis, first, widths, config.cutoff_function, config.cutoff, on)
 
-    def forward(self, batch: AtomicBatch, r_ij: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: AtomicBatch, r_ij: Tensor, *, once: bool = False) -> tuple[Tensor, Tensor]:
         """Features of every atom.
 
         Args:
             batch: graph and atomic numbers.
             r_ij: edge vectors [E, 3] in the model's length unit and the dtype of the parameters.
+            once: forces will be taken, and differentiated in the parameters, but nothing twice in r_ij.
 
         Returns:
             s [N, F] and v [N, 3, F].
         """
         if self.fused:  # w_ij is made inside the operation, from its weights
-            shared = edges(r_ij, self.radial, batch.row_ptr, batch.sender, batch.mirror)
+            shared = edges(r_ij, self.radial, batch.row_ptr, batch.sender, batch.mirror, once=once)
             filters = torch.cat([self.filter.weight.T, self.filter.bias[None]]).chunk(self.n_filters, dim=-1)
         else:
             d = torch.linalg.vector_norm(r_ij, dim=1)  # [E]
@@ -151,7 +151,7 @@ class PaiNN(nn.Module):
         for embedding in self.electronic.values():
             s = s + embedding(s, batch)
         if self.fused and self.config.ablation == "none" and self.config.activation == "silu" and blocks_run(s):
-            return self._in_one_operation(s, batch, shared, filters)
+            return self._in_one_operation(s, batch, shared, filters, once)
         v = s.new_zeros(s.shape[0], 3, s.shape[1])
         for layer in range(self.config.n_layers):
             block: Any = self.message[layer % len(self.message)]
@@ -162,7 +162,7 @@ class PaiNN(nn.Module):
         return s, v
 
     def _in_one_operation(
-        self, s: Tensor, batch: AtomicBatch, shared: Edges, filters: tuple[Tensor, ...]
+        self, s: Tensor, batch: AtomicBatch, shared: Edges, filters: tuple[Tensor, ...], once: bool
     ) -> tuple[Tensor, Tensor]:
         """All layers from v = 0."""
         layers = range(self.config.n_layers)
@@ -181,7 +181,7 @@ class PaiNN(nn.Module):
         by_layer = [filters[layer % len(filters)] for layer in layers]
         return blocks(
             s, shared.basis, shared.u, by_layer, weights, self.config.epsilon, batch.row_ptr, batch.sender,
-            batch.mirror, batch.n_atoms, edges_once=self.edges_once,
+            batch.mirror, batch.n_atoms, edges_once=once,
         )  # fmt: skip
 
 

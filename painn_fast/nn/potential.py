@@ -104,6 +104,7 @@ class Potential(Float64Buffers):
 
     def _forward(self, batch: AtomicBatch, properties: Sequence[str], create_graph: bool) -> dict[str, Tensor]:
         leaves: dict[str, Tensor] = {}
+        once = not batch.positions.requires_grad  # or the caller may want more derivatives
         if "forces" in properties:
             positions = batch.positions if batch.positions.requires_grad else batch.positions.detach().requires_grad_()
             batch = batch.with_positions(positions)
@@ -114,7 +115,7 @@ class Potential(Float64Buffers):
             strain = leaves["stress"][batch.molecule[batch.receiver]]  # [E, 3, 3]
             r_ij = r_ij + (r_ij[:, None, :] @ strain)[:, 0]
         length = units.factor("length", self.config.length_unit)
-        s, v = self.representation(batch, (r_ij / length).to(self.dtype))
+        s, v = self.representation(batch, (r_ij / length).to(self.dtype), once=once)
         results = self.results_of_heads(s, v, batch, properties)
         if leaves:
             results |= self._derivatives(results["energy"], leaves, batch, create_graph)
