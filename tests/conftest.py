@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import os
 from pathlib import Path
 from types import ModuleType
 
@@ -9,6 +10,9 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported, whoever does so
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.load_profile("repeatable")
