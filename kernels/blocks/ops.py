@@ -26,7 +26,7 @@ from torch.autograd import Function
 
 from painn_fast.kernels.blocks import cpu, reference
 from painn_fast.kernels.blocks.reference import Weights
-from painn_fast.kernels.dense.cpu import pack, pack_linear
+from painn_fast.kernels.dense.cpu import pack
 from painn_fast.kernels.derivatives import wanted
 from painn_fast.kernels.vector import LANES
 
@@ -157,10 +157,10 @@ def _reverse(
     dual = bool(tangent)
     gs_, gv_ = _copies(gs, gv)
     rows, gu = (torch.zeros(t.shape if edges else (0, t.shape[1]), dtype=t.dtype) for t in (basis, u))
-    sizes = [t.numel() for t in weights] if of_weights or dual else [0] * len(weights)
-    sums = torch.zeros(len(call.parts), sum(sizes), dtype=basis.dtype)
+    total = sum(t.numel() for t in weights) if of_weights or dual else 0
+    sums = torch.zeros(len(call.parts), total, dtype=basis.dtype)
     back, graph = _linear(weights, call.layers, basis.shape[1]), _graph(call, basis, u)
-    outputs = [_gradients(one.split(sizes), weights, call.layers, empty=not sum(sizes)) for one in sums]
+    outputs = [_gradients(one, weights, call.layers) for one in sums.numpy()]
     common = call.panels, back, graph, call.track
     if dual:
         track, t_basis, tu, ps, pv = tangent[0]
@@ -176,10 +176,11 @@ def _reverse(
     ends: list[Tensor | None] = [gs_, None, None]
     if edges:
         ends[1:] = [rows[torch.from_numpy(call.graph[2])], gu]
-    if not sum(sizes):
+    if not total:
         return [*ends, *(None for _ in weights)]
     summed = sums[0] if len(sums) == 1 else torch.sum(sums, dim=0)
-    return [*ends, *(part.view(t.shape) for part, t in zip(summed.split(sizes), weights, strict=True))]
+    parts = summed.split([t.numel() for t in weights])
+    return [*ends, *(part.view(t.shape) for part, t in zip(parts, weights, strict=True))]
 
 
 def _copies(s: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -217,7 +218,7 @@ def _panels(weights: Sequence[Tensor], layers: int) -> cpu.Panels:
     arrays = [t.detach().contiguous().numpy() for t in weights]
 
     def packed(name: str) -> tuple[np.ndarray, ...]:
-        return tuple(_packed(getattr(layer, name)) for layer in _layers(arrays, layers))
+        return tuple(pack(getattr(layer, name).T) for layer in _layers(arrays, layers))
 
     def plain(name: str) -> tuple[np.ndarray, ...]:
         return tuple(getattr(layer, name) for layer in _layers(arrays, layers))
@@ -232,15 +233,6 @@ def _panels(weights: Sequence[Tensor], layers: int) -> cpu.Panels:
     )
 
 
-def _packed(weight: np.ndarray) -> np.ndarray:
-    columns, k = weight.shape
-    most = 16 // weight.itemsize
-    width = next(n * LANES for n in (4, 2, 1) if n <= most and columns % (n * LANES) == 0)
-    panels = np.empty((columns // width, k, width), weight.dtype)
-    pack_linear(weight, panels)
-    return panels
-
-
 def _linear(weights: Sequence[Tensor], layers: int, columns: int) -> cpu.Linear:
     """Weights as the way back reads them; filters transposed, with as many columns as the basis has."""
     arrays = [t.detach().contiguous().numpy() for t in weights]
@@ -251,10 +243,14 @@ def _linear(weights: Sequence[Tensor], layers: int, columns: int) -> cpu.Linear:
     return _by_name(filters, _layers(arrays, layers))
 
 
-def _gradients(flat: Sequence[Tensor], weights: Sequence[Tensor], layers: int, *, empty: bool) -> cpu.Linear:
-    """Views of a gradient in the shapes of the weights."""
-    shapes = [tuple(0 for _ in w.shape) if empty else w.shape for w in weights]
-    arrays = [part.view(shape).numpy() for part, shape in zip(flat, shapes, strict=True)]
+def _gradients(flat: np.ndarray, weights: Sequence[Tensor], layers: int) -> cpu.Linear:
+    """Views of a gradient in the shapes of the weights; empty ones if it is."""
+    arrays, start = [], 0
+    for t in weights:
+        shape = tuple(t.shape) if len(flat) else (0,) * t.ndim
+        size = t.numel() if len(flat) else 0
+        arrays.append(flat[start : start + size].reshape(shape))
+        start += size
     return _by_name(arrays[:layers], _layers(arrays, layers))
 
 

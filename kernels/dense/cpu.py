@@ -123,18 +123,6 @@ def matmul(a: np.ndarray, panels: np.ndarray, bias: np.ndarray, out: np.ndarray)
 
 
 @compiled(nogil=True)
-def pack_linear(weight: np.ndarray, panels: np.ndarray) -> None:
-    """panels [P, K, W] = those of the transpose of a linear layer's weight [P W, K]."""
-    width = panels.shape[2]
-    for p in range(panels.shape[0]):
-        for k in range(0, panels.shape[1], 16):  # lines of the panel stay in the cache until they are full
-            for c in range(width):
-                row = weight[p * width + c]
-                for n in range(k, min(k + 16, panels.shape[1])):
-                    panels[p, n, c] = row[n]
-
-
-@compiled(nogil=True)
 def add_product(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
     """out [M, C] += a [M, K] b [K, C], with b as it is; C a multiple of LANES."""
     left, columns, depth = (a, 0, a.shape[1], 1), out.shape[1], b.shape[0]
