@@ -82,11 +82,12 @@ class Track(NamedTuple):
     y: np.ndarray  # [L, N, 3 F]
 
 
-def track(layers: int, n: int, f: int, dtype: np.dtype) -> Track:
-    """Memory for `Track`."""
+def track(layers: int, s: np.ndarray) -> Track:
+    """Memory for the `Track` of a pass that begins with s [N, F]."""
+    n, f = s.shape
 
     def space(*shape: int) -> np.ndarray:
-        return np.empty(shape, dtype)
+        return np.empty(shape, s.dtype)
 
     ends, one, three = (layers + 1, n), (layers, n, f), (layers, n, 3 * f)
     return Track(

@@ -88,7 +88,7 @@ class _Blocks(Function):
     @staticmethod
     def forward(ctx: Any, call: _Call, s: Tensor, basis: Tensor, u: Tensor, *weights: Tensor) -> Any:
         call.panels = _panels(weights, call.layers)
-        call.track = cpu.track(call.layers, *s.shape, s.detach().numpy().dtype)
+        call.track = cpu.track(call.layers, s.detach().numpy())
         call.track.s[0] = s.detach().numpy()
         graph = _graph(call, basis, u)
         _run(call, lambda part, _: cpu.forward(call.panels, graph, call.epsilon, call.track, *part))
@@ -138,7 +138,7 @@ class _Adjoint(Function):
             return None, None, None, None, *moved
         t_basis = torch.zeros_like(basis) if t_basis is None else t_basis
         tu = torch.zeros_like(u) if tu is None else tu
-        track = cpu.track(call.layers, *s.shape, call.track.s.dtype)
+        track = cpu.track(call.layers, s.detach().numpy())
         track.s[0] = 0 if ts is None else ts.numpy()
         graph, arrays = _graph(call, basis, u), [t.contiguous().numpy() for t in (t_basis, tu)]
         _run(call, lambda part, _: cpu.tangent(call.panels, graph, call.track, track, *arrays, *part))
@@ -161,7 +161,7 @@ def _reverse(
     sums = torch.zeros(len(call.parts), total, dtype=basis.dtype)
     back, graph = _linear(weights, call.layers, basis.shape[1]), _graph(call, basis, u)
     outputs = [_gradients(one, weights, call.layers) for one in sums.numpy()]
-    common = call.panels, back, graph, call.track
+    common: tuple[Any, ...] = call.panels, back, graph, call.track
     if dual:
         track, t_basis, tu, ps, pv = tangent[0]
         ps_, pv_ = (
@@ -185,7 +185,8 @@ def _reverse(
 
 def _copies(s: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """Plain memory that a pass may write to."""
-    return tuple(t.detach().clone(memory_format=torch.contiguous_format) for t in (s, v.flatten(1)))
+    first, second = (t.detach().clone(memory_format=torch.contiguous_format) for t in (s, v.flatten(1)))
+    return first, second
 
 
 def _by_torch(call: _Call, arguments: list[Tensor], tangents: list[Tensor | None]) -> Sequence[Tensor]:

@@ -9,7 +9,7 @@ from painn_fast.graph import batch_atoms
 from painn_fast.kernels.message.ops import Edges, message
 from painn_fast.kernels.message.reference import message_of_filter as reference
 from painn_fast.kernels.vector import LANES
-from painn_fast.nn import EnergyHead, PotentialConfig, RepresentationConfig
+from painn_fast.nn import DipoleHead, EnergyHead, PolarizabilityHead, PotentialConfig, RepresentationConfig
 from painn_fast.testing import assert_close, random_potential
 
 GRAPHS = {
@@ -88,10 +88,23 @@ def test_strided_inputs_and_gradients_give_the_same():
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("values", [{}, {"ablation": "no_scalar_product"}, {"shared_filters": True}])
+NETWORKS = [
+    {},
+    {"ablation": "no_scalar_product"},
+    {"shared_filters": True},
+    {"shared_interactions": True},
+    {"activation": "shifted_softplus"},
+    {"n_features": 24},  # padded in the messages
+    {"radial_basis": "gaussian", "cutoff_function": "mollifier"},
+    {"charge_embedding": {}},
+]
+
+
+@pytest.mark.parametrize("values", NETWORKS, ids=str)
 def test_training_gradients_of_the_fused_network_equal_those_of_the_reference(values):
     config = PotentialConfig(
-        representation=RepresentationConfig(n_features=16, n_layers=2, n_rbf=6, **values), heads=(EnergyHead(),)
+        representation=RepresentationConfig(**{"n_features": 16, "n_layers": 2, "n_rbf": 6, **values}),
+        heads=(EnergyHead(), DipoleHead(), PolarizabilityHead()),
     )
     batch = batch_atoms([molecule("CH3CH2OH"), molecule("H2O")], 5.0)
     gradients = []
@@ -99,8 +112,8 @@ def test_training_gradients_of_the_fused_network_equal_those_of_the_reference(va
         potential = random_potential(config)
         potential.representation.backend = backend
         assert potential.representation.fused == (backend == "fused")
-        results = potential(batch, ("energy", "forces"), create_graph=True)
-        (results["energy"].sum() + results["forces"].square().sum()).backward()
+        results = potential(batch, ("energy", "forces", "dipole", "polarizability"), create_graph=True)
+        (results["energy"].sum() + sum(value.square().sum() for value in results.values())).backward()
         gradients.append({name: p.grad for name, p in potential.named_parameters()})
     for name, expected in gradients[0].items():
         assert_close(gradients[1][name], expected, 1e-10, name)
