@@ -13,9 +13,7 @@ Third derivatives are taken by torch from `reference.py`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -28,6 +26,7 @@ from painn_fast.kernels.blocks import cpu, reference
 from painn_fast.kernels.blocks.reference import Weights
 from painn_fast.kernels.dense.cpu import pack
 from painn_fast.kernels.derivatives import wanted
+from painn_fast.kernels.threads import run
 from painn_fast.kernels.vector import LANES
 
 PART_ATOMS, MOST_PARTS = 40, 16
@@ -91,7 +90,7 @@ class _Blocks(Function):
         call.track = cpu.track(call.layers, s.detach().numpy())
         call.track.s[0] = s.detach().numpy()
         graph = _graph(call, basis, u)
-        _run(call, lambda part, _: cpu.forward(call.panels, graph, call.epsilon, call.track, *part))
+        run(lambda part, _: cpu.forward(call.panels, graph, call.epsilon, call.track, *part), call.parts)
         token = s.new_zeros(())
         ctx.call = call
         ctx.set_materialize_grads(False)
@@ -141,7 +140,7 @@ class _Adjoint(Function):
         track = cpu.track(call.layers, s.detach().numpy())
         track.s[0] = 0 if ts is None else ts.numpy()
         graph, arrays = _graph(call, basis, u), [t.contiguous().numpy() for t in (t_basis, tu)]
-        _run(call, lambda part, _: cpu.tangent(call.panels, graph, call.track, track, *arrays, *part))
+        run(lambda part, _: cpu.tangent(call.panels, graph, call.track, track, *arrays, *part), call.parts)
         h_gs, h_gv = torch.from_numpy(track.s[-1].copy()), torch.from_numpy(track.v[-1].copy())
         task = torch._C._current_graph_task_id()
         call.tangents.setdefault(task, []).append((track, *arrays, gs, gv))
@@ -169,10 +168,10 @@ def _reverse(
             pv.detach().flatten(1).clone().numpy(),
         )
         common = *common, track, t_basis, tu, gs_.numpy(), gv_.numpy(), ps_, pv_, edges
-        _run(call, lambda part, k: cpu.dual_reverse(*common, *part, rows.numpy(), gu.numpy(), outputs[k]))
+        run(lambda part, k: cpu.dual_reverse(*common, *part, rows.numpy(), gu.numpy(), outputs[k]), call.parts)
     else:
         common = *common, gs_.numpy(), gv_.numpy(), edges, of_weights
-        _run(call, lambda part, k: cpu.reverse(*common, *part, rows.numpy(), gu.numpy(), outputs[k]))
+        run(lambda part, k: cpu.reverse(*common, *part, rows.numpy(), gu.numpy(), outputs[k]), call.parts)
     ends: list[Tensor | None] = [gs_, None, None]
     if edges:
         ends[1:] = [rows[torch.from_numpy(call.graph[2])], gu]
@@ -258,18 +257,3 @@ def _gradients(flat: np.ndarray, weights: Sequence[Tensor], layers: int) -> cpu.
 def _by_name(filters: Sequence[np.ndarray], layers: Sequence[Weights]) -> cpu.Linear:
     rest = {name: tuple(getattr(layer, name) for layer in layers) for name in Weights._fields}
     return cpu.Linear(filter=tuple(filters), **rest)
-
-
-def _run(call: _Call, work: Any) -> None:
-    """work(part, its number) for all parts."""
-    threads = torch.get_num_threads()
-    if threads == 1 or len(call.parts) == 1:
-        for k, part in enumerate(call.parts):
-            work(part, k)
-    else:
-        list(_pool(threads).map(work, call.parts, range(len(call.parts))))
-
-
-@lru_cache(maxsize=1)
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, "painn-blocks")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -14,6 +15,7 @@ from painn_fast.bench.problem import LEARNING_RATE, Numbers, Problem, Work, loss
 from painn_fast.engine import engine_for
 from painn_fast.errors import PaiNNFastError
 from painn_fast.evaluate import evaluate
+from painn_fast.kernels import threads
 from painn_fast.nn import Potential
 
 
@@ -143,7 +145,15 @@ def _training_step(problem: Problem, backend: str) -> Work:
     if backend == "fused" and not potential.representation.fused:
         raise PaiNNFastError("the fused operations do not run here", where=str(potential.device))
     batch, targets, names = problem.batch, problem.targets, problem.properties
-    return optimizer_step(potential, lambda: potential(batch, names, create_graph=True), targets)
+    work = optimizer_step(potential, lambda: potential(batch, names, create_graph=True), targets)
+    if backend == "reference":
+        return work
+
+    def call() -> Tensor:
+        with threads.ours():  # as in our training loop
+            return work.call()
+
+    return replace(work, call=call)
 
 
 def optimizer_step(

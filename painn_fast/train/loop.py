@@ -14,6 +14,7 @@ from painn_fast.errors import PaiNNFastError
 from painn_fast.interrupt import Interrupt
 from painn_fast.io import load
 from painn_fast.io.model_file import fill, fingerprint, save_model
+from painn_fast.kernels import threads
 from painn_fast.nn import Potential, PotentialConfig
 from painn_fast.progress import StatusLine, clock
 from painn_fast.settings import write_resolved
@@ -68,7 +69,8 @@ class Training:
         """One pass over the training rows in an order that the seed and the epoch give; mean loss."""
         order = np.random.default_rng([self.settings.seed, self.epoch]).permutation(len(self.data["train"]))
         size = min(self.settings.batch_size, len(order))
-        losses = [self.run_step(order[k : k + size]) for k in range(0, len(order) - size + 1, size)]
+        with threads.ours():
+            losses = [self.run_step(order[k : k + size]) for k in range(0, len(order) - size + 1, size)]
         self.epoch += 1
         return float(np.mean(losses))
 
