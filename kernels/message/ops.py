@@ -1,9 +1,14 @@
-"""The message as a torch operation, differentiable as often as wanted; twice without anything of size E x F."""
+"""The message as a torch operation, differentiable as often as wanted; twice without anything of size E x F.
+
+`edges` and `message` are for any device; below them is the CPU, `ops_triton.py` has the GPU.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +18,8 @@ from torch.library import custom_op
 from torch.nn.functional import pad
 
 from painn_fast.kernels.dense.cpu import pack
-from painn_fast.kernels.message import basis_cpu
+from painn_fast.kernels.message import basis_cpu, ops_triton
+from painn_fast.kernels.message.ops_triton import GpuEdges
 from painn_fast.kernels.message.reference import message_of_filter
 from painn_fast.kernels.radial.reference import Radial, filter_basis
 from painn_fast.kernels.vector import LANES
@@ -23,7 +29,7 @@ SMALLEST = 32
 
 
 class Edges(NamedTuple):
-    """What messages of all layers share: geometry and graph."""
+    """What messages of all layers share on a CPU: geometry and graph."""
 
     basis: Tensor  # [E, K] radial basis times cut-off; the last used column carries the bias
     u: Tensor  # [E, 3]
@@ -32,14 +38,12 @@ class Edges(NamedTuple):
     mirror: Tensor  # [E] index of each edge's opposite
 
 
-def edges(r: Tensor, radial: Radial, row_ptr: Tensor, sender: Tensor, mirror: Tensor) -> Edges:
+def edges(r: Tensor, radial: Radial, row_ptr: Tensor, sender: Tensor, mirror: Tensor) -> Edges | GpuEdges:
     """Prepare edge vectors r [E, 3], from receiver to sender, for `message`; differentiable in r."""
-    d = torch.linalg.vector_norm(r, dim=1)
-    basis = filter_basis(d, radial)
-    return Edges(pad(basis, (0, -basis.shape[1] % LANES)), r / d[:, None], row_ptr, sender, mirror)
+    return BACKENDS[r.device.type](r, radial, row_ptr, sender, mirror)
 
 
-def message(x: Tensor, v: Tensor, weight: Tensor, edges: Edges) -> tuple[Tensor, Tensor]:
+def message(x: Tensor, v: Tensor, weight: Tensor, edges: Edges | GpuEdges) -> tuple[Tensor, Tensor]:
     """ds_i = sum_j a_ij, dv_i = sum_j (b_ij u_ij + c_ij v_j) with (a, b, c)_ij = x_j * w(d_ij).
 
     Args:
@@ -51,6 +55,23 @@ def message(x: Tensor, v: Tensor, weight: Tensor, edges: Edges) -> tuple[Tensor,
     Returns:
         ds [N, F], dv [N, 3, F].
     """
+    return (ops_triton.message if isinstance(edges, GpuEdges) else message_on_cpu)(x, v, weight, edges)
+
+
+def edges_on_cpu(r: Tensor, radial: Radial, row_ptr: Tensor, sender: Tensor, mirror: Tensor) -> Edges:
+    """Basis and directions, once for all layers."""
+    d = torch.linalg.vector_norm(r, dim=1)
+    basis = filter_basis(d, radial)
+    return Edges(pad(basis, (0, -basis.shape[1] % LANES)), r / d[:, None], row_ptr, sender, mirror)
+
+
+BACKENDS: dict[str, Callable[..., Edges | GpuEdges]]
+BACKENDS = {"cpu": edges_on_cpu} | ({"cuda": GpuEdges} if find_spec("triton") else {})
+"""What `edges` makes, by type of device."""
+
+
+def message_on_cpu(x: Tensor, v: Tensor, weight: Tensor, edges: Edges) -> tuple[Tensor, Tensor]:
+    """As `message`; features are padded to whole vectors of the processor."""
     f = v.shape[-1]
     missing = -f % LANES
     if missing:
