@@ -17,7 +17,7 @@ from painn_fast.testing import assert_close, random_potential
 
 pytest.importorskip("triton")
 
-DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
+DEVICE = "cpu" if "TRITON_INTERPRET" in os.environ else "cuda"
 WATER, MONOXIDE = molecule("H2O"), Atoms("CO", [[0, 0, 0], [0, 0.3, 1.1]])
 GRAPHS = {
     "one atom": [Atoms("H")],
