@@ -12,6 +12,7 @@ from ase.build import molecule
 from painn_fast.graph import batch_atoms
 from painn_fast.kernels.message.reference import message as reference
 from painn_fast.kernels.radial.reference import Radial, cutoff_function, radial_basis
+from painn_fast.kernels.tuning import launches
 from painn_fast.testing import assert_close
 
 triton = pytest.importorskip("triton")
@@ -213,7 +214,9 @@ def test_weights_that_do_not_fit_in_registers_give_the_same_bits(monkeypatch):
 def test_a_program_with_many_atoms_gives_the_same_bits(monkeypatch):
     p = problem(GRAPHS["a lone atom in a batch"], 16, functions())
     alone = got(p) | got_forces(p)
-    monkeypatch.setattr(kernels, "ATOMS_AT_ONCE", 2)
+    for numbers in launches(torch.device(DEVICE)).values():
+        if "programs" in numbers:
+            monkeypatch.setitem(numbers, "programs", 2)
     for name, value in (got(p) | got_forces(p)).items():
         assert torch.equal(value, alone[name]), name
 
