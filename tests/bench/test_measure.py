@@ -50,7 +50,7 @@ def test_the_floor_has_every_product_over_atoms():
     potential = paper_model()
     problem = Problem(CASES["ethanol-1"], "forward", potential)
     config = potential.config.representation
-    with FlopCounterMode(display=False) as counted, torch.no_grad():
+    with FlopCounterMode(display=False) as counted, torch.no_grad(), potential.reference():
         potential(problem.batch, ("energy",))
     filters = 2 * len(problem.batch.receiver) * config.n_rbf * 3 * config.n_features * config.n_layers
     expected = counted.get_total_flops() - filters
