@@ -55,7 +55,9 @@ def message(x: Tensor, v: Tensor, weight: Tensor, edges: Edges | GpuEdges) -> tu
     Returns:
         ds [N, F], dv [N, 3, F].
     """
-    return (ops_triton.message if isinstance(edges, GpuEdges) else message_on_cpu)(x, v, weight, edges)
+    if isinstance(edges, GpuEdges):
+        return ops_triton.message(x, v, weight, edges)
+    return message_on_cpu(x, v, weight, edges)
 
 
 def edges_on_cpu(r: Tensor, radial: Radial, row_ptr: Tensor, sender: Tensor, mirror: Tensor) -> Edges:

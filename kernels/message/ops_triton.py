@@ -111,7 +111,9 @@ def _adjoint_backward(ctx: Any, tx: Tensor | None, tv: Tensor | None, tr: Tensor
         return *_along_in_torch([gs, gv, x, v, r, weight], moved, *graph), *rest
     from painn_fast.kernels.message import triton_second as kernels
 
-    of_adjoints, of_inputs, of_weight = (None, None), (None, None, None), None
+    of_adjoints: Any = None, None
+    of_inputs: Any = None, None, None
+    of_weight = None
     if _wanted(ctx, 0, 1):
         of_adjoints = kernels.message_tangent(x, v, r, weight, *moved, None, *graph)
     if _wanted(ctx, 2, 3, 4):

@@ -30,6 +30,7 @@ MOST_ATOMS = 2000
 """Of a size that the reference, which stores E x F, computes; a larger one is held against the launch as it was."""
 
 Results = dict[str, Sequence[Tensor]]
+Four = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,11 @@ class Molecules:
     radial: Radial
     graph: tuple[Tensor, Tensor, Tensor]  # row_ptr, sender, mirror
     atom_ptr: Tensor
-    inputs: tuple[Tensor, ...]  # x, v, r, weight
-    adjoints: tuple[Tensor, ...]  # gs, gv
-    tangents: tuple[Tensor, ...]  # of the inputs
+    inputs: Four  # x, v, r, weight
+    adjoints: tuple[Tensor, Tensor]  # gs, gv
+    tangents: Four  # of the inputs
     update: tuple[Tensor, ...]  # s, y, vw, dot, g_context, g_dot
-    readout: tuple[Tensor, ...]  # h, w, b, reference
+    readout: Four  # h, w, b, reference
 
 
 def molecules(sizes: Sequence[int], device: torch.device) -> Molecules:
@@ -103,9 +104,9 @@ def _calls(p: Molecules) -> dict[str, Callable[[], Sequence[Tensor]]]:
         "message_bwd": lambda: [t for t in adjoint.message_bwd(*both, *graph, mirror) if t is not None],
         "message_bwd_tangent": lambda: second.message_bwd_tangent(*both, *along, *graph, mirror),
         "message_tangent": lambda: second.message_tangent(*p.inputs, *along, *graph),
-        "message_weight_bwd": lambda: [adjoint.message_weight_bwd(*p.adjoints, x, v, r, *graph)],
+        "message_weight_bwd": lambda: [adjoint.message_weight_bwd(*p.adjoints, x, v, r, p.radial, row_ptr, sender)],
         "message_weight_bwd_tangent": lambda: [
-            second.message_weight_bwd_tangent(*p.adjoints, x, v, r, *along[:3], *graph)
+            second.message_weight_bwd_tangent(*p.adjoints, x, v, r, *p.tangents[:3], p.radial, row_ptr, sender)
         ],
         "update": lambda: _update(p),
         "readout": lambda: _readout(p),
@@ -145,9 +146,9 @@ def references(p: Molecules) -> Results:
     gated = update_reference.gate(s, v, y, vw, dot)
     of_norm = torch.autograd.grad(normed, (s, vw), (g_context, g_dot))
     results["update"] = [*normed, *gated, *of_norm, *torch.autograd.grad(gated, (y, vw, dot), (gs, gv))]
-    h, w, *rest = (t.double() for t in p.readout)
+    h, w, b, table = (t.double() for t in p.readout)
     elements = torch.zeros(len(h), dtype=torch.int64, device=h.device)
-    energies = readout_reference.readout(h, w, *rest, elements, p.atom_ptr)
+    energies = readout_reference.readout(h, w, b, table, elements, p.atom_ptr)
     results["readout"] = [*energies, readout_reference.adjoint(h, w)]
     return {name: [t.detach() for t in values] for name, values in results.items()}
 
@@ -161,9 +162,11 @@ def _message_references(p: Molecules) -> Results:
     outputs = message_reference(x, v, r, weight, radial, receiver, sender)
     first = gx, gv, gr, gw = torch.autograd.grad(outputs, inputs, adjoints, create_graph=True)
     force = gr.new_zeros(len(x), 3).index_add(0, receiver, gr).index_add(0, sender, -gr)
-    still = sum((g * t).sum() for g, t in zip(first[:3], p.tangents[:3], strict=True))
-    moving = still + (gw * p.tangents[3]).sum()
-    still, moving = (torch.autograd.grad(total, [*adjoints, *inputs], retain_graph=True) for total in (still, moving))
+    moved = [(g * t).sum() for g, t in zip(first, p.tangents, strict=True)]
+    still, moving = (
+        torch.autograd.grad(totals, [*adjoints, *inputs], [torch.ones_like(t) for t in totals], retain_graph=True)
+        for totals in (moved[:3], moved)
+    )
     return {
         "message_fwd": outputs,
         "message_force_bwd": [gx, gv, force],

@@ -76,8 +76,8 @@ BROKEN = {
     "nothing measured": (lambda c: c | {"measured": None}, "not the keys of a tuning file; where: .*measured; "),
     "no launches": (lambda c: c | {"launches": 3}, "no launches; where: .*launches; got: 3"),
     "another kernel": (
-        lambda c: c | {"launches": {"updat": ANY}},
-        "no such kernel; .*got: updat; expected: update; fix: delete the file, or write it anew by",
+        lambda c: c | {"launches": {"updates": ANY}},
+        "no such kernel; .*got: updates; expected: update; fix: delete the file, or write it anew by",
     ),
     "another number": (
         lambda c: c | {"launches": {"update": ANY | {"rows": 1}}},
