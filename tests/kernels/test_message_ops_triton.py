@@ -150,6 +150,20 @@ def test_energies_forces_and_training_gradients_of_the_network_equal_those_of_th
         assert_close(numbers[1][name].detach().cpu(), expected.detach().cpu(), 1e-10, name)
 
 
+def test_the_functions_are_read_back_from_the_device_once_however_often_a_network_runs():
+    """Each reading waits for the device."""
+    from painn_fast.kernels.radial import triton
+
+    config = PotentialConfig(representation=RepresentationConfig(n_features=16, n_layers=2, n_rbf=4))
+    potential, batch = random_potential(config).to(DEVICE), batch_atoms([MONOXIDE], 5.0)
+    assert len(batch.mirror)
+    potential.representation.backend = "fused"
+    triton._constants.cache_clear()
+    for _ in range(2):
+        potential(batch.to(DEVICE), ("energy", "forces"), create_graph=True)["forces"].square().sum().backward()
+    assert triton._constants.cache_info().misses == 1
+
+
 def test_strided_inputs_and_gradients_of_stride_0_give_the_same_bits():
     batch, results = batch_atoms([WATER], 5.0), []
     for strided in (False, True):
