@@ -9,6 +9,6 @@ setup(
     package_dir={"painn_fast": "painn_fast", "painn_fast.kernels": "kernels"},
     package_data={
         "painn_fast": ["py.typed", "models/*.safetensors", "models/*.xyz", "models/*.md", "train/configs/*"],
-        "painn_fast.kernels": ["*.md", "*/*.md"],
+        "painn_fast.kernels": ["*.md", "*/*.md", "*/*.json"],
     },
 )

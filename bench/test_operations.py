@@ -3,7 +3,6 @@
 Each of forward, backward and double backward is held against plain torch in float64 before it is timed.
 """
 
-import inspect
 import math
 from dataclasses import replace
 
@@ -12,8 +11,10 @@ import torch
 
 from painn_fast.bench.cases import CASES
 from painn_fast.graph import batch_atoms
+from painn_fast.kernels.message.ops import edges, message
 from painn_fast.kernels.message.reference import message as plain_message
 from painn_fast.kernels.radial.reference import Radial
+from painn_fast.kernels.update import ops as update
 from painn_fast.testing import assert_close
 
 F, N_RBF, CUTOFF, EPSILON = 128, 20, 5.0, 1e-8
@@ -41,9 +42,8 @@ class Message:
         return plain_message(x, v, r, weight, self._radial(x.dtype), self.batch.receiver, self.batch.sender)
 
     def fused(self):
-        operation = load("painn_fast.kernels.message.ops", "message", "radial")
-        graph = self.batch.row_ptr, self.batch.sender, self.batch.mirror
-        return lambda x, v, r, weight: operation(x, v, r, weight, self._radial(x.dtype), *graph)
+        radial, graph = self._radial(torch.float32), (self.batch.row_ptr, self.batch.sender, self.batch.mirror)
+        return lambda x, v, r, weight: message(x, v, weight, edges(r, radial, *graph))
 
 
 class Norm:
@@ -60,8 +60,7 @@ class Norm:
         return torch.cat([s, torch.sqrt((V**2).sum(1) + EPSILON)], dim=-1), (V * W).sum(1)
 
     def fused(self):
-        operation = load("painn_fast.kernels.update.ops", "norm", "vw")
-        return lambda s, vw: operation(s, vw, EPSILON)
+        return lambda s, vw: update.norm(s, vw, EPSILON)
 
 
 class Gate:
@@ -79,15 +78,7 @@ class Gate:
         return s + A + G * dot, v + B[:, None] * vw[..., F:]
 
     def fused(self):
-        return load("painn_fast.kernels.update.ops", "gate", "vw")
-
-
-def load(module, name, parameter):
-    """An operation, or a skip where it is not there with the arguments that this file knows."""
-    operation = getattr(pytest.importorskip(module), name, None)
-    if operation is None or parameter not in inspect.signature(operation).parameters:
-        pytest.skip(f"{module} has no {name}(..., {parameter}, ...)")
-    return operation
+        return update.gate
 
 
 def derivative(operation, inputs, order):

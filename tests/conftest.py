@@ -1,4 +1,4 @@
-"""What every test shares: where the data are, one thread, fixed seeds."""
+"""What every test shares: where the data are, where GPU kernels run, one thread, fixed seeds."""
 
 import functools
 import importlib.util
@@ -16,6 +16,25 @@ if not torch.cuda.is_available():
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.load_profile("repeatable")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--device",
+        choices=("cpu", "cuda"),
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="where Triton kernels run: on a GPU, the default if there is one, or interpreted on the CPU",
+    )
+
+
+def pytest_configure(config):
+    """Triton reads the environment when it is imported; test modules learn their device from there."""
+    if config.getoption("--device") == "cpu":
+        os.environ["TRITON_INTERPRET"] = "1"
+    elif torch.cuda.is_available():
+        os.environ.pop("TRITON_INTERPRET", None)
+    else:
+        raise pytest.UsageError("--device cuda: torch finds no CUDA device")
 
 
 @pytest.fixture(scope="session")

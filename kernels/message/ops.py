@@ -1,9 +1,12 @@
-"""The message as a torch operation, differentiable as often as wanted; twice without anything of size E x F."""
+"""The message as a torch operation, differentiable as often as wanted; twice without anything of size E x F.
+
+`edges` and `message` are for any device; below them is the CPU, `ops_triton.py` has the GPU.
+"""
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,8 +15,10 @@ from torch import Tensor
 from torch.library import custom_op
 from torch.nn.functional import pad
 
+from painn_fast.kernels import threads
 from painn_fast.kernels.dense.cpu import pack
-from painn_fast.kernels.message import basis_cpu
+from painn_fast.kernels.message import basis_cpu, ops_triton
+from painn_fast.kernels.message.ops_triton import GpuEdges
 from painn_fast.kernels.message.reference import message_of_filter
 from painn_fast.kernels.radial.ops import basis_and_direction
 from painn_fast.kernels.radial.reference import Radial
@@ -24,7 +29,7 @@ SMALLEST = 32
 
 
 class Edges(NamedTuple):
-    """What messages of all layers share: geometry and graph."""
+    """What messages of all layers share on a CPU: geometry and graph."""
 
     basis: Tensor  # [E, K] radial basis times cut-off; the last used column carries the bias
     u: Tensor  # [E, 3]
@@ -35,17 +40,17 @@ class Edges(NamedTuple):
 
 def edges(
     r: Tensor, radial: Radial, row_ptr: Tensor, sender: Tensor, mirror: Tensor, *, once: bool = False
-) -> Edges:  # fmt: skip
+) -> Edges | GpuEdges:  # fmt: skip
     """Prepare edge vectors r [E, 3], from receiver to sender, for `message`; differentiable in r.
 
     `once`: nobody wants second derivatives in r.
     """
-    columns = radial.first.numel() + 1
-    columns += -columns % LANES
-    return Edges(*basis_and_direction(r, radial, columns, once=once), row_ptr, sender, mirror)
+    make = BACKENDS[r.device.type]
+    graph = r, radial, row_ptr, sender, mirror
+    return GpuEdges(*graph) if make is GpuEdges else make(*graph, once=once)
 
 
-def message(x: Tensor, v: Tensor, weight: Tensor, edges: Edges) -> tuple[Tensor, Tensor]:
+def message(x: Tensor, v: Tensor, weight: Tensor, edges: Edges | GpuEdges) -> tuple[Tensor, Tensor]:
     """ds_i = sum_j a_ij, dv_i = sum_j (b_ij u_ij + c_ij v_j) with (a, b, c)_ij = x_j * w(d_ij).
 
     Args:
@@ -57,6 +62,27 @@ def message(x: Tensor, v: Tensor, weight: Tensor, edges: Edges) -> tuple[Tensor,
     Returns:
         ds [N, F], dv [N, 3, F].
     """
+    if isinstance(edges, GpuEdges):
+        return ops_triton.message(x, v, weight, edges)
+    return message_on_cpu(x, v, weight, edges)
+
+
+def edges_on_cpu(
+    r: Tensor, radial: Radial, row_ptr: Tensor, sender: Tensor, mirror: Tensor, *, once: bool = False
+) -> Edges:  # fmt: skip
+    """Basis and directions, once for all layers."""
+    columns = radial.first.numel() + 1
+    columns += -columns % LANES
+    return Edges(*basis_and_direction(r, radial, columns, once=once), row_ptr, sender, mirror)
+
+
+BACKENDS: dict[str, Callable[..., Edges | GpuEdges]]
+BACKENDS = {"cpu": edges_on_cpu} | ({"cuda": GpuEdges} if find_spec("triton") else {})
+"""What `edges` makes, by type of device."""
+
+
+def message_on_cpu(x: Tensor, v: Tensor, weight: Tensor, edges: Edges) -> tuple[Tensor, Tensor]:
+    """As `message`; features are padded to whole vectors of the processor."""
     f = v.shape[-1]
     missing = -f % LANES
     if missing:
@@ -228,17 +254,4 @@ def _parts(atoms: int) -> list[tuple[int, int]]:
 
 
 def _run(kernel: Any, arguments: Any, parts: list[Any]) -> None:
-    def call(part: Any) -> None:
-        rows, outputs = part
-        kernel(*arguments, *rows, *outputs)
-
-    if len(parts) == 1 or torch.get_num_threads() == 1:
-        for part in parts:
-            call(part)
-    else:
-        list(_pool().map(call, parts))
-
-
-@lru_cache(maxsize=1)
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(2)
+    threads.run(lambda part, _: kernel(*arguments, *part[0], *part[1]), parts)

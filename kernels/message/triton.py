@@ -1,7 +1,7 @@
 """Message and its adjoints on a GPU: one program owns the CSR rows of some atoms for one block of features.
 
 Filter weights stay in registers over all edges of a program, the K radial functions are scalars, nothing is scattered
-and nothing of size E x F is stored. The derivations are in README.md; second derivatives in `triton_training.py`.
+and nothing of size E x F is stored. The derivations are in README.md; second derivatives in `triton_second.py`.
 """
 
 from __future__ import annotations
@@ -25,24 +25,11 @@ from painn_fast.kernels.radial.triton import (
     weight_rows,
     write,
 )
+from painn_fast.kernels.tuning import launches
 
-LAUNCH = {
-    "message_fwd": {"features": 2, "warps": 1},
-    "message_force_bwd": {"features": 2, "warps": 2},
-    "message_bwd": {"features": 2, "warps": 1},
-    "message_weight_bwd": {"features": 2, "warps": 1},
-    "message_tangent": {"features": 2, "warps": 1},
-    "message_tangent, weight moves": {"features": 1, "warps": 1},
-    "message_bwd_tangent": {"features": 2, "warps": 1},
-    "message_bwd_tangent, weight moves": {"features": 1, "warps": 1},
-    "message_weight_bwd_tangent": {"features": 2, "warps": 1},
-}
-"""Features a thread and the most warps a program; the README has the instructions and registers of the alternatives."""
 LANES = 64 if torch.version.hip else 32
 MOST_HELD = 32
 """Radial functions up to which the weights of a filter stay in registers; above, every edge reads them anew."""
-MOST_ROWS, ATOMS_AT_ONCE = 8, 4096
-"""A program takes up to so many atoms, so that weights are read less often, once there are programs for the machine."""
 
 
 @triton.jit
@@ -205,7 +192,7 @@ def message_force_bwd(
     """
     gs, gv, x, v, r, weight, first, widths = plain(gs, gv, x, v, r, weight, radial.first, radial.widths)
     n, f = gs.shape
-    blocks = triton.cdiv(f, shape("message_force_bwd", f)[0])
+    blocks = triton.cdiv(f, shape("message_force_bwd", f, device=gs.device)[0])
     gx, gv_in = (torch.empty_like(x), torch.empty_like(gv)) if vectors else (None, None)
     force = r.new_empty(blocks, n, 3)
     given = (gs, gv, x, v, r, weight, first, widths, row_ptr, sender, gx, gv_in, force)
@@ -218,10 +205,11 @@ def plain(*tensors: Tensor) -> list[Tensor]:
     return [tensor.detach().to(tensors[0].dtype).contiguous() for tensor in tensors]
 
 
-def shape(name: str, features: int, lanes: int = LANES) -> tuple[int, int]:
+def shape(name: str, features: int, lanes: int = LANES, device: torch.device | None = None) -> tuple[int, int]:
     """Features and warps of a program."""
-    of_a_warp = LAUNCH[name]["features"] * lanes
-    block = min(LAUNCH[name]["warps"] * of_a_warp, max(16, triton.next_power_of_2(features)))
+    numbers = launches(device)[name]
+    of_a_warp = numbers["features"] * lanes
+    block = min(numbers["warps"] * of_a_warp, max(16, triton.next_power_of_2(features)))
     return block, max(1, block // of_a_warp)
 
 
@@ -232,9 +220,9 @@ def launch(
     """Run a kernel over n atoms and f features; `programs` 0: as many as there are atoms, fewer in a large batch."""
     if n == 0:
         return
-    functions = constants(radial, given[0].dtype)
-    block, warps = shape(name, f)
-    rows = triton.cdiv(n, programs) if programs else min(MOST_ROWS, max(1, n // ATOMS_AT_ONCE))
+    functions, device = constants(radial, given[0].dtype), given[0].device
+    block, warps = shape(name, f, device=device)
+    rows = triton.cdiv(n, programs) if programs else rows_of(launches(device)[name], n)
     held = functions.count <= MOST_HELD
     if "HELD" in kernel.arg_names:
         flags["HELD"] = held
@@ -249,6 +237,11 @@ def launch(
             num_warps=warps,
             **flags,
         )
+
+
+def rows_of(numbers: dict[str, int], atoms: int) -> int:
+    """Atoms of a program: several, so that weights are read less often, once there are programs for the machine."""
+    return min(numbers["rows"], max(1, atoms // numbers["programs"]))
 
 
 def case(

@@ -147,7 +147,7 @@ def message_bwd(
     """
     gs, gv, x, v, r, weight, first, widths = plain(gs, gv, x, v, r, weight, radial.first, radial.widths)
     n, f = gs.shape
-    blocks = triton.cdiv(f, shape("message_bwd", f)[0])
+    blocks = triton.cdiv(f, shape("message_bwd", f, device=gs.device)[0])
     gx, gv_in = torch.empty_like(x), torch.empty_like(gv) if vectors else None
     gr = r.new_empty(blocks, *r.shape)
     given = (gs, gv, x, v, r, weight, first, widths, row_ptr, sender, mirror, gx, gv_in, gr)

@@ -264,7 +264,7 @@ def message_bwd_tangent(
     tangents = along(x, v, r, tx, tv, tr, tweight)
     n, f = gs.shape
     name = _named("message_bwd_tangent", tweight)
-    blocks = triton.cdiv(f, shape(name, f)[0])
+    blocks = triton.cdiv(f, shape(name, f, device=gs.device)[0])
     hx, hv, hr = torch.empty_like(x), torch.empty_like(v), r.new_empty(blocks, *r.shape)
     given = (gs, gv, x, v, r, weight, *tangents, first, widths, row_ptr, sender, mirror, hx, hv, hr)
     launch(name, message_bwd_tangent_kernel, given, n, f, radial, len(r))

@@ -10,7 +10,7 @@ an edge are computed by every thread: cheaper than moving them between threads.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -50,6 +50,8 @@ class Constants:
 
 def constants(radial: Radial, dtype: torch.dtype) -> Constants:
     """Read the functions back from their device once for each `Radial`; later calls cost nothing and never wait."""
+    if radial.basis == "sinc":
+        radial = replace(radial, widths=radial.first)  # made anew by some callers, and not read
     versions = [0 if t.is_inference() else t._version for t in (radial.first, radial.widths)]
     return _constants(radial, dtype, *versions)
 

@@ -9,8 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-ELEMENTS, WARPS, COLUMNS = 512, 4, 128
-"""Numbers of a tile, warps that share it, hidden features of it at most."""
+from painn_fast.kernels.tuning import launches
+
 ATOMS = 256
 """Atoms that the sum over a molecule reads together, by one warp."""
 
@@ -62,19 +62,20 @@ def readout(
     n, hidden = h.shape
     with torch.cuda.device_of(h):
         if n > 0:
-            rows, columns = blocks(hidden)
+            rows, columns, warps = blocks(hidden, h.device)
             inputs = [t.detach().contiguous() for t in (h, w, b, reference, numbers)]
             readout_fwd_kernel[(triton.cdiv(n, rows),)](
-                *inputs, atomic, g, n, H=hidden, ROWS=rows, COLUMNS=columns, num_warps=WARPS
+                *inputs, atomic, g, n, H=hidden, ROWS=rows, COLUMNS=columns, num_warps=warps
             )
         if len(total) > 0:
             molecules_kernel[(len(total),)](atomic, atom_ptr.contiguous(), total, ATOMS=ATOMS, num_warps=1)
 
 
-def blocks(hidden: int) -> tuple[int, int]:
-    """Atoms and hidden features of a tile."""
-    columns = min(COLUMNS, triton.next_power_of_2(hidden))
-    return ELEMENTS // columns, columns
+def blocks(hidden: int, device: torch.device | None = None) -> tuple[int, int, int]:
+    """Atoms and hidden features of a tile, and the warps that share it."""
+    numbers = launches(device)["readout"]
+    columns = min(numbers["columns"], triton.next_power_of_2(hidden))
+    return max(1, numbers["elements"] // columns), columns, numbers["warps"]
 
 
 def cases() -> list[tuple[str, Any, dict[str, str], dict[str, Any], int]]:
@@ -82,10 +83,10 @@ def cases() -> list[tuple[str, Any, dict[str, str], dict[str, Any], int]]:
     made: list[tuple[str, Any, dict[str, str], dict[str, Any], int]] = []
     kinds = {"p_reference": "*fp64", "p_numbers": "*i64", "p_atomic": "*fp64", "p_atom_ptr": "*i64", "p_total": "*fp64"}
     for features in (64, 128):
-        rows, columns = blocks(features // 2)
+        rows, columns, warps = blocks(features // 2)
         fixed = {"H": features // 2, "ROWS": rows, "COLUMNS": columns}
         made.append(
-            (f"readout F={features}", readout_fwd_kernel, _types(readout_fwd_kernel, kinds, fixed), fixed, WARPS)
+            (f"readout F={features}", readout_fwd_kernel, _types(readout_fwd_kernel, kinds, fixed), fixed, warps)
         )
     fixed = {"ATOMS": ATOMS}
     made.append(("readout molecules", molecules_kernel, _types(molecules_kernel, kinds, fixed), fixed, 1))

@@ -13,10 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-COLUMNS, WARPS = 128, 4
-"""Features of a tile, at most, and warps that share it."""
-ELEMENTS = 512
-"""Numbers of a tile: four a thread, 16 bytes of float32."""
+from painn_fast.kernels.tuning import launches
 
 
 @triton.jit
@@ -154,28 +151,29 @@ def launch(kernel: Any, shape: torch.Size, *tensors: Tensor, **constants: Any) -
     n, f = shape
     if n == 0:
         return
-    rows, columns = blocks(f)
+    rows, columns, warps = blocks(f, tensors[0].device)
     with torch.cuda.device_of(tensors[0]):
         kernel[triton.cdiv(n, rows), triton.cdiv(f, columns)](
-            *tensors, n, **constants, F=f, ROWS=rows, COLUMNS=columns, num_warps=WARPS
+            *tensors, n, **constants, F=f, ROWS=rows, COLUMNS=columns, num_warps=warps
         )
 
 
-def blocks(features: int) -> tuple[int, int]:
-    """Atoms and features of a tile."""
-    columns = min(COLUMNS, triton.next_power_of_2(features))
-    return ELEMENTS // columns, columns
+def blocks(features: int, device: torch.device | None = None) -> tuple[int, int, int]:
+    """Atoms and features of a tile, and the warps that share it."""
+    numbers = launches(device)["update"]
+    columns = min(numbers["columns"], triton.next_power_of_2(features))
+    return max(1, numbers["elements"] // columns), columns, numbers["warps"]
 
 
 def case(kernel: Any, features: int, **constants: Any) -> tuple[str, Any, dict[str, str], dict[str, Any], int]:
     """Name, kernel, types of its arguments, values of its constants and warps, for the static report."""
-    rows, columns = blocks(features)
+    rows, columns, warps = blocks(features)
     fixed = {**constants, "F": features, "ROWS": rows, "COLUMNS": columns}
     types = {
         name: "constexpr" if name in fixed else "*fp32" if name.startswith("p_") else "i32" for name in kernel.arg_names
     }
     title = f"update {kernel.__name__.removesuffix('_kernel')} F={features}"
-    return title, kernel, types, fixed, WARPS
+    return title, kernel, types, fixed, warps
 
 
 def cases() -> list[tuple[str, Any, dict[str, str], dict[str, Any], int]]:

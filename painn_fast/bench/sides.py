@@ -82,15 +82,17 @@ class Compiled(Side):
     name, title = "compile", "torch.compile"
 
     def __init__(self) -> None:
-        self._known: tuple[Problem, Any] | None = None
+        self._known: tuple[Problem, Potential, Any] | None = None
 
     def prepare(self, problem: Problem) -> Work:
         if problem.mode == "evaluate":
             raise PaiNNFastError("not measured: the graph would be compiled for each shape")
         if self._known is None or self._known[0] is not problem:
             torch.compiler.reset()
-            self._known = problem, torch.compile(_energies(problem.potential), dynamic=False, fullgraph=True)
-        energies, batch = self._known[1], problem.batch
+            potential = copy.deepcopy(problem.potential)  # training moves its weights
+            potential.representation.backend = "reference"
+            self._known = problem, potential, torch.compile(_energies(potential), dynamic=False, fullgraph=True)
+        (_, potential, energies), batch = self._known, problem.batch
 
         def forward() -> Numbers:
             with torch.no_grad():
@@ -104,7 +106,7 @@ class Compiled(Side):
 
         if problem.mode == "training_step":
             torch._functorch.config.donated_buffer = False  # or the graph cannot be differentiated again
-            return optimizer_step(problem.potential, lambda: with_forces(create_graph=True), problem.targets)
+            return optimizer_step(potential, lambda: with_forces(create_graph=True), problem.targets)
         return Work(forward if problem.mode == "forward" else with_forces, read_numbers)
 
 

@@ -16,7 +16,7 @@ from painn_fast.graph import AtomicBatch
 from painn_fast.kernels.blocks.ops import blocks
 from painn_fast.kernels.blocks.ops import supports as blocks_run
 from painn_fast.kernels.blocks.reference import Weights
-from painn_fast.kernels.message.ops import Edges, edges, message
+from painn_fast.kernels.message.ops import BACKENDS, Edges, GpuEdges, edges, message
 from painn_fast.kernels.radial.reference import Radial
 from painn_fast.kernels.update.ops import gate, norm
 from painn_fast.nn.config import RepresentationConfig
@@ -47,7 +47,7 @@ class Message(nn.Module):
             dv_ij = dv_ij + bc[1][:, None, :] * v[j]
         return s + ds, v + torch.zeros_like(v).index_add(0, i, dv_ij)
 
-    def fused(self, s: Tensor, v: Tensor, weight: Tensor, edges: Edges) -> tuple[Tensor, Tensor]:
+    def fused(self, s: Tensor, v: Tensor, weight: Tensor, edges: Edges | GpuEdges) -> tuple[Tensor, Tensor]:
         """The same in one pass over the edges, with w_ij made on the way."""
         ds, dv = message(self.context(s), v, weight, edges)
         return s + ds, v + dv
@@ -114,9 +114,9 @@ class PaiNN(nn.Module):
 
     @property
     def fused(self) -> bool:
-        """Whether messages go through the fused operation: on a CPU, with all gates of the paper, and not forbidden."""
-        on_cpu = self.filter.weight.device.type == "cpu"
-        return self.backend != "reference" and self.config.ablation in FUSABLE and on_cpu
+        """Whether messages go through the fused operation: with all gates of the paper, on a device that has it."""
+        known = self.filter.weight.device.type in BACKENDS
+        return self.backend != "reference" and self.config.ablation in FUSABLE and known
 
     @property
     def radial(self) -> Radial:
@@ -150,7 +150,8 @@ class PaiNN(nn.Module):
         s = self.embedding(batch.numbers)
         for embedding in self.electronic.values():
             s = s + embedding(s, batch)
-        if self.fused and self.config.ablation == "none" and self.config.activation == "silu" and blocks_run(s):
+        whole = self.fused and self.config.ablation == "none" and self.config.activation == "silu"
+        if whole and isinstance(shared, Edges) and blocks_run(s):
             return self._in_one_operation(s, batch, shared, filters, once)
         v = s.new_zeros(s.shape[0], 3, s.shape[1])
         for layer in range(self.config.n_layers):

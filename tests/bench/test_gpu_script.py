@@ -53,6 +53,15 @@ def test_stages_fit_into_the_time_that_is_promised(gpu, tmp_path):
     assert before_bench < 60 * gpu.MINUTES, "slow tests must not take the benchmark's time"
 
 
+def test_kernels_are_tested_on_the_device_and_tuned_there(gpu, tmp_path):
+    words = {stage.name: stage.words for stage in gpu.stages("cuda", tmp_path, quick=False)}
+    assert words["tests-kernels"][-4:-2] == ["--device", "cuda"]
+    ignored = [word.removeprefix("--ignore=") for word in words["tests-kernels"] if word.startswith("--ignore=")]
+    assert len(ignored) == 2
+    assert all((FOLDER.parent / name).is_file() for name in ignored)
+    assert words["tuner"][1:3] == ["-m", "painn_fast.kernels.tuning"]
+
+
 def test_without_a_gpu_it_says_so(gpu, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr(sys, "argv", ["gpu.py", str(tmp_path / "new")])

@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from painn_fast.bench import run as module
-from painn_fast.bench.problem import TOLERANCE, Work
+from painn_fast.bench.cases import CASES, paper_model
+from painn_fast.bench.problem import TOLERANCE, Problem, Work
 from painn_fast.bench.results import read_report
 from painn_fast.bench.run import run
-from painn_fast.bench.sides import Fused, Reference
+from painn_fast.bench.sides import Compiled, Fused, Reference
 from painn_fast.errors import PaiNNFastError
+from painn_fast.nn import painn
 
 WORDS = {"rounds": 3, "modes": ["energy_forces"]}
 
@@ -59,6 +61,31 @@ class Broken(Reference):
 
     def prepare(self, problem):
         return Work(lambda: torch.zeros(2) @ torch.zeros(3), lambda result: result)
+
+
+@pytest.mark.parametrize(
+    ("side", "mode", "calls"),
+    [(Reference, "forward", 0), (Reference, "energy_forces", 0), (Reference, "training_step", 0),
+     (Compiled, "forward", 0), (Fused, "training_step", 1)],
+)  # fmt: skip
+def test_fused_blocks_run_in_the_training_of_the_side_that_is_named_after_them_alone(monkeypatch, side, mode, calls):
+    called, fused = [], painn.blocks
+    monkeypatch.setattr(painn, "blocks", lambda *given, **more: called.append(1) or fused(*given, **more))
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    problem = Problem(CASES["ethanol-1"], mode, paper_model())
+    work = side().prepare(problem)
+    called.clear()
+    work.call()
+    assert len(called) == calls
+
+
+def test_training_under_compile_leaves_the_weights_of_the_others_alone(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    problem = Problem(CASES["ethanol-1"], "training_step", paper_model())
+    before = [p.detach().clone() for p in problem.potential.parameters()]
+    Compiled().prepare(problem).call()
+    for a, b in zip(problem.potential.parameters(), before, strict=True):
+        assert torch.equal(a, b)
 
 
 @pytest.fixture
