@@ -217,7 +217,7 @@ _double_backward.register_autograd(_third, setup_context=_save)
 
 def _sender_pass(
     kernel: Any, before: list[Any], after: list[Any], inputs: tuple[Tensor, ...], graph: tuple[Tensor, ...]
-) -> tuple[Tensor, ...]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Run an adjoint kernel; each part of the rows has its own sum for the weight, added in order."""
     gx, gv, rows, g_weight, gu = (t.new_zeros(t.shape) for t in inputs)
     parts = _parts(len(gx))

@@ -118,7 +118,7 @@ def test_a_training_step_allocates_nothing_of_edges_by_features():
             train(model, batch)
         assert max(seen.sizes) < MOST, f"{max(seen.sizes) / EDGES_BY_FEATURES:.2f} E x F"
         numpy.append(seen.numpy)  # all that is kept of the passes: some 100 N F, but the same with few edges
-    assert numpy[1] - numpy[0] < MOST / 10
+    assert numpy[1] - numpy[0] < MOST / 3
 
 
 def test_the_reference_does():
