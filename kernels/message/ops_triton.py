@@ -142,7 +142,7 @@ def _wanted(ctx: Any, *inputs: int) -> bool:
 def _leads_on(node: Any) -> bool:
     try:
         return bool(torch._C._will_engine_execute_node(node))
-    except RuntimeError:  # torch does not tell of leaves
+    except (RuntimeError, AttributeError):  # torch does not tell of leaves, and need not tell at all
         return True
 
 

@@ -126,21 +126,11 @@ def complaint(subject: Subject) -> str | None:
     return None
 
 
-def time_on_gpu(call: Callable[[], object], samples: int = 7, shortest: float = 5e-4) -> float:
-    """Median of samples, each of calls that take half a millisecond together."""
+def time_on_gpu(call: Callable[[], object]) -> float:
+    """Median of ten, in a CUDA graph of many calls: what Python needs for a launch does not count."""
+    from triton.testing import do_bench_cudagraph
 
-    def sample(calls: int) -> float:
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        for _ in range(calls):
-            call()
-        end.record()
-        end.synchronize()
-        return start.elapsed_time(end) / 1e3 / calls
-
-    sample(3)
-    calls = max(1, math.ceil(shortest / sample(3)))
-    return statistics.median(sample(calls) for _ in range(samples))
+    return float(do_bench_cudagraph(call, rep=4, return_mode="median")) / 1e3
 
 
 def table(outcomes: Sequence[Outcome]) -> str:

@@ -4,7 +4,7 @@ import gc
 import os
 import tracemalloc
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import ase
 import numpy as np
@@ -32,13 +32,13 @@ def cluster(sides, spacing):
     return atoms
 
 
-DENSE = cluster((5, 5, 4), 0.9)
-BATCH = batch_atoms([DENSE], 5.0, neighbors="list")
+DENSE, SPARSE = cluster((5, 5, 4), 0.9), cluster((5, 5, 4), 4.0)
+BATCH, FEW = (batch_atoms([atoms], 5.0, neighbors="list") for atoms in (DENSE, SPARSE))
 N, E = BATCH.n_total, len(BATCH.receiver)
 EDGES_BY_FEATURES = 4 * E * F
 """Bytes of float32."""
 MOST = EDGES_BY_FEATURES // 3
-"""Bytes that nothing exceeds which is N x 9 F or E x (K + 9), the basis padded to whole vectors of 16."""
+"""Bytes that no tensor of N x 9 F or E x (K + 9) exceeds, the basis padded to whole vectors of 16."""
 
 
 def potential(backend):
@@ -50,14 +50,10 @@ def potential(backend):
 
 @dataclass
 class Allocated:
-    """Bytes: the largest tensor, and the peak of memory that NumPy held."""
+    """Bytes of the largest tensor, and those that NumPy's arrays had together when they had most."""
 
-    sizes: list[int] = field(default_factory=lambda: [0])
-    numpy: int = 0
-
-    @property
-    def most(self):
-        return max(*self.sizes, self.numpy)
+    tensor: int = 0
+    arrays: int = 0
 
 
 @contextmanager
@@ -70,11 +66,24 @@ def watch():
         before = tracemalloc.get_traced_memory()[0]
         try:
             yield seen
-            seen.numpy = tracemalloc.get_traced_memory()[1] - before
+            seen.arrays = tracemalloc.get_traced_memory()[1] - before
         finally:
             tracemalloc.stop()
     events = profiled.profiler.kineto_results.events()
-    seen.sizes += [event.nbytes() for event in events if event.name() == "[memory]"]
+    seen.tensor = max((event.nbytes() for event in events if event.name() == "[memory]"), default=0)
+
+
+def check(work, many, few):
+    """No tensor of E x F, and none of NumPy's arrays: as much of these with many edges as with few."""
+    work(many)  # numba compiles, the engine checks itself
+    seen = []
+    for graph in (many, few):
+        with watch() as one:
+            work(graph)
+        seen.append(one)
+    assert seen[0].tensor < MOST, f"a tensor of {seen[0].tensor / EDGES_BY_FEATURES:.2f} E x F"
+    grown = seen[0].arrays - seen[1].arrays
+    assert grown < MOST, f"arrays of {grown / EDGES_BY_FEATURES:.2f} E x F"
 
 
 def train(model, batch):
@@ -88,18 +97,19 @@ def test_the_graph_tells_edges_from_atoms():
     assert MOST > 4 * E * (K + 9)
     assert MOST > 4 * E * 2 * 16  # the basis and its tangent
     assert EDGES_BY_FEATURES > 4e6
+    assert len(FEW.receiver) < E / 10
 
 
 def test_the_watcher_sees_torch_and_numpy_and_inside_of_operations():
-    with watch() as nothing:
+    with watch() as seen:
         pass
-    assert nothing.most < 1e5
+    assert max(seen.tensor, seen.arrays) < 1e5
     with watch() as seen:
         torch.empty(300_000).view(2, -1)
-    assert 1.2e6 <= seen.most < 1.3e6
+    assert 1.2e6 <= seen.tensor < 1.3e6
     with watch() as seen:
         np.zeros(400_000)
-    assert 3.2e6 <= seen.most < 3.3e6
+    assert 3.2e6 <= seen.arrays < 3.3e6
 
     @torch.library.custom_op("test_memory::inside", mutates_args=())
     def inside(x: torch.Tensor) -> torch.Tensor:
@@ -107,24 +117,18 @@ def test_the_watcher_sees_torch_and_numpy_and_inside_of_operations():
 
     with watch() as seen:
         inside(torch.zeros(1))
-    assert 2.4e6 <= seen.most < 2.5e6
+    assert 2.4e6 <= seen.tensor < 2.5e6
 
 
 def test_a_training_step_allocates_nothing_of_edges_by_features():
-    model, numpy = potential("fused"), []
-    for batch in (batch_atoms([DENSE], 1.0, neighbors="list"), BATCH):
-        train(model, batch)  # numba compiles
-        with watch() as seen:
-            train(model, batch)
-        assert max(seen.sizes) < MOST, f"{max(seen.sizes) / EDGES_BY_FEATURES:.2f} E x F"
-        numpy.append(seen.numpy)  # all that is kept of the passes: some 100 N F, but the same with few edges
-    assert numpy[1] - numpy[0] < MOST / 3
+    model = potential("fused")
+    check(lambda batch: train(model, batch), BATCH, FEW)
 
 
 def test_the_reference_does():
     with watch() as seen:
         train(potential("reference"), BATCH)
-    assert seen.most >= 3 * EDGES_BY_FEATURES
+    assert seen.tensor >= 3 * EDGES_BY_FEATURES
 
 
 def test_a_training_step_on_a_gpu_allocates_nothing_of_edges_by_features(monkeypatch):
@@ -137,19 +141,16 @@ def test_a_training_step_on_a_gpu_allocates_nothing_of_edges_by_features(monkeyp
         monkeypatch.setattr(module, "launch", lambda name, *_, **__: launched.append(name))
     monkeypatch.setitem(ops.BACKENDS, "cpu", ops.GpuEdges)
     model = potential("fused")
-    with watch() as seen:
-        train(model, BATCH)
+    check(lambda batch: train(model, batch), BATCH, FEW)
     names = {"fwd", "bwd", "weight_bwd", "tangent", "bwd_tangent", "weight_bwd_tangent"}
     assert set(launched) == {f"message_{name}" for name in names}
-    assert seen.most < MOST, f"{seen.most / EDGES_BY_FEATURES:.2f} E x F"
 
 
 @pytest.mark.skipif(DEVICE == "cpu", reason="needs a GPU")
 @pytest.mark.parametrize("backend", ["fused", "reference"])
 def test_peak_memory_of_training_on_a_gpu_grows_with_edges_by_features_in_the_reference_alone(backend):
     model, peaks, edges = potential(backend).cuda(), [], []
-    for cutoff in (1.0, 5.0):
-        batch = batch_atoms([DENSE], cutoff, neighbors="list")
+    for batch in (FEW, BATCH):
         assert len(batch.mirror)
         batch = batch.to("cuda")
         train(model, batch)
@@ -161,13 +162,10 @@ def test_peak_memory_of_training_on_a_gpu_grows_with_edges_by_features_in_the_re
 
 def test_evaluating_with_the_engine_allocates_nothing_of_edges_by_features():
     model = potential("auto")
-    evaluate(model, [DENSE], backend="fused")  # compiles, and checks itself against the reference
-    with watch() as seen:
-        evaluate(model, [DENSE], backend="fused")
-    assert seen.most < MOST, f"{seen.most / EDGES_BY_FEATURES:.2f} E x F"
+    check(lambda atoms: evaluate(model, [atoms], backend="fused"), DENSE, SPARSE)
     with watch() as seen:
         evaluate(model, [DENSE], backend="reference")
-    assert seen.most >= 3 * EDGES_BY_FEATURES
+    assert seen.tensor >= 3 * EDGES_BY_FEATURES
 
 
 def peak_of_process(model, batch, backend):
@@ -186,13 +184,10 @@ def peak_of_process(model, batch, backend):
 
 def test_peak_memory_of_the_engine_does_not_grow_with_edges_by_features():
     model = potential("auto")
-    near, far = (batch_atoms([DENSE], cutoff, neighbors="list") for cutoff in (1.0, 5.0))
-    edges = 4 * F * (len(far.receiver) - len(near.receiver))
-    assert edges > 3.5e6
-    grown = {}
+    edges, grown = 4 * F * (E - len(FEW.receiver)), {}
     for backend in ("fused", "reference"):
         peaks = []
-        for batch in (near, far):
+        for batch in (FEW, BATCH):
             peak_of_process(model, batch, backend)  # compiles
             peaks.append(min(peak_of_process(model, batch, backend) for _ in range(3)))
         grown[backend] = (peaks[1] - peaks[0]) / edges
