@@ -1,5 +1,7 @@
 """What the suites share: the device, the model, and the rule that wrong numbers have no time."""
 
+from contextlib import suppress
+
 import pytest
 import torch
 
@@ -13,7 +15,8 @@ SIDES = {side.name: side for side in (Fused, Reference, SchNetPack, DimeNet)}
 
 
 def pytest_addoption(parser):
-    parser.addoption("--device", default="cpu", help="cpu or cuda")
+    with suppress(ValueError):  # tests/ has it too
+        parser.addoption("--device", default="cpu", help="cpu or cuda")
     parser.addoption("--max-atoms", type=int, default=1_000, help="larger cases are skipped")
 
 
