@@ -24,8 +24,8 @@ def check_backend(backend: str) -> None:
 def engine_for(potential: Potential, backend: str = "auto") -> CpuEngine | None:
     """The engine of a model, or None for the reference.
 
-    "auto" takes the engine for float32 networks that it can run; a float64 network asks for exact numbers and gets
-    none, for the engine's filters come from a table. An engine is kept with its model and made anew once the weights have changed.
+    "auto" takes the engine for float32 networks that it can run; a float64 network asks for exact numbers and gets the
+    reference. An engine is kept with its model and made anew once the weights have changed.
 
     Raises:
         PaiNNFastError: for "fused" where the engine cannot run the model.
