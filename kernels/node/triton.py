@@ -1,12 +1,13 @@
 """Everything that one atom does between two messages on a GPU: one launch forward, one backward.
 
-A program owns 16 atoms and all of their features. Products run over blocks of output features and of the sum; what one
-product hands to the next goes through memory, where most of it must be kept for the way back anyhow, and a barrier. The
-loops stay loops: any number of features that is a multiple of 16, and little code. The derivation is in README.md.
+A program owns 8 or 16 atoms and all of their features. Products run over blocks of output features and of the sum; what
+one product hands to the next goes through memory, where most of it must be kept for the way back anyhow, and a barrier.
+The loops stay loops: any number of features that is a multiple of 16, and little code. The derivation is in README.md.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -14,15 +15,45 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from painn_fast.kernels.message.triton import LANES
 from painn_fast.kernels.node.reference import Mlp
 from painn_fast.kernels.update.triton import put_three, three
 
 PRECISIONS = ("ieee", "tf32x3", "tf32", "bf16")
 """Of the factors in products; sums are in the dtype of the features."""
-ROWS, WARPS = 16, 4
-"""Atoms of a program, the least that a tensor core takes, and its warps."""
-BLOCK, DEPTH = 64, 32
-"""Output features of a product at a time, and terms of its sum, at most; both divide the number of features."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How a launch is divided.
+
+    Args:
+        rows: atoms of a program; a tensor core takes 16 at least.
+        block, depth: output features of a product at a time and terms of its sum, at most; powers of two that divide
+            the number of features are taken.
+        warps: of a program.
+        stages: of loads ahead of products; more than one of split products has given NaN elsewhere.
+    """
+
+    rows: int
+    block: int
+    depth: int
+    warps: int
+    stages: int
+
+
+SHAPES = {
+    "ieee": Shape(8, 64, 16, 4, 2),
+    "tf32x3": Shape(16, 32, 32, 8, 1),
+    "tf32": Shape(16, 64, 32, 8, 2),
+    "bf16": Shape(16, 64, 32, 8, 2),
+}
+"""By precision of the factors in products; sums are in the dtype of the features. README.md has the alternatives."""
+OF_64_LANES = {"ieee": Shape(4, 64, 32, 4, 2)}
+"""Where a warp has 64 lanes, as far as it differs."""
+PRECISIONS = tuple(SHAPES)
+DOUBLE = Shape(8, 32, 16, 4, 1)
+"""Of a float64 network."""
 
 
 @triton.jit
@@ -57,7 +88,7 @@ def node_fwd_kernel(
     p_next, p_next_bias, p_x_weight, p_x_bias,
     p_vw, p_norm, p_hidden, p_y, p_s_out, p_v_out, p_next_hidden, p_x, n,
     EPSILON: tl.constexpr, VECTORS: tl.constexpr, PRECISION: tl.constexpr, F: tl.constexpr, H: tl.constexpr,
-    ROWS: tl.constexpr, BLOCK: tl.constexpr, BLOCK_H: tl.constexpr, DEPTH: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr, BLOCK_H: tl.constexpr, DEPTH: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """s_out, v_out, next_hidden [N, H], x [N, 3 F] (not where its weight is None); vw, hidden, y for the way back."""
     DTYPE: tl.constexpr = p_s.dtype.element_ty
@@ -68,7 +99,7 @@ def node_fwd_kernel(
         c = start + tl.arange(0, BLOCK)[None, :]
         zero = tl.zeros((ROWS, BLOCK), DTYPE)
         a0, a1, a2, b0, b1, b2 = zero, zero, zero, zero, zero, zero
-        for first in tl.range(0, F, DEPTH, num_stages=1):
+        for first in tl.range(0, F, DEPTH, num_stages=STAGES):
             v0, v1, v2 = three(p_v, i, first + depth[None, :], there, F)
             p_weight = p_mix + (first + depth)[:, None] * (2 * F) + c
             weight = tl.load(p_weight)
@@ -86,7 +117,7 @@ def node_fwd_kernel(
     for start in range(0, F, BLOCK):  # hidden = [s, |V|] W1 + b1
         c = start + tl.arange(0, BLOCK)[None, :]
         total = bias(p_first_bias, c, there)
-        for first in tl.range(0, F, DEPTH, num_stages=1):
+        for first in tl.range(0, F, DEPTH, num_stages=STAGES):
             p_row = i * F + first + depth[None, :]
             p_weight = p_first + (first + depth)[:, None] * F + c
             total = product(tl.load(p_s + p_row, mask=there, other=0.0), tl.load(p_weight), total, PRECISION)
@@ -99,7 +130,7 @@ def node_fwd_kernel(
         A, G = bias(p_second_bias, c, there), bias(p_second_bias + 2 * F, c, there)
         if VECTORS:
             B = bias(p_second_bias + F, c, there)
-        for first in tl.range(0, F, DEPTH, num_stages=1):
+        for first in tl.range(0, F, DEPTH, num_stages=STAGES):
             h = silu(tl.load(p_hidden + i * F + first + depth[None, :], mask=there, other=0.0))
             p_weight = p_second + (first + depth)[:, None] * (3 * F) + c
             A = product(h, tl.load(p_weight), A, PRECISION)
@@ -119,7 +150,7 @@ def node_fwd_kernel(
     for start in range(0, H, BLOCK_H):  # what follows: its first layer
         c = start + tl.arange(0, BLOCK_H)[None, :]
         total = bias(p_next_bias, c, there)
-        for first in tl.range(0, F, DEPTH, num_stages=1):
+        for first in tl.range(0, F, DEPTH, num_stages=STAGES):
             s = tl.load(p_s_out + i * F + first + depth[None, :], mask=there, other=0.0)
             total = product(s, tl.load(p_next + (first + depth)[:, None] * H + c), total, PRECISION)
         tl.store(p_next_hidden + i * H + c, total, mask=there)
@@ -129,7 +160,7 @@ def node_fwd_kernel(
             c = start + tl.arange(0, BLOCK)[None, :]
             xa, xb = bias(p_x_bias, c, there), bias(p_x_bias + F, c, there)
             xc = bias(p_x_bias + 2 * F, c, there)
-            for first in tl.range(0, F, DEPTH, num_stages=1):
+            for first in tl.range(0, F, DEPTH, num_stages=STAGES):
                 h = silu(tl.load(p_next_hidden + i * F + first + depth[None, :], mask=there, other=0.0))
                 p_weight = p_x_weight + (first + depth)[:, None] * (3 * F) + c
                 xa = product(h, tl.load(p_weight), xa, PRECISION)
@@ -144,7 +175,7 @@ def node_bwd_kernel(
     p_vw, p_hidden, p_y, p_next_hidden,
     p_narrow, p_total, p_g_vw, p_gs_out, p_gv_out, n,
     EPSILON: tl.constexpr, PRECISION: tl.constexpr, F: tl.constexpr, H: tl.constexpr,
-    ROWS: tl.constexpr, BLOCK: tl.constexpr, DEPTH: tl.constexpr, DEPTH_H: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr, DEPTH: tl.constexpr, DEPTH_H: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """gs_out, gv_out of s and v before the update. Weights are [out, in]; narrow, total and g_vw are scratch.
 
@@ -162,7 +193,7 @@ def node_bwd_kernel(
         for start in range(0, F, BLOCK):  # adjoint of the next hidden layer
             c = start + tl.arange(0, BLOCK)[None, :]
             total = tl.zeros((ROWS, BLOCK), DTYPE)
-            for first in tl.range(0, 3 * F, DEPTH, num_stages=1):
+            for first in tl.range(0, 3 * F, DEPTH, num_stages=STAGES):
                 gx = tl.load(p_g_next + i * (3 * F) + first + depth[None, :], mask=there, other=0.0)
                 total = product(gx, tl.load(p_x_weight + (first + depth)[:, None] * F + c), total, PRECISION)
             total *= silu_slope(tl.load(p_next_hidden + i * F + c, mask=there, other=0.0))
@@ -174,7 +205,7 @@ def node_bwd_kernel(
         total = tl.zeros((ROWS, BLOCK), DTYPE)
         if INNER:
             total = tl.load(p_gs + i * F + c, mask=there, other=0.0)
-        for first in tl.range(0, H, DEPTH_H, num_stages=1):
+        for first in tl.range(0, H, DEPTH_H, num_stages=STAGES):
             g = tl.load(p_g_hidden + i * H + first + depth_h[None, :], mask=there, other=0.0)
             total = product(g, tl.load(p_next + (first + depth_h)[:, None] * F + c), total, PRECISION)
         tl.store(p_total + i * F + c, total, mask=there)
@@ -182,7 +213,7 @@ def node_bwd_kernel(
     for start in range(0, F, BLOCK):  # of the update's hidden layer, from gy = (gs, <gv, W>, gs <V, W>)
         c = start + tl.arange(0, BLOCK)[None, :]
         total = tl.zeros((ROWS, BLOCK), DTYPE)
-        for first in tl.range(0, F, DEPTH, num_stages=1):
+        for first in tl.range(0, F, DEPTH, num_stages=STAGES):
             k = first + depth[None, :]
             p_weight = p_second + (first + depth)[:, None] * F + c
             gs = tl.load(p_total + i * F + k, mask=there, other=0.0)
@@ -201,7 +232,7 @@ def node_bwd_kernel(
     for start in range(0, F, BLOCK):  # of [s, |V|], and of V and W
         c = start + tl.arange(0, BLOCK)[None, :]
         gs, stretch = tl.zeros((ROWS, BLOCK), DTYPE), tl.zeros((ROWS, BLOCK), DTYPE)
-        for first in tl.range(0, F, DEPTH, num_stages=1):
+        for first in tl.range(0, F, DEPTH, num_stages=STAGES):
             g = tl.load(p_narrow + i * F + first + depth[None, :], mask=there, other=0.0)
             p_weight = p_first + (first + depth)[:, None] * (2 * F) + c
             gs = product(g, tl.load(p_weight), gs, PRECISION)
@@ -228,7 +259,7 @@ def node_bwd_kernel(
         else:
             zero = tl.zeros((ROWS, BLOCK), DTYPE)
             x, y, z = zero, zero, zero
-        for first in tl.range(0, 2 * F, DEPTH, num_stages=1):
+        for first in tl.range(0, 2 * F, DEPTH, num_stages=STAGES):
             g0, g1, g2 = three(p_g_vw, i, first + depth[None, :], there, 2 * F)
             weight = tl.load(p_mix + (first + depth)[:, None] * F + c)
             x = product(g0, weight, x, PRECISION)
@@ -284,49 +315,52 @@ def node_bwd(
             PRECISION=precision)  # fmt: skip
 
 
-def _launch(kernel: Any, given: tuple[Tensor | None, ...], features: Tensor, hidden: int, **constants: Any) -> None:
+def _launch(
+    kernel: Any, given: tuple[Tensor | None, ...], features: Tensor, hidden: int, *, PRECISION: str, **constants: Any
+) -> None:
     n, f = features.shape
     if n > 0:
-        fixed, warps = _shape(kernel, f, hidden, 64 if features.dtype == torch.float64 else 32)
+        shape = DOUBLE if features.dtype == torch.float64 else _shape(PRECISION, LANES)
+        fixed = {**constants, "PRECISION": PRECISION, **_sizes(kernel, shape, f, hidden)}
         with torch.cuda.device_of(features):
-            kernel[(triton.cdiv(n, ROWS),)](*given, n, **constants, **fixed, num_warps=warps, num_stages=1)
+            kernel[(triton.cdiv(n, shape.rows),)](*given, n, **fixed, num_warps=shape.warps, num_stages=1)
 
 
-def _shape(kernel: Any, features: int, hidden: int, bits: int = 32) -> tuple[dict[str, int], int]:
-    """Constants that say how products are divided, and warps."""
-    double = bits // 32
+def _shape(precision: str, lanes: int) -> Shape:
+    return OF_64_LANES.get(precision, SHAPES[precision]) if lanes == 64 else SHAPES[precision]
+
+
+def _sizes(kernel: Any, shape: Shape, features: int, hidden: int) -> dict[str, int]:
+    """Constants of a kernel that say how its products are divided."""
     sizes = {
         "F": features,
         "H": hidden,
-        "ROWS": ROWS,
-        "BLOCK": _block(features, BLOCK // double),
-        "BLOCK_H": _block(hidden, BLOCK // double),
-        "DEPTH": _block(features, DEPTH // double),
-        "DEPTH_H": _block(hidden, DEPTH // double),
+        "ROWS": shape.rows,
+        "BLOCK": min(shape.block, features & -features),
+        "BLOCK_H": min(shape.block, hidden & -hidden),
+        "DEPTH": min(shape.depth, features & -features),
+        "DEPTH_H": min(shape.depth, hidden & -hidden),
+        "STAGES": shape.stages,
     }
-    return {name: size for name, size in sizes.items() if name in kernel.arg_names}, WARPS
+    return {name: size for name, size in sizes.items() if name in kernel.arg_names}
 
 
-def _block(width: int, most: int) -> int:
-    """The largest power of two up to `most` that divides a width."""
-    return min(most, width & -width)
-
-
-def cases() -> list[tuple[str, Any, dict[str, str], dict[str, Any], int]]:
+def cases(lanes: int) -> list[tuple[str, Any, dict[str, str], dict[str, Any], int]]:
     """What the static report compiles: both, within the network and before the readout, in every precision."""
     made = []
+    known = [name for name in PRECISIONS if name != "tf32x3" or lanes == 32]  # AMD has no such products
     for kernel in (node_fwd_kernel, node_bwd_kernel):
-        for features in (64, 128):
-            made += [_case(kernel, features, precision, last=False) for precision in PRECISIONS]
-            made.append(_case(kernel, features, "ieee", last=True))
+        made += [case(kernel, 128, precision, _shape(precision, lanes)) for precision in known]
+        made += [case(kernel, f, "ieee", _shape("ieee", lanes), last=f == 128) for f in (64, 128)]
     return made
 
 
-def _case(
-    kernel: Any, features: int, precision: str, *, last: bool
+def case(
+    kernel: Any, features: int, precision: str, shape: Shape, *, last: bool = False
 ) -> tuple[str, Any, dict[str, str], dict[str, Any], int]:
-    shape, warps = _shape(kernel, features, features // 2 if last else features)
-    fixed: dict[str, Any] = {"EPSILON": 1e-8, "VECTORS": not last, "PRECISION": precision, **shape}
+    """What the static report compiles for so many features; `last` is before the readout."""
+    sizes = _sizes(kernel, shape, features, features // 2 if last else features)
+    fixed: dict[str, Any] = {"EPSILON": 1e-8, "VECTORS": not last, "PRECISION": precision, **sizes}
     if last:
         fixed |= dict.fromkeys(("p_x_weight", "p_x_bias", "p_x"))
     fixed = {name: fixed[name] for name in kernel.arg_names if name in fixed}
@@ -336,4 +370,4 @@ def _case(
         for name in kernel.arg_names
     }
     title = f"{kernel.__name__.removesuffix('_kernel')} F={features} {precision}{', readout' if last else ''}"
-    return title, kernel, types, fixed, warps
+    return title, kernel, types, fixed, shape.warps

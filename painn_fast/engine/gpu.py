@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from painn_fast import units
-from painn_fast.engine.gpu_schedule import Buffers, Products, Wanted, buffers, evaluate
+from painn_fast.engine.gpu_schedule import BlasNode, Buffers, FusedNode, Node, Wanted, buffers, evaluate
 from painn_fast.engine.gpu_weights import pack
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph import AtomicBatch
@@ -20,9 +20,13 @@ from painn_fast.nn import Potential
 
 AGREEMENT = {"ieee": 1e-3, "tf32x3": 1e-3, "tf32": 2e-2, "bf16": 2e-1}
 """By precision, relative to the largest force: far above rounding, far below what a mistake would do."""
+NODES = ("auto", "fused", "blas")
+FUSED_UP_TO = {"ieee": 1024, "tf32": 2048, "bf16": 2048}
+"""Atoms up to which one launch does all that atoms do between two messages: about one program for each part of a large
+GPU; products of the BLAS, which need many more launches, are better shared out beyond. Chosen without measuring."""
 FROM_SCHEDULE = {"energy", "energies", "forces", "stress"}
 CHECKED_EDGES = 500_000
-"""The first batch of at most so many edges is compared with the reference, which stores 3 F numbers and more an edge."""
+"""The first batch of at most so many edges is compared with the reference, which stores all that an edge has."""
 GROWTH = 1.25
 """Memory that is too small grows by this at least; edges, whose number changes as atoms move, begin with it."""
 WARM_UP = 2
@@ -60,8 +64,8 @@ class _Plan:
 class GpuEngine:
     """Energies, forces, stress and properties of batches, equal to the potential's own within rounding.
 
-    With the fused node kernels the energies and forces of a molecule are the same numbers, bit for bit, whatever else is
-    in its batch; a BLAS chooses its order of sums by the number of atoms.
+    With the fused node kernels the energies and forces of a molecule are the same numbers, bit for bit, whatever else
+    is in its batch; a BLAS chooses its order of sums by the number of atoms.
 
     On a CUDA device an evaluation is captured once for each size of memory and replayed; elsewhere (Triton's
     interpreter) its kernels are launched one by one. Stress is not captured.
@@ -69,16 +73,22 @@ class GpuEngine:
     Args:
         potential: a model that `supports` accepts; its weights are read once.
         precision: of the factors in matrix products; sums are in the network's dtype. "ieee" is the network's dtype,
-            "tf32" and "bf16" are faster and good to 3 and 2 digits, "tf32x3" is nearly float32 on tensor cores.
+            "tf32" and "bf16" are faster and good to 3 and 2 digits, "tf32x3" is nearly float32 on tensor cores; no BLAS
+            has it, so that its node kernels are fused always.
+        node: "fused" is few launches, "blas" the fastest products, "auto" chooses by the number of atoms.
     """
 
-    def __init__(self, potential: Potential, precision: str = "ieee") -> None:
+    def __init__(self, potential: Potential, precision: str = "ieee", node: str = "auto") -> None:
         if precision not in AGREEMENT:
             raise PaiNNFastError("unknown precision", got=repr(precision), expected=" | ".join(AGREEMENT))
+        if node not in NODES or (node, precision) == ("blas", "tf32x3"):
+            expected = " | ".join(NODES[:2] if precision == "tf32x3" else NODES)
+            raise PaiNNFastError("unknown kind of node kernels", got=f"{node!r}, {precision}", expected=expected)
         if precision != "ieee" and potential.dtype != torch.float32:
             raise PaiNNFastError("only float32 networks have this precision", got=f"{precision}, {potential.dtype}")
         self.potential = potential.eval()
         self.precision = precision
+        self.node = node
         self.checked = False
         self.weights = pack(potential, torch.bfloat16 if precision == "bf16" else None)
         self._plans: dict[int, _Plan] = {}
@@ -104,7 +114,7 @@ class GpuEngine:
             stress="stress" in properties,
             vectors=bool(set(properties) - FROM_SCHEDULE),
         )
-        with self._lock, self._products_in_precision():
+        with self._lock, self._blas_in_precision():
             plan = self._plan(work)
             self._load(plan, work, wanted.stress)
             plan.memory.positions[: work.size[0]].copy_(positions)
@@ -155,9 +165,10 @@ class GpuEngine:
 
     def _run(self, plan: _Plan, wanted: Wanted) -> None:
         """Evaluate what is in the memory of a plan."""
+        node = self._node(plan.size[0])
 
         def run() -> None:
-            evaluate(self.weights, plan.memory, wanted, Products())
+            evaluate(self.weights, plan.memory, wanted, node)
 
         if self.potential.device.type != "cuda" or wanted.stress:
             run()
@@ -166,6 +177,10 @@ class GpuEngine:
                 if wanted not in plan.graphs:
                     plan.graphs[wanted] = _captured(run)
                 plan.graphs[wanted].replay()
+
+    def _node(self, atoms: int) -> Node:
+        fused = atoms <= FUSED_UP_TO.get(self.precision, atoms) if self.node == "auto" else self.node == "fused"
+        return FusedNode(self.precision) if fused else BlasNode()
 
     def _results(self, m: Buffers, batch: AtomicBatch, properties: Sequence[str]) -> dict[str, Tensor]:
         n, f, wanted = batch.n_total, self.potential.config.representation.n_features, set(properties)
@@ -184,7 +199,7 @@ class GpuEngine:
         return results
 
     @contextmanager
-    def _products_in_precision(self) -> Iterator[None]:
+    def _blas_in_precision(self) -> Iterator[None]:
         """TF32 for the BLAS as it was asked for, whatever the process has set."""
         matmul = torch.backends.cuda.matmul
         before = matmul.allow_tf32

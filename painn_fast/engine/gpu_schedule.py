@@ -7,8 +7,9 @@ zero, and the last, whose vectors the energy does not need, do less.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ from painn_fast.engine.gpu_weights import Dense, Weights
 from painn_fast.kernels.edges.triton import edge_forces, edge_vectors
 from painn_fast.kernels.message.triton import force_blocks, message_force_bwd, message_fwd
 from painn_fast.kernels.message.triton_adjoint import message_bwd
+from painn_fast.kernels.node.reference import Mlp
+from painn_fast.kernels.node.triton import Kept, node_bwd, node_fwd
 from painn_fast.kernels.readout.triton import readout
 from painn_fast.kernels.update.triton import gate_bwd, gate_fwd_kernel, launch, norm_bwd, norm_fwd
 
@@ -62,6 +65,7 @@ class Buffers:
     # backward
     g_hidden: list[Tensor]  # [N, H]
     gs: Tensor  # [N, F]
+    total_gs: Tensor  # [N, F] for a while
     gv: Tensor  # [N, 3, F] of v after an update
     gv_middle: Tensor  # [N, 3, F] of v before it
     gx: Tensor  # [N, 3 F]
@@ -116,6 +120,7 @@ def buffers(w: Weights, atoms: int, edges: int, molecules: int, device: torch.de
         total=double(molecules),
         g_hidden=[space(n, width) for width in widths],
         gs=space(n, f),
+        total_gs=space(n, f),
         gv=space(n, 3, f),
         gv_middle=space(n, 3, f),
         gx=space(n, 3 * f),
@@ -130,7 +135,7 @@ def buffers(w: Weights, atoms: int, edges: int, molecules: int, device: torch.de
     )
 
 
-def evaluate(w: Weights, m: Buffers, wanted: Wanted, products: Products) -> None:
+def evaluate(w: Weights, m: Buffers, wanted: Wanted, node: Node) -> None:
     """Atomic energies and totals, and what else is wanted, from the graph and the positions in `m`."""
     last = len(w.layers) - 1
     edge_vectors(m.positions, m.receiver, m.sender, m.shift, w.unit, m.r)
@@ -139,11 +144,11 @@ def evaluate(w: Weights, m: Buffers, wanted: Wanted, products: Products) -> None
         out = m.s_middle, m.v_middle
         graph = m.r, w.layers[k].filter, w.radial, m.row_ptr, m.sender
         message_fwd(m.x[k], v, *graph, k > 0, s=s, out=out)
-        products.forward(w, m, k, vectors=k < last or wanted.vectors)
-    _readout(w, m, wanted.forces or wanted.stress, products)
+        node.forward(w, m, k, vectors=k < last or wanted.vectors)
+    _readout(w, m, wanted.forces or wanted.stress)
     if wanted.forces or wanted.stress:
         for k in range(last, -1, -1):
-            products.backward(w, m, k)
+            node.backward(w, m, k)
             (_message_bwd if wanted.stress else _message_force_bwd)(w, m, k)
     if wanted.stress:
         edge_forces(m.gr, m.r, m.row_ptr, m.mirror, m.pair_force, m.virial)
@@ -168,25 +173,70 @@ def _message_bwd(w: Weights, m: Buffers, k: int) -> None:
     m.gr.copy_(gr) if k == len(w.layers) - 1 else m.gr.add_(gr)
 
 
-def _readout(w: Weights, m: Buffers, adjoint: bool, products: Products) -> None:
+def _readout(w: Weights, m: Buffers, adjoint: bool) -> None:
     """Energies, and the adjoint of the first hidden layer, which is there already."""
     for k in range(1, len(w.readout)):
-        products.multiply(_silu(m.hidden[k - 1]), w.readout[k].weight, m.hidden[k], w.readout[k].bias)
+        _multiply(_silu(m.hidden[k - 1]), w.readout[k].weight, m.hidden[k], w.readout[k].bias)
     last = m.g_hidden[-1] if adjoint else None
     readout(m.hidden[-1], w.last, w.last_bias, w.reference, m.numbers, m.atom_ptr, m.atomic, m.total, last)
     if adjoint:
         for k in range(len(w.readout) - 1, 0, -1):
-            products.multiply(m.g_hidden[k], w.readout[k].transposed, m.g_hidden[k - 1])
+            _multiply(m.g_hidden[k], w.readout[k].transposed, m.g_hidden[k - 1])
             _silu_backward(m.g_hidden[k - 1], m.hidden[k - 1])
 
 
-class Products:
-    """An atom's part of a layer, with matrix products of the BLAS and one pass over memory between them."""
+class Node(Protocol):
+    """What atoms do between two messages."""
 
     def forward(self, w: Weights, m: Buffers, k: int, *, vectors: bool) -> None:
         """s and v after the update of layer k, and x of the next layer or the first hidden layer of the readout."""
+
+    def backward(self, w: Weights, m: Buffers, k: int) -> None:
+        """gs and gv of s and v before the update of layer k, from gs, gv, gx or the adjoint of the readout."""
+
+
+@dataclass(frozen=True)
+class FusedNode(Node):
+    """One launch forward and one backward, products in a precision."""
+
+    precision: str
+
+    def forward(self, w: Weights, m: Buffers, k: int, *, vectors: bool) -> None:
+        layer, following, x = w.layers[k], _mlp_of(w.readout[:1]), None
+        if k + 1 < len(w.layers):
+            following, x = _mlp_of(w.layers[k + 1].message), m.x[k + 1]
+        update = _mlp_of(layer.update)
+        given = m.s_middle, m.v_middle, layer.mix.weight, update, following, w.epsilon, self._kept(w, m, k)
+        node_fwd(*given, m.narrow, m.s, m.v[k], x, vectors=vectors, precision=self.precision)
+
+    def backward(self, w: Weights, m: Buffers, k: int) -> None:
+        layer, inner = w.layers[k], k + 1 < len(w.layers)
+        following = [dense.transposed for dense in (w.layers[k + 1].message if inner else w.readout[:1])]
+        update = layer.update[0].transposed, layer.update[1].transposed
+        given = m.gs, m.gv, m.gx if inner else m.g_hidden[0], layer.mix.transposed, update
+        after = following[0], following[1] if inner else None
+        memory = self._kept(w, m, k), m.narrow, m.total_gs, m.g_vw, m.gs, m.gv_middle
+        node_bwd(*given, after, w.epsilon, *memory, precision=self.precision)
+
+    def _kept(self, w: Weights, m: Buffers, k: int) -> Kept:
+        following = m.message_hidden[k + 1] if k + 1 < len(w.layers) else m.hidden[0]
+        return Kept(m.vw[k], m.update_hidden[k], m.y[k], following)
+
+
+def _mlp_of(layers: Sequence[Dense]) -> Mlp:
+    """One or two layers as the kernels take them."""
+    first, *second = layers
+    assert first.bias is not None  # as in every layer but the mixing of channels
+    rest = (second[0].weight, second[0].bias) if second else (None, None)
+    return Mlp(first.weight, first.bias, *rest)
+
+
+class BlasNode(Node):
+    """Matrix products by the BLAS, one pass over memory between them."""
+
+    def forward(self, w: Weights, m: Buffers, k: int, *, vectors: bool) -> None:
         layer, f = w.layers[k], w.features
-        self.multiply(m.v_middle.view(-1, f), layer.mix.weight, m.vw[k].view(-1, 2 * f))
+        _multiply(m.v_middle.view(-1, f), layer.mix.weight, m.vw[k].view(-1, 2 * f))
         norm_fwd(m.s_middle, m.vw[k], w.epsilon, m.context[k], m.dot[k])
         self._mlp(m.context[k], layer.update, m.update_hidden[k], m.y[k], m)
         given = m.s_middle, m.v_middle, m.y[k], m.vw[k], m.dot[k], m.s, m.v[k]
@@ -194,41 +244,41 @@ class Products:
         if k + 1 < len(w.layers):
             self._mlp(m.s, w.layers[k + 1].message, m.message_hidden[k + 1], m.x[k + 1], m)
         else:
-            self.multiply(m.s, w.readout[0].weight, m.hidden[0], w.readout[0].bias)
+            _multiply(m.s, w.readout[0].weight, m.hidden[0], w.readout[0].bias)
 
     def backward(self, w: Weights, m: Buffers, k: int) -> None:
-        """gs and gv of s and v before the update of layer k, from gs, gv, gx or the adjoint of the readout."""
         layer, f, inner = w.layers[k], w.features, k + 1 < len(w.layers)
         if inner:
             first, second = w.layers[k + 1].message
-            self.multiply(m.gx, second.transposed, m.narrow)
+            _multiply(m.gx, second.transposed, m.narrow)
             _silu_backward(m.narrow, m.message_hidden[k + 1])
-            self.multiply(m.narrow, first.transposed, m.gs, m.gs)
+            _multiply(m.narrow, first.transposed, m.gs, m.gs)
         else:
-            self.multiply(m.g_hidden[0], w.readout[0].transposed, m.gs)
+            _multiply(m.g_hidden[0], w.readout[0].transposed, m.gs)
         gate_bwd(m.gs, m.gv, m.vw[k], m.dot[k], inner, m.gy)
-        self.multiply(m.gy, layer.update[1].transposed, m.narrow)
+        _multiply(m.gy, layer.update[1].transposed, m.narrow)
         _silu_backward(m.narrow, m.update_hidden[k])
-        self.multiply(m.narrow, layer.update[0].transposed, m.g_context)
+        _multiply(m.narrow, layer.update[0].transposed, m.g_context)
         norm_bwd(m.gs, m.gv, m.y[k], m.vw[k], m.context[k], m.g_context, inner, m.g_vw)
         gv, g_vw = m.gv.view(-1, f) if inner else None, m.g_vw.view(-1, 2 * f)
-        self.multiply(g_vw, layer.mix.transposed, m.gv_middle.view(-1, f), gv)
+        _multiply(g_vw, layer.mix.transposed, m.gv_middle.view(-1, f), gv)
 
     def _mlp(self, a: Tensor, layers: tuple[Dense, Dense], hidden: Tensor, out: Tensor, m: Buffers) -> None:
         first, second = layers
-        self.multiply(a, first.weight, hidden, first.bias)
+        _multiply(a, first.weight, hidden, first.bias)
         torch.ops.aten.silu.out(hidden, out=m.narrow)
-        self.multiply(m.narrow, second.weight, out, second.bias)
+        _multiply(m.narrow, second.weight, out, second.bias)
 
-    def multiply(self, a: Tensor, weight: Tensor, out: Tensor, add: Tensor | None = None) -> None:
-        """out = a weight + add; factors are rounded to the dtype of the weight, sums are in that of `out`."""
-        if weight.dtype != a.dtype:
-            product = torch.mm(a.to(weight.dtype), weight)
-            out.copy_(product) if add is None else torch.add(product, add, out=out)
-        elif add is None:
-            torch.mm(a, weight, out=out)
-        else:
-            torch.addmm(add, a, weight, out=out)
+
+def _multiply(a: Tensor, weight: Tensor, out: Tensor, add: Tensor | None = None) -> None:
+    """out = a weight + add; factors are rounded to the dtype of the weight, sums are in that of `out`."""
+    if weight.dtype != a.dtype:
+        product = torch.mm(a.to(weight.dtype), weight)
+        out.copy_(product) if add is None else torch.add(product, add, out=out)
+    elif add is None:
+        torch.mm(a, weight, out=out)
+    else:
+        torch.addmm(add, a, weight, out=out)
 
 
 def _silu(h: Tensor) -> Tensor:

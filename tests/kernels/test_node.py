@@ -9,8 +9,8 @@ from painn_fast.testing import assert_close
 
 pytest.importorskip("triton")
 
-from painn_fast.kernels.node import triton as kernels  # noqa: E402
-from painn_fast.kernels.node.reference import Mlp, node  # noqa: E402
+from painn_fast.kernels.node import triton as kernels
+from painn_fast.kernels.node.reference import Mlp, node
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 EPSILON = 1e-8
