@@ -319,6 +319,8 @@ def _launch(
     kernel: Any, given: tuple[Tensor | None, ...], features: Tensor, hidden: int, *, PRECISION: str, **constants: Any
 ) -> None:
     n, f = features.shape
+    if not all(tensor is None or tensor.is_contiguous() for tensor in given):
+        raise ValueError("node kernels need contiguous tensors")
     if n > 0:
         shape = DOUBLE if features.dtype == torch.float64 else _shape(PRECISION, LANES)
         fixed = {**constants, "PRECISION": PRECISION, **_sizes(kernel, shape, f, hidden)}

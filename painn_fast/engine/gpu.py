@@ -202,12 +202,15 @@ class GpuEngine:
     def _blas_in_precision(self) -> Iterator[None]:
         """TF32 for the BLAS as it was asked for, whatever the process has set."""
         matmul = torch.backends.cuda.matmul
-        before = matmul.allow_tf32
+        before = getattr(matmul, "fp32_precision", None)  # since torch 2.9; the older name sets both
+        allowed = matmul.allow_tf32 if before is None else before == "tf32"
         matmul.allow_tf32 = self.precision == "tf32"
         try:
             yield
         finally:
-            matmul.allow_tf32 = before
+            matmul.allow_tf32 = allowed
+            if before is not None:
+                matmul.fp32_precision = before
 
     def _check(self, work: GpuWorkspace, positions: Tensor) -> None:
         """Compare with the reference once, on the first real positions, and refuse to go on if they disagree."""

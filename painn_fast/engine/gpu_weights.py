@@ -80,7 +80,7 @@ def pack(potential: Potential, products: torch.dtype | None = None) -> Weights:
             if module.bias is not None:
                 bias = pad(module.bias.unflatten(0, (blocks_out, -1)), (0, missing_out)).flatten().clone()
             padded = padded.to(products or padded.dtype)
-            known[key] = Dense(padded.clone(), bias, padded.T.contiguous())
+            known[key] = Dense(_copy(padded), bias, _copy(padded.T))
         return known[key]
 
     def mlp(module: Any, blocks_in: int) -> tuple[Dense, Dense]:
@@ -91,7 +91,7 @@ def pack(potential: Potential, products: torch.dtype | None = None) -> Weights:
     missing = -f % MULTIPLE
     rows = torch.cat([network.filter.weight.T, network.filter.bias[None]])  # [K + 1, filters * 3 F]
     filters = [
-        pad(block.unflatten(1, (3, f)), (0, missing)).flatten(1).contiguous()
+        _copy(pad(block.unflatten(1, (3, f)), (0, missing)).flatten(1))
         for block in rows.chunk(network.n_filters, dim=1)
     ]
     messages: list[Any] = list(network.message)
@@ -107,8 +107,8 @@ def pack(potential: Potential, products: torch.dtype | None = None) -> Weights:
     ]
     first_x = messages[0].context(network.embedding.weight).unflatten(1, (3, f))
     return Weights(
-        embedding=pad(network.embedding.weight, (0, missing)).clone(),
-        first_x=pad(first_x, (0, missing)).flatten(1).contiguous(),
+        embedding=_copy(pad(network.embedding.weight, (0, missing))),
+        first_x=_copy(pad(first_x, (0, missing)).flatten(1)),
         layers=layers,
         radial=network.radial,
         readout=[dense(module, 1, 1) for module in hidden],
@@ -118,3 +118,8 @@ def pack(potential: Potential, products: torch.dtype | None = None) -> Weights:
         epsilon=config.epsilon,
         unit=1.0 / units.factor("length", potential.config.length_unit),
     )
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    """Memory of its own, row by row."""
+    return tensor.clone(memory_format=torch.contiguous_format)
