@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from painn_fast.engine import check_backend, engine_for
-from painn_fast.engine.cpu import GIVES
+from painn_fast.engine import GIVES, check_backend, engine_for
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph import AtomicBatch, batch_atoms
 from painn_fast.nn import Potential, hessian

@@ -34,10 +34,10 @@ MOST_HELD = 32
 
 @triton.jit
 def message_fwd_kernel(
-    p_x, p_v, p_r, p_weight, p_first, p_widths, p_row_ptr, p_sender, p_ds, p_dv, n, rows,
+    p_x, p_v, p_s, p_r, p_weight, p_first, p_widths, p_row_ptr, p_sender, p_ds, p_dv, n, rows,
     C: tl.constexpr, F: tl.constexpr, BLOCK_F: tl.constexpr, VECTORS: tl.constexpr, HELD: tl.constexpr,
 ):  # fmt: skip
-    """ds [N, F], dv [N, 3, F] of `rows` atoms."""
+    """ds [N, F], dv [N, 3, F] of `rows` atoms, or s + ds and v + dv where s is given."""
     K: tl.constexpr = C.count
     f = tl.program_id(1) * BLOCK_F + tl.arange(0, BLOCK_F)
     begin = tl.program_id(0).to(tl.int64) * rows
@@ -46,6 +46,12 @@ def message_fwd_kernel(
     for i in range(begin, tl.minimum(begin + rows, n)):
         zero = tl.zeros((BLOCK_F,), p_ds.dtype.element_ty)
         ds, dv0, dv1, dv2 = zero, zero, zero, zero
+        if p_s is not None:
+            ds = read(p_s + i * F, f, F, BLOCK_F)
+            if VECTORS:
+                p_vi = p_v + i * (3 * F)
+                dv0, dv1 = read(p_vi, f, F, BLOCK_F), read(p_vi + F, f, F, BLOCK_F)
+                dv2 = read(p_vi + 2 * F, f, F, BLOCK_F)
         for e in range(tl.load(p_row_ptr + i).to(tl.int64), tl.load(p_row_ptr + i + 1).to(tl.int64)):
             j = tl.load(p_sender + e).to(tl.int64)
             d, inverse, u0, u1, u2 = edge_geometry(p_r, e)
@@ -76,11 +82,12 @@ def message_fwd_kernel(
 def message_force_bwd_kernel(
     p_gs, p_gv, p_x, p_v, p_r, p_weight, p_first, p_widths, p_row_ptr, p_sender, p_gx, p_gvin, p_force,
     n, rows, C: tl.constexpr, F: tl.constexpr, BLOCK_F: tl.constexpr, VECTORS: tl.constexpr, HELD: tl.constexpr,
+    RESIDUAL: tl.constexpr, ADD: tl.constexpr,
 ):  # fmt: skip
     """gx [N, 3 F], gv_in [N, 3, F] and force [blocks, N, 3] of `rows` atoms, where r[mirror] = -r.
 
-    Both edges of a pair pass through the row of i with one filter; forces are summed over edges feature by feature,
-    and over features once an atom.
+    With RESIDUAL gv is part of gv_in, with ADD the force is added to what is there. Both edges of a pair pass through
+    the row of i with one filter; forces are summed over edges feature by feature, and over features once an atom.
     """
     K: tl.constexpr = C.count
     block = tl.program_id(1)
@@ -140,22 +147,28 @@ def message_force_bwd_kernel(
                 f1 += radial * u1 - across * h1
                 f2 += radial * u2 - across * h2
         p_fi = p_force + (block.to(tl.int64) * n + i) * 3
-        tl.store(p_fi, tl.sum(f0 + pull * own0))
-        tl.store(p_fi + 1, tl.sum(f1 + pull * own1))
-        tl.store(p_fi + 2, tl.sum(f2 + pull * own2))
+        f0, f1, f2 = tl.sum(f0 + pull * own0), tl.sum(f1 + pull * own1), tl.sum(f2 + pull * own2)
+        if ADD:
+            f0, f1, f2 = f0 + tl.load(p_fi), f1 + tl.load(p_fi + 1), f2 + tl.load(p_fi + 2)
+        tl.store(p_fi, f0)
+        tl.store(p_fi + 1, f1)
+        tl.store(p_fi + 2, f2)
         if VECTORS:
             p_gxi, p_gvi = p_gx + i * (3 * F), p_gvin + i * (3 * F)
             write(p_gxi, f, gxa, F, BLOCK_F)
             write(p_gxi + F, f, gxb, F, BLOCK_F)
             write(p_gxi + 2 * F, f, gxc, F, BLOCK_F)
-            write(p_gvi, f, xc * gv0, F, BLOCK_F)
-            write(p_gvi + F, f, xc * gv1, F, BLOCK_F)
-            write(p_gvi + 2 * F, f, xc * gv2, F, BLOCK_F)
+            gv0, gv1, gv2 = xc * gv0, xc * gv1, xc * gv2
+            if RESIDUAL:
+                gv0, gv1, gv2 = own0 + gv0, own1 + gv1, own2 + gv2
+            write(p_gvi, f, gv0, F, BLOCK_F)
+            write(p_gvi + F, f, gv1, F, BLOCK_F)
+            write(p_gvi + 2 * F, f, gv2, F, BLOCK_F)
 
 
 def message_fwd(
     x: Tensor, v: Tensor, r: Tensor, weight: Tensor, radial: Radial, row_ptr: Tensor, sender: Tensor,
-    vectors: bool = True,
+    vectors: bool = True, *, s: Tensor | None = None, out: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The message of `reference.py` over CSR rows.
 
@@ -165,39 +178,55 @@ def message_fwd(
         r: [E, 3] from receiver to sender.
         weight: [K + 1, 3 F], the bias in its last row.
         row_ptr, sender: [N + 1] and [E].
+        s: [N, F]; if given, s + ds and v + dv are made instead.
+        out: memory for the results.
 
     Returns:
         ds [N, F], dv [N, 3, F].
     """
     x, v, r, weight, first, widths = plain(x, v, r, weight, radial.first, radial.widths)
     n, f = x.shape[0], x.shape[1] // 3
-    ds, dv = x.new_empty(n, f), x.new_empty(n, 3, f)
-    given = (x, v, r, weight, first, widths, row_ptr, sender, ds, dv)
+    ds, dv = out or (x.new_empty(n, f), x.new_empty(n, 3, f))
+    given = (x, v, s, r, weight, first, widths, row_ptr, sender, ds, dv)
     launch("message_fwd", message_fwd_kernel, given, n, f, radial, VECTORS=vectors)
     return ds, dv
 
 
 def message_force_bwd(
     gs: Tensor, gv: Tensor, x: Tensor, v: Tensor, r: Tensor, weight: Tensor, radial: Radial, row_ptr: Tensor,
-    sender: Tensor, vectors: bool = True,
+    sender: Tensor, vectors: bool = True, *, residual: bool = False, add: bool = False,
+    out: tuple[Tensor | None, Tensor | None, Tensor] | None = None,
 ) -> tuple[Tensor | None, Tensor | None, Tensor]:  # fmt: skip
     """Adjoint of `message_fwd` down to forces, for r = R_j - R_i + shift, where each edge has its exact mirror.
 
     Args:
         gs, gv: [N, F] and [N, 3, F], adjoints of an energy.
         vectors: False in the first layer, where v is zero and x depends on no position: only forces are made.
+        residual: gv is part of gv_in, as of a v that the message was added to.
+        add: the force is added to the one in `out`.
+        out: memory for the results, the force as [blocks, N, 3], `force_blocks(F)` of them, whose sum it is.
 
     Returns:
-        gx [N, 3 F], gv_in [N, 3, F] (both None with `vectors` False), force [N, 3] = -dE/dR.
+        gx [N, 3 F], gv_in [N, 3, F] (both None with `vectors` False), force [N, 3] = -dE/dR; or `out`.
     """
     gs, gv, x, v, r, weight, first, widths = plain(gs, gv, x, v, r, weight, radial.first, radial.widths)
     n, f = gs.shape
-    blocks = triton.cdiv(f, shape("message_force_bwd", f, device=gs.device)[0])
-    gx, gv_in = (torch.empty_like(x), torch.empty_like(gv)) if vectors else (None, None)
-    force = r.new_empty(blocks, n, 3)
+    if out is None:
+        made = (torch.empty_like(x), torch.empty_like(gv)) if vectors else (None, None)
+        gx, gv_in, force = *made, r.new_empty(force_blocks(f, gs.device), n, 3)
+    else:
+        gx, gv_in, force = out
     given = (gs, gv, x, v, r, weight, first, widths, row_ptr, sender, gx, gv_in, force)
-    launch("message_force_bwd", message_force_bwd_kernel, given, n, f, radial, VECTORS=vectors)
-    return gx, gv_in, force[0] if blocks == 1 else force.sum(dim=0)
+    flags = {"VECTORS": vectors, "RESIDUAL": residual, "ADD": add}
+    launch("message_force_bwd", message_force_bwd_kernel, given, n, f, radial, **flags)
+    if out is not None:
+        return out
+    return gx, gv_in, force[0] if len(force) == 1 else force.sum(dim=0)
+
+
+def force_blocks(features: int, device: torch.device) -> int:
+    """Parts of a force that `message_force_bwd` makes; by default one up to 128 features."""
+    return triton.cdiv(features, shape("message_force_bwd", features, device=device)[0])
 
 
 def plain(*tensors: Tensor) -> list[Tensor]:
@@ -265,9 +294,12 @@ def case(
 def cases(lanes: int = LANES) -> list[tuple[Any, ...]]:
     """Everything here, the first layer's shorter versions, and Gaussians in place of sinc functions."""
     listed = []
-    for name, kernel in (("message_fwd", message_fwd_kernel), ("message_force_bwd", message_force_bwd_kernel)):
-        listed += [case(name, kernel, f, lanes, VECTORS=True) for f in (64, 128)]
-        listed += [case(name, kernel, 128, lanes, basis="gaussian", VECTORS=True)]
-        absent = ("p_gx", "p_gvin") if kernel is message_force_bwd_kernel else ()
-        listed += [case(name, kernel, 128, lanes, label=", first layer", absent=absent, VECTORS=False)]
+    for name, kernel, flags in (
+        ("message_fwd", message_fwd_kernel, {}),
+        ("message_force_bwd", message_force_bwd_kernel, {"RESIDUAL": True, "ADD": True}),
+    ):
+        listed += [case(name, kernel, f, lanes, VECTORS=True, **flags) for f in (64, 128)]
+        listed += [case(name, kernel, 128, lanes, basis="gaussian", VECTORS=True, **flags)]
+        absent = ("p_gx", "p_gvin") if flags else ()
+        listed += [case(name, kernel, 128, lanes, label=", first layer", absent=absent, VECTORS=False, **flags)]
     return listed

@@ -2,17 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import torch
+from torch import Tensor
 
-from painn_fast.engine.cpu import CpuEngine, supports
+from painn_fast.engine.cpu import CpuEngine
 from painn_fast.errors import PaiNNFastError
+from painn_fast.graph import AtomicBatch
 from painn_fast.nn import Potential
 
 BACKENDS = ("auto", "fused", "reference")
+GIVES = frozenset(
+    {"energy", "energies", "forces", "stress"}
+    | {"dipole", "charges", "dipole_magnitude", "polarizability", "spatial_extent"}
+)
+"""Properties that an engine gives, of those that the model has."""
 
-_engines: WeakKeyDictionary[Potential, tuple[tuple[tuple[int, int], ...], CpuEngine]] = WeakKeyDictionary()
+
+class Engine(Protocol):
+    """Inference without autograd: a workspace for each graph, evaluated at any positions."""
+
+    def workspace(self, batch: AtomicBatch) -> Any:
+        """What the engine makes of a graph, once."""
+
+    def __call__(
+        self, work: Any, positions: Tensor, properties: Sequence[str] = ("energy", "forces")
+    ) -> dict[str, Tensor]:
+        """Properties at positions [N, 3] Å; the same names, shapes and units as `Potential`."""
+
+
+_engines: WeakKeyDictionary[Potential, tuple[tuple[tuple[int, int], ...], Engine]] = WeakKeyDictionary()
+
+
+def supports(potential: Potential) -> bool:
+    """Whether an engine can run this model: the paper's network with silu, on a CPU or with Triton on a GPU."""
+    config = potential.config.representation
+    energy: Any = potential.heads["energy"] if "energy" in potential.heads else None  # noqa: SIM401 - no dict
+    return (
+        config.ablation == "none"
+        and config.activation == "silu"
+        and not potential.representation.electronic
+        and energy is not None
+        and len(energy.network) > 1
+        and potential.dtype in (torch.float32, torch.float64)
+        and (potential.device.type == "cpu" or (potential.device.type == "cuda" and find_spec("triton") is not None))
+    )
 
 
 def check_backend(backend: str) -> None:
@@ -21,17 +59,19 @@ def check_backend(backend: str) -> None:
         raise PaiNNFastError("unknown backend", got=repr(backend), expected=" | ".join(BACKENDS))
 
 
-def engine_for(potential: Potential, backend: str = "auto") -> CpuEngine | None:
+def engine_for(potential: Potential, backend: str = "auto") -> Engine | None:
     """The engine of a model, or None for the reference.
 
-    "auto" takes the engine for float32 networks that it can run; a float64 network asks for exact numbers and gets the
-    reference. An engine is kept with its model and made anew once the weights have changed.
+    "auto" takes the engine for float32 networks that it can run. A float64 network asks for exact numbers: it gets the
+    engine on a GPU, which computes filters as the reference does, and the reference on a CPU, where they come from a
+    table. An engine is kept with its model and made anew once the weights have changed.
 
     Raises:
         PaiNNFastError: for "fused" where the engine cannot run the model.
     """
     check_backend(backend)
-    if backend == "reference" or (backend == "auto" and potential.dtype != torch.float32):
+    on_cpu = potential.device.type == "cpu"
+    if backend == "reference" or (backend == "auto" and on_cpu and potential.dtype != torch.float32):
         return None
     if not supports(potential):
         if backend == "auto":
@@ -39,11 +79,18 @@ def engine_for(potential: Potential, backend: str = "auto") -> CpuEngine | None:
         raise PaiNNFastError(
             "the fused backend cannot run this model",
             where=f"model '{potential.config.name}'",
-            expected="a model with an energy, silu, no ablation, no charge or spin embedding, on a CPU",
+            expected="a model with an energy, silu, no ablation, no charge or spin embedding, on a CPU or a GPU with "
+            "Triton",
             fix='use backend="auto" or "reference"',
         )
     weights = tuple((parameter.data_ptr(), parameter._version) for parameter in potential.parameters())
     known = _engines.get(potential)
     if known is None or known[0] != weights:
-        known = _engines[potential] = (weights, CpuEngine(potential))
+        known = _engines[potential] = (weights, CpuEngine(potential) if on_cpu else _gpu_engine(potential))
     return known[1]
+
+
+def _gpu_engine(potential: Potential) -> Engine:
+    from painn_fast.engine.gpu import GpuEngine  # needs Triton
+
+    return GpuEngine(potential)

@@ -26,23 +26,8 @@ from painn_fast.nn import Potential
 AGREEMENT = 1e-3
 """Relative to the largest force: far above rounding, far below what a mistake would do."""
 FROM_SCHEDULE = {"energy", "energies", "forces", "stress"}
-GIVES = FROM_SCHEDULE | {"dipole", "charges", "dipole_magnitude", "polarizability", "spatial_extent"}
 CHUNK_ATOMS = 144
 """Atoms in a chunk: more read the weights less often, fewer keep their features in the cache."""
-
-
-def supports(potential: Potential) -> bool:
-    """Whether the engine can run this model: the paper's network with silu, on a CPU; others run the reference."""
-    config = potential.config.representation
-    energy: Any = potential.heads["energy"] if "energy" in potential.heads else None  # noqa: SIM401 - no dict
-    return (
-        config.ablation == "none"
-        and config.activation == "silu"
-        and not potential.representation.electronic
-        and energy is not None
-        and len(energy.network) > 1
-        and potential.device.type == "cpu"
-    )
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import ase
 import torch
 from torch import Tensor
 
-from painn_fast.engine import CpuEngine, Workspace, engine_for
-from painn_fast.engine.cpu import GIVES
+from painn_fast.engine import GIVES, Engine, engine_for
 from painn_fast.graph import AtomicBatch, batch_arrays, batch_atoms
 from painn_fast.graph.batch import ALL_PAIRS_UP_TO
 from painn_fast.graph.skin import SKIN, SkinList
@@ -76,7 +75,7 @@ class ModelForces(ForceField):
             copies = _Fused(fused, one)
         else:
             copies = _Reference(potential, one)
-        self._copies = copies
+        self._copies, self._device = copies, potential.device
 
     def __call__(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         energy, forces, _ = self.evaluate(positions)
@@ -93,11 +92,12 @@ class ModelForces(ForceField):
         return self._copies.state()
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        self._copies.restore(state)
+        self._copies.restore({name: value.to(self._device) for name, value in state.items()})
 
     @torch.no_grad()
     def _results(self, positions: Tensor, properties: tuple[str, ...]) -> dict[str, Tensor]:
-        return {name: value.double() for name, value in self._copies(positions, properties).items()}
+        results = self._copies(positions.to(self._device), properties)
+        return {name: value.to(positions.device, torch.float64) for name, value in results.items()}
 
 
 def _compact(one: AtomicBatch, reach: float) -> bool:
@@ -128,9 +128,9 @@ class _Copies(Protocol):
 class _Fused(_Copies):
     """A molecule, by the engine; it chooses how many copies go together."""
 
-    def __init__(self, engine: CpuEngine, one: AtomicBatch) -> None:
+    def __init__(self, engine: Engine, one: AtomicBatch) -> None:
         self.engine, self.one = engine, one
-        self._workspaces: dict[int, Workspace] = {}
+        self._workspaces: dict[int, Any] = {}
 
     def __call__(self, positions: Tensor, properties: tuple[str, ...]) -> dict[str, Tensor]:
         if len(positions) not in self._workspaces:
@@ -161,10 +161,10 @@ class _Reference(_Copies):
 class _Listed(_Copies):
     """A crystal or a large cluster, by either, with a list that is rebuilt as atoms move."""
 
-    def __init__(self, potential: Potential, fused: CpuEngine | None, one: AtomicBatch, skin: float) -> None:
+    def __init__(self, potential: Potential, fused: Engine | None, one: AtomicBatch, skin: float) -> None:
         self.potential, self.fused = potential, fused
         self.list = SkinList(one, potential.cutoff, skin=skin)
-        self._workspace: tuple[int, Workspace] | None = None
+        self._workspace: tuple[int, Any] | None = None
 
     def __call__(self, positions: Tensor, properties: tuple[str, ...]) -> dict[str, Tensor]:
         batch = self.list.batch(positions)

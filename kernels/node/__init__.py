@@ -1,0 +1,1 @@
+"""Everything that one atom does between two messages, in one launch."""

@@ -1,0 +1,245 @@
+"""PaiNN's energy and forces on a GPU: memory that stays, one CUDA graph an evaluation."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from painn_fast import units
+from painn_fast.engine.gpu_schedule import BlasNode, Buffers, FusedNode, Node, Wanted, buffers, evaluate
+from painn_fast.engine.gpu_weights import pack
+from painn_fast.errors import PaiNNFastError
+from painn_fast.graph import AtomicBatch
+from painn_fast.nn import Potential
+
+AGREEMENT = {"ieee": 1e-3, "tf32x3": 1e-3, "tf32": 2e-2, "bf16": 2e-1}
+"""By precision, relative to the largest force: far above rounding, far below what a mistake would do."""
+NODES = ("auto", "fused", "blas")
+FUSED_UP_TO = {"ieee": 1024, "tf32": 2048, "bf16": 2048}
+"""Atoms up to which one launch does all that atoms do between two messages: about one program for each part of a large
+GPU; products of the BLAS, which need many more launches, are better shared out beyond. Chosen without measuring."""
+FROM_SCHEDULE = {"energy", "energies", "forces", "stress"}
+CHECKED_EDGES = 500_000
+"""The first batch of at most so many edges is compared with the reference, which stores all that an edge has."""
+GROWTH = 1.25
+"""Memory that is too small grows by this at least; edges, whose number changes as atoms move, begin with it."""
+WARM_UP = 2
+"""Evaluations before a capture: kernels are compiled and libraries set up by then."""
+
+
+@dataclass(frozen=True)
+class GpuWorkspace:
+    """A graph on the device of the model."""
+
+    batch: AtomicBatch
+
+    @cached_property
+    def atom_ptr(self) -> Tensor:
+        """[M + 1]."""
+        return torch.nn.functional.pad(self.batch.n_atoms.cumsum(0), (1, 0))
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """Atoms, edges and molecules."""
+        return self.batch.n_total, len(self.batch.sender), self.batch.n_molecules
+
+
+@dataclass
+class _Plan:
+    """Memory for graphs up to a size, what is in it, and the captured evaluations that use it."""
+
+    memory: Buffers
+    size: tuple[int, int, int]
+    loaded: GpuWorkspace | None = None
+    mirrored: bool = False
+    graphs: dict[Wanted, torch.cuda.CUDAGraph] = field(default_factory=dict)
+
+
+class GpuEngine:
+    """Energies, forces, stress and properties of batches, equal to the potential's own within rounding.
+
+    With the fused node kernels the energies and forces of a molecule are the same numbers, bit for bit, whatever else
+    is in its batch; a BLAS chooses its order of sums by the number of atoms.
+
+    On a CUDA device an evaluation is captured once for each size of memory and replayed; elsewhere (Triton's
+    interpreter) its kernels are launched one by one. Stress is not captured.
+
+    Args:
+        potential: a model that `supports` accepts; its weights are read once.
+        precision: of the factors in matrix products; sums are in the network's dtype. "ieee" is the network's dtype,
+            "tf32" and "bf16" are faster and good to 3 and 2 digits, "tf32x3" is nearly float32 on tensor cores; no BLAS
+            has it, so that its node kernels are fused always.
+        node: "fused" is few launches, "blas" the fastest products, "auto" chooses by the number of atoms.
+    """
+
+    def __init__(self, potential: Potential, precision: str = "ieee", node: str = "auto") -> None:
+        if precision not in AGREEMENT:
+            raise PaiNNFastError("unknown precision", got=repr(precision), expected=" | ".join(AGREEMENT))
+        if node not in NODES or (node, precision) == ("blas", "tf32x3"):
+            expected = " | ".join(NODES[:2] if precision == "tf32x3" else NODES)
+            raise PaiNNFastError("unknown kind of node kernels", got=f"{node!r}, {precision}", expected=expected)
+        if precision != "ieee" and potential.dtype != torch.float32:
+            raise PaiNNFastError("only float32 networks have this precision", got=f"{precision}, {potential.dtype}")
+        self.potential = potential.eval()
+        self.precision = precision
+        self.node = node
+        self.checked = False
+        self.weights = pack(potential, torch.bfloat16 if precision == "bf16" else None)
+        self._plans: dict[int, _Plan] = {}
+        self._lock = threading.Lock()
+
+    def workspace(self, batch: AtomicBatch) -> GpuWorkspace:
+        """The graph of a batch, for evaluations at other positions."""
+        same = batch.numbers.device == self.potential.device and batch.sender.device == self.potential.device
+        return GpuWorkspace(batch if same else batch.to(self.potential.device))
+
+    @torch.no_grad()
+    def __call__(
+        self, work: GpuWorkspace, positions: Tensor, properties: Sequence[str] = ("energy", "forces")
+    ) -> dict[str, Tensor]:
+        """Properties at positions [N, 3] Å; the same names, shapes and units as `Potential`.
+
+        Positions may be on any device; results are there too, and share no memory with the engine.
+        """
+        if not self.checked and work.size[1] <= CHECKED_EDGES:
+            self._check(work, positions)
+        wanted = Wanted(
+            forces="forces" in properties and "stress" not in properties,
+            stress="stress" in properties,
+            vectors=bool(set(properties) - FROM_SCHEDULE),
+        )
+        with self._lock, self._blas_in_precision():
+            plan = self._plan(work)
+            self._load(plan, work, wanted.stress)
+            plan.memory.positions[: work.size[0]].copy_(positions)
+            self._run(plan, wanted)
+            results = self._results(plan.memory, work.batch.with_positions(positions), properties)
+        return {name: results[name].to(positions.device) for name in properties}
+
+    def _plan(self, work: GpuWorkspace) -> _Plan:
+        """Memory that is large enough, and less than twice as large as needed: one a power of two of atoms."""
+        kind = work.size[0].bit_length()
+        plan = self._plans.get(kind)
+        if plan is None or any(have < need for have, need in zip(plan.size, work.size, strict=True)):
+            size = self._capacity(work.size, plan and plan.size)
+            self._plans.pop(kind, None)
+            del plan  # its memory goes before the larger one comes
+            memory = buffers(self.weights, *size, self.potential.device)
+            plan = self._plans[kind] = _Plan(memory, size)
+        return plan
+
+    @staticmethod
+    def _capacity(need: tuple[int, int, int], have: tuple[int, int, int] | None) -> tuple[int, int, int]:
+        atoms, edges, molecules = need
+        if have is not None:
+            atoms, edges, molecules = (max(n, int(GROWTH * h)) if n > h else h for n, h in zip(need, have, strict=True))
+        else:
+            edges = int(GROWTH * edges)
+        return -(-atoms // 16) * 16, -(-max(edges, 1) // 256) * 256, molecules
+
+    def _load(self, plan: _Plan, work: GpuWorkspace, mirrored: bool) -> None:
+        """Put a graph into the memory of a plan, unless it is there."""
+        m, batch, (n, e, molecules) = plan.memory, work.batch, work.size
+        if plan.loaded is not work:
+            plan.loaded, plan.mirrored = work, False
+            m.numbers.zero_()
+            m.numbers[:n] = batch.numbers
+            m.row_ptr.fill_(e)
+            m.row_ptr[: n + 1] = batch.row_ptr
+            m.atom_ptr.fill_(n)
+            m.atom_ptr[: molecules + 1] = work.atom_ptr
+            for have, given in ((m.receiver, batch.receiver), (m.sender, batch.sender), (m.shift, batch.shift)):
+                have[:e] = given
+                have[e:] = 0
+            torch.index_select(self.weights.embedding, 0, m.numbers, out=m.s_first)
+            torch.index_select(self.weights.first_x, 0, m.numbers, out=m.x[0])
+        if mirrored and not plan.mirrored:
+            plan.mirrored = True
+            m.mirror[:e] = batch.mirror
+
+    def _run(self, plan: _Plan, wanted: Wanted) -> None:
+        """Evaluate what is in the memory of a plan."""
+        node = self._node(plan.size[0])
+
+        def run() -> None:
+            evaluate(self.weights, plan.memory, wanted, node)
+
+        if self.potential.device.type != "cuda" or wanted.stress:
+            run()
+        else:
+            with torch.cuda.device(self.potential.device):
+                if wanted not in plan.graphs:
+                    plan.graphs[wanted] = _captured(run)
+                plan.graphs[wanted].replay()
+
+    def _node(self, atoms: int) -> Node:
+        fused = atoms <= FUSED_UP_TO.get(self.precision, atoms) if self.node == "auto" else self.node == "fused"
+        return FusedNode(self.precision) if fused else BlasNode()
+
+    def _results(self, m: Buffers, batch: AtomicBatch, properties: Sequence[str]) -> dict[str, Tensor]:
+        n, f, wanted = batch.n_total, self.potential.config.representation.n_features, set(properties)
+        energy = units.factor("energy", self.potential.config.energy_unit)
+        results = {"energy": m.total[: batch.n_molecules] * energy, "energies": m.atomic[:n] * energy}
+        if "stress" in wanted:
+            results["forces"] = m.pair_force[:n] * (energy * self.weights.unit)
+            virial = torch.segment_reduce(m.virial[:n].flatten(1), "sum", lengths=batch.n_atoms, axis=0)
+            volume = torch.linalg.det(batch.cell).abs()[:, None, None]
+            results["stress"] = virial.unflatten(1, (3, 3)) * energy / volume
+        else:
+            results["forces"] = m.force[:, :n].double().sum(0) * (energy * self.weights.unit)
+        others = [name for name in properties if name not in FROM_SCHEDULE]
+        if others:
+            results |= self.potential.results_of_heads(m.s[:n, :f], m.v[-1, :n, :, :f], batch, others)
+        return results
+
+    @contextmanager
+    def _blas_in_precision(self) -> Iterator[None]:
+        """TF32 for the BLAS as it was asked for, whatever the process has set."""
+        matmul = torch.backends.cuda.matmul
+        before = getattr(matmul, "fp32_precision", None)  # since torch 2.9; the older name sets both
+        allowed = matmul.allow_tf32 if before is None else before == "tf32"
+        matmul.allow_tf32 = self.precision == "tf32"
+        try:
+            yield
+        finally:
+            matmul.allow_tf32 = allowed
+            if before is not None:
+                matmul.fp32_precision = before
+
+    def _check(self, work: GpuWorkspace, positions: Tensor) -> None:
+        """Compare with the reference once, on the first real positions, and refuse to go on if they disagree."""
+        self.checked = True
+        got = self(work, positions, ("forces",))["forces"]
+        batch = work.batch.with_positions(positions.to(self.potential.device))
+        with self.potential.reference():
+            expected = self.potential(batch, ("forces",))["forces"].to(got.device)
+        error = float((got - expected).abs().max())
+        allowed = AGREEMENT[self.precision] * max(1.0, float(expected.abs().max()))
+        if error > allowed:  # NaN, which both then give, is for the guards of the caller
+            raise PaiNNFastError(
+                "the fast engine disagrees with the reference",
+                where=f"model '{self.potential.config.name}'",
+                got=f"forces off by {error:.2e} eV/Å",
+                expected=f"at most {allowed:.0e}",
+                fix='use backend="reference", and please report it',
+            )
+
+
+def _captured(run: Callable[[], None]) -> torch.cuda.CUDAGraph:
+    """A CUDA graph of `run`, which has run a few times before."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(WARM_UP):
+            run()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        run()
+    return graph
