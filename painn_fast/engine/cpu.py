@@ -19,7 +19,7 @@ from painn_fast.engine.schedule import Pairs, Scratch, Weights, evaluate, scratc
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph import AtomicBatch
 from painn_fast.kernels.dense.cpu import pack
-from painn_fast.kernels.radial.table import tabulate
+from painn_fast.kernels.radial.table import FilterTable, tabulate
 from painn_fast.kernels.vector import LANES
 from painn_fast.nn import Potential
 
@@ -258,15 +258,10 @@ def pack_weights(potential: Potential) -> Weights:
         )
 
 
-def _table(potential: Potential, layer: int) -> Any:
+def _table(potential: Potential, layer: int) -> FilterTable:
     """The filter of a layer, computed in float64 from the weights as they are."""
-    network, config = potential.representation, potential.config.representation
-    width = 3 * config.n_features
-    start = layer * width
-    weight = network.filter.weight.detach().double()[start : start + width]
-    bias = network.filter.bias.detach().double()[start : start + width]
-
-    def filters(d: Tensor) -> Tensor:
-        return nn.functional.linear(network.radial_basis(d), weight, bias) * network.cutoff_function(d)[:, None]
-
-    return tabulate(filters, config.cutoff, dtype=potential.dtype)
+    network = potential.representation
+    width = 3 * network.config.n_features
+    columns = slice(layer * width, (layer + 1) * width)
+    weight = torch.cat([network.filter.weight.detach()[columns].T, network.filter.bias.detach()[None, columns]])
+    return tabulate(network.radial, weight, dtype=potential.dtype)
