@@ -248,7 +248,9 @@ def _check(
 
 def _check_overlap(molecules: Sequence[ase.Atoms], ends: np.ndarray, positions: np.ndarray, edges: Edges) -> None:
     receiver, sender, shift = (tensor.numpy() for tensor in edges[:3])
-    r = positions[sender] - positions[receiver] + shift
+    r = positions.take(sender, axis=0)
+    r -= positions.take(receiver, axis=0)
+    r += shift
     square = np.einsum("ec,ec->e", r, r)
     if square.min(initial=np.inf) < CLOSEST**2:
         edge = int(square.argmin())
