@@ -14,14 +14,14 @@ from __future__ import annotations
 import operator
 from typing import Any
 
-import llvmlite.binding as llvm
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic, models, overload, register_model
 
-_HOST = llvm.get_host_cpu_features()
-LANES = 16 if _HOST.get("avx512f") else 8
-"""A multiple of what a register of this processor holds, in float32."""
+from painn_fast.kernels.compiled import FEATURES
+
+LANES = 16 if "+avx512f" in FEATURES.split(",") else 8
+"""A multiple of what a register holds, in float32; from the features that numba's cache is kept by."""
 _FLAGS = ("contract", "nsz", "arcp")
 _LOG2_E, _LN2_HIGH, _LN2_LOW = 1.4426950408889634, 0.693145751953125, 1.428606820309417e-06
 

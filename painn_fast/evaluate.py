@@ -90,11 +90,13 @@ def _potential(model: Potential | str | Path) -> Potential:
 
 def _groups(molecules: Sequence[ase.Atoms], limit: int) -> Iterator[list[ase.Atoms]]:
     group: list[ase.Atoms] = []
+    total = 0
     for atoms in molecules:
-        if group and sum(map(len, group)) + len(atoms) > limit:
+        if group and total + len(atoms) > limit:
             yield group
-            group = []
+            group, total = [], 0
         group.append(atoms)
+        total += len(atoms)
     yield group  # empty only if nothing was given, which batch_atoms refuses
 
 
@@ -102,7 +104,8 @@ def _split(name: str, value: Tensor, batch: AtomicBatch) -> list[Any]:
     """One entry a molecule: arrays for tensors and atoms, floats for scalars."""
     array = value.detach().cpu().numpy()
     if name in PER_ATOM:
-        return np.split(array, np.cumsum(batch.n_atoms.cpu().numpy())[:-1])
+        ends = np.cumsum(batch.n_atoms.cpu().numpy()).tolist()
+        return [array[start:end] for start, end in zip([0, *ends], ends, strict=False)]
     if name == "stress":
         return list(array[:, [0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]])
     return list(array) if array.ndim > 1 else array.tolist()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from painn_fast.kernels.radial.reference import Radial, filter_basis
 
 KNOTS = 1024
 CLOSEST = 0.05
@@ -23,20 +24,31 @@ class FilterTable:
     cutoff: float
 
 
-def tabulate(
-    filters: Callable[[Tensor], Tensor], cutoff: float, *, dtype: torch.dtype, knots: int = KNOTS
-) -> FilterTable:
-    """Tabulate filters [E] -> [E, C], which must vanish with their slope at the cut-off.
+def tabulate(radial: Radial, weight: Tensor, *, dtype: torch.dtype, knots: int = KNOTS) -> FilterTable:
+    """Tabulate the filters w = filter_basis(d) @ weight, which vanish with their slope at the cut-off.
 
     Values and slopes are computed in float64, so that forces are the exact derivative of the same spline.
+
+    Args:
+        radial: the basis and the cut-off function.
+        weight: [K + 1, C], the last row multiplies the cut-off function alone.
+        dtype: of the table.
+        knots: intervals between `CLOSEST` and the cut-off.
     """
-    spacing = (cutoff - CLOSEST) / knots
-    d = (CLOSEST + spacing * torch.arange(knots + 1, dtype=torch.float64)).requires_grad_()
-    with torch.enable_grad():
-        values = filters(d)
-        ones = torch.zeros_like(values, requires_grad=True)
-        (weighted,) = torch.autograd.grad(values, d, ones, create_graph=True)  # sum_c ones_c dw_c/dd
-        slopes = torch.autograd.grad(weighted.sum(), ones)[0]
-    rows = torch.stack([values.detach(), slopes * spacing], dim=1)
+    spacing = (radial.cutoff - CLOSEST) / knots
+    d = CLOSEST + spacing * torch.arange(knots + 1, dtype=torch.float64)
+    basis, slopes = _with_slopes(radial, d)
+    rows = torch.stack([basis @ weight.double(), slopes @ weight.double() * spacing], dim=1)
     rows[-1] = 0.0
-    return FilterTable(rows.to(dtype).contiguous(), CLOSEST, spacing, cutoff)
+    return FilterTable(rows.to(dtype).contiguous(), CLOSEST, spacing, radial.cutoff)
+
+
+def _with_slopes(radial: Radial, d: Tensor) -> tuple[Tensor, Tensor]:
+    """The basis [E, K + 1] and its derivative in d, function by function: for outputs that are no scalar torch's
+    autograd loads its symbolic shapes first, which takes longer than everything here."""
+    with torch.enable_grad():
+        d = d.detach().requires_grad_()
+        basis = filter_basis(d, radial)
+        sums = basis.sum(0).unbind()
+        slopes = [torch.autograd.grad(one, d, retain_graph=True)[0] for one in sums]
+    return basis.detach(), torch.stack(slopes, dim=1)

@@ -19,7 +19,7 @@ from painn_fast.engine.schedule import Pairs, Scratch, Weights, evaluate, scratc
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph import AtomicBatch
 from painn_fast.kernels.dense.cpu import pack
-from painn_fast.kernels.radial.table import tabulate
+from painn_fast.kernels.radial.table import FilterTable, tabulate
 from painn_fast.kernels.vector import LANES
 from painn_fast.nn import Potential
 
@@ -83,16 +83,18 @@ class CpuEngine:
                 ends.append(atoms)
             atoms += size
         ends.append(atoms)
-        # each edge whose mirror comes later stands for both
-        first = torch.nonzero(torch.arange(len(batch.receiver)) < batch.mirror)[:, 0]
-        receiver, sender, shift = (t[first].numpy() for t in (batch.receiver, batch.sender, batch.shift))
-        bounds = np.searchsorted(receiver, ends)
+        numbers, molecule, receiver, sender, shift, mirror = (
+            t.numpy() for t in (batch.numbers, batch.molecule, batch.receiver, batch.sender, batch.shift, batch.mirror)
+        )
+        first = np.flatnonzero(np.arange(len(mirror)) < mirror)  # each edge whose opposite comes later stands for both
+        receiver, sender, shift = receiver[first], sender[first], shift[first]
+        bounds = np.searchsorted(receiver, ends).tolist()
         chunks = []
         for start, end, low, high in zip(ends[:-1], ends[1:], bounds[:-1], bounds[1:], strict=True):
-            molecule = batch.molecule[start:end].numpy()
-            numbers = batch.numbers[start:end].numpy()
-            pairs = Pairs(numbers, receiver[low:high] - start, sender[low:high] - start, shift[low:high], molecule)
-            chunks.append(_Chunk(slice(start, end), pairs))
+            i, j = receiver[low:high] - start, sender[low:high] - start
+            chunks.append(
+                _Chunk(slice(start, end), Pairs(numbers[start:end], i, j, shift[low:high], molecule[start:end]))
+            )
         return Workspace(batch, chunks)
 
     def __call__(
@@ -108,7 +110,7 @@ class CpuEngine:
         features = bool(wanted - FROM_SCHEDULE)
         energies, forces = np.empty(n), np.empty((n, 3))
         virial = np.zeros((work.batch.n_molecules, 3, 3))
-        s, v = (torch.empty(n, *shape, dtype=self.potential.dtype) for shape in ((f,), (3, f)))
+        s, v = (torch.empty(n * features, *shape, dtype=self.potential.dtype) for shape in ((f,), (3, f)))
         place = np.ascontiguousarray(positions.detach().numpy())
 
         def run(chunk: _Chunk) -> None:
@@ -126,11 +128,11 @@ class CpuEngine:
                 run(chunk)
         else:
             list(self._threads(threads).map(run, work.chunks))
-        return self._results(work.batch.with_positions(positions), properties, energies, forces, virial, s, v)
+        return self._results(work.batch, positions, properties, energies, forces, virial, s, v)
 
     def _results(
-        self, batch: AtomicBatch, properties: Sequence[str], energies: np.ndarray, forces: np.ndarray,
-        virial: np.ndarray, s: Tensor, v: Tensor,
+        self, batch: AtomicBatch, positions: Tensor, properties: Sequence[str], energies: np.ndarray,
+        forces: np.ndarray, virial: np.ndarray, s: Tensor, v: Tensor,
     ) -> dict[str, Tensor]:  # fmt: skip
         unit = units.factor("energy", self.potential.config.energy_unit)
         atomic = torch.from_numpy(energies) * unit
@@ -145,7 +147,7 @@ class CpuEngine:
         others = [name for name in properties if name not in FROM_SCHEDULE]
         if others:
             with torch.no_grad():
-                results |= self.potential.results_of_heads(s, v, batch, others)
+                results |= self.potential.results_of_heads(s, v, batch.with_positions(positions), others)
         return {name: results[name] for name in properties}
 
     def _scratch(self, work: Workspace) -> Scratch:
@@ -243,15 +245,10 @@ def pack_weights(potential: Potential) -> Weights:
         )
 
 
-def _table(potential: Potential, layer: int) -> Any:
+def _table(potential: Potential, layer: int) -> FilterTable:
     """The filter of a layer, computed in float64 from the weights as they are."""
-    network, config = potential.representation, potential.config.representation
-    width = 3 * config.n_features
-    start = layer * width
-    weight = network.filter.weight.detach().double()[start : start + width]
-    bias = network.filter.bias.detach().double()[start : start + width]
-
-    def filters(d: Tensor) -> Tensor:
-        return nn.functional.linear(network.radial_basis(d), weight, bias) * network.cutoff_function(d)[:, None]
-
-    return tabulate(filters, config.cutoff, dtype=potential.dtype)
+    network = potential.representation
+    width = 3 * network.config.n_features
+    columns = slice(layer * width, (layer + 1) * width)
+    weight = torch.cat([network.filter.weight.detach()[columns].T, network.filter.bias.detach()[None, columns]])
+    return tabulate(network.radial, weight, dtype=potential.dtype)

@@ -16,6 +16,9 @@ from painn_fast.kernels.dense.cpu import matmul, silu, silu_adjoint
 from painn_fast.kernels.message.cpu import forces_of_pairs, message_bwd, message_fwd, pair_geometry
 from painn_fast.kernels.update.cpu import gate_bwd, gate_fwd, norm_bwd, norm_fwd
 
+ROWS = 144
+"""Atoms of a block: more read the weights less often, fewer keep their features in the cache."""
+
 
 class Weights(NamedTuple):
     """Of a model, packed for `matmul`; `_t` is the transpose, for the way back. Leading axis: layer."""
@@ -132,108 +135,162 @@ def evaluate(
     Args:
         positions: [n, 3] Å.
     """
-    n = len(g.numbers)
-    _forward(w, g, m, n, positions)
-    _readout(w, g, m, n, want_forces, energies)
+    pairs, layers = len(g.receiver), m.x.shape[0]
+    geometry(w, g, m, positions, 0, pairs)
+    for k in range(layers + 1):
+        for first in range(0, len(g.numbers), ROWS):
+            atoms_forward(w, g, m, k, first, min(first + ROWS, len(g.numbers)), want_forces, energies)
+        if k < layers:
+            pairs_forward(w, g, m, k, 0, pairs)
     if want_forces:
-        _backward(w, g, m, n)
-        p = m.pull[: len(g.receiver)]
-        forces_of_pairs(p, g.receiver, g.sender, w.unit, forces)
-        for q in range(len(g.receiver)):
-            i, j = g.receiver[q], g.sender[q]
-            for a in range(3):
-                r = positions[j, a] - positions[i, a] + g.shift[q, a]
-                for b in range(3):
-                    virial[g.molecule[i], a, b] += r * p[q, b] * w.unit
+        for k in range(layers - 1, -1, -1):
+            for first in range(0, len(g.numbers), ROWS):
+                atoms_backward(w, m, k, first, min(first + ROWS, len(g.numbers)))
+            pairs_backward(w, g, m, k, 0, pairs)
+        finish(w, g, m, positions, forces, virial)
 
 
 @compiled(nogil=True)
-def _forward(w, g, m, n, positions):  # type: ignore[no-untyped-def]
+def geometry(w, g, m, positions, low, high):  # type: ignore[no-untyped-def]
+    """Directions and table rows of pairs low to high."""
     pair_geometry(
-        positions, g.receiver, g.sender, g.shift, w.unit, w.table_start, w.spacing, w.cutoff, m.direction, m.distance,
-        m.knot, m.fraction,
+        positions, g.receiver[low:high], g.sender[low:high], g.shift[low:high], w.unit, w.table_start, w.spacing,
+        w.cutoff, m.direction[low:high], m.distance[low:high], m.knot[low:high], m.fraction[low:high],
     )  # fmt: skip
-    s, layers, f = m.s[:n], m.x.shape[0], m.s.shape[1]
-    m.v[0, :n] = 0.0
-    for i in range(n):
-        s[i] = w.embedding[g.numbers[i]]
-        m.x[0, i] = w.first_x[g.numbers[i]]
-    for k in range(layers):
-        x, v, vw, context, y = m.x[k, :n], m.v[k + 1, :n], m.vw[k, :n], m.context[k, :n], m.y[k, :n]
-        if k > 0:
-            matmul(s, w.message_1[k], w.message_1_bias[k], m.hidden[k, :n])
-            silu(m.hidden[k, :n], m.narrow[:n])
-            matmul(m.narrow[:n], w.message_2[k], w.message_2_bias[k], x)
-        v[:] = m.v[k, :n]
-        message_fwd(
-            x, m.v[k, :n], w.table[k % w.table.shape[0]], g.receiver, g.sender, m.direction, m.knot, m.fraction, k > 0,
-            s, v,
-        )  # fmt: skip
-        matmul(v.reshape(3 * n, f), w.mix[k], w.zero, vw.reshape(3 * n, 2 * f))
-        norm_fwd(s, vw, w.epsilon, context, m.dot[k, :n])
-        matmul(context, w.update_1[k], w.update_1_bias[k], m.update_hidden[k, :n])
-        silu(m.update_hidden[k, :n], m.narrow[:n])
-        matmul(m.narrow[:n], w.update_2[k], w.update_2_bias[k], y)
-        gate_fwd(y, vw, m.dot[k, :n], True, s, v)  # a dipole needs the last v
+    m.pull[low:high] = 0.0
 
 
 @compiled(nogil=True)
-def _readout(w, g, m, n, want_forces, energies):  # type: ignore[no-untyped-def]
+def atoms_forward(w, g, m, k, first, last, want_forces, energies):  # type: ignore[no-untyped-def]
+    """Atoms first to last between the messages of layers k - 1 and k: the one's update, the other's network.
+
+    Before the first messages the embedding, after the last the readout.
+    """
+    s, layers = m.s[first:last], m.x.shape[0]
+    if k == 0:
+        m.v[0, first:last] = 0.0
+        for i in range(first, last):
+            m.s[i] = w.embedding[g.numbers[i]]
+            m.x[0, i] = w.first_x[g.numbers[i]]
+    else:
+        _update(w, m, k - 1, first, last)
+    if k == layers:
+        _readout(w, g, m, first, last, want_forces, energies)
+        return
+    if k > 0:
+        hidden, narrow = m.hidden[k, first:last], m.narrow[first:last]
+        matmul(s, w.message_1[k], w.message_1_bias[k], hidden)
+        silu(hidden, narrow)
+        matmul(narrow, w.message_2[k], w.message_2_bias[k], m.x[k, first:last])
+    m.v[k + 1, first:last] = m.v[k, first:last]
+
+
+@compiled(nogil=True)
+def pairs_forward(w, g, m, k, low, high):  # type: ignore[no-untyped-def]
+    """Messages of layer k along pairs low to high."""
+    message_fwd(
+        m.x[k], m.v[k], w.table[k % w.table.shape[0]], g.receiver[low:high], g.sender[low:high], m.direction[low:high],
+        m.knot[low:high], m.fraction[low:high], k > 0, m.s, m.v[k + 1],
+    )  # fmt: skip
+
+
+@compiled(nogil=True)
+def _update(w, m, k, first, last):  # type: ignore[no-untyped-def]
+    s, v, vw, narrow = m.s[first:last], m.v[k + 1, first:last], m.vw[k, first:last], m.narrow[first:last]
+    context, dot, y, hidden = (
+        m.context[k, first:last],
+        m.dot[k, first:last],
+        m.y[k, first:last],
+        m.update_hidden[k, first:last],
+    )
+    rows, f = 3 * (last - first), s.shape[1]
+    matmul(v.reshape(rows, f), w.mix[k], w.zero, vw.reshape(rows, 2 * f))
+    norm_fwd(s, vw, w.epsilon, context, dot)
+    matmul(context, w.update_1[k], w.update_1_bias[k], hidden)
+    silu(hidden, narrow)
+    matmul(narrow, w.update_2[k], w.update_2_bias[k], y)
+    gate_fwd(y, vw, dot, True, s, v)  # a dipole needs the last v
+
+
+@compiled(nogil=True)
+def _readout(w, g, m, first, last, want_forces, energies):  # type: ignore[no-untyped-def]
     """Atomic energies, and the adjoint of s in `m.gs`."""
-    last = len(w.readout) - 1
-    matmul(m.s[:n], w.readout[0], w.readout_bias[0], m.readout[0][:n])
-    silu(m.readout[0][:n], m.readout_silu[0][:n])
-    for k in range(1, last + 1):
-        matmul(m.readout_silu[k - 1][:n], w.readout[k], w.readout_bias[k], m.readout[k][:n])
-        silu(m.readout[k][:n], m.readout_silu[k][:n])
-    for i in range(n):
+    end, s = len(w.readout) - 1, m.s[first:last]
+    matmul(s, w.readout[0], w.readout_bias[0], m.readout[0][first:last])
+    silu(m.readout[0][first:last], m.readout_silu[0][first:last])
+    for k in range(1, end + 1):
+        matmul(m.readout_silu[k - 1][first:last], w.readout[k], w.readout_bias[k], m.readout[k][first:last])
+        silu(m.readout[k][first:last], m.readout_silu[k][first:last])
+    for i in range(first, last):
         total = 0.0
         for c in range(len(w.readout_last)):
-            total += m.readout_silu[last][i, c] * w.readout_last[c]
+            total += m.readout_silu[end][i, c] * w.readout_last[c]
         energies[i] = total + w.readout_offset[g.numbers[i]]
     if want_forces:
-        for i in range(n):
-            m.readout_silu[last][i] = w.readout_last
-        for k in range(last, 0, -1):
-            silu_adjoint(m.readout[k][:n], m.readout_silu[k][:n])
-            matmul(m.readout_silu[k][:n], w.readout_t[k], w.zero, m.readout_silu[k - 1][:n])
-        silu_adjoint(m.readout[0][:n], m.readout_silu[0][:n])
-        matmul(m.readout_silu[0][:n], w.readout_t[0], w.zero, m.gs[:n])
+        for i in range(first, last):
+            m.readout_silu[end][i] = w.readout_last
+        for k in range(end, 0, -1):
+            silu_adjoint(m.readout[k][first:last], m.readout_silu[k][first:last])
+            matmul(m.readout_silu[k][first:last], w.readout_t[k], w.zero, m.readout_silu[k - 1][first:last])
+        silu_adjoint(m.readout[0][first:last], m.readout_silu[0][first:last])
+        matmul(m.readout_silu[0][first:last], w.readout_t[0], w.zero, m.gs[first:last])
 
 
 @compiled(nogil=True)
-def _backward(w, g, m, n):  # type: ignore[no-untyped-def]
-    """What each pair pulls, in `m.pull`, from the adjoint of s."""
+def atoms_backward(w, m, k, first, last):  # type: ignore[no-untyped-def]
+    """Adjoints of atoms first to last between the messages of layers k + 1 and k, `atoms_forward` the other way."""
     layers, f = m.x.shape[0], m.s.shape[1]
-    gs, gv, gv_out, gx, g_context, g_vw = m.gs[:n], m.gv[:n], m.gv_out[:n], m.wide[:n], m.double[:n], m.g_vw[:n]
-    m.pull[: len(g.receiver)] = 0.0
-    for k in range(layers - 1, -1, -1):
-        inner = k < layers - 1
-        vw, y = m.vw[k, :n], m.y[k, :n]
-        gate_bwd(gs, gv, vw, m.dot[k, :n], inner, gx)
-        matmul(gx, w.update_2_t[k], w.zero, m.narrow[:n])
-        silu_adjoint(m.update_hidden[k, :n], m.narrow[:n])
-        matmul(m.narrow[:n], w.update_1_t[k], w.zero, g_context)
-        norm_bwd(gs, gv, y, vw, m.context[k, :n], g_context, inner, g_vw)
-        matmul(g_vw.reshape(3 * n, 2 * f), w.mix_t[k], w.zero, gv_out.reshape(3 * n, f))
-        if inner:
-            for i in range(n):
-                for c in range(3 * f):
-                    gv[i, c] += gv_out[i, c]
-        else:
-            gv[:] = gv_out
-        gx[:] = 0.0
-        gv_out[:] = gv
-        message_bwd(
-            m.x[k, :n], m.v[k, :n], gs, gv, w.table[k % w.table.shape[0]], w.spacing, g.receiver, g.sender,
-            m.direction, m.distance, m.knot, m.fraction, k > 0, gx, gv_out, m.pull,
-        )  # fmt: skip
-        if k > 0:
-            gv[:] = gv_out
-            matmul(gx, w.message_2_t[k], w.zero, m.narrow[:n])
-            silu_adjoint(m.hidden[k, :n], m.narrow[:n])
-            g_s = m.hidden[k, :n]  # has been read for the last time
-            matmul(m.narrow[:n], w.message_1_t[k], w.zero, g_s)
-            for i in range(n):
-                for c in range(f):
-                    gs[i, c] += g_s[i, c]
+    inner = k < layers - 1
+    gs, gv, gv_out, gx = m.gs[first:last], m.gv[first:last], m.gv_out[first:last], m.wide[first:last]
+    narrow, g_context, g_vw, rows = m.narrow[first:last], m.double[first:last], m.g_vw[first:last], 3 * (last - first)
+    if inner:
+        gv[:] = gv_out
+        hidden = m.hidden[k + 1, first:last]
+        matmul(gx, w.message_2_t[k + 1], w.zero, narrow)
+        silu_adjoint(hidden, narrow)
+        matmul(narrow, w.message_1_t[k + 1], w.zero, hidden)  # which has been read for the last time
+        _add(hidden, gs)
+    vw, y, dot = m.vw[k, first:last], m.y[k, first:last], m.dot[k, first:last]
+    gate_bwd(gs, gv, vw, dot, inner, gx)
+    matmul(gx, w.update_2_t[k], w.zero, narrow)
+    silu_adjoint(m.update_hidden[k, first:last], narrow)
+    matmul(narrow, w.update_1_t[k], w.zero, g_context)
+    norm_bwd(gs, gv, y, vw, m.context[k, first:last], g_context, inner, g_vw)
+    matmul(g_vw.reshape(rows, 2 * f), w.mix_t[k], w.zero, gv_out.reshape(rows, f))
+    if inner:
+        _add(gv_out, gv)
+    else:
+        gv[:] = gv_out
+    gx[:] = 0.0
+    gv_out[:] = gv
+
+
+@compiled(nogil=True)
+def _add(a, b):  # type: ignore[no-untyped-def]
+    """b += a."""
+    for i in range(a.shape[0]):
+        for c in range(a.shape[1]):
+            b[i, c] += a[i, c]
+
+
+@compiled(nogil=True)
+def pairs_backward(w, g, m, k, low, high):  # type: ignore[no-untyped-def]
+    """What pairs low to high pull in layer k, in `m.pull`, and their adjoints."""
+    message_bwd(
+        m.x[k], m.v[k], m.gs, m.gv, w.table[k % w.table.shape[0]], w.spacing, g.receiver[low:high], g.sender[low:high],
+        m.direction[low:high], m.distance[low:high], m.knot[low:high], m.fraction[low:high], k > 0, m.wide, m.gv_out,
+        m.pull[low:high],
+    )  # fmt: skip
+
+
+@compiled(nogil=True)
+def finish(w, g, m, positions, forces, virial):  # type: ignore[no-untyped-def]
+    """Forces and virials from what all pairs pull."""
+    p = m.pull[: len(g.receiver)]
+    forces_of_pairs(p, g.receiver, g.sender, w.unit, forces)
+    for q in range(len(g.receiver)):
+        i, j = g.receiver[q], g.sender[q]
+        for a in range(3):
+            r = positions[j, a] - positions[i, a] + g.shift[q, a]
+            for b in range(3):
+                virial[g.molecule[i], a, b] += r * p[q, b] * w.unit

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 import ase
 import numpy as np
@@ -13,10 +14,12 @@ import torch
 from torch import Tensor
 
 from painn_fast.errors import PaiNNFastError
-from painn_fast.graph.neighbors import all_pairs, neighbor_list
+from painn_fast.graph.neighbors import Edges, all_pairs, joined, molecule_lists, neighbor_list
 
 ALL_PAIRS_UP_TO = 32
 """Largest molecule whose list is every pair by default: it need not be rebuilt when atoms move."""
+EACH_WITH_EACH_UP_TO = 1000
+"""Largest molecule whose pairs are found by comparing each atom with each; a cell list costs less beyond."""
 CLOSEST = 0.1
 """Å; atoms nearer than this are taken for a mistake in the input."""
 
@@ -54,14 +57,20 @@ class AtomicBatch:
 
     def to(self, device: torch.device | str) -> AtomicBatch:
         """The same batch on another device."""
-        return AtomicBatch(**{f.name: getattr(self, f.name).to(device) for f in dataclasses.fields(self)})
+        if torch.device(device) == self.positions.device:
+            return self
+        moved = AtomicBatch(**{f.name: getattr(self, f.name).to(device) for f in dataclasses.fields(self)})
+        return moved.knowing(self.mirror.to(device)) if "mirror" in self.__dict__ else moved
 
     def with_positions(self, positions: Tensor) -> AtomicBatch:
         """The same graph with other positions [N, 3] Å; the caller vouches for the neighbour list."""
         moved = dataclasses.replace(self, positions=positions)
-        if "mirror" in self.__dict__:
-            moved.__dict__["mirror"] = self.mirror
-        return moved
+        return moved.knowing(self.mirror) if "mirror" in self.__dict__ else moved
+
+    def knowing(self, mirror: Tensor) -> Self:
+        """This batch with `mirror` [E], which need not be looked for again."""
+        self.__dict__["mirror"] = mirror
+        return self
 
     @cached_property
     def mirror(self) -> Tensor:
@@ -131,7 +140,43 @@ def batch_atoms(molecules: Sequence[ase.Atoms], cutoff: float, *, neighbors: str
     """
     if not molecules:
         raise PaiNNFastError("nothing to evaluate", got="an empty list", expected="at least one ase.Atoms")
-    return concatenate([_one(atoms, index, cutoff, neighbors) for index, atoms in enumerate(molecules)])
+    if neighbors not in ("auto", "all_pairs", "list"):
+        raise PaiNNFastError("unknown kind of neighbour list", got=repr(neighbors), expected="auto | all_pairs | list")
+    n_atoms = np.array([len(atoms) for atoms in molecules])
+    positions = np.concatenate([atoms.positions for atoms in molecules], dtype=np.float64)
+    cell = np.array([atoms.cell.array for atoms in molecules], dtype=np.float64)
+    pbc = np.array([atoms.pbc for atoms in molecules], dtype=bool)
+    ends = np.append(0, np.cumsum(n_atoms))
+    _check(molecules, n_atoms, positions, cell, pbc)
+    parts, sizes = [], []
+    for first, last in _alike(n_atoms, pbc, neighbors):
+        place = positions[ends[first] : ends[last]]
+        if pbc[first].any() or n_atoms[first] > EACH_WITH_EACH_UP_TO:
+            part = neighbor_list(place, cell[first], pbc[first], cutoff)
+        else:
+            every = neighbors == "all_pairs" or (neighbors == "auto" and n_atoms[first] <= ALL_PAIRS_UP_TO)
+            part = molecule_lists(place, n_atoms[first:last], np.inf if every else cutoff)
+        parts.append(part)
+        sizes.append(len(place))
+    edges = joined(parts, sizes)
+    _check_overlap(molecules, ends, positions, edges)
+    batch = AtomicBatch(
+        numbers=torch.from_numpy(np.concatenate([atoms.numbers for atoms in molecules], dtype=np.int64)),
+        positions=torch.from_numpy(positions),
+        molecule=torch.from_numpy(np.repeat(np.arange(len(molecules)), n_atoms)),
+        n_atoms=torch.from_numpy(n_atoms),
+        receiver=edges.receiver,
+        sender=edges.sender,
+        shift=edges.shift,
+        row_ptr=torch.from_numpy(np.searchsorted(edges.receiver.numpy(), np.arange(len(positions) + 1))),
+        cell=torch.from_numpy(cell),
+        pbc=torch.from_numpy(pbc),
+        total_charge=torch.tensor([float(atoms.info.get("charge", 0.0)) for atoms in molecules], dtype=torch.float64),
+        spin_multiplicity=torch.tensor(
+            [float(atoms.info.get("spin", 1.0)) for atoms in molecules], dtype=torch.float64
+        ),
+    )
+    return batch.knowing(edges.mirror)
 
 
 def concatenate(batches: Sequence[AtomicBatch]) -> AtomicBatch:
@@ -141,95 +186,85 @@ def concatenate(batches: Sequence[AtomicBatch]) -> AtomicBatch:
     first_molecule = np.cumsum([0, *(batch.n_molecules for batch in batches[:-1])]).tolist()
     first_edge = np.cumsum([0, *(batch.receiver.shape[0] for batch in batches)]).tolist()
 
-    def joined(name: str, offsets: Sequence[int] | None = None) -> Tensor:
+    def together(name: str, offsets: Sequence[int] | None = None) -> Tensor:
         tensors = [getattr(batch, name) for batch in batches]
         return torch.cat(tensors if offsets is None else [t + o for t, o in zip(tensors, offsets, strict=True)])
 
     end = batches[0].row_ptr.new_tensor(first_edge[-1:])
     rows = [batch.row_ptr[:-1] + offset for batch, offset in zip(batches, first_edge[:-1], strict=True)]
     whole = AtomicBatch(
-        numbers=joined("numbers"),
-        positions=joined("positions"),
-        molecule=joined("molecule", first_molecule),
-        n_atoms=joined("n_atoms"),
-        receiver=joined("receiver", first_atom),
-        sender=joined("sender", first_atom),
-        shift=joined("shift"),
+        numbers=together("numbers"),
+        positions=together("positions"),
+        molecule=together("molecule", first_molecule),
+        n_atoms=together("n_atoms"),
+        receiver=together("receiver", first_atom),
+        sender=together("sender", first_atom),
+        shift=together("shift"),
         row_ptr=torch.cat([*rows, end]),
-        cell=joined("cell"),
-        pbc=joined("pbc"),
-        total_charge=joined("total_charge"),
-        spin_multiplicity=joined("spin_multiplicity"),
+        cell=together("cell"),
+        pbc=together("pbc"),
+        total_charge=together("total_charge"),
+        spin_multiplicity=together("spin_multiplicity"),
     )
     if all("mirror" in batch.__dict__ for batch in batches):
-        whole.__dict__["mirror"] = joined("mirror", first_edge[:-1])
+        whole.knowing(together("mirror", first_edge[:-1]))
     return whole
 
 
-def _one(atoms: ase.Atoms, index: int, cutoff: float, neighbors: str) -> AtomicBatch:
-    """A batch of one structure, checked."""
-    where = f"structure {index} ({atoms.get_chemical_formula() if len(atoms) else 'empty'})"
-    _check(atoms, where)
-    periodic = bool(atoms.pbc.any())
-    if neighbors == "auto":
-        neighbors = "list" if periodic or len(atoms) > ALL_PAIRS_UP_TO else "all_pairs"
-    if neighbors == "all_pairs" and not periodic:
-        receiver, sender = all_pairs(len(atoms))
-        shift = torch.zeros(len(receiver), 3, dtype=torch.float64)
-    elif neighbors in ("list", "all_pairs"):
-        receiver, sender, shift = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, cutoff)
-    else:
-        raise PaiNNFastError("unknown kind of neighbour list", got=repr(neighbors), expected="auto | all_pairs | list")
-    positions = torch.from_numpy(np.array(atoms.positions, dtype=np.float64))
-    _check_overlap(positions, receiver, sender, shift, where)
-    n = len(atoms)
-    degree = torch.bincount(receiver, minlength=n)
-    return AtomicBatch(
-        numbers=torch.from_numpy(np.array(atoms.numbers, dtype=np.int64)),
-        positions=positions,
-        molecule=torch.zeros(n, dtype=torch.int64),
-        n_atoms=torch.tensor([n]),
-        receiver=receiver,
-        sender=sender,
-        shift=shift,
-        row_ptr=torch.cat([degree.new_zeros(1), torch.cumsum(degree, 0)]),
-        cell=torch.from_numpy(np.array(atoms.cell.array, dtype=np.float64))[None],
-        pbc=torch.from_numpy(np.array(atoms.pbc, dtype=bool))[None],
-        total_charge=torch.tensor([float(atoms.info.get("charge", 0.0))], dtype=torch.float64),
-        spin_multiplicity=torch.tensor([float(atoms.info.get("spin", 1.0))], dtype=torch.float64),
-    )
+def _alike(n_atoms: np.ndarray, pbc: np.ndarray, neighbors: str) -> Iterator[tuple[int, int]]:
+    """First and last + 1 of runs of molecules whose lists are made together."""
+    alone = pbc.any(1) | (n_atoms > EACH_WITH_EACH_UP_TO)
+    kind = np.where(alone, np.arange(2, len(alone) + 2), (neighbors == "auto") & (n_atoms <= ALL_PAIRS_UP_TO))
+    ends = (np.flatnonzero(kind[1:] != kind[:-1]) + 1).tolist()
+    return zip([0, *ends], [*ends, len(kind)], strict=True)
 
 
-def _check(atoms: ase.Atoms, where: str) -> None:
-    if len(atoms) == 0:
+def _check(
+    molecules: Sequence[ase.Atoms], n_atoms: np.ndarray, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray
+) -> None:
+    if not n_atoms.all():
+        where = _name(molecules, int(n_atoms.argmin()))
         raise PaiNNFastError("a molecule without atoms", where=where, expected="at least one atom")
-    bad = ~np.isfinite(atoms.positions).all(axis=1)
-    if bad.any():
-        atom = int(np.flatnonzero(bad)[0])
+    if not np.isfinite(positions).all():
+        place = int(np.flatnonzero(~np.isfinite(positions).all(axis=1))[0])
+        index = int(np.searchsorted(np.cumsum(n_atoms), place, side="right"))
+        atom = place - int(n_atoms[:index].sum())
         raise PaiNNFastError(
             "positions are not finite",
-            where=f"{where}, atom {atom}",
-            got=atoms.positions[atom],
+            where=f"{_name(molecules, index)}, atom {atom}",
+            got=positions[place],
             expected="numbers in Å",
         )
-    missing = atoms.pbc & ~(np.linalg.norm(atoms.cell.array, axis=1) > 0)
+    missing = (pbc & ~cell.any(axis=2)).any(axis=1)
     if missing.any():
+        index = int(missing.argmax())
         raise PaiNNFastError(
             "periodic without a cell vector",
-            where=where,
-            got=f"pbc={atoms.pbc.tolist()}, cell={atoms.cell.lengths().tolist()}",
+            where=_name(molecules, index),
+            got=f"pbc={pbc[index].tolist()}, cell={molecules[index].cell.lengths().tolist()}",
             fix="set atoms.cell, or atoms.pbc = False for a molecule in vacuum",
         )
 
 
-def _check_overlap(positions: Tensor, receiver: Tensor, sender: Tensor, shift: Tensor, where: str) -> None:
-    distance = (positions[sender] - positions[receiver] + shift).norm(dim=1)
-    if len(distance) and float(distance.min()) < CLOSEST:
-        edge = int(distance.argmin())
+def _check_overlap(molecules: Sequence[ase.Atoms], ends: np.ndarray, positions: np.ndarray, edges: Edges) -> None:
+    receiver, sender, shift = (tensor.numpy() for tensor in edges[:3])
+    r = positions.take(sender, axis=0)
+    r -= positions.take(receiver, axis=0)
+    r += shift
+    square = np.einsum("ec,ec->e", r, r)
+    if square.min(initial=np.inf) < CLOSEST**2:
+        edge = int(square.argmin())
+        index = int(np.searchsorted(ends, receiver[edge], side="right")) - 1
+        i, j = receiver[edge] - ends[index], sender[edge] - ends[index]
         raise PaiNNFastError(
             "atoms on top of each other",
-            where=f"{where}, atoms {int(receiver[edge])} and {int(sender[edge])}",
-            got=f"a distance of {float(distance[edge]):.3g} Å",
+            where=f"{_name(molecules, index)}, atoms {i} and {j}",
+            got=f"a distance of {square[edge] ** 0.5:.3g} Å",
             expected=f"at least {CLOSEST} Å",
             fix="check the structure and its length unit (Å)",
         )
+
+
+def _name(molecules: Sequence[ase.Atoms], index: int) -> str:
+    atoms = molecules[index]
+    return f"structure {index} ({atoms.get_chemical_formula() if len(atoms) else 'empty'})"

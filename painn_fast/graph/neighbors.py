@@ -1,6 +1,9 @@
-"""Neighbour lists: every pair for a molecule, vesin's cell list for crystals and large clusters."""
+"""Neighbour lists: all pairs of a molecule or those within the cut-off; a cell list for crystals and large clusters."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -8,6 +11,16 @@ import vesin
 from torch import Tensor
 
 from painn_fast.errors import PaiNNFastError
+from painn_fast.kernels.neighbors import cpu
+
+
+class Edges(NamedTuple):
+    """Directed edges, sorted by receiver, sender and image; each has its opposite."""
+
+    receiver: Tensor  # [E] int64
+    sender: Tensor  # [E] int64
+    shift: Tensor  # [E, 3] float64, Å
+    mirror: Tensor  # [E] int64, index of the opposite
 
 
 def all_pairs(n: int) -> tuple[Tensor, Tensor]:
@@ -17,9 +30,21 @@ def all_pairs(n: int) -> tuple[Tensor, Tensor]:
     return receiver, other + (other >= receiver)
 
 
-def neighbor_list(
-    positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float
-) -> tuple[Tensor, Tensor, Tensor]:
+def molecule_lists(positions: np.ndarray, n_atoms: np.ndarray, cutoff: float) -> Edges:
+    """Pairs within `cutoff` (Å, infinity for all) in molecules in vacuum, by comparing each atom with each.
+
+    Args:
+        positions: [N, 3] Å, of all molecules.
+        n_atoms: [M].
+        cutoff: Å.
+    """
+    atom_ptr = torch.from_numpy(np.append(0, np.cumsum(n_atoms)))
+    row_ptr, sender, mirror = cpu.neighbors(torch.from_numpy(positions), atom_ptr, cutoff)
+    receiver = torch.from_numpy(np.repeat(np.arange(len(positions)), np.diff(row_ptr.numpy())))
+    return Edges(receiver, sender, torch.from_numpy(np.zeros((len(sender), 3))), mirror)
+
+
+def neighbor_list(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float) -> Edges:
     """Pairs within `cutoff`, images included.
 
     Args:
@@ -27,9 +52,6 @@ def neighbor_list(
         cell: [3, 3] Å, rows are the vectors.
         pbc: [3] periodic directions.
         cutoff: Å.
-
-    Returns:
-        receiver [E], sender [E], shift [E, 3] Å, sorted by receiver, sender and image.
 
     Raises:
         PaiNNFastError: if the list is not symmetric: every edge must have its mirror image.
@@ -46,11 +68,33 @@ def neighbor_list(
     )
     receiver, sender = receiver.astype(np.int64), sender.astype(np.int64)
     image = image.astype(np.int64).reshape(-1, 3)
-    order = np.lexsort((image[:, 2], image[:, 1], image[:, 0], sender, receiver))
-    receiver, sender, image = receiver[order], sender[order], image[order]
-    _check_symmetric(receiver, sender, image)
-    shift = image.astype(np.float64) @ box
-    return torch.from_numpy(receiver), torch.from_numpy(sender), torch.from_numpy(shift)
+    here, opposite = _names(receiver, sender, image), _names(sender, receiver, -image)
+    order, back = np.argsort(here), np.argsort(opposite)
+    if not np.array_equal(here[order], opposite[back]):
+        raise PaiNNFastError(
+            "the neighbour list is not symmetric",
+            got=f"{len(receiver)} edges, some without their mirror image",
+            fix="please report this structure; a pair lies on the cut-off within rounding",
+        )
+    place, mirror = np.empty_like(order), np.empty_like(order)
+    place[order] = np.arange(len(order))
+    mirror[place[back]] = np.arange(len(order))  # the k-th name is that of edge k, and of the opposite of back[k]
+    shift = image[order].astype(np.float64) @ box
+    return Edges(*map(torch.from_numpy, (receiver[order], sender[order], shift, mirror)))
+
+
+def joined(parts: Sequence[Edges], n_atoms: Sequence[int]) -> Edges:
+    """The edges of parts with so many atoms each, in one list."""
+    if len(parts) == 1:
+        return parts[0]
+    atom = np.cumsum([0, *n_atoms[:-1]]).tolist()
+    edge = np.cumsum([0, *(len(part.receiver) for part in parts[:-1])]).tolist()
+    return Edges(
+        torch.cat([part.receiver + first for part, first in zip(parts, atom, strict=True)]),
+        torch.cat([part.sender + first for part, first in zip(parts, atom, strict=True)]),
+        torch.cat([part.shift for part in parts]),
+        torch.cat([part.mirror + first for part, first in zip(parts, edge, strict=True)]),
+    )
 
 
 def _filled(box: np.ndarray, positions: np.ndarray, pbc: np.ndarray) -> np.ndarray:
@@ -65,13 +109,11 @@ def _filled(box: np.ndarray, positions: np.ndarray, pbc: np.ndarray) -> np.ndarr
     return box
 
 
-def _check_symmetric(receiver: np.ndarray, sender: np.ndarray, image: np.ndarray) -> None:
-    """Kernels find the mirror edge (i -> j, -S) of each edge (j -> i, S) in the row of j; its lack would be silent."""
-    order = np.lexsort((-image[:, 2], -image[:, 1], -image[:, 0], receiver, sender))
-    mirrored = np.array_equal(sender[order], receiver) and np.array_equal(receiver[order], sender)
-    if not (mirrored and np.array_equal(-image[order], image)):
-        raise PaiNNFastError(
-            "the neighbour list is not symmetric",
-            got=f"{len(receiver)} edges, some without their mirror image",
-            fix="please report this structure; a pair lies on the cut-off within rounding",
-        )
+def _names(receiver: np.ndarray, sender: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """One number for each edge [E] that sorts as (receiver, sender, image) does."""
+    reach = int(np.abs(image).max(initial=0))
+    atoms = int(max(receiver.max(initial=0), sender.max(initial=0))) + 1
+    name = receiver * atoms + sender
+    for axis in range(3):
+        name = name * (2 * reach + 1) + image[:, axis] + reach
+    return name

@@ -7,13 +7,10 @@ from torch import Tensor
 
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph.batch import AtomicBatch
-from painn_fast.graph.neighbors import neighbor_list
+from painn_fast.graph.neighbors import Edges, joined, neighbor_list
 
 SKIN = 1.0
 """Å."""
-
-Edges = tuple[Tensor, Tensor, Tensor]
-"""receiver [E], sender [E], shift [E, 3] of one copy."""
 
 
 class SkinList:
@@ -46,7 +43,7 @@ class SkinList:
         """
         if positions.shape != self.reference.shape:
             self.reference = torch.full_like(positions, float("nan"))
-            self._edges = [(self.numbers, self.numbers, self.cell)] * len(positions)
+            self._edges = [Edges(*self.numbers[:0].expand(4, 0))] * len(positions)
         moved = (positions - self.reference).square().sum(-1).amax(1)  # [B]
         stale = torch.nonzero(~(moved <= (0.5 * self.skin) ** 2))[:, 0].tolist()  # NaN counts as moved
         if stale:
@@ -67,28 +64,28 @@ class SkinList:
         edges = neighbor_list(
             positions.cpu().numpy(), self.cell.cpu().numpy(), self.pbc.cpu().numpy(), self.cutoff + self.skin
         )
-        device = positions.device
-        self._edges[copy] = (edges[0].to(device), edges[1].to(device), edges[2].to(device))
+        self._edges[copy] = Edges(*(tensor.to(positions.device) for tensor in edges))
         self.reference[copy] = positions
         self.builds += 1
 
     def _join(self) -> AtomicBatch:
         copies, n = self.reference.shape[:2]
         device = self.numbers.device
-        receiver = torch.cat([edges[0] + copy * n for copy, edges in enumerate(self._edges)])
+        receiver, sender, shift, mirror = joined(self._edges, [n] * copies)
         degree = torch.bincount(receiver, minlength=copies * n)
         zero = torch.zeros(1, dtype=torch.int64, device=device)
-        return AtomicBatch(
+        batch = AtomicBatch(
             numbers=self.numbers.repeat(copies),
             positions=self.reference.reshape(-1, 3),
             molecule=torch.arange(copies, device=device).repeat_interleave(n),
             n_atoms=self.one.n_atoms.expand(copies),
             receiver=receiver,
-            sender=torch.cat([edges[1] + copy * n for copy, edges in enumerate(self._edges)]),
-            shift=torch.cat([edges[2] for edges in self._edges]),
+            sender=sender,
+            shift=shift,
             row_ptr=torch.cat([zero, torch.cumsum(degree, 0)]),
             cell=self.cell.expand(copies, 3, 3),
             pbc=self.pbc.expand(copies, 3),
             total_charge=self.one.total_charge.expand(copies),
             spin_multiplicity=self.one.spin_multiplicity.expand(copies),
         )
+        return batch.knowing(mirror)

@@ -198,7 +198,7 @@ class Potential(Float64Buffers):
         known = self.config.elements
         largest = self.config.representation.max_z - 1
         inside = set(range(1, largest + 1)) if known is None else set(known)
-        unknown = sorted(set(torch.unique(numbers).tolist()) - inside)
+        unknown = sorted(set(numbers.tolist()) - inside)
         if unknown:
             raise PaiNNFastError(
                 "an element that the model does not know",
