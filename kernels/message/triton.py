@@ -204,7 +204,7 @@ def message_force_bwd(
         vectors: False in the first layer, where v is zero and x depends on no position: only forces are made.
         residual: gv is part of gv_in, as of a v that the message was added to.
         add: the force is added to the one in `out`.
-        out: memory for the results, the force as [blocks, N, 3], `force_blocks(F)` of them, whose sum it is.
+        out: memory for the results, the force as [blocks, N, 3], `force_blocks` of them, whose sum it is.
 
     Returns:
         gx [N, 3 F], gv_in [N, 3, F] (both None with `vectors` False), force [N, 3] = -dE/dR; or `out`.

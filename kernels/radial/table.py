@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from painn_fast.kernels.radial.reference import Radial, filter_basis
+from painn_fast.kernels.radial.reference import Radial
+from painn_fast.kernels.radial.slopes import filter_basis_and_slope
 
 KNOTS = 1024
 CLOSEST = 0.05
@@ -37,18 +38,7 @@ def tabulate(radial: Radial, weight: Tensor, *, dtype: torch.dtype, knots: int =
     """
     spacing = (radial.cutoff - CLOSEST) / knots
     d = CLOSEST + spacing * torch.arange(knots + 1, dtype=torch.float64)
-    basis, slopes = _with_slopes(radial, d)
+    basis, slopes = filter_basis_and_slope(d, radial)
     rows = torch.stack([basis @ weight.double(), slopes @ weight.double() * spacing], dim=1)
     rows[-1] = 0.0
     return FilterTable(rows.to(dtype).contiguous(), CLOSEST, spacing, radial.cutoff)
-
-
-def _with_slopes(radial: Radial, d: Tensor) -> tuple[Tensor, Tensor]:
-    """The basis [E, K + 1] and its derivative in d, function by function: for outputs that are no scalar torch's
-    autograd loads its symbolic shapes first, which takes longer than everything here."""
-    with torch.enable_grad():
-        d = d.detach().requires_grad_()
-        basis = filter_basis(d, radial)
-        sums = basis.sum(0).unbind()
-        slopes = [torch.autograd.grad(one, d, retain_graph=True)[0] for one in sums]
-    return basis.detach(), torch.stack(slopes, dim=1)

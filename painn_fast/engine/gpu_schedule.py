@@ -128,7 +128,7 @@ def buffers(w: Weights, atoms: int, edges: int, molecules: int, device: torch.de
         g_context=space(n, 2 * f),
         g_vw=space(n, 3, 2 * f),
         narrow=space(n, f),
-        force=space(force_blocks(f), n, 3),
+        force=space(force_blocks(f, device), n, 3),
         gr=space(edges, 3),
         pair_force=double(n, 3),
         virial=double(n, 3, 3),
