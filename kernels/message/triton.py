@@ -212,8 +212,8 @@ def message_force_bwd(
     gs, gv, x, v, r, weight, first, widths = plain(gs, gv, x, v, r, weight, radial.first, radial.widths)
     n, f = gs.shape
     if out is None:
-        made = (torch.empty_like(x), torch.empty_like(gv)) if vectors else (None, None)
-        gx, gv_in, force = *made, r.new_empty(force_blocks(f, gs.device), n, 3)
+        gx, gv_in = (torch.empty_like(x), torch.empty_like(gv)) if vectors else (None, None)
+        force = r.new_empty(force_blocks(f, gs.device), n, 3)
     else:
         gx, gv_in, force = out
     given = (gs, gv, x, v, r, weight, first, widths, row_ptr, sender, gx, gv_in, force)
@@ -294,10 +294,11 @@ def case(
 def cases(lanes: int = LANES) -> list[tuple[Any, ...]]:
     """Everything here, the first layer's shorter versions, and Gaussians in place of sinc functions."""
     listed = []
-    for name, kernel, flags in (
+    hot: list[tuple[str, Any, dict[str, Any]]] = [
         ("message_fwd", message_fwd_kernel, {}),
         ("message_force_bwd", message_force_bwd_kernel, {"RESIDUAL": True, "ADD": True}),
-    ):
+    ]
+    for name, kernel, flags in hot:
         listed += [case(name, kernel, f, lanes, VECTORS=True, **flags) for f in (64, 128)]
         listed += [case(name, kernel, 128, lanes, basis="gaussian", VECTORS=True, **flags)]
         absent = ("p_gx", "p_gvin") if flags else ()

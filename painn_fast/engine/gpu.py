@@ -127,7 +127,7 @@ class GpuEngine:
         kind = work.size[0].bit_length()
         plan = self._plans.get(kind)
         if plan is None or any(have < need for have, need in zip(plan.size, work.size, strict=True)):
-            size = self._capacity(work.size, plan and plan.size)
+            size = self._capacity(work.size, None if plan is None else plan.size)
             self._plans.pop(kind, None)
             del plan  # its memory goes before the larger one comes
             memory = buffers(self.weights, *size, self.potential.device)

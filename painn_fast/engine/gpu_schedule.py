@@ -215,8 +215,8 @@ class FusedNode(Node):
         update = layer.update[0].transposed, layer.update[1].transposed
         given = m.gs, m.gv, m.gx if inner else m.g_hidden[0], layer.mix.transposed, update
         after = following[0], following[1] if inner else None
-        memory = self._kept(w, m, k), m.narrow, m.total_gs, m.g_vw, m.gs, m.gv_middle
-        node_bwd(*given, after, w.epsilon, *memory, precision=self.precision)
+        memory = m.narrow, m.total_gs, m.g_vw, m.gs, m.gv_middle
+        node_bwd(*given, after, w.epsilon, self._kept(w, m, k), *memory, precision=self.precision)
 
     def _kept(self, w: Weights, m: Buffers, k: int) -> Kept:
         following = m.message_hidden[k + 1] if k + 1 < len(w.layers) else m.hidden[0]

@@ -372,3 +372,24 @@ def test_frequencies_that_change_in_place_are_read_again():
     assert constants(radial, torch.float64) is before
     radial.first[0] *= 1.5
     assert (before.basis, constants(radial, torch.float64).basis) == ("sinc", "sines")
+
+
+def test_residuals_and_sums_in_memory_that_is_there():
+    """What the engine asks for: s + ds, v + dv; gv within gv_in, and forces added to those of other layers."""
+    p = problem([WATER], 16, functions(), symmetric=True)
+    row_ptr, sender, _ = p.graph
+    x, v, r, weight = p.inputs
+    graph = (p.radial, row_ptr, sender)
+    ds, dv = message_fwd(x, v, r, weight, *graph)
+    s = torch.sin(ds)
+    out = torch.empty_like(ds), torch.empty_like(dv)
+    message_fwd(x, v, r, weight, *graph, s=s, out=out)
+    assert_close(out[0].cpu(), (s + ds).cpu(), 1e-14)
+    assert_close(out[1].cpu(), (v + dv).cpu(), 1e-14)
+    gs, gv = p.adjoints
+    gx, gv_in, force = message_force_bwd(gs, gv, x, v, r, weight, *graph)
+    out = torch.empty_like(gx), torch.empty_like(gv_in), torch.ones_like(force)[None]
+    message_force_bwd(gs, gv, x, v, r, weight, *graph, residual=True, add=True, out=out)
+    assert_close(out[0].cpu(), gx.cpu(), 1e-14)
+    assert_close(out[1].cpu(), (gv + gv_in).cpu(), 1e-14)
+    assert_close(out[2][0].cpu(), (1.0 + force).cpu(), 1e-14)
