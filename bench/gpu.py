@@ -94,14 +94,16 @@ def stages(device: str, folder: Path, *, quick: bool) -> list[Stage]:
     operations += ["--benchmark-json", str(folder / "operations.json"), "--benchmark-columns=median,iqr"]
     operations += ["-k", "forward and not double and ethanol"] if quick else []
     roofline = [PYTHON, "bench/roofline.py", str(results), "--device", device, *(["--quick"] if quick else [])]
+    precision = [PYTHON, "bench/precision.py", "--device", device, "--out", str(folder / "precision.json")]
     compile_words = [*bench, "ethanol-1", "ethanol-64", "qm9-50", "--modes", "energy_forces", "--out", str(compiled)]
     return [
         Stage("doctor", 40, [PYTHON, "-m", "painn_fast.cli", "doctor"]),
         Stage("tests-kernels", 150, tests_of_kernels(pytest, device, quick=quick)),
-        Stage("tests-cuda", 60, [*pytest, "tests", "-m", "not slow", "-k", "cuda and not kernels"]),
+        Stage("tests-engine", 60, "left out by --quick" if quick else [*pytest, "tests/engine", "--device", device]),
         Stage("tuner", 80, tuner(device)),
         Stage("bench", 170, [*bench, *cases, "--sides", sides, *rounds, "--out", str(results)]),
         Stage("roofline", 25, roofline),
+        Stage("precision", 45, "needs a GPU" if device == "cpu" else precision),
         Stage("operations", 50, operations),
         Stage("memcheck", 50, sanitizer("memcheck", bench, device)),
         Stage("racecheck", 50, sanitizer("racecheck", bench, device)),

@@ -60,6 +60,6 @@ def _files(module: str) -> Iterator[str]:
     package = module.partition(".")[0]
     origins = {value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
                for value in names.values()}  # fmt: skip
-    for other in origins - {module, None}:
-        if other.partition(".")[0] == package:
+    for other in origins - {module}:
+        if other is not None and other.partition(".")[0] == package:
             yield from _files(other)
