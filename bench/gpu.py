@@ -103,6 +103,7 @@ def stages(device: str, folder: Path, *, quick: bool) -> list[Stage]:
         Stage("bench", 170, [*bench, *cases, "--sides", sides, *rounds, "--out", str(results)]),
         Stage("roofline", 25, roofline),
         Stage("operations", 50, operations),
+        Stage("precision", 60, precision(device, folder)),
         Stage("memcheck", 50, sanitizer("memcheck", bench, device)),
         Stage("racecheck", 50, sanitizer("racecheck", bench, device)),
         Stage(
@@ -125,6 +126,12 @@ def tuner(device: str) -> list[str] | str:
     if importlib.util.find_spec(name) is None:
         return f"there is no {name}"
     return "needs a GPU" if device == "cpu" else [PYTHON, "-m", name]
+
+
+def precision(device: str, folder: Path) -> list[str] | str:
+    if device == "cpu":
+        return "needs a GPU"
+    return [PYTHON, "bench/precision.py", "--device", device, "--out", str(folder / "precision.json")]
 
 
 def sanitizer(tool: str, bench: list[str], device: str) -> list[str] | str:
