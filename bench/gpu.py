@@ -105,6 +105,7 @@ def stages(device: str, folder: Path, *, quick: bool) -> list[Stage]:
         Stage("roofline", 25, roofline),
         Stage("precision", 45, "needs a GPU" if device == "cpu" else precision),
         Stage("operations", 50, operations),
+        Stage("precision", 60, precision(device, folder)),
         Stage("memcheck", 50, sanitizer("memcheck", bench, device)),
         Stage("racecheck", 50, sanitizer("racecheck", bench, device)),
         Stage(
@@ -128,6 +129,12 @@ def tuner(device: str) -> list[str] | str:
     if importlib.util.find_spec(name) is None:
         return f"there is no {name}"
     return "needs a GPU" if device == "cpu" else [PYTHON, "-m", name, "--seconds", "60"]
+
+
+def precision(device: str, folder: Path) -> list[str] | str:
+    if device == "cpu":
+        return "needs a GPU"
+    return [PYTHON, "bench/precision.py", "--device", device, "--out", str(folder / "precision.json")]
 
 
 def sanitizer(tool: str, bench: list[str], device: str) -> list[str] | str:
