@@ -27,8 +27,8 @@ class PaiNNCalculator(Calculator):
     Args:
         model: a potential, or what `painn_fast.load` takes (name, file).
         device: "cpu", "cuda", ...: works on a copy there; None uses the model itself, where it is.
-        backend: "auto" (the engine for float32 networks), "fused" or "reference"; stress and Hessians come from the
-            reference always.
+        backend: "auto" (the engine for float32 networks), "fused" or "reference"; Hessians come by automatic
+            differentiation always.
         dtype: torch.float32 or torch.float64 for the network; None keeps the model's.
         load_options: further arguments of `painn_fast.load`, such as energy_unit.
 

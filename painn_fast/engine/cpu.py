@@ -98,7 +98,7 @@ class CpuEngine:
         self._pool: ThreadPoolExecutor | None = None
 
     def workspace(self, batch: AtomicBatch) -> Workspace:
-        """The division of batches with this graph; costs about as much as an evaluation."""
+        """The division of batches with this graph; costs a few hundredths of an evaluation."""
         threads = self.threads or torch.get_num_threads()
         sizes = batch.n_atoms.tolist()
         limit = min(CHUNK_ATOMS, max(LANES, -(-batch.n_total // threads)))
