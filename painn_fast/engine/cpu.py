@@ -1,4 +1,7 @@
-"""PaiNN's energy and forces on a CPU: chunks of molecules that stay in the cache, a compiled call and a thread each."""
+"""PaiNN's energy and forces on a CPU: chunks of molecules that stay in the cache, a compiled call and a thread each.
+
+A large molecule alone is shared by all threads (`blocks.py`).
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from painn_fast import units
+from painn_fast.engine.blocks import Blocks, divide, evaluate_blocks
 from painn_fast.engine.schedule import Pairs, Scratch, Weights, evaluate, scratch
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph import AtomicBatch
@@ -34,6 +38,12 @@ CHUNK_ATOMS = 144
 class _Chunk:
     atoms: slice
     pairs: Pairs
+    blocks: Blocks | None  # of one large molecule
+
+    @property
+    def size(self) -> int:
+        """Atoms."""
+        return self.atoms.stop - self.atoms.start
 
 
 @dataclass(frozen=True)
@@ -47,7 +57,7 @@ class Workspace:
     def largest(self) -> tuple[int, int]:
         """Atoms and pairs that a thread needs memory for."""
         return (
-            max(chunk.atoms.stop - chunk.atoms.start for chunk in self.chunks),
+            max(chunk.size for chunk in self.chunks),
             max(len(chunk.pairs.receiver) for chunk in self.chunks),
         )
 
@@ -73,7 +83,7 @@ class CpuEngine:
         self._pool: ThreadPoolExecutor | None = None
 
     def workspace(self, batch: AtomicBatch) -> Workspace:
-        """The division of batches with this graph; costs about as much as an evaluation."""
+        """The division of batches with this graph; costs a few hundredths of an evaluation."""
         threads = self.threads or torch.get_num_threads()
         sizes = batch.n_atoms.tolist()
         limit = min(CHUNK_ATOMS, max(LANES, -(-batch.n_total // threads)))
@@ -92,9 +102,9 @@ class CpuEngine:
         chunks = []
         for start, end, low, high in zip(ends[:-1], ends[1:], bounds[:-1], bounds[1:], strict=True):
             i, j = receiver[low:high] - start, sender[low:high] - start
-            chunks.append(
-                _Chunk(slice(start, end), Pairs(numbers[start:end], i, j, shift[low:high], molecule[start:end]))
-            )
+            pairs = Pairs(numbers[start:end], i, j, shift[low:high], molecule[start:end])
+            large = end - start > CHUNK_ATOMS  # which one molecule alone can be
+            chunks.append(_Chunk(slice(start, end), *(divide(pairs, threads) if large else (pairs, None))))
         return Workspace(batch, chunks)
 
     def __call__(
@@ -112,22 +122,31 @@ class CpuEngine:
         virial = np.zeros((work.batch.n_molecules, 3, 3))
         s, v = (torch.empty(n * features, *shape, dtype=self.potential.dtype) for shape in ((f,), (3, f)))
         place = np.ascontiguousarray(positions.detach().numpy())
+        threads = self.threads or torch.get_num_threads()
 
-        def run(chunk: _Chunk) -> None:
+        def run(chunk: _Chunk, together: bool = False) -> None:
             m, at = self._scratch(work), chunk.atoms
-            forced = not wanted.isdisjoint({"forces", "stress"})
-            evaluate(self.weights, chunk.pairs, m, place[at], forced, energies[at], forces[at], virial)
+            args = (place[at], not wanted.isdisjoint({"forces", "stress"}), energies[at], forces[at], virial)
+            if together and chunk.blocks:
+                evaluate_blocks(self.weights, chunk.pairs, m, chunk.blocks, self._threads(threads), *args)
+            else:
+                evaluate(self.weights, chunk.pairs, m, *args)
             if features:
-                count, width = at.stop - at.start, m.s.shape[1]
+                count, width = chunk.size, m.s.shape[1]
                 s[at] = torch.from_numpy(m.s[:count, :f])
                 v[at] = torch.from_numpy(m.v[-1, :count].reshape(count, 3, width)[:, :, :f])
 
-        threads = self.threads or torch.get_num_threads()
-        if threads == 1 or len(work.chunks) == 1:
-            for chunk in work.chunks:
+        alone = []
+        for chunk in work.chunks:
+            if threads > 1 and chunk.blocks and chunk.size * threads > n:  # more than a thread's part
+                run(chunk, together=True)
+            else:
+                alone.append(chunk)
+        if threads == 1 or len(alone) == 1:
+            for chunk in alone:
                 run(chunk)
         else:
-            list(self._threads(threads).map(run, work.chunks))
+            list(self._threads(threads).map(run, alone))
         return self._results(work.batch, positions, properties, energies, forces, virial, s, v)
 
     def _results(

@@ -16,6 +16,7 @@ from painn_fast.kernels.dense.cpu import matmul, silu, silu_adjoint
 from painn_fast.kernels.message.cpu import forces_of_pairs, message_bwd, message_fwd, pair_geometry
 from painn_fast.kernels.update.cpu import gate_bwd, gate_fwd, norm_bwd, norm_fwd
 
+GEOMETRY, ATOMS_FORWARD, PAIRS_FORWARD, ATOMS_BACKWARD, PAIRS_BACKWARD = range(5)
 ROWS = 144
 """Atoms of a block: more read the weights less often, fewer keep their features in the cache."""
 
@@ -136,22 +137,48 @@ def evaluate(
         positions: [n, 3] Å.
     """
     pairs, layers = len(g.receiver), m.x.shape[0]
-    geometry(w, g, m, positions, 0, pairs)
+    _geometry(w, g, m, positions, 0, pairs)
     for k in range(layers + 1):
         for first in range(0, len(g.numbers), ROWS):
-            atoms_forward(w, g, m, k, first, min(first + ROWS, len(g.numbers)), want_forces, energies)
+            _atoms_forward(w, g, m, k, first, min(first + ROWS, len(g.numbers)), want_forces, energies)
         if k < layers:
-            pairs_forward(w, g, m, k, 0, pairs)
+            _pairs_forward(w, g, m, k, 0, pairs)
     if want_forces:
         for k in range(layers - 1, -1, -1):
             for first in range(0, len(g.numbers), ROWS):
-                atoms_backward(w, m, k, first, min(first + ROWS, len(g.numbers)))
-            pairs_backward(w, g, m, k, 0, pairs)
+                _atoms_backward(w, m, k, first, min(first + ROWS, len(g.numbers)))
+            _pairs_backward(w, g, m, k, 0, pairs)
         finish(w, g, m, positions, forces, virial)
 
 
 @compiled(nogil=True)
-def geometry(w, g, m, positions, low, high):  # type: ignore[no-untyped-def]
+def step(
+    w: Weights, g: Pairs, m: Scratch, positions: np.ndarray, want_forces: bool, energies: np.ndarray, which: int,
+    k: int, ranges: np.ndarray,
+) -> None:  # fmt: skip
+    """One step of `evaluate` for some atoms or pairs: whoever calls keeps the order and lets no two write to one atom.
+
+    Args:
+        which: `GEOMETRY`, `ATOMS_FORWARD`, `PAIRS_FORWARD`, `ATOMS_BACKWARD` or `PAIRS_BACKWARD`.
+        k: layer.
+        ranges: [R, 2], first and last + 1 of the atoms or pairs.
+    """
+    for r in range(len(ranges)):
+        first, last = ranges[r]
+        if which == GEOMETRY:
+            _geometry(w, g, m, positions, first, last)
+        elif which == ATOMS_FORWARD:
+            _atoms_forward(w, g, m, k, first, last, want_forces, energies)
+        elif which == PAIRS_FORWARD:
+            _pairs_forward(w, g, m, k, first, last)
+        elif which == ATOMS_BACKWARD:
+            _atoms_backward(w, m, k, first, last)
+        else:
+            _pairs_backward(w, g, m, k, first, last)
+
+
+@compiled(nogil=True)
+def _geometry(w, g, m, positions, low, high):  # type: ignore[no-untyped-def]
     """Directions and table rows of pairs low to high."""
     pair_geometry(
         positions, g.receiver[low:high], g.sender[low:high], g.shift[low:high], w.unit, w.table_start, w.spacing,
@@ -161,7 +188,7 @@ def geometry(w, g, m, positions, low, high):  # type: ignore[no-untyped-def]
 
 
 @compiled(nogil=True)
-def atoms_forward(w, g, m, k, first, last, want_forces, energies):  # type: ignore[no-untyped-def]
+def _atoms_forward(w, g, m, k, first, last, want_forces, energies):  # type: ignore[no-untyped-def]
     """Atoms first to last between the messages of layers k - 1 and k: the one's update, the other's network.
 
     Before the first messages the embedding, after the last the readout.
@@ -186,7 +213,7 @@ def atoms_forward(w, g, m, k, first, last, want_forces, energies):  # type: igno
 
 
 @compiled(nogil=True)
-def pairs_forward(w, g, m, k, low, high):  # type: ignore[no-untyped-def]
+def _pairs_forward(w, g, m, k, low, high):  # type: ignore[no-untyped-def]
     """Messages of layer k along pairs low to high."""
     message_fwd(
         m.x[k], m.v[k], w.table[k % w.table.shape[0]], g.receiver[low:high], g.sender[low:high], m.direction[low:high],
@@ -237,8 +264,8 @@ def _readout(w, g, m, first, last, want_forces, energies):  # type: ignore[no-un
 
 
 @compiled(nogil=True)
-def atoms_backward(w, m, k, first, last):  # type: ignore[no-untyped-def]
-    """Adjoints of atoms first to last between the messages of layers k + 1 and k, `atoms_forward` the other way."""
+def _atoms_backward(w, m, k, first, last):  # type: ignore[no-untyped-def]
+    """Adjoints of atoms first to last between the messages of layers k + 1 and k, `_atoms_forward` the other way."""
     layers, f = m.x.shape[0], m.s.shape[1]
     inner = k < layers - 1
     gs, gv, gv_out, gx = m.gs[first:last], m.gv[first:last], m.gv_out[first:last], m.wide[first:last]
@@ -274,7 +301,7 @@ def _add(a, b):  # type: ignore[no-untyped-def]
 
 
 @compiled(nogil=True)
-def pairs_backward(w, g, m, k, low, high):  # type: ignore[no-untyped-def]
+def _pairs_backward(w, g, m, k, low, high):  # type: ignore[no-untyped-def]
     """What pairs low to high pull in layer k, in `m.pull`, and their adjoints."""
     message_bwd(
         m.x[k], m.v[k], m.gs, m.gv, w.table[k % w.table.shape[0]], w.spacing, g.receiver[low:high], g.sender[low:high],
