@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -77,7 +78,7 @@ def evaluate_blocks(
     """As `schedule.evaluate` to the last bit, by several threads."""
 
     def run(which: int, k: int, shares: Shares) -> None:
-        args = (w, g, m, positions, want_forces, energies, which, k)
+        args: tuple[Any, ...] = (w, g, m, positions, want_forces, energies, which, k)
         others = [pool.submit(step, *args, share) for share in shares[1:]]
         for share in shares[:1]:
             step(*args, share)

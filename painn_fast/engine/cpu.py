@@ -19,11 +19,12 @@ from torch.nn.functional import pad
 
 from painn_fast import units
 from painn_fast.engine.blocks import Blocks, divide, evaluate_blocks
+from painn_fast.engine.check import CHECKED_EDGES, check_forces
 from painn_fast.engine.schedule import Pairs, Scratch, Weights, evaluate, scratch
-from painn_fast.errors import PaiNNFastError
 from painn_fast.graph import AtomicBatch
 from painn_fast.kernels.dense.cpu import pack
 from painn_fast.kernels.radial.table import FilterTable, tabulate
+from painn_fast.kernels.threads import count as thread_count
 from painn_fast.kernels.vector import LANES
 from painn_fast.nn import Potential
 
@@ -84,7 +85,7 @@ class CpuEngine:
 
     def workspace(self, batch: AtomicBatch) -> Workspace:
         """The division of batches with this graph; costs a few hundredths of an evaluation."""
-        threads = self.threads or torch.get_num_threads()
+        threads = self.threads or thread_count()
         sizes = batch.n_atoms.tolist()
         limit = min(CHUNK_ATOMS, max(LANES, -(-batch.n_total // threads)))
         ends, atoms = [0], 0
@@ -114,15 +115,17 @@ class CpuEngine:
 
         Results do not share memory with the workspace.
         """
-        if not self.checked:
-            self._check(work, positions)
+        if not self.checked and len(work.batch.sender) <= CHECKED_EDGES:
+            self.checked = True
+            got = self(work, positions, ("forces",))["forces"]
+            check_forces(self.potential, work.batch.with_positions(positions), got, AGREEMENT)
         n, f, wanted = len(positions), self.config.n_features, set(properties)
         features = bool(wanted - FROM_SCHEDULE)
         energies, forces = np.empty(n), np.empty((n, 3))
         virial = np.zeros((work.batch.n_molecules, 3, 3))
         s, v = (torch.empty(n * features, *shape, dtype=self.potential.dtype) for shape in ((f,), (3, f)))
         place = np.ascontiguousarray(positions.detach().numpy())
-        threads = self.threads or torch.get_num_threads()
+        threads = self.threads or thread_count()
 
         def run(chunk: _Chunk, together: bool = False) -> None:
             m, at = self._scratch(work), chunk.atoms
@@ -183,23 +186,6 @@ class CpuEngine:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(count, "painn-engine")
         return self._pool
-
-    def _check(self, work: Workspace, positions: Tensor) -> None:
-        """Compare with the reference once, on the first real positions, and refuse to go on if they disagree."""
-        self.checked = True
-        got = self(work, positions, ("forces",))["forces"]
-        with torch.no_grad(), self.potential.reference():
-            expected = self.potential(work.batch.with_positions(positions), ("forces",))["forces"]
-        error = float((got - expected).abs().max())
-        allowed = AGREEMENT * max(1.0, float(expected.abs().max()))
-        if error > allowed:  # NaN, which both then give, is for the guards of the caller
-            raise PaiNNFastError(
-                "the fast engine disagrees with the reference",
-                where=f"model '{self.potential.config.name}'",
-                got=f"forces off by {error:.2e} eV/Å",
-                expected=f"at most {allowed:.0e}",
-                fix='use backend="reference", and please report it',
-            )
 
 
 def pack_weights(potential: Potential) -> Weights:

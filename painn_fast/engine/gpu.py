@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from painn_fast import units
+from painn_fast.engine.check import CHECKED_EDGES, check_forces
 from painn_fast.engine.gpu_schedule import BlasNode, Buffers, FusedNode, Node, Wanted, buffers, evaluate
 from painn_fast.engine.gpu_weights import pack
 from painn_fast.errors import PaiNNFastError
@@ -25,8 +26,6 @@ FUSED_UP_TO = {"ieee": 1024, "tf32": 2048, "bf16": 2048}
 """Atoms up to which one launch does all that atoms do between two messages: about one program for each part of a large
 GPU; products of the BLAS, which need many more launches, are better shared out beyond. Chosen without measuring."""
 FROM_SCHEDULE = {"energy", "energies", "forces", "stress"}
-CHECKED_EDGES = 500_000
-"""The first batch of at most so many edges is compared with the reference, which stores all that an edge has."""
 GROWTH = 1.25
 """Memory that is too small grows by this at least; edges, whose number changes as atoms move, begin with it."""
 WARM_UP = 2
@@ -108,7 +107,10 @@ class GpuEngine:
         Positions may be on any device; results are there too, and share no memory with the engine.
         """
         if not self.checked and work.size[1] <= CHECKED_EDGES:
-            self._check(work, positions)
+            self.checked = True
+            got = self(work, positions, ("forces",))["forces"].to(self.potential.device)
+            batch = work.batch.with_positions(positions.to(self.potential.device))
+            check_forces(self.potential, batch, got, AGREEMENT[self.precision])
         wanted = Wanted(
             forces="forces" in properties and "stress" not in properties,
             stress="stress" in properties,
@@ -211,24 +213,6 @@ class GpuEngine:
             matmul.allow_tf32 = allowed
             if before is not None:
                 matmul.fp32_precision = before
-
-    def _check(self, work: GpuWorkspace, positions: Tensor) -> None:
-        """Compare with the reference once, on the first real positions, and refuse to go on if they disagree."""
-        self.checked = True
-        got = self(work, positions, ("forces",))["forces"]
-        batch = work.batch.with_positions(positions.to(self.potential.device))
-        with self.potential.reference():
-            expected = self.potential(batch, ("forces",))["forces"].to(got.device)
-        error = float((got - expected).abs().max())
-        allowed = AGREEMENT[self.precision] * max(1.0, float(expected.abs().max()))
-        if error > allowed:  # NaN, which both then give, is for the guards of the caller
-            raise PaiNNFastError(
-                "the fast engine disagrees with the reference",
-                where=f"model '{self.potential.config.name}'",
-                got=f"forces off by {error:.2e} eV/Å",
-                expected=f"at most {allowed:.0e}",
-                fix='use backend="reference", and please report it',
-            )
 
 
 def _captured(run: Callable[[], None]) -> torch.cuda.CUDAGraph:
