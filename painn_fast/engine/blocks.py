@@ -6,9 +6,9 @@ threads. Rounds are those of a tournament: with an even number of blocks, each m
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -77,11 +77,13 @@ def evaluate_blocks(
 ) -> None:  # fmt: skip
     """As `schedule.evaluate` to the last bit, by several threads."""
 
+    call: Callable[..., None] = step
+
     def run(which: int, k: int, shares: Shares) -> None:
-        args: tuple[Any, ...] = (w, g, m, positions, want_forces, energies, which, k)
-        others = [pool.submit(step, *args, share) for share in shares[1:]]
+        args = (w, g, m, positions, want_forces, energies, which, k)
+        others = [pool.submit(call, *args, share) for share in shares[1:]]
         for share in shares[:1]:
-            step(*args, share)
+            call(*args, share)
         for one in others:
             one.result()
 
