@@ -114,12 +114,12 @@ class GpuEngine:
             stress="stress" in properties,
             vectors=bool(set(properties) - FROM_SCHEDULE),
         )
-        with self._lock, self._blas_in_precision():
+        with self._lock, _blas(tf32=self.precision == "tf32"):
             plan = self._plan(work)
             self._load(plan, work, wanted.stress)
             plan.memory.positions[: work.size[0]].copy_(positions)
             self._run(plan, wanted)
-            results = self._results(plan.memory, work.batch.with_positions(positions), properties)
+            results = self._results(plan.memory, work, properties)
         return {name: results[name].to(positions.device) for name in properties}
 
     def _plan(self, work: GpuWorkspace) -> _Plan:
@@ -182,42 +182,33 @@ class GpuEngine:
         fused = atoms <= FUSED_UP_TO.get(self.precision, atoms) if self.node == "auto" else self.node == "fused"
         return FusedNode(self.precision) if fused else BlasNode()
 
-    def _results(self, m: Buffers, batch: AtomicBatch, properties: Sequence[str]) -> dict[str, Tensor]:
-        n, f, wanted = batch.n_total, self.potential.config.representation.n_features, set(properties)
+    def _results(self, m: Buffers, work: GpuWorkspace, properties: Sequence[str]) -> dict[str, Tensor]:
+        """Our units, memory of its own; what is not asked for is not made."""
+        n, f, results = work.size[0], self.potential.config.representation.n_features, {}
         energy = units.factor("energy", self.potential.config.energy_unit)
-        results = {"energy": m.total[: batch.n_molecules] * energy, "energies": m.atomic[:n] * energy}
-        if "stress" in wanted:
-            results["forces"] = m.pair_force[:n] * (energy * self.weights.unit)
-            virial = torch.segment_reduce(m.virial[:n].flatten(1), "sum", lengths=batch.n_atoms, axis=0)
-            volume = torch.linalg.det(batch.cell).abs()[:, None, None]
+        if "energy" in properties:
+            results["energy"] = m.total[: work.size[2]] * energy
+        if "energies" in properties:
+            results["energies"] = m.atomic[:n] * energy
+        if "stress" in properties:
+            virial = torch.segment_reduce(m.virial[:n].flatten(1), "sum", lengths=work.batch.n_atoms, axis=0)
+            volume = torch.linalg.det(work.batch.cell).abs()[:, None, None]
             results["stress"] = virial.unflatten(1, (3, 3)) * energy / volume
-        else:
-            results["forces"] = m.force[:, :n].double().sum(0) * (energy * self.weights.unit)
+        if "forces" in properties:
+            force = m.pair_force[:n] if "stress" in properties else m.force[:, :n].sum(0, dtype=torch.float64)
+            results["forces"] = force * (energy * self.weights.unit)
         others = [name for name in properties if name not in FROM_SCHEDULE]
         if others:
+            batch = work.batch.with_positions(m.positions[:n])
             results |= self.potential.results_of_heads(m.s[:n, :f], m.v[-1, :n, :, :f], batch, others)
         return results
-
-    @contextmanager
-    def _blas_in_precision(self) -> Iterator[None]:
-        """TF32 for the BLAS as it was asked for, whatever the process has set."""
-        matmul = torch.backends.cuda.matmul
-        before = getattr(matmul, "fp32_precision", None)  # since torch 2.9; the older name sets both
-        allowed = matmul.allow_tf32 if before is None else before == "tf32"
-        matmul.allow_tf32 = self.precision == "tf32"
-        try:
-            yield
-        finally:
-            matmul.allow_tf32 = allowed
-            if before is not None:
-                matmul.fp32_precision = before
 
     def _check(self, work: GpuWorkspace, positions: Tensor) -> None:
         """Compare with the reference once, on the first real positions, and refuse to go on if they disagree."""
         self.checked = True
         got = self(work, positions, ("forces",))["forces"]
         batch = work.batch.with_positions(positions.to(self.potential.device))
-        with self.potential.reference():
+        with self.potential.reference(), _blas(tf32=False):
             expected = self.potential(batch, ("forces",))["forces"].to(got.device)
         error = float((got - expected).abs().max())
         allowed = AGREEMENT[self.precision] * max(1.0, float(expected.abs().max()))
@@ -243,3 +234,18 @@ def _captured(run: Callable[[], None]) -> torch.cuda.CUDAGraph:
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         run()
     return graph
+
+
+@contextmanager
+def _blas(*, tf32: bool) -> Iterator[None]:
+    """TF32 in products of float32 by the BLAS, or not, whatever the process has set."""
+    matmul = torch.backends.cuda.matmul
+    before = getattr(matmul, "fp32_precision", None)  # since torch 2.9; the older name sets both
+    allowed = matmul.allow_tf32 if before is None else before == "tf32"
+    matmul.allow_tf32 = tf32
+    try:
+        yield
+    finally:
+        matmul.allow_tf32 = allowed
+        if before is not None:
+            matmul.fp32_precision = before
