@@ -56,6 +56,7 @@ class _Plan:
 
     memory: Buffers
     size: tuple[int, int, int]
+    node: Node
     loaded: GpuWorkspace | None = None
     mirrored: bool = False
     graphs: dict[Wanted, torch.cuda.CUDAGraph] = field(default_factory=dict)
@@ -131,14 +132,16 @@ class GpuEngine:
             self._plans.pop(kind, None)
             del plan  # its memory goes before the larger one comes
             memory = buffers(self.weights, *size, self.potential.device)
-            plan = self._plans[kind] = _Plan(memory, size)
+            plan = self._plans[kind] = _Plan(memory, size, self._node(1 << kind))
         return plan
 
     @staticmethod
     def _capacity(need: tuple[int, int, int], have: tuple[int, int, int] | None) -> tuple[int, int, int]:
+        """Atoms as needed at first, and never more than the power of two above."""
         atoms, edges, molecules = need
         if have is not None:
             atoms, edges, molecules = (max(n, int(GROWTH * h)) if n > h else h for n, h in zip(need, have, strict=True))
+            atoms = min(atoms, 1 << need[0].bit_length())
         else:
             edges = int(GROWTH * edges)
         return -(-atoms // 16) * 16, -(-max(edges, 1) // 256) * 256, molecules
@@ -147,7 +150,7 @@ class GpuEngine:
         """Put a graph into the memory of a plan, unless it is there."""
         m, batch, (n, e, molecules) = plan.memory, work.batch, work.size
         if plan.loaded is not work:
-            plan.loaded, plan.mirrored = work, False
+            plan.loaded, plan.mirrored = None, False
             m.numbers.zero_()
             m.numbers[:n] = batch.numbers
             m.row_ptr.fill_(e)
@@ -159,16 +162,16 @@ class GpuEngine:
                 have[e:] = 0
             torch.index_select(self.weights.embedding, 0, m.numbers, out=m.s_first)
             torch.index_select(self.weights.first_x, 0, m.numbers, out=m.x[0])
+            plan.loaded = work
         if mirrored and not plan.mirrored:
-            plan.mirrored = True
             m.mirror[:e] = batch.mirror
+            plan.mirrored = True
 
     def _run(self, plan: _Plan, wanted: Wanted) -> None:
         """Evaluate what is in the memory of a plan."""
-        node = self._node(plan.size[0])
 
         def run() -> None:
-            evaluate(self.weights, plan.memory, wanted, node)
+            evaluate(self.weights, plan.memory, wanted, plan.node)
 
         if self.potential.device.type != "cuda" or wanted.stress:
             run()
@@ -179,6 +182,7 @@ class GpuEngine:
                 plan.graphs[wanted].replay()
 
     def _node(self, atoms: int) -> Node:
+        """By the power of two of atoms, so that results do not depend on what was evaluated before."""
         fused = atoms <= FUSED_UP_TO.get(self.precision, atoms) if self.node == "auto" else self.node == "fused"
         return FusedNode(self.precision) if fused else BlasNode()
 

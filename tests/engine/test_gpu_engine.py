@@ -158,7 +158,8 @@ def test_memory_grows_when_a_graph_needs_more_and_stays_when_it_needs_less():
 
 def test_capacity_is_exact_at_first_and_geometric_then():
     assert GpuEngine._capacity((100, 1000, 3), None) == (112, 1280, 3)
-    assert GpuEngine._capacity((113, 900, 3), (112, 1280, 3)) == (144, 1280, 3)
+    assert GpuEngine._capacity((113, 900, 3), (112, 1280, 3)) == (128, 1280, 3)
+    assert GpuEngine._capacity((81, 1300, 3), (80, 1280, 3)) == (112, 1792, 3)
     assert GpuEngine._capacity((1000, 0, 1000), None) == (1008, 256, 1000)
 
 
@@ -207,6 +208,20 @@ def test_energy_and_forces_of_three_layers_take_15_launches(monkeypatch):
         "node_bwd_kernel": 3,
         "message_force_bwd_kernel": 3,
     }
+
+
+def test_large_batches_get_the_blas_whatever_was_evaluated_before():
+    engine = trusting(build(dtype=torch.float32))
+    kinds = {atoms: type(engine._node(1 << atoms.bit_length())) for atoms in (1, 1000, 1023, 1024, 10**6)}
+    assert kinds == {
+        1: gpu.FusedNode,
+        1000: gpu.FusedNode,
+        1023: gpu.FusedNode,
+        1024: gpu.BlasNode,
+        10**6: gpu.BlasNode,
+    }
+    assert isinstance(trusting(engine.potential, precision="tf32x3")._node(2**20), gpu.FusedNode)
+    assert isinstance(trusting(engine.potential, node="blas")._node(2), gpu.BlasNode)
 
 
 def test_results_share_no_memory_with_the_engine():
