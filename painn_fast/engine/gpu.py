@@ -55,6 +55,7 @@ class _Plan:
 
     memory: Buffers
     size: tuple[int, int, int]
+    node: Node
     loaded: GpuWorkspace | None = None
     mirrored: bool = False
     graphs: dict[Wanted, torch.cuda.CUDAGraph] = field(default_factory=dict)
@@ -110,18 +111,19 @@ class GpuEngine:
             self.checked = True
             got = self(work, positions, ("forces",))["forces"].to(self.potential.device)
             batch = work.batch.with_positions(positions.to(self.potential.device))
-            check_forces(self.potential, batch, got, AGREEMENT[self.precision])
+            with _blas(tf32=False):
+                check_forces(self.potential, batch, got, AGREEMENT[self.precision])
         wanted = Wanted(
             forces="forces" in properties and "stress" not in properties,
             stress="stress" in properties,
             vectors=bool(set(properties) - FROM_SCHEDULE),
         )
-        with self._lock, self._blas_in_precision():
+        with self._lock, _blas(tf32=self.precision == "tf32"):
             plan = self._plan(work)
             self._load(plan, work, wanted.stress)
             plan.memory.positions[: work.size[0]].copy_(positions)
             self._run(plan, wanted)
-            results = self._results(plan.memory, work.batch.with_positions(positions), properties)
+            results = self._results(plan.memory, work, properties)
         return {name: results[name].to(positions.device) for name in properties}
 
     def _plan(self, work: GpuWorkspace) -> _Plan:
@@ -133,14 +135,16 @@ class GpuEngine:
             self._plans.pop(kind, None)
             del plan  # its memory goes before the larger one comes
             memory = buffers(self.weights, *size, self.potential.device)
-            plan = self._plans[kind] = _Plan(memory, size)
+            plan = self._plans[kind] = _Plan(memory, size, self._node(1 << kind))
         return plan
 
     @staticmethod
     def _capacity(need: tuple[int, int, int], have: tuple[int, int, int] | None) -> tuple[int, int, int]:
+        """Atoms as needed at first, and never more than the power of two above."""
         atoms, edges, molecules = need
         if have is not None:
             atoms, edges, molecules = (max(n, int(GROWTH * h)) if n > h else h for n, h in zip(need, have, strict=True))
+            atoms = min(atoms, 1 << need[0].bit_length())
         else:
             edges = int(GROWTH * edges)
         return -(-atoms // 16) * 16, -(-max(edges, 1) // 256) * 256, molecules
@@ -149,7 +153,7 @@ class GpuEngine:
         """Put a graph into the memory of a plan, unless it is there."""
         m, batch, (n, e, molecules) = plan.memory, work.batch, work.size
         if plan.loaded is not work:
-            plan.loaded, plan.mirrored = work, False
+            plan.loaded, plan.mirrored = None, False
             m.numbers.zero_()
             m.numbers[:n] = batch.numbers
             m.row_ptr.fill_(e)
@@ -161,16 +165,16 @@ class GpuEngine:
                 have[e:] = 0
             torch.index_select(self.weights.embedding, 0, m.numbers, out=m.s_first)
             torch.index_select(self.weights.first_x, 0, m.numbers, out=m.x[0])
+            plan.loaded = work
         if mirrored and not plan.mirrored:
-            plan.mirrored = True
             m.mirror[:e] = batch.mirror
+            plan.mirrored = True
 
     def _run(self, plan: _Plan, wanted: Wanted) -> None:
         """Evaluate what is in the memory of a plan."""
-        node = self._node(plan.size[0])
 
         def run() -> None:
-            evaluate(self.weights, plan.memory, wanted, node)
+            evaluate(self.weights, plan.memory, wanted, plan.node)
 
         if self.potential.device.type != "cuda" or wanted.stress:
             run()
@@ -181,38 +185,30 @@ class GpuEngine:
                 plan.graphs[wanted].replay()
 
     def _node(self, atoms: int) -> Node:
+        """By the power of two of atoms, so that results do not depend on what was evaluated before."""
         fused = atoms <= FUSED_UP_TO.get(self.precision, atoms) if self.node == "auto" else self.node == "fused"
         return FusedNode(self.precision) if fused else BlasNode()
 
-    def _results(self, m: Buffers, batch: AtomicBatch, properties: Sequence[str]) -> dict[str, Tensor]:
-        n, f, wanted = batch.n_total, self.potential.config.representation.n_features, set(properties)
+    def _results(self, m: Buffers, work: GpuWorkspace, properties: Sequence[str]) -> dict[str, Tensor]:
+        """Our units, memory of its own; what is not asked for is not made."""
+        n, f, results = work.size[0], self.potential.config.representation.n_features, {}
         energy = units.factor("energy", self.potential.config.energy_unit)
-        results = {"energy": m.total[: batch.n_molecules] * energy, "energies": m.atomic[:n] * energy}
-        if "stress" in wanted:
-            results["forces"] = m.pair_force[:n] * (energy * self.weights.unit)
-            virial = torch.segment_reduce(m.virial[:n].flatten(1), "sum", lengths=batch.n_atoms, axis=0)
-            volume = torch.linalg.det(batch.cell).abs()[:, None, None]
+        if "energy" in properties:
+            results["energy"] = m.total[: work.size[2]] * energy
+        if "energies" in properties:
+            results["energies"] = m.atomic[:n] * energy
+        if "stress" in properties:
+            virial = torch.segment_reduce(m.virial[:n].flatten(1), "sum", lengths=work.batch.n_atoms, axis=0)
+            volume = torch.linalg.det(work.batch.cell).abs()[:, None, None]
             results["stress"] = virial.unflatten(1, (3, 3)) * energy / volume
-        else:
-            results["forces"] = m.force[:, :n].double().sum(0) * (energy * self.weights.unit)
+        if "forces" in properties:
+            force = m.pair_force[:n] if "stress" in properties else m.force[:, :n].sum(0, dtype=torch.float64)
+            results["forces"] = force * (energy * self.weights.unit)
         others = [name for name in properties if name not in FROM_SCHEDULE]
         if others:
+            batch = work.batch.with_positions(m.positions[:n])
             results |= self.potential.results_of_heads(m.s[:n, :f], m.v[-1, :n, :, :f], batch, others)
         return results
-
-    @contextmanager
-    def _blas_in_precision(self) -> Iterator[None]:
-        """TF32 for the BLAS as it was asked for, whatever the process has set."""
-        matmul = torch.backends.cuda.matmul
-        before = getattr(matmul, "fp32_precision", None)  # since torch 2.9; the older name sets both
-        allowed = matmul.allow_tf32 if before is None else before == "tf32"
-        matmul.allow_tf32 = self.precision == "tf32"
-        try:
-            yield
-        finally:
-            matmul.allow_tf32 = allowed
-            if before is not None:
-                matmul.fp32_precision = before
 
 
 def _captured(run: Callable[[], None]) -> torch.cuda.CUDAGraph:
@@ -227,3 +223,18 @@ def _captured(run: Callable[[], None]) -> torch.cuda.CUDAGraph:
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         run()
     return graph
+
+
+@contextmanager
+def _blas(*, tf32: bool) -> Iterator[None]:
+    """TF32 in products of float32 by the BLAS, or not, whatever the process has set."""
+    matmul = torch.backends.cuda.matmul
+    before = getattr(matmul, "fp32_precision", None)  # since torch 2.9; the older name sets both
+    allowed = matmul.allow_tf32 if before is None else before == "tf32"
+    matmul.allow_tf32 = tf32
+    try:
+        yield
+    finally:
+        matmul.allow_tf32 = allowed
+        if before is not None:
+            matmul.fp32_precision = before

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import silu
 
 from painn_fast.engine.gpu_weights import Dense, Weights
 from painn_fast.kernels.edges.triton import edge_forces, edge_vectors
@@ -176,7 +177,7 @@ def _message_bwd(w: Weights, m: Buffers, k: int) -> None:
 def _readout(w: Weights, m: Buffers, adjoint: bool) -> None:
     """Energies, and the adjoint of the first hidden layer, which is there already."""
     for k in range(1, len(w.readout)):
-        _multiply(_silu(m.hidden[k - 1]), w.readout[k].weight, m.hidden[k], w.readout[k].bias)
+        _multiply(silu(m.hidden[k - 1]), w.readout[k].weight, m.hidden[k], w.readout[k].bias)
     last = m.g_hidden[-1] if adjoint else None
     readout(m.hidden[-1], w.last, w.last_bias, w.reference, m.numbers, m.atom_ptr, m.atomic, m.total, last)
     if adjoint:
@@ -279,10 +280,6 @@ def _multiply(a: Tensor, weight: Tensor, out: Tensor, add: Tensor | None = None)
         torch.mm(a, weight, out=out)
     else:
         torch.addmm(add, a, weight, out=out)
-
-
-def _silu(h: Tensor) -> Tensor:
-    return torch.nn.functional.silu(h)
 
 
 def _silu_backward(g: Tensor, h: Tensor) -> None:

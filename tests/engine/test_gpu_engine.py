@@ -28,9 +28,8 @@ TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 SMALL = {"n_features": 16, "n_layers": 2, "n_rbf": 3, "cutoff": 4.0}
 OPTIONS = {
     "sinc": {},
-    "three layers": {"n_layers": 3},
     "gaussian": {"radial_basis": "gaussian"},
-    "mollifier": {"cutoff_function": "mollifier"},
+    "mollifier": {"cutoff_function": "mollifier", "n_layers": 3},
     "switch": {"cutoff_function": "switch", "switch_on": 2.0},
     "shared_filters": {"shared_filters": True},
     "shared_interactions": {"shared_interactions": True},
@@ -55,6 +54,9 @@ def rattled(name, seed=0):
 
 def molecules():
     return [rattled("H2O"), Atoms("H"), Atoms("OC", [[0, 0, 0], [0, 0, 6.0]]), rattled("CO")]
+
+
+FEW = [rattled("H2O"), Atoms("H"), rattled("CO")]
 
 
 def batch_of(potential, structures):
@@ -86,7 +88,7 @@ def test_equals_the_reference_for_every_option(option):
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("node", ["fused", "blas"])
 def test_equals_the_reference_in_every_property(node, dtype):
-    potential = build("three layers", dtype, ALL)
+    potential = build("mollifier", dtype, ALL)
     compare(trusting(potential, node=node), batch_of(potential, molecules()), NAMES, TOLERANCE[dtype])
 
 
@@ -114,7 +116,7 @@ def test_results_do_not_depend_on_the_batch_on_room_or_on_what_was_there_before(
     potential = build(dtype=torch.float32)
     engine = trusting(potential, node="fused")
     names = ("energies", "energy", "forces")
-    batch = batch_of(potential, molecules())
+    batch = batch_of(potential, FEW)
     work = engine.workspace(batch)
     first, again = (engine(work, batch.positions, names) for _ in range(2))
     roomy = trusting(potential, node="fused")
@@ -124,7 +126,7 @@ def test_results_do_not_depend_on_the_batch_on_room_or_on_what_was_there_before(
         for other in results:
             assert torch.equal(first[name], other[name]), name
     start = 0
-    for k, atoms in enumerate(molecules()):
+    for k, atoms in enumerate(FEW):
         one = batch_of(potential, [atoms])
         alone = engine(engine.workspace(one), one.positions, names)
         here = slice(start, start + len(atoms))
@@ -156,7 +158,8 @@ def test_memory_grows_when_a_graph_needs_more_and_stays_when_it_needs_less():
 
 def test_capacity_is_exact_at_first_and_geometric_then():
     assert GpuEngine._capacity((100, 1000, 3), None) == (112, 1280, 3)
-    assert GpuEngine._capacity((113, 900, 3), (112, 1280, 3)) == (144, 1280, 3)
+    assert GpuEngine._capacity((113, 900, 3), (112, 1280, 3)) == (128, 1280, 3)
+    assert GpuEngine._capacity((81, 1300, 3), (80, 1280, 3)) == (112, 1792, 3)
     assert GpuEngine._capacity((1000, 0, 1000), None) == (1008, 256, 1000)
 
 
@@ -189,7 +192,7 @@ def launches(run, monkeypatch):
 
 @pytest.mark.skipif(CUDA, reason="counts launches in the interpreter")
 def test_energy_and_forces_of_three_layers_take_15_launches(monkeypatch):
-    potential = build("three layers", torch.float32)
+    potential = build("mollifier", torch.float32)
     engine = trusting(potential, node="fused")
     batch = batch_of(potential, [rattled("H2O")])
     work = engine.workspace(batch)
@@ -205,6 +208,20 @@ def test_energy_and_forces_of_three_layers_take_15_launches(monkeypatch):
         "node_bwd_kernel": 3,
         "message_force_bwd_kernel": 3,
     }
+
+
+def test_large_batches_get_the_blas_whatever_was_evaluated_before():
+    engine = trusting(build(dtype=torch.float32))
+    kinds = {atoms: type(engine._node(1 << atoms.bit_length())) for atoms in (1, 1000, 1023, 1024, 10**6)}
+    assert kinds == {
+        1: gpu.FusedNode,
+        1000: gpu.FusedNode,
+        1023: gpu.FusedNode,
+        1024: gpu.BlasNode,
+        10**6: gpu.BlasNode,
+    }
+    assert isinstance(trusting(engine.potential, precision="tf32x3")._node(2**20), gpu.FusedNode)
+    assert isinstance(trusting(engine.potential, node="blas")._node(2), gpu.BlasNode)
 
 
 def test_results_share_no_memory_with_the_engine():
@@ -248,13 +265,16 @@ def test_wrong_arguments_say_what_is_possible():
         GpuEngine(build(), "tf32")
 
 
-def test_precision_of_the_blas_is_put_back():
-    engine = GpuEngine(build(dtype=torch.float32), "tf32")
+@pytest.mark.parametrize("before", [False, True])
+def test_precision_of_the_blas_is_put_back(before):
     matmul = torch.backends.cuda.matmul
-    before = matmul.allow_tf32
-    with engine._blas_in_precision():
-        assert matmul.allow_tf32
-    assert matmul.allow_tf32 == before
+    first = matmul.allow_tf32
+    matmul.allow_tf32 = before
+    for tf32 in (False, True):
+        with gpu._blas(tf32=tf32):
+            assert matmul.allow_tf32 == tf32
+        assert matmul.allow_tf32 == before
+    matmul.allow_tf32 = first
 
 
 @pytest.fixture
@@ -297,7 +317,7 @@ def test_dynamics_of_a_crystal_can_use_it(gpu_everywhere):
 
 @pytest.mark.skipif(not CUDA, reason="needs a GPU")
 def test_cuda_graph_gives_what_single_launches_give_and_follows_positions(monkeypatch):
-    potential = build("three layers", torch.float32)
+    potential = build("mollifier", torch.float32)
     batch = batch_of(potential, molecules())
     engine = GpuEngine(potential, node="fused")
     work = engine.workspace(batch)
@@ -315,7 +335,7 @@ def test_cuda_graph_gives_what_single_launches_give_and_follows_positions(monkey
 @pytest.mark.skipif(not CUDA, reason="needs a GPU")
 @pytest.mark.parametrize("precision", ["tf32x3", "tf32", "bf16"])
 def test_cuda_precisions_agree_with_the_reference_as_well_as_they_should(precision):
-    potential = build("three layers", torch.float32)
+    potential = build("mollifier", torch.float32)
     batch = batch_of(potential, molecules())
     engine = GpuEngine(potential, precision)
     engine(engine.workspace(batch), batch.positions)
