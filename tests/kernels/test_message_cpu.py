@@ -9,6 +9,7 @@ from ase.build import bulk, molecule
 from painn_fast.graph import batch_atoms
 from painn_fast.kernels.message.cpu import message_bwd, message_fwd, pair_geometry
 from painn_fast.kernels.message.reference import message_of_filter
+from painn_fast.kernels.radial.reference import Radial, filter_basis
 from painn_fast.kernels.radial.table import tabulate
 from painn_fast.kernels.vector import LANES
 from painn_fast.testing import assert_close
@@ -24,14 +25,7 @@ STRUCTURES = {
 }
 
 
-def filters_of(features):
-    coefficients = torch.randn(6, 3 * features, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-
-    def filters(d):
-        powers = torch.stack([torch.sin(k * d) for k in range(1, 7)], dim=1)
-        return powers @ coefficients * (0.5 * (torch.cos(d * torch.pi / CUTOFF) + 1) * (d < CUTOFF))[:, None]
-
-    return filters
+RADIAL = Radial("sinc", torch.arange(1, 7) * torch.pi / CUTOFF, torch.ones(6), "cosine", CUTOFF)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-7), (torch.float32, 1e-5)])
@@ -41,18 +35,18 @@ def test_messages_and_what_they_pull_equal_autograd(structure, vectors, dtype, t
     features = 3 * LANES
     batch = batch_atoms(STRUCTURES[structure], CUTOFF)
     generator = torch.Generator().manual_seed(0)
-    filters = filters_of(features)
-    table = tabulate(filters, CUTOFF, dtype=dtype)
     n = batch.n_total
 
     def random(*shape):
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
+    weight = random(7, 3 * features)
+    table = tabulate(RADIAL, weight, dtype=dtype)
     x, gs, gv = random(n, 3 * features).requires_grad_(), random(n, features), random(n, 3, features)
     v = (random(n, 3, features) * vectors).requires_grad_()
     r = batch.edge_vectors().requires_grad_()
     d = torch.linalg.vector_norm(r, dim=1)
-    expected = message_of_filter(x, v, filters(d), r / d[:, None], batch.receiver, batch.sender)
+    expected = message_of_filter(x, v, filter_basis(d, RADIAL) @ weight, r / d[:, None], batch.receiver, batch.sender)
     gx, g_v, gr = torch.autograd.grad(expected, (x, v, r), (gs, gv), allow_unused=True, materialize_grads=True)
 
     pairs = torch.nonzero(torch.arange(len(r)) < batch.mirror)[:, 0]
