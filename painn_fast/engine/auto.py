@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Protocol
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -35,7 +35,19 @@ class Engine(Protocol):
         """Properties at positions [N, 3] Å; the same names, shapes and units as `Potential`."""
 
 
-_engines: WeakKeyDictionary[Potential, tuple[tuple[tuple[int, int], ...], Engine]] = WeakKeyDictionary()
+@dataclass(frozen=True)
+class _Kept:
+    """An engine and the weights that it was made of, as an attribute of its model: both go together, memory of a GPU
+    included. Copies of the model begin without one."""
+
+    weights: tuple[tuple[int, int], ...]
+    engine: Engine
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> None:
+        return None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(None), ()
 
 
 def supports(potential: Potential) -> bool:
@@ -84,10 +96,11 @@ def engine_for(potential: Potential, backend: str = "auto") -> Engine | None:
             fix='use backend="auto" or "reference"',
         )
     weights = tuple((parameter.data_ptr(), parameter._version) for parameter in potential.parameters())
-    known = _engines.get(potential)
-    if known is None or known[0] != weights:
-        known = _engines[potential] = (weights, CpuEngine(potential) if on_cpu else _gpu_engine(potential))
-    return known[1]
+    known: _Kept | None = potential.__dict__.get("_engine")
+    if known is None or known.weights != weights:
+        known = _Kept(weights, CpuEngine(potential) if on_cpu else _gpu_engine(potential))
+        potential.__dict__["_engine"] = known
+    return known.engine
 
 
 def _gpu_engine(potential: Potential) -> Engine:
