@@ -94,7 +94,6 @@ def stages(device: str, folder: Path, *, quick: bool) -> list[Stage]:
     operations += ["--benchmark-json", str(folder / "operations.json"), "--benchmark-columns=median,iqr"]
     operations += ["-k", "forward and not double and ethanol"] if quick else []
     roofline = [PYTHON, "bench/roofline.py", str(results), "--device", device, *(["--quick"] if quick else [])]
-    precision = [PYTHON, "bench/precision.py", "--device", device, "--out", str(folder / "precision.json")]
     compile_words = [*bench, "ethanol-1", "ethanol-64", "qm9-50", "--modes", "energy_forces", "--out", str(compiled)]
     return [
         Stage("doctor", 40, [PYTHON, "-m", "painn_fast.cli", "doctor"]),
@@ -103,7 +102,6 @@ def stages(device: str, folder: Path, *, quick: bool) -> list[Stage]:
         Stage("tuner", 80, tuner(device)),
         Stage("bench", 170, [*bench, *cases, "--sides", sides, *rounds, "--out", str(results)]),
         Stage("roofline", 25, roofline),
-        Stage("precision", 45, "needs a GPU" if device == "cpu" else precision),
         Stage("operations", 50, operations),
         Stage("precision", 60, precision(device, folder)),
         Stage("memcheck", 50, sanitizer("memcheck", bench, device)),

@@ -95,7 +95,8 @@ def engine_for(potential: Potential, backend: str = "auto") -> Engine | None:
             "Triton",
             fix='use backend="auto" or "reference"',
         )
-    weights = tuple((parameter.data_ptr(), parameter._version) for parameter in potential.parameters())
+    tensors = (*potential.parameters(), *potential.buffers())
+    weights = tuple((tensor.data_ptr(), tensor._version) for tensor in tensors)
     known: _Kept | None = potential.__dict__.get("_engine")
     if known is None or known.weights != weights:
         known = _Kept(weights, CpuEngine(potential) if on_cpu else _gpu_engine(potential))

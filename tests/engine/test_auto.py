@@ -34,3 +34,10 @@ def test_copies_of_a_model_make_engines_of_their_own():
     torch.save(potential, file)
     file.seek(0)
     assert engine_for(torch.load(file, weights_only=False)) is not engine
+
+
+def test_changed_buffers_make_a_new_engine():
+    potential = random_potential(SMALL, dtype=torch.float32)
+    engine = engine_for(potential)
+    potential.heads["energy"].mean.add_(1.0)
+    assert engine_for(potential) is not engine
