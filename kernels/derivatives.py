@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 
 def wanted(node: Any) -> bool:
@@ -16,5 +18,10 @@ def wanted(node: Any) -> bool:
         return False
     try:
         return bool(torch._C._will_engine_execute_node(node))
-    except RuntimeError:  # torch's answer for a leaf that `autograd.grad` was asked for
+    except (RuntimeError, AttributeError):  # torch's answer for a leaf that `autograd.grad` was asked for, or none
         return True
+
+
+def views(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """The same tensors to differentiate in, each alone: none of them leads on to another that it depends on."""
+    return [t.view_as(t) if t.requires_grad else t.detach().requires_grad_() for t in tensors]

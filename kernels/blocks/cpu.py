@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from painn_fast.kernels.compiled import compiled
-from painn_fast.kernels.dense.cpu import add_outer, add_product, matmul, sigmoid, silu
+from painn_fast.kernels.dense.cpu import add_outer, add_product, matmul, sigmoid, silu, silu_adjoint
 from painn_fast.kernels.message.basis_cpu import adjoint, message, message_tangent
 from painn_fast.kernels.message.dual_cpu import dual_adjoint
 from painn_fast.kernels.update.cpu import gate_bwd, norm_bwd, norm_fwd
@@ -168,7 +168,7 @@ def reverse(
         vw = m.vw[k, first:last]
         gate_bwd(gs_, gv_, vw, m.dot[k, first:last], True, gy)
         _back(back.update_2[k], m.update_active[k, first:last], gy, weights, g_hidden, to.update_2[k])
-        _silu_adjoint(m.update_hidden[k, first:last], g_hidden)
+        silu_adjoint(m.update_hidden[k, first:last], g_hidden)
         _back(back.update_1[k], m.context[k, first:last], g_hidden, weights, g_context, to.update_1[k])
         if weights:
             _add_rows(gy, to.update_2_bias[k])
@@ -184,7 +184,7 @@ def reverse(
         )  # fmt: skip
         _add(gv_, gv_in[first:last], gv_)
         _back(back.message_2[k], m.active[k, first:last], gx[first:last], weights, g_hidden, to.message_2[k])
-        _silu_adjoint(m.hidden[k, first:last], g_hidden)
+        silu_adjoint(m.hidden[k, first:last], g_hidden)
         add_product(g_hidden, back.message_1[k], gs_)
         if weights:
             _add_rows(gx[first:last], to.message_2_bias[k])
@@ -271,18 +271,6 @@ def _add_rows(a, out):  # type: ignore[no-untyped-def]
         row = a[i]
         for c in range(0, a.shape[1], LANES):
             store(out, c, load(out, c) + load(row, c))
-
-
-@compiled(nogil=True)
-def _silu_adjoint(h, g):  # type: ignore[no-untyped-def]
-    """g *= silu'(h)."""
-    for i in range(h.shape[0]):
-        row, to = h[i], g[i]
-        for c in range(0, h.shape[1], LANES):
-            x = load(row, c)
-            p = sigmoid(x)
-            one = splat(1.0, x)
-            store(to, c, load(to, c) * p * (one + x * (one - p)))
 
 
 @compiled(nogil=True)

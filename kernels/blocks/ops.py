@@ -25,7 +25,7 @@ from torch.autograd import Function
 from painn_fast.kernels.blocks import cpu, reference
 from painn_fast.kernels.blocks.reference import Weights
 from painn_fast.kernels.dense.cpu import pack
-from painn_fast.kernels.derivatives import wanted
+from painn_fast.kernels.derivatives import views, wanted
 from painn_fast.kernels.threads import run
 from painn_fast.kernels.vector import LANES
 
@@ -193,10 +193,9 @@ def _by_torch(call: _Call, arguments: list[Tensor], tangents: list[Tensor | None
     row_ptr, sender, _ = (torch.from_numpy(array) for array in call.graph)
     track = torch.is_grad_enabled()
     with torch.enable_grad():
-        # views, so that derivatives in one do not go through another that depends on it
-        gs, gv, *inputs = (t.view_as(t) if t.requires_grad else t.detach().requires_grad_() for t in arguments)
+        gs, gv, *inputs = views(arguments)
         s, basis, u, *weights = inputs
-        layers = [Weights(*weights[k : k + 9]) for k in range(call.layers, len(weights), 9)]
+        layers = _layers(weights, call.layers)
         out = reference.blocks(s, basis, u, weights[: call.layers], layers, call.epsilon, row_ptr, sender)
         first = torch.autograd.grad(out, inputs, (gs, gv), create_graph=True, materialize_grads=True)
         moved = [(g, t) for g, t in zip(first, tangents, strict=True) if t is not None]

@@ -123,13 +123,12 @@ def matmul(a: np.ndarray, panels: np.ndarray, bias: np.ndarray, out: np.ndarray)
 
 
 @compiled(nogil=True)
-def add_product(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
-    """out [M, C] += a [M, K] b [K, C], with b as it is; C a multiple of LANES."""
-    left, columns, depth = (a, 0, a.shape[1], 1), out.shape[1], b.shape[0]
-    most = 16 // out.itemsize
+def _add(left, depth, b, first, out):  # type: ignore[no-untyped-def]
+    """out [M, C] += the product of `left`, as `_tile` takes it, and `depth` rows of b, from column `first` on."""
+    columns, most = out.shape[1], 16 // out.itemsize
     column = 0
     while column < columns:
-        right, to = (b, column, columns), (out, column, columns)
+        right, to = (b, first + column, b.shape[1]), (out, column, columns)
         if most >= 4 and column + 4 * LANES <= columns:
             _columns_4(out.shape[0], depth, left, right, to, to)
             column += 4 * LANES
@@ -142,22 +141,15 @@ def add_product(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
 
 
 @compiled(nogil=True)
+def add_product(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+    """out [M, C] += a [M, K] b [K, C], with b as it is; C a multiple of LANES."""
+    _add((a, 0, a.shape[1], 1), b.shape[0], b, 0, out)
+
+
+@compiled(nogil=True)
 def add_outer(a: np.ndarray, b: np.ndarray, first: int, rows: int, out: np.ndarray) -> None:
     """out [K, C] += a^T b over the first `rows` rows of a [., K] and of columns `first` and on of b [., C]."""
-    left, columns = (a, 0, 1, a.shape[1]), out.shape[1]
-    most = 16 // out.itemsize
-    column = 0
-    while column < columns:
-        right, to = (b, first + column, b.shape[1]), (out, column, columns)
-        if most >= 4 and column + 4 * LANES <= columns:
-            _columns_4(out.shape[0], rows, left, right, to, to)
-            column += 4 * LANES
-        elif column + 2 * LANES <= columns:
-            _columns_2(out.shape[0], rows, left, right, to, to)
-            column += 2 * LANES
-        else:
-            _columns_1(out.shape[0], rows, left, right, to, to)
-            column += LANES
+    _add((a, 0, 1, a.shape[1]), rows, b, first, out)
 
 
 @compiled(nogil=True, inline="always")

@@ -17,6 +17,7 @@ from torch.nn.functional import pad
 
 from painn_fast.kernels import threads
 from painn_fast.kernels.dense.cpu import pack
+from painn_fast.kernels.derivatives import views
 from painn_fast.kernels.message import basis_cpu, ops_triton
 from painn_fast.kernels.message.ops_triton import GpuEdges
 from painn_fast.kernels.message.reference import message_of_filter
@@ -180,21 +181,16 @@ def _third(ctx: Any, *outer: Tensor | None) -> Any:
     """The derivative of the double backward, in operations that torch can differentiate again."""
     saved = ctx.saved_tensors
     with torch.enable_grad():
-        # views, so that derivatives in one do not go through another that depends on it
-        views = [t if t is None or not t.is_floating_point() else _view(t) for t in saved]
-        results = _differentiable(views)
+        arguments = [views([t])[0] if t is not None and t.is_floating_point() else t for t in saved]
+        results = _differentiable(arguments)
         given = [(r, g) for r, g in zip(results, outer, strict=True) if g is not None]
-        wanted = [t for t in views if t is not None and t.is_floating_point()]
+        wanted = [t for t in arguments if t is not None and t.is_floating_point()]
         gradients = iter(
             torch.autograd.grad(
                 [r for r, _ in given], wanted, [g for _, g in given], create_graph=True, materialize_grads=True
             )
         )
-    return tuple(next(gradients) if t is not None and t.is_floating_point() else None for t in views)
-
-
-def _view(t: Tensor) -> Tensor:
-    return t.view_as(t) if t.requires_grad else t.detach().requires_grad_()
+    return tuple(next(gradients) if t is not None and t.is_floating_point() else None for t in arguments)
 
 
 def _differentiable(arguments: list[Tensor]) -> tuple[Tensor, ...]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.library import custom_op
 
+from painn_fast.kernels.derivatives import views, wanted
 from painn_fast.kernels.message.reference import message as reference
 from painn_fast.kernels.radial.reference import Radial
 
@@ -136,23 +137,14 @@ def _weight_adjoint_backward(ctx: Any, t_weight: Tensor | None) -> Any:
 
 def _wanted(ctx: Any, *inputs: int) -> bool:
     """Whether this backward pass has a use for the gradient of any of these inputs; forces have none for the weight."""
-    return any(ctx.needs_input_grad[k] and _leads_on(ctx.next_functions[k][0]) for k in inputs)
-
-
-def _leads_on(node: Any) -> bool:
-    try:
-        return bool(torch._C._will_engine_execute_node(node))
-    except (RuntimeError, AttributeError):  # torch does not tell of leaves, and need not tell at all
-        return True
+    return any(wanted(ctx.next_functions[k][0]) for k in inputs)
 
 
 def _along_in_torch(
     given: list[Tensor], tangents: tuple[Tensor | None, ...], radial: Radial, row_ptr: Tensor, sender: Tensor
 ) -> tuple[Tensor, ...]:
     """Derivatives of <tangents, adjoint> in gs, gv, x, v, r, weight, in operations that torch can differentiate."""
-    # views, so that derivatives in one do not go through another that depends on it
-    views = [t.view_as(t) if t.requires_grad else t.detach().requires_grad_() for t in given]
-    gs, gv, x, v, r, weight = views
+    gs, gv, x, v, r, weight = leaves = views(given)
     receiver = torch.repeat_interleave(torch.arange(len(row_ptr) - 1, device=row_ptr.device), row_ptr.diff())
     first, widths = radial.first.to(r.dtype), radial.widths.to(r.dtype)
     functions = Radial(radial.basis, first, widths, radial.cutoff_function, radial.cutoff, radial.switch_on)
@@ -160,7 +152,7 @@ def _along_in_torch(
     adjoint = torch.autograd.grad(outputs, (x, v, r), (gs, gv), create_graph=True, materialize_grads=True)
     moved = [(g, t) for g, t in zip(adjoint, tangents, strict=True) if t is not None]
     return torch.autograd.grad(
-        [g for g, _ in moved], views, [t for _, t in moved], create_graph=True, materialize_grads=True
+        [g for g, _ in moved], leaves, [t for _, t in moved], create_graph=True, materialize_grads=True
     )
 
 

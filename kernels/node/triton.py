@@ -19,9 +19,6 @@ from painn_fast.kernels.message.triton import LANES
 from painn_fast.kernels.node.reference import Mlp
 from painn_fast.kernels.update.triton import put_three, three
 
-PRECISIONS = ("ieee", "tf32x3", "tf32", "bf16")
-"""Of the factors in products; sums are in the dtype of the features."""
-
 
 @dataclass(frozen=True)
 class Shape:

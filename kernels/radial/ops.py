@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn.functional import pad
 
-from painn_fast.kernels.derivatives import wanted
+from painn_fast.kernels.derivatives import views, wanted
 from painn_fast.kernels.radial.reference import Radial, filter_basis
 from painn_fast.kernels.radial.slopes import filter_basis_and_slope
 
@@ -79,6 +79,6 @@ def _by_torch(radial: Radial, columns: int, arguments: tuple[Tensor, ...], t: Te
     """Derivatives of <t, gr> in g_basis, gu and r, differentiable again."""
     track = torch.is_grad_enabled()
     with torch.enable_grad():
-        g_basis, gu, r = (a.view_as(a) if a.requires_grad else a.detach().requires_grad_() for a in arguments)
+        g_basis, gu, r = views(arguments)
         (gr,) = torch.autograd.grad(_plain(r, radial, columns), r, (g_basis, gu), create_graph=True)
         return torch.autograd.grad(gr, (g_basis, gu, r), t, create_graph=track, materialize_grads=True)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from painn_fast.kernels.derivatives import views
 from painn_fast.kernels.update import cpu_training, reference
 
 
@@ -118,8 +119,7 @@ class _GateAdjoint(Function):
 
 def _adjoint(function: Callable[..., Any], inputs: Sequence[Tensor], cotangents: Sequence[Tensor]) -> Sequence[Tensor]:
     """Adjoints of the inputs by torch, differentiable again."""
-    # aliases: an input may depend on another, and these are partial derivatives
-    aliases = [x.view_as(x) if x.requires_grad else x.detach().requires_grad_() for x in inputs]
+    aliases = views(inputs)  # an input may depend on another, and these are partial derivatives
     return torch.autograd.grad(function(*aliases), aliases, cotangents, create_graph=True, materialize_grads=True)
 
 
