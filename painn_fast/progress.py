@@ -17,14 +17,14 @@ class StatusLine:
 
     Args:
         every: seconds between lines where the output is not a terminal.
+        silent: say nothing, as all but one of many processes do.
     """
 
-    def __init__(self, every: float = 15.0) -> None:
-        self.every = every
+    def __init__(self, every: float = 15.0, *, silent: bool = False) -> None:
+        self.every, self.silent = every, silent
         self.console = Console(file=sys.stderr, highlight=False)
-        self._live = (
-            Live(console=self.console, transient=True, refresh_per_second=4) if self.console.is_terminal else None
-        )
+        shown = self.console.is_terminal and not silent
+        self._live = Live(console=self.console, transient=True, refresh_per_second=4) if shown else None
         self._last = -float("inf")
 
     def __enter__(self) -> Self:
@@ -48,6 +48,8 @@ class StatusLine:
     def keep(self, message: str) -> None:
         """Print a line that stays."""
         self._last = time.monotonic()
+        if self.silent:
+            return
         self.console.print(Text(message), soft_wrap=True)
 
 

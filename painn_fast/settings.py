@@ -80,7 +80,7 @@ def _keys_at(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
         field = cls.model_fields.get(str(step))
         inner = field.annotation if field else None
         if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return [name for sub in cls.model_fields.values() for name in _union_keys(sub.annotation)]
+            return _union_keys(inner)
         cls = inner
     return list(cls.model_fields)
 

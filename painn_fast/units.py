@@ -45,6 +45,7 @@ ENERGY = {
 LENGTH = {"Ang": 1.0, "Å": 1.0, "A": 1.0, "Angstrom": 1.0, "Bohr": BOHR, "a0": BOHR, "nm": 10.0}
 DIPOLE = {"e Ang": 1.0, "e*Ang": 1.0, "e Å": 1.0, "D": DEBYE, "Debye": DEBYE, "e a0": BOHR, "a.u.": BOHR}
 POLARIZABILITY = {"Ang^3": 1.0, "Å^3": 1.0, "Å³": 1.0, "Bohr^3": BOHR**3, "a0^3": BOHR**3, "a.u.": BOHR**3}
+AREA = {"Ang^2": 1.0, "Å^2": 1.0, "Å²": 1.0, "Bohr^2": BOHR**2, "a0^2": BOHR**2, "a.u.": BOHR**2}
 TIME = {"fs": 1.0, "ps": 1e3, "ns": 1e6, "as": 1e-3}
 TEMPERATURE = {"K": 1.0}
 WAVENUMBER = {"cm-1": 1.0, "cm^-1": 1.0, "1/cm": 1.0}
@@ -56,6 +57,7 @@ KINDS = {
     "length": LENGTH,
     "dipole": DIPOLE,
     "polarizability": POLARIZABILITY,
+    "area": AREA,
     "time": TIME,
     "temperature": TEMPERATURE,
     "wavenumber": WAVENUMBER,

@@ -21,9 +21,6 @@ from painn_fast.cli.options import (
     pairs,
 )
 
-LABELS = ("energy", "forces", "dipole", "polarizability")
-UNITS = ("energy", "length", "dipole", "polarizability")
-
 
 def evaluate(
     model: Model,
@@ -66,7 +63,7 @@ def evaluate(
 
     potential = load(model, **load_options(energy_unit, length_unit, dipole_unit, polarizability_unit, heads))
     if data.suffix == ".npz":
-        keys, units = pairs("--key", key or [], LABELS), pairs("--data-unit", data_unit or [], UNITS)
+        keys, units = pairs("--key", key or []), pairs("--data-unit", data_unit or [])
         table, everything = _errors(potential, data, split, keys, units)
     else:
         table, everything = _structures(potential, data, properties)

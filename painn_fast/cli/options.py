@@ -85,19 +85,17 @@ def _heads(names: str) -> list[Any]:
     return [known[name]() for name in chosen]
 
 
-def pairs(flag: str, given: list[str], names: tuple[str, ...]) -> dict[str, str]:
+def pairs(flag: str, given: list[str]) -> dict[str, str]:
     """NAME=VALUE flags as a dictionary.
 
     Raises:
-        PaiNNFastError: if one has no "=", or a name that is not among `names`.
+        PaiNNFastError: if one has no name or no "=".
     """
     result = {}
     for text in given:
         name, equals, value = text.partition("=")
-        if not equals or name not in names:
-            raise PaiNNFastError(
-                f"cannot read {flag}", got=repr(text), expected=f"NAME=VALUE, NAME: {' | '.join(names)}"
-            )
+        if not equals or not name:
+            raise PaiNNFastError(f"cannot read {flag}", got=repr(text), expected="NAME=VALUE")
         result[name] = value
     return result
 

@@ -4,55 +4,85 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from painn_fast import units
 from painn_fast.errors import PaiNNFastError
-from painn_fast.nn import Potential
-from painn_fast.train.dataset import SPLITS, Dataset, join, read_npz
-from painn_fast.train.settings import LABELS, DataFile
+from painn_fast.nn import Potential, ScalarHead
+from painn_fast.train.data import SPLITS, Dataset, join, read_split
+from painn_fast.train.data.dataset import SHAPES, Batches, by_row
+from painn_fast.train.data.read import size_of_unit
+from painn_fast.train.settings import DataFile, labels_of
 
 REPORT = {
-    "energy": (units.KCAL_PER_MOL, "kcal/mol"),
-    "forces": (units.KCAL_PER_MOL, "kcal/mol/Å per component"),
-    "dipole": (units.DEBYE, "D per component"),
-    "polarizability": (1.0, "Å³ per component"),
+    "energy": "kcal/mol",
+    "forces": "kcal/mol/Å",
+    "stress": "eV/Å^3",
+    "dipole": "D",
+    "dipole_magnitude": "D",
+    "polarizability": "Å³",
+    "spatial_extent": "a0^2",
 }
-"""Unit that each error is quoted in, and its name."""
+"""Units that errors are quoted in, where nobody asks for others; other energies in meV."""
+
+Arrays = dict[str, np.ndarray]
+Table = dict[str, dict[str, float | int | str]]
 
 
-def predict(potential: Potential, data: Dataset, per_batch: int = 100) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Predictions and labels of every structure, for the labels that the model has a head for."""
-    names = [name for name in LABELS if name in potential.properties]
-    predicted: dict[str, list[Tensor]] = {name: [] for name in names}
-    labelled: dict[str, list[Tensor]] = {name: [] for name in names}
-    for start in range(0, len(data), per_batch):
-        batch, labels = data.select(range(start, min(start + per_batch, len(data)))).batch()
+def predict(
+    potential: Potential, data: Dataset, names: Sequence[str] | None = None, atoms_per_batch: int = 2000
+) -> Arrays:
+    """Predictions for every structure, in the shapes of its labels; by default for the labels that `data` has.
+
+    Args:
+        potential: the model.
+        data: structures.
+        names: what to predict; must be in both.
+        atoms_per_batch: upper limit; a larger structure makes a batch of its own.
+    """
+    names = [name for name in labels_of(potential.config.heads) if name in data.labels] if names is None else names
+    batches = Batches(data, potential.cutoff, (), potential.device)
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    start = 0
+    while start < len(data) and names:
+        end = int(np.searchsorted(data.first, data.first[start] + atoms_per_batch, side="right")) - 1
+        end = min(max(end, start + 1), len(data))
         with torch.no_grad():
-            results = potential(batch.to(potential.device), names)
+            results = potential(batches(np.arange(start, end))[0], names)
         for name in names:
-            predicted[name].append(results[name].cpu())
-            labelled[name].append(labels[name])
-    return {k: torch.cat(v) for k, v in predicted.items()}, {k: torch.cat(v) for k, v in labelled.items()}
+            parts[name].append(results[name].double().cpu().numpy())
+        start = end
+    return {name: np.concatenate(part) for name, part in parts.items() if part}
 
 
-def errors(predicted: dict[str, Tensor], labels: dict[str, Tensor]) -> dict[str, dict[str, float | int | str]]:
-    """Mean absolute and root mean squared error of each property over its labels, in the units of `REPORT`."""
-    table: dict[str, dict[str, float | int | str]] = {}
+def report_unit(label: str, potential: Potential, chosen: Mapping[str, str] | None = None) -> tuple[float, str]:
+    """Size of the unit that errors of a label are quoted in, and its name."""
+    name = (chosen or {}).get(label) or REPORT.get(label)
+    if name is None:
+        own = {head.name: head.unit for head in potential.config.heads if isinstance(head, ScalarHead)}[label]
+        name = "meV" if own in units.ENERGY else own
+    return size_of_unit(label, name), name
+
+
+def errors(predicted: Arrays, labels: Arrays, potential: Potential, chosen: Mapping[str, str] | None = None) -> Table:
+    """Mean absolute and root mean squared error of each property over its labels, in the units of `REPORT`.
+
+    Tensors count by component.
+    """
+    table: Table = {}
     for name, value in predicted.items():
-        known = ~torch.isnan(labels[name])
-        if not bool(known.any()):
+        known = np.isfinite(labels[name])
+        if not known.any():
             continue
-        size, unit = REPORT[name]
-        error = (value.double() - labels[name])[known] / size
+        size, unit = report_unit(name, potential, chosen)
+        error = (value - labels[name])[known] / size
         table[name] = {
-            "mae": float(error.abs().mean()),
-            "rmse": float(error.square().mean().sqrt()),
-            "unit": unit,
-            "labels": int(known.reshape(len(known), -1).any(dim=1).sum()),
+            "mae": float(np.abs(error).mean()),
+            "rmse": float(np.sqrt(np.square(error).mean())),
+            "unit": f"{unit} per component" if name in SHAPES else unit,
+            "labels": int(by_row(known).any(axis=1).sum()),
         }
     return table
 
@@ -64,44 +94,43 @@ def error_table(
     split: str = "test",
     keys: Mapping[str, str] | None = None,
     units: Mapping[str, str] | None = None,
-) -> dict[str, dict[str, float | int | str]]:
-    """Errors of a model on a split ("train", "validation", "test" or "all") of an `.npz` file.
+    report_units: Mapping[str, str] | None = None,
+) -> Table:
+    """Errors of a model on a split ("train", "validation", "test" or "all") of a file of labelled structures.
 
     Args:
         potential: the model.
         path: the file.
-        split: which rows; a file without a split of its own is used whole, as "all".
+        split: which rows.
         keys: array of each label, where it is not the usual one; "" leaves a label out.
-        units: unit of "energy", "length", "dipole", "polarizability" where the file does not say.
+        units: unit of "energy", "length", "dipole", "polarizability", ... where the file does not say.
+        report_units: units that errors are quoted in.
 
     Raises:
-        PaiNNFastError: as `read_npz`, and if no row of the split has a label that the model predicts.
+        PaiNNFastError: as `read_split`, and if no row of the split has a label that the model predicts.
     """
     path = Path(path)
     if not path.is_file():
         raise PaiNNFastError("no such data file", where=path)
-    chosen: dict[str, Any] = {f"{kind}_unit": name for kind, name in (units or {}).items()}
-    parts = read_npz(
-        DataFile.parse({"file": path.name, "keys": dict(keys or {}), **chosen}, where=str(path)), path.parent
-    )
     if split not in (*SPLITS, "all"):
         raise PaiNNFastError("unknown split", got=repr(split), expected=" | ".join((*SPLITS, "all")))
+    source = DataFile.parse({"file": path.name, "keys": dict(keys or {}), "units": dict(units or {})}, where=str(path))
+    names = labels_of(potential.config.heads)
+    parts = read_split(source, path.parent, names)
     data = join(list(parts.values())) if split == "all" else parts[split]
-    table = errors(*predict(potential, data)) if len(data) else {}
+    table = errors(predict(potential, data), data.labels, potential, report_units) if len(data) else {}
     if not table:
         raise PaiNNFastError(
             "nothing to compare",
             where=f"{path}, split {split}",
             got=f"{len(data)} labelled rows",
-            expected=f"labels of {', '.join(potential.properties)}",
+            expected=f"labels of {', '.join(names)}",
         )
     return table
 
 
-def format_errors(table: dict[str, dict[str, float | int | str]], properties: Sequence[str] = LABELS) -> str:
+def format_errors(table: Table) -> str:
     """The table on one line, for progress."""
     return "  ".join(
-        f"{name} {table[name]['mae']:.4f} {str(table[name]['unit']).removesuffix(' per component')}"
-        for name in properties
-        if name in table
+        f"{name} {row['mae']:.4f} {str(row['unit']).removesuffix(' per component')}" for name, row in table.items()
     )

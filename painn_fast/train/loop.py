@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,82 +13,104 @@ import torch
 from painn_fast import checkpoint
 from painn_fast.errors import PaiNNFastError
 from painn_fast.interrupt import Interrupt
-from painn_fast.io import load
-from painn_fast.io.model_file import fill, fingerprint, save_model
+from painn_fast.io.model_file import save_model
 from painn_fast.kernels import threads
-from painn_fast.nn import Potential, PotentialConfig
+from painn_fast.nn import Potential
 from painn_fast.progress import StatusLine, clock
 from painn_fast.settings import write_resolved
 from painn_fast.train import report
-from painn_fast.train.dataset import SPLITS, Dataset, join, read_npz
+from painn_fast.train.data import SPLITS, Dataset, join, read_split
+from painn_fast.train.data.dataset import Batches, by_row
 from painn_fast.train.evaluation import errors, format_errors, predict
-from painn_fast.train.loss import joint_loss, set_references
+from painn_fast.train.loss import joint_loss
+from painn_fast.train.model import elements_of, first_model, output_file, use_precision
 from painn_fast.train.optimizer import optimizer_tensors, restore_optimizer
+from painn_fast.train.ranks import Ranks, ranks
 from painn_fast.train.schedule import Plateau
-from painn_fast.train.settings import LABELS, TrainSettings
+from painn_fast.train.settings import TrainSettings, labels_of
 
 CHECKPOINT_EVERY = 60.0
 """Seconds between checkpoints; one is also written at the end and when a signal stops the run."""
+STOP_EVERY = 16
+"""Steps between questions whether to stop, where several processes must agree."""
 
 
 class Training:
     """A training in progress: model, its exponential moving average, optimizer, schedule and history.
 
-    Given the seed every epoch is determined by its number, so that a resumed run goes on bit for bit on one device.
+    Given the seed every step is determined by its number, so that a resumed run goes on bit for bit on one device.
+
+    Args:
+        settings: what to train.
+        data: structures of each split.
+        together: the processes that share the work.
+        device: of this process.
     """
 
-    def __init__(self, settings: TrainSettings, data: dict[str, Dataset]) -> None:
-        self.settings, self.data = settings, data
-        torch.manual_seed(settings.seed)
-        elements = sorted({int(z) for part in data.values() for m in part.molecules for z in m.numbers})
-        self.model = Potential(
-            PotentialConfig(
-                representation=settings.representation, heads=settings.heads, elements=elements, name=settings.name
-            )
-        )
-        self.names = [name for name in LABELS if name in self.model.properties and data["train"].labelled(name)]
-        if not self.names:
-            raise PaiNNFastError(
-                "no label fits a head of the model", got=self.model.properties, expected=", ".join(LABELS)
-            )
-        if settings.start_from is None:
-            set_references(self.model, data["train"])
-        else:
-            fill(self.model, load(settings.start_from).state_dict(), where=settings.start_from)
-        self.model.to(settings.device)
+    def __init__(
+        self,
+        settings: TrainSettings,
+        data: dict[str, Dataset],
+        together: Ranks | None = None,
+        device: str | None = None,
+    ) -> None:
+        self.settings, self.data, self.ranks = settings, data, together or Ranks()
+        use_precision(settings)
+        self.model = first_model(settings, data["train"], elements_of(data)).to(device or settings.device)
+        self.names = [name for name in labels_of(settings.heads) if data["train"].labelled(name)]
+        self.weights = {name: settings.weight(name) for name in self.names}
+        self.batches = Batches(data["train"], self.model.cutoff, self.names, self.model.device)
+        self.known = {name: _known(data["train"], name) for name in self.names}
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.best = copy.deepcopy(self.average)
+        self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+            self.parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         )
         self.schedule = Plateau.of(settings)
         self.epoch = self.step = 0
+        self.done, self.loss = 0, 0.0  # steps of this epoch, and the sum of their losses
         self.seconds = 0.0
         self.history: list[dict[str, float]] = []
+        self._order = -1, np.zeros(0, dtype=np.int64)
 
-    def run_epoch(self) -> float:
-        """One pass over the training rows in an order that the seed and the epoch give; mean loss."""
-        order = np.random.default_rng([self.settings.seed, self.epoch]).permutation(len(self.data["train"]))
-        size = min(self.settings.batch_size, len(order))
-        with threads.ours():
-            losses = [self.run_step(order[k : k + size]) for k in range(0, len(order) - size + 1, size)]
-        self.epoch += 1
-        return float(np.mean(losses))
+    @property
+    def batch_size(self) -> int:
+        """Structures of a step, over all processes."""
+        return min(self.settings.batch_size, len(self.data["train"]))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches of the training set."""
+        return len(self.data["train"]) // self.batch_size
+
+    def next_rows(self) -> np.ndarray:
+        """Training rows of the next step: an order that the seed and the epoch give, the same in all processes."""
+        if self._order[0] != self.epoch:
+            generator = np.random.default_rng([self.settings.seed, self.epoch])
+            self._order = self.epoch, generator.permutation(len(self.data["train"]))
+        return self._order[1][self.done * self.batch_size : (self.done + 1) * self.batch_size]
 
     def run_step(self, rows: np.ndarray) -> float:
         """One optimizer step on these rows of the training set; its loss."""
-        batch, labels = self.data["train"].select(rows).batch(self.settings.device)
+        batch, labels = self.batches(rows[self.ranks.rank :: self.ranks.world])
         results = self.model(batch, self.names, create_graph=True)
-        loss, _ = joint_loss(results, labels, batch, self.settings.loss)
+        counts = {name: int(known[rows].sum()) for name, known in self.known.items()}
+        loss, _ = joint_loss(
+            results, labels, batch, self.weights, counts, energy_per_atom=self.settings.energy_per_atom
+        )
         self.optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip)
+        self.ranks.sum_gradients(self.model)
+        torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.gradient_clip)
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.at_step(self.step, self.epoch, self.settings)
         self.optimizer.step()
         self.step += 1
         self._update_average()
-        return float(loss.detach())
+        value = float(loss.detach())
+        self.done, self.loss = self.done + 1, self.loss + value
+        return value
 
     def _update_average(self) -> None:
         """EMA with a decay that grows from 0 so that the random start is forgotten."""
@@ -97,12 +120,15 @@ class Training:
             values: list[torch.Tensor] = list(self.model.parameters())
             torch._foreach_lerp_(averages, values, 1 - decay)
 
+    def end_epoch(self) -> float:
+        """Count the epoch; mean loss of its steps."""
+        loss = self.ranks.total(self.loss) / self.done
+        self.epoch, self.done, self.loss = self.epoch + 1, 0, 0.0
+        return loss
+
     def validate(self, train_loss: float) -> str:
         """Errors of the averaged model on the validation rows as a line; schedule, history and best model follow."""
-        predicted, labels = predict(self.average, self.data["validation"])
-        used = {name: value for name, value in predicted.items() if name in self.names}
-        batch, _ = self.data["validation"].batch()
-        loss = float(joint_loss(used, labels, batch, self.settings.loss)[0])
+        loss, table = self.ranks.told_by_first(self._validation() if self.ranks.first else None)
         if not np.isfinite(loss):
             raise PaiNNFastError(
                 "the training diverged",
@@ -112,20 +138,29 @@ class Training:
             )
         rate = self.schedule.at_step(self.step, self.epoch - 1, self.settings)
         if self.schedule.validate(loss):
-            self.best = copy.deepcopy(self.average)
-        table = errors(used, labels)
+            self.best.load_state_dict(self.average.state_dict())
         self.history.append(
             {"epoch": self.epoch, "train_loss": train_loss, "validation_loss": loss, "learning_rate": rate}
             | {name: float(row["mae"]) for name, row in table.items()}
         )
-        losses = f"loss {train_loss:.4f}/{loss:.4f}"
+        losses = f"loss {train_loss:.3g}/{loss:.3g}"
         return f"epoch {self.epoch}  {losses}  lr {rate:.1e}  validation MAE: {format_errors(table)}"
+
+    def _validation(self) -> tuple[float, report.Table]:
+        data = self.data["validation"]
+        predicted = predict(self.average, data, [name for name in self.names if name in data.labels])
+        batch = Batches(data, 0.0, list(predicted))(np.arange(len(data)))
+        results = {name: torch.from_numpy(value) for name, value in predicted.items()}
+        loss = joint_loss(results, batch[1], batch[0], self.weights, energy_per_atom=self.settings.energy_per_atom)[0]
+        return float(loss), errors(predicted, data.labels, self.average, self.settings.report_units)
 
     @property
     def finished(self) -> str | None:
         """Why the training is over, or None."""
         if self.schedule.learning_rate < self.settings.minimum_learning_rate:
             return "the learning rate reached its minimum"
+        if self.settings.early_stop is not None and self.schedule.stale >= self.settings.early_stop:
+            return f"no better validation in {self.schedule.stale}"
         if self.epoch >= self.settings.max_epochs:
             return "max_epochs reached"
         if self.settings.max_time is not None and self.seconds >= self.settings.max_time:
@@ -133,12 +168,13 @@ class Training:
         return None
 
     def save(self, path: Path) -> None:
-        """Everything that the next epoch depends on."""
+        """Everything that the next step depends on."""
         tensors = {
             f"{kind}.{name}": tensor for kind, module in self._modules() for name, tensor in module.state_dict().items()
         }
         numbers = {"epoch": self.epoch, "step": self.step, "seconds": self.seconds, "history": self.history}
-        numbers |= {"schedule": self.schedule.state(), "data": self.data_fingerprint(), "settings": self._frozen()}
+        numbers |= {"done": self.done, "loss": self.loss, "ranks": self.ranks.world}
+        numbers |= {"schedule": self.schedule.state(), "data": self.data_fingerprint, "settings": self._frozen()}
         checkpoint.save(path, tensors | optimizer_tensors(self.optimizer, self.model), numbers)
 
     def restore(self, path: Path) -> None:
@@ -148,11 +184,12 @@ class Training:
             PaiNNFastError: if it was made with other settings or other data.
         """
         tensors, numbers = checkpoint.load(path)
-        for key, now in (("settings", self._frozen()), ("data", self.data_fingerprint())):
+        for key, now in (("settings", self._frozen()), ("data", self.data_fingerprint)):
             if numbers.get(key) != now:
                 raise PaiNNFastError(
                     f"the checkpoint was made with other {key}",
                     where=path,
+                    got=_differences(now, numbers.get(key)),
                     fix="restore them, or choose another output folder",
                 )
         for kind, module in self._modules():
@@ -162,38 +199,58 @@ class Training:
         restore_optimizer(self.optimizer, self.model, tensors)
         self.schedule = Plateau(**numbers["schedule"])
         self.epoch, self.step, self.seconds = numbers["epoch"], numbers["step"], numbers["seconds"]
-        self.history = numbers["history"]
+        self.done, self.loss, self.history = numbers["done"], numbers["loss"], numbers["history"]
 
     def _modules(self) -> list[tuple[str, Potential]]:
         return [("model", self.model), ("average", self.average), ("best", self.best)]
 
     def _frozen(self) -> dict[str, object]:
         """The settings that a resumed run must share; its length is one of them if the learning rate hangs on it."""
-        free = {"max_time", "threads", "output"} | ({"max_epochs"} if self.settings.cooldown_epochs == 0 else set())
+        free = {"max_time", "threads", "output", "early_stop", "tensorboard", "report_units", "checks"}
+        free |= {"max_epochs"} if self.settings.cooldown_epochs == 0 else set()
         return self.settings.model_dump(mode="json", exclude=free)
 
+    @cached_property
     def data_fingerprint(self) -> str:
-        """SHA-256 of geometries and labels."""
-        tensors: dict[str, torch.Tensor] = {}
-        for name, part in self.data.items():
-            if len(part):
-                batch, labels = part.batch()
-                tensors |= {f"{name}.R": batch.positions, **{f"{name}.{key}": value for key, value in labels.items()}}
-        return fingerprint(tensors)
+        """SHA-256 of geometries and labels of all splits."""
+        return " ".join(part.fingerprint()[:32] for part in self.data.values())
+
+
+def _known(data: Dataset, name: str) -> np.ndarray:
+    """How many components of a label each structure has [n]."""
+    components = np.isfinite(by_row(data.labels[name])).sum(axis=1)
+    return np.add.reduceat(components, data.first[:-1]) if len(components) != len(data) else components
+
+
+def _differences(now: object, then: object) -> str | None:
+    if not (isinstance(now, dict) and isinstance(then, dict)):
+        return None
+    keys = [key for key in now if now[key] != then.get(key)]
+    return ", ".join(f"{key} = {now[key]} instead of {then.get(key)}" for key in keys)
 
 
 def read_data(settings: TrainSettings, folder: str | Path = ".") -> dict[str, Dataset]:
     """The rows of all files of the settings, by split."""
-    files = [read_npz(source, folder, split_seed=settings.split_seed) for source in settings.data]
+    names = labels_of(settings.heads)
+    files = [read_split(source, folder, names, settings.split) for source in settings.data]
     data = {name: join([file[name] for file in files]) for name in SPLITS}
+    if settings.train_size is not None and settings.train_size < len(data["train"]):
+        order = np.random.default_rng(settings.split.seed).permutation(len(data["train"]))
+        data["train"] = data["train"].select(np.sort(order[: settings.train_size]))
     for name in ("train", "validation"):
         if not len(data[name]):
-            raise PaiNNFastError(f"no labelled {name} rows", where=", ".join(source.file for source in settings.data))
+            raise PaiNNFastError(
+                f"no labelled {name} rows",
+                where=", ".join(source.file for source in settings.data),
+                got=describe(data),
+                expected=f"labels of {', '.join(names)}",
+                fix="name the arrays of labels in data.keys",
+            )
     return data
 
 
 def run(settings: TrainSettings, *, data_folder: str | Path = ".", resume: bool = False) -> Path:
-    """Train a model, or go on with a training.
+    """Train a model, or go on with a training; under `torchrun` with all its processes.
 
     Args:
         settings: what to train on what.
@@ -215,58 +272,83 @@ def run(settings: TrainSettings, *, data_folder: str | Path = ".", resume: bool 
             "the output folder holds a training", where=output, fix="resume it with --resume, or choose another"
         )
     data = read_data(settings, data_folder)
-    training = Training(settings, data)
-    if resume and saved.exists():
-        training.restore(saved)
-    output.mkdir(parents=True, exist_ok=True)
-    with StatusLine() as status, Interrupt() as interrupt:
-        status.keep(describe(data))
-        _loop(training, saved, status, interrupt)
-    if interrupt.signal:
-        raise PaiNNFastError("interrupted; everything is saved", where=saved, fix="go on with --resume")
-    return finish(training, output, data_folder)
+    with ranks(settings.device) as (together, device):
+        training = Training(settings, data, together, device)
+        if resume and saved.exists():
+            training.restore(saved)
+        output.mkdir(parents=True, exist_ok=True)
+        with StatusLine(silent=not together.first) as status, Interrupt() as interrupt:
+            status.keep(describe(data))
+            _loop(training, saved, status, interrupt)
+        if interrupt.signal:
+            raise PaiNNFastError("interrupted; everything is saved", where=saved, fix="go on with --resume")
+        return finish(training, output) if together.first else output_file(settings)
 
 
 def describe(data: dict[str, Dataset]) -> str:
     """How many rows and labels each split has."""
     said = []
     for split, part in data.items():
-        labels = ", ".join(f"{part.labelled(name)} {name}" for name in LABELS)
-        said.append(f"{split}: {len(part)} structures ({labels})")
-    return "; ".join(said) + "; units: eV, eV/Å, e Å, Å³"
+        labels = ", ".join(f"{part.labelled(name)} {name}" for name in part.labels if part.labelled(name))
+        said.append(f"{split}: {len(part)} structures ({labels or 'no labels'})")
+    return "; ".join(said)
 
 
 def _loop(training: Training, saved: Path, status: StatusLine, interrupt: Interrupt) -> None:
-    settings = training.settings
+    settings, together = training.settings, training.ranks
     start, last_save = time.monotonic() - training.seconds, time.monotonic()
-    while (reason := training.finished) is None and not interrupt.signal:
-        loss = training.run_epoch()
-        training.seconds = time.monotonic() - start
-        if training.epoch % settings.validate_every == 0:
-            line = training.validate(loss)
-            left = training.seconds / training.epoch * (settings.max_epochs - training.epoch)
-            limit = settings.max_time - training.seconds if settings.max_time is not None else left
-            status.update(f"{line}  [{clock(training.seconds)}, at most {clock(min(left, limit))} left]")
-        if time.monotonic() - last_save > CHECKPOINT_EVERY:
-            training.save(saved)
-            last_save = time.monotonic()
-    training.save(saved)
+    line = "no validation yet"
+    stop = ""
+    with threads.ours():
+        while (reason := together.told_by_first(training.finished)) is None and not stop:
+            while training.done < training.steps_per_epoch and not stop:
+                training.run_step(training.next_rows())
+                training.seconds = time.monotonic() - start
+                if together.first and time.monotonic() - last_save > CHECKPOINT_EVERY:
+                    training.save(saved)
+                    last_save = time.monotonic()
+                status.update(f"{line}  [{_time_left(training)}]")
+                if together.world == 1 or training.done % STOP_EVERY == 0:
+                    stop = together.told_by_first(interrupt.signal)
+            if training.done < training.steps_per_epoch:
+                break
+            loss = training.end_epoch()
+            if training.epoch % settings.validate_every == 0:
+                line = training.validate(loss)
+                status.update(f"{line}  [{_time_left(training)}]")
+    if together.first:
+        training.save(saved)
+    status.keep(line)
     status.keep(f"stopped after epoch {training.epoch}: {reason or 'interrupted'}")
 
 
-def finish(training: Training, output: Path, data_folder: str | Path) -> Path:
+def _time_left(training: Training) -> str:
+    settings = training.settings
+    epochs = training.epoch + training.done / training.steps_per_epoch
+    left = training.seconds / epochs * (settings.max_epochs - epochs)
+    limit = settings.max_time - training.seconds if settings.max_time is not None else left
+    passed = f"epoch {epochs:.1f} of {settings.max_epochs}, {clock(training.seconds)}"
+    return f"{passed}, at most {clock(min(left, limit))} left"
+
+
+def finish(training: Training, output: Path) -> Path:
     """Write the best model, its errors by split and by file, pictures, card and resolved settings."""
     settings = training.settings
     model = training.best if training.history else training.average  # too short to have been validated
-    pairs = {split: predict(model, part) for split, part in training.data.items() if len(part)}
-    tables = {split: errors(*pair) for split, pair in pairs.items()}
-    for source in settings.data:
-        rows = read_npz(source, data_folder, split_seed=settings.split_seed)["test"]
+    predicted = {split: predict(model, part) for split, part in training.data.items() if len(part)}
+    tables = {
+        split: errors(values, training.data[split].labels, model, settings.report_units)
+        for split, values in predicted.items()
+    }
+    test = training.data["test"]
+    for k, file in enumerate(test.files):
+        rows = np.flatnonzero(test.file == k)
         if len(rows):
-            tables[f"test, {source.file}"] = errors(*predict(model, rows))
+            part = test.select(rows)
+            tables[f"test, {file}"] = errors(predict(model, part), part.labels, model, settings.report_units)
     provenance = {
         "data": "; ".join(f"{source.file} ({source.origin})" for source in settings.data),
-        "data_sha256": training.data_fingerprint(),
+        "data_sha256": training.data_fingerprint,
         "level_of_theory": settings.level_of_theory,
         "description": settings.description,
         "limits": settings.limits,
@@ -274,8 +356,8 @@ def finish(training: Training, output: Path, data_folder: str | Path) -> Path:
     }
     provenance |= {f"MAE, {split}": format_errors(table) for split, table in tables.items() if split != "train"}
     model.config = model.config.model_copy(update={"provenance": provenance})
-    path = output / f"{settings.name}.safetensors"
+    path = output_file(settings)
     save_model(model, path)
-    write_resolved(settings, output / "settings.toml", {"data_sha256": training.data_fingerprint()})
-    report.write(training, tables, pairs, output)
+    write_resolved(settings, output / "settings.toml", {"data_sha256": training.data_fingerprint})
+    report.write(training, model, predicted, tables, output)
     return path

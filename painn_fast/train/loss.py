@@ -1,6 +1,9 @@
-"""Joint loss over whatever labels there are, and the statistics that the model starts from."""
+"""The joint loss, and what a model starts from."""
 
 from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,18 +11,30 @@ from torch import Tensor
 
 from painn_fast import units
 from painn_fast.graph import AtomicBatch
-from painn_fast.nn import Potential
-from painn_fast.nn.heads import Atomwise, Polarizability
-from painn_fast.train.dataset import Dataset
-from painn_fast.train.settings import LossWeights
+from painn_fast.nn import EnergyHead, Potential, ScalarHead
+from painn_fast.nn.config import PolarizabilityHead, SpatialExtentHead, head_name
+from painn_fast.train.data import Dataset
+from painn_fast.train.evaluation import predict
 
 
 def joint_loss(
-    results: dict[str, Tensor], labels: dict[str, Tensor], batch: AtomicBatch, weights: LossWeights
+    results: Mapping[str, Tensor],
+    labels: Mapping[str, Tensor],
+    batch: AtomicBatch,
+    weights: Mapping[str, float],
+    counts: Mapping[str, int] | None = None,
+    *,
+    energy_per_atom: bool = True,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Weighted sum of mean squared errors over the labels that are there (not NaN); a term without any label is zero.
 
-    The energy's square is divided by the number of atoms.
+    Args:
+        results: predictions, one term each.
+        labels: of the same names and shapes; NaN where missing.
+        batch: of both.
+        weights: of the terms.
+        counts: numbers that the means are over, where this batch is only part of one.
+        energy_per_atom: divide the square of the energy's error by the number of atoms.
 
     Returns:
         The loss and its unweighted terms.
@@ -29,31 +44,77 @@ def joint_loss(
         label = labels[name].to(value.dtype)
         known = ~torch.isnan(label)
         error = torch.where(known, value - torch.where(known, label, 0.0), 0.0) ** 2
-        if name == "energy":
+        if name == "energy" and energy_per_atom:
             error = error / batch.n_atoms
-        terms[name] = error.sum() / known.sum().clamp(min=1)
-    total = torch.stack([getattr(weights, name) * term for name, term in terms.items()]).sum()
+        count = known.sum().clamp(min=1) if counts is None else max(counts[name], 1)
+        terms[name] = error.sum() / count
+    total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
     return total, terms
 
 
-def set_references(potential: Potential, data: Dataset) -> None:
-    """Start from the mean: atomic reference energies by least squares, the isotropic polarizability of an atom."""
-    config, heads = potential.config, dict(potential.heads.items())
-    energy, polarizability = heads.get("energy"), heads.get("polarizability")
-    if isinstance(energy, Atomwise) and data.labelled("energy"):
-        reference = _energies_of_elements(data, config.representation.max_z)
-        energy.atomic_reference.copy_(reference / units.factor("energy", config.energy_unit))
-    if isinstance(polarizability, Polarizability) and data.labelled("polarizability"):
-        trace = torch.einsum("nii->n", data.polarizability) / 3
-        atoms = torch.tensor([molecule.n_total for molecule in data.molecules])
-        *_, bias = polarizability.network.parameters()  # of the last layer: [isotropic part, gate]
+def set_references(potential: Potential, data: Dataset, kept: Collection[str] = ()) -> None:
+    """Start from the mean of the data: contributions of elements by least squares, means, sizes of atoms.
+
+    Args:
+        potential: changed in place.
+        data: labelled structures.
+        kept: heads with weights of an earlier training; what they predict on average is corrected, the rest kept.
+    """
+    config = potential.config
+    for head in config.heads:
+        name, module = head_name(head), potential.heads[head_name(head)]
+        rows = np.flatnonzero(data.structure_labelled(name))
+        if not len(rows):
+            continue
+        part = data.select(rows)
+        values: np.ndarray = part.labels[name]
+        if name in kept:
+            if not isinstance(head, EnergyHead | ScalarHead):
+                continue
+            values = values - predict(potential, part, (name,))[name]
         with torch.no_grad():
-            bias[0] = float(torch.nanmean(trace / atoms)) / units.factor("polarizability", config.polarizability_unit)
+            match head:
+                case ScalarHead(aggregation="mean"):
+                    _buffer(module, "mean").add_(values.mean() / _unit(head, potential))
+                case EnergyHead() | ScalarHead():
+                    solution = _of_elements(part, values, config.representation.max_z) / _unit(head, potential)
+                    _buffer(module, "atomic_reference").add_(torch.from_numpy(solution))
+                case SpatialExtentHead():
+                    _last_bias(module)[0] = values.sum() / _extent(part).sum()
+                case PolarizabilityHead():
+                    mean = np.trace(values, axis1=1, axis2=2) / 3 / part.n_atoms
+                    _last_bias(module)[0] = mean.mean() / units.factor("polarizability", config.polarizability_unit)
 
 
-def _energies_of_elements(data: Dataset, max_z: int) -> Tensor:
-    """Energies [max_z] eV whose sums over atoms come closest to the labels; the smallest where that leaves a choice."""
-    known = torch.isfinite(data.energy)
-    counts = torch.stack([torch.bincount(molecule.numbers, minlength=max_z) for molecule in data.molecules]).double()
-    solution = np.linalg.lstsq(counts[known].numpy(), data.energy[known].numpy(), rcond=None)[0]
-    return torch.from_numpy(solution)
+def _unit(head: EnergyHead | ScalarHead, potential: Potential) -> float:
+    unit = potential.config.energy_unit if isinstance(head, EnergyHead) else head.unit
+    return units.ENERGY.get(unit, 1.0)
+
+
+def _buffer(module: Any, name: str) -> Tensor:
+    tensor: Tensor = getattr(module, name)
+    return tensor
+
+
+def _last_bias(module: Any) -> Tensor:
+    """Of the last layer; its first entry belongs to the scalar of an atom."""
+    *_, bias = module.network.parameters()
+    tensor: Tensor = bias
+    return tensor
+
+
+def _of_elements(data: Dataset, values: np.ndarray, max_z: int) -> np.ndarray:
+    """Contributions [max_z] whose sums over atoms come closest to the values; the smallest of many."""
+    structure = np.repeat(np.arange(len(data)), data.n_atoms)
+    counts = np.bincount(structure * max_z + data.numbers, minlength=len(data) * max_z).reshape(len(data), max_z)
+    solution = np.zeros(max_z)
+    there = counts.any(axis=0)
+    solution[there] = np.linalg.lstsq(counts[:, there].astype(np.float64), values, rcond=None)[0]
+    return solution
+
+
+def _extent(data: Dataset) -> np.ndarray:
+    """Sum of squared distances of atoms from the mean of their structure [n] Å²."""
+    starts = data.first[:-1]
+    centre = np.add.reduceat(data.positions, starts) / data.n_atoms[:, None]
+    return np.add.reduceat(((data.positions - np.repeat(centre, data.n_atoms, axis=0)) ** 2).sum(axis=1), starts)

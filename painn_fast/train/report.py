@@ -9,19 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
 
 from painn_fast.atomic import atomic_write
-from painn_fast.train.evaluation import REPORT
+from painn_fast.nn import Potential
+from painn_fast.train.evaluation import Arrays, Table, report_unit
 
 if TYPE_CHECKING:
     from painn_fast.train.loop import Training
 
-Tables = dict[str, dict[str, dict[str, float | int | str]]]
-Pairs = dict[str, tuple[dict[str, Tensor], dict[str, Tensor]]]
+Tables = dict[str, Table]
 
 
-def write(training: Training, tables: Tables, pairs: Pairs, output: Path) -> None:
+def write(training: Training, model: Potential, predicted: dict[str, Arrays], tables: Tables, output: Path) -> None:
     """Everything; pictures only where matplotlib is installed."""
     with atomic_write(output / "errors.json") as path:
         path.write_text(json.dumps(tables, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -32,7 +31,7 @@ def write(training: Training, tables: Tables, pairs: Pairs, output: Path) -> Non
     with atomic_write(output / f"{training.settings.name}.md") as path:
         path.write_text(model_card(training, tables), encoding="utf-8")
     if importlib.util.find_spec("matplotlib"):
-        pictures(training, pairs, output)
+        pictures(training, model, predicted, output)
 
 
 def model_card(training: Training, tables: Tables) -> str:
@@ -40,8 +39,10 @@ def model_card(training: Training, tables: Tables) -> str:
     settings, config = training.settings, training.settings.representation
     counts = {split: len(part) for split, part in training.data.items()}
     rows = [f"| property | {' | '.join(tables)} | unit |", f"|---|{'---|' * len(tables)}---|"]
-    for name, (_, unit) in REPORT.items():
-        cells = [f"{table[name]['mae']:.4f}" if name in table else "" for table in tables.values()]
+    for name in training.names:
+        found = [table.get(name) for table in tables.values()]
+        cells = [f"{row['mae']:.4f}" if row else "" for row in found]
+        unit = next((row["unit"] for row in found if row), "")
         if any(cells):
             rows.append(f"| {name} | {' | '.join(cells)} | {unit} |")
     weights = sum(parameter.numel() for parameter in training.best.parameters())
@@ -67,10 +68,10 @@ def model_card(training: Training, tables: Tables) -> str:
     )
 
 
-def pictures(training: Training, pairs: Pairs, output: Path) -> None:
+def pictures(training: Training, model: Potential, predicted: dict[str, Arrays], output: Path) -> None:
     """Learning curves, and predictions against labels of the test rows (or, without any, the validation rows)."""
     _learning_curves(training, output / "learning_curves.png")
-    _parity(pairs, output / "parity.png")
+    _parity(training, model, predicted, output / "parity.png")
 
 
 def _learning_curves(training: Training, output: Path) -> None:
@@ -78,7 +79,7 @@ def _learning_curves(training: Training, output: Path) -> None:
 
     if not training.history:
         return
-    names = [name for name in REPORT if name in training.history[-1]]
+    names = [name for name in training.names if name in training.history[-1]]
     figure = Figure(figsize=(4 * (1 + len(names)), 3.4), layout="constrained")
     axes: Any = figure.subplots(1, 1 + len(names))
     axes = np.atleast_1d(axes)
@@ -89,28 +90,30 @@ def _learning_curves(training: Training, output: Path) -> None:
     axes[0].set(xlabel="epoch", ylabel="loss")
     for axis, name in zip(axes[1:], names, strict=True):
         axis.semilogy(epochs, [entry[name] for entry in training.history], color="C1")
-        axis.set(
-            xlabel="epoch", ylabel=f"validation MAE / {REPORT[name][1].removesuffix(' per component')}", title=name
-        )
+        axis.set(xlabel="epoch", ylabel=f"validation MAE / {_unit(training, name)}", title=name)
     with atomic_write(output) as path:
         figure.savefig(path, dpi=120, format="png")
 
 
-def _parity(pairs: Pairs, output: Path) -> None:
+def _unit(training: Training, name: str) -> str:
+    return report_unit(name, training.model, training.settings.report_units)[1]
+
+
+def _parity(training: Training, model: Potential, predicted: dict[str, Arrays], output: Path) -> None:
     from matplotlib.figure import Figure
 
-    split = "test" if "test" in pairs else "validation"
-    predicted, labels = pairs[split]
-    figure = Figure(figsize=(3.8 * len(predicted), 3.6), layout="constrained")
-    axes: Any = np.atleast_1d(figure.subplots(1, len(predicted)))
-    for axis, name in zip(axes, predicted, strict=True):
-        size, unit = REPORT[name]
-        x, y = labels[name].numpy().ravel() / size, predicted[name].double().numpy().ravel() / size
+    split = "test" if "test" in predicted else "validation"
+    labels = training.data[split].labels
+    names = [name for name in predicted[split] if np.isfinite(labels[name]).any()]
+    figure = Figure(figsize=(3.8 * max(len(names), 1), 3.6), layout="constrained")
+    axes: Any = np.atleast_1d(figure.subplots(1, max(len(names), 1)))
+    for axis, name in zip(axes, names, strict=False):
+        size, unit = report_unit(name, model, training.settings.report_units)
+        x, y = labels[name].ravel() / size, predicted[split][name].ravel() / size
         known = np.isfinite(x)
-        shift = x[known].mean() if name == "energy" and known.any() else 0.0
+        shift = x[known].mean() if name == "energy" else 0.0
         axis.plot(x[known] - shift, y[known] - shift, ".", markersize=3, alpha=0.6)
         axis.axline((0.0, 0.0), slope=1, color="0.6", linewidth=0.8, zorder=0)
-        unit = unit.removesuffix(" per component")
         axis.set(title=f"{name}, {split}", xlabel=f"reference / {unit}", ylabel=f"model / {unit}")
     with atomic_write(output) as path:
         figure.savefig(path, dpi=120, format="png")

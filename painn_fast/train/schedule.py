@@ -23,6 +23,9 @@ class Plateau:
     smoothed: float | None = None
     best: float = float("inf")
     waited: int = 0
+    """Validations since the last best one or the last drop."""
+    stale: int = 0
+    """Validations since the last best one."""
 
     @classmethod
     def of(cls, settings: TrainSettings) -> Plateau:
@@ -33,9 +36,9 @@ class Plateau:
         """Take in a validation loss; True if the smoothed loss is the best so far."""
         self.smoothed = loss if self.smoothed is None else self.smoothing * self.smoothed + (1 - self.smoothing) * loss
         if self.smoothed < self.best:
-            self.best, self.waited = self.smoothed, 0
+            self.best, self.waited, self.stale = self.smoothed, 0, 0
             return True
-        self.waited += 1
+        self.waited, self.stale = self.waited + 1, self.stale + 1
         if self.waited > self.patience:
             self.learning_rate *= self.factor
             self.waited = 0

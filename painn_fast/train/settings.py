@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from painn_fast.errors import PaiNNFastError
-from painn_fast.nn import EnergyHead, RepresentationConfig
-from painn_fast.nn.config import Head
+from painn_fast.nn import DipoleHead, EnergyHead, RepresentationConfig
+from painn_fast.nn.config import Head, head_name
 from painn_fast.settings import Duration, Settings
 
 CONFIGS = Path(__file__).parent / "configs"
-LABELS = ("energy", "forces", "dipole", "polarizability")
+
+
+class SplitSizes(Settings):
+    """How structures of files without a split of their own are drawn."""
+
+    train: PositiveInt | None = None
+    """Structures to train on; default: all but validation and as many for testing."""
+    validation: PositiveInt | None = None
+    """Default: a tenth."""
+    seed: int = 0
 
 
 class DataFile(Settings):
-    """One `.npz` file: R [n, atoms, 3], z [atoms] and labels; NaN marks a label that is missing."""
+    """One file of labelled structures; NaN marks a label that is missing."""
 
     file: str
     """Looked for in the folder of data, then beside the shipped configurations."""
@@ -25,23 +35,16 @@ class DataFile(Settings):
     """Another such file that holds R and z, where this one has only labels, row by row."""
     origin: str = ""
     """Where it comes from, for the model card."""
-    keys: dict[Literal["energy", "forces", "dipole", "polarizability"], str] = {}
-    """Names of the arrays of labels; "" leaves a label out. Default: E, F, dipole, polarizability."""
-    energy_unit: str | None = None
-    """Where the file does not say; forces are this per length_unit."""
-    length_unit: str | None = None
-    """Of positions, and of forces."""
-    dipole_unit: str | None = None
-    polarizability_unit: str | None = None
+    keys: dict[str, str] = {}
+    """Names of the arrays of labels, such as energy = "E_pbe0"; "" leaves a label out. Default: the usual ones."""
+    units: dict[str, str] = {}
+    """Units of length and of labels, where the file does not say or is wrong; forces default to energy per length."""
+    use_as: Literal["train", "validation", "test"] | None = None
+    """All of it for this, whatever split it has."""
 
 
-class LossWeights(Settings):
-    """Weights of mean squared errors: energy² per atom (eV²), force (eV/Å)², dipole (e Å)², polarizability (Å³)²."""
-
-    energy: NonNegativeFloat = 10.0
-    forces: NonNegativeFloat = 1.0
-    dipole: NonNegativeFloat = 20.0
-    polarizability: NonNegativeFloat = 1.0
+LOSS_WEIGHTS = {"energy": 10.0, "forces": 1.0, "dipole": 20.0, "polarizability": 1.0}
+"""Of labels that the settings do not name; those that are not here have a weight of 1."""
 
 
 class TrainSettings(Settings):
@@ -50,16 +53,24 @@ class TrainSettings(Settings):
     name: str = "model"
     output: str = "training"
     data: tuple[DataFile, ...] = Field(min_length=1)
-    split_seed: int = 0
-    """For files without a `split` array: 80 % training, 10 % validation, 10 % test."""
+    split: SplitSizes = SplitSizes()
+    train_size: PositiveInt | None = None
+    """Train on so many of the training structures, drawn by the seed of the split; for learning curves."""
     level_of_theory: str = ""
     description: str = ""
     limits: str = ""
     representation: RepresentationConfig = RepresentationConfig()
     heads: tuple[Head, ...] = (EnergyHead(),)
     start_from: str | None = None
-    """A model, bundled or a file, whose weights the training starts from; representation and heads must be the same."""
-    loss: LossWeights = LossWeights()
+    """A model, bundled or a file (SchNetPack's too), that the training starts from: its representation, its units and
+    all heads that it shares with these."""
+    freeze_representation: bool = False
+    """Train the heads alone."""
+    loss: dict[str, NonNegativeFloat] = {}
+    """Weights of mean squared errors, in our units: energy² per atom (eV²), force (eV/Å)², dipole (e Å)²,
+    polarizability (Å³)², ... Defaults: energy 10, forces 1, dipole 20, polarizability 1, all others 1."""
+    energy_per_atom: bool = True
+    """Divide the square of an error of an energy by the number of atoms."""
     batch_size: PositiveInt = 10
     learning_rate: PositiveFloat = 1e-3
     minimum_learning_rate: PositiveFloat = 1e-6
@@ -71,6 +82,8 @@ class TrainSettings(Settings):
     plateau_factor: float = Field(0.5, gt=0, lt=1)
     plateau_patience: PositiveInt = 20
     """Validations without a better smoothed loss before the learning rate drops."""
+    early_stop: PositiveInt | None = None
+    """Stop after so many validations without a better smoothed loss."""
     loss_smoothing: float = Field(0.9, ge=0, lt=1)
     max_epochs: PositiveInt = 1000
     cooldown_epochs: int = Field(0, ge=0)
@@ -78,9 +91,47 @@ class TrainSettings(Settings):
     max_time: Duration | None = None
     validate_every: PositiveInt = 1
     """Epochs."""
+    precision: Literal["float32", "float64", "tf32"] = "float32"
+    """Of the network: float32, float64, or float32 with products in TF32 (on GPUs; costs accuracy)."""
+    report_units: dict[str, str] = {}
+    """Units that errors are reported in; default kcal/mol, kcal/mol/Å, D, Å³ and, for other energies, meV."""
+    checks: Literal["error", "warn"] = "error"
+    """What doubtful data do: stop before the training, or be reported only."""
+    tensorboard: bool = False
+    """Write learning curves for TensorBoard too (pip install tensorboard)."""
     seed: int = 0
     threads: PositiveInt | None = None
     device: str = "cpu"
+
+    @model_validator(mode="after")
+    def _trainable(self) -> TrainSettings:
+        if self.freeze_representation and self.start_from is None:
+            raise ValueError("freeze_representation needs start_from: a random representation cannot be kept")
+        known = labels_of(self.heads)
+        for key, table in (("loss", self.loss), ("report_units", self.report_units)):
+            for label in table.keys() - set(known):
+                near = difflib.get_close_matches(label, known, n=1, cutoff=0.5)
+                hint = f", did you mean '{near[0]}'?" if near else f"; the heads have {', '.join(known)}"
+                raise ValueError(f"unknown label '{key}.{label}'{hint}")
+        return self
+
+    def weight(self, label: str) -> float:
+        """Weight of a label in the loss."""
+        return self.loss.get(label, LOSS_WEIGHTS.get(label, 1.0))
+
+
+def labels_of(heads: tuple[Head, ...]) -> tuple[str, ...]:
+    """Labels that train these heads."""
+    names: list[str] = []
+    for head in heads:
+        match head:
+            case EnergyHead():
+                names += ["energy", "forces", "stress"]
+            case DipoleHead():
+                names += ["dipole"] + ["dipole_magnitude"] * head.magnitude
+            case _:
+                names.append(head_name(head))
+    return tuple(names)
 
 
 def shipped() -> list[str]:

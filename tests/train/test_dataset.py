@@ -7,18 +7,27 @@ import torch
 from painn_fast import units
 from painn_fast.errors import PaiNNFastError
 from painn_fast.testing import assert_close
-from painn_fast.train.dataset import find_data, join, read_npz
-from painn_fast.train.settings import DataFile
+from painn_fast.train.data import join, read_split
+from painn_fast.train.data.dataset import Batches
+from painn_fast.train.data.read import find_data
+from painn_fast.train.settings import DataFile, SplitSizes
+
+NAMES = ("energy", "forces", "dipole", "polarizability")
 
 
 def read(path, **options):
-    return read_npz(DataFile.parse({"file": path.name, **options}), path.parent)
+    return read_split(DataFile.parse({"file": path.name, **options}), path.parent)
+
+
+def whole(data):
+    """All structures as one batch, and their labels."""
+    return Batches(data, 5.0, NAMES)(np.arange(len(data)))
 
 
 def test_labels_and_geometry_come_back_as_they_are_in_our_units(arrays, write):
     data = read(write(arrays))["train"]
     rows = arrays["split"] == 0
-    batch, labels = data.batch()
+    batch, labels = whole(data)
     assert_close(batch.positions, arrays["R"][rows].reshape(-1, 3), 0.0, "positions")
     assert_close(labels["energy"], arrays["E"][rows], 0.0, "energy")
     assert_close(labels["forces"], arrays["F"][rows].reshape(-1, 3), 0.0, "forces")
@@ -38,9 +47,7 @@ def test_units_of_the_file_are_converted(arrays, write):
         "dipole_unit": "D",
         "polarizability_unit": "Bohr^3",
     }
-    own, other = (
-        read(write(values, name))["train"].batch() for values, name in ((arrays, "a.npz"), (foreign, "b.npz"))
-    )
+    own, other = (whole(read(write(values, name))["train"]) for values, name in ((arrays, "a.npz"), (foreign, "b.npz")))
     assert_close(other[0].positions, own[0].positions, 1e-14, "positions")
     for name, value in own[1].items():
         assert_close(other[1][name], value, 1e-14, name)
@@ -48,19 +55,17 @@ def test_units_of_the_file_are_converted(arrays, write):
 
 def test_the_settings_overrule_the_unit_of_the_file(arrays, write):
     path = write(arrays)
-    assert_close(
-        read(path, energy_unit="kcal/mol")["train"].energy, read(path)["train"].energy * units.KCAL_PER_MOL, 1e-14
-    )
+    own, other = (read(path, units=said)["train"].labels["energy"] for said in ({}, {"energy": "kcal/mol"}))
+    assert_close(other, own * units.KCAL_PER_MOL, 1e-14)
 
 
 @pytest.mark.parametrize("kind", ["energy", "length", "dipole", "polarizability"])
 def test_a_unit_that_nobody_declares_is_an_error_that_the_settings_can_mend(arrays, write, kind):
     path = write(arrays | {f"{kind}_unit": None})
-    with pytest.raises(PaiNNFastError, match=f"missing unit of {kind}.*{path.name}.*{kind}_unit"):
+    with pytest.raises(PaiNNFastError, match=f"missing unit of {kind}.*{path.name}.*units.{kind}.*{kind}_unit"):
         read(path)
-    assert len(
-        read(path, **{f"{kind}_unit": {"dipole": "D", "energy": "eV", "length": "Ang"}.get(kind, "Ang^3")})["train"]
-    )
+    unit = {"dipole": "D", "energy": "eV", "length": "Ang"}.get(kind, "Ang^3")
+    assert len(read(path, units={kind: unit})["train"])
 
 
 def test_an_unknown_unit_is_an_error_that_lists_the_known_ones(arrays, write):
@@ -82,7 +87,7 @@ def test_missing_labels_stay_missing_and_rows_without_any_are_dropped(arrays, wr
 def test_keys_choose_arrays_and_an_empty_key_leaves_a_label_out(arrays, write):
     arrays["E_other"] = arrays["E"] + 7.0
     data = read(write(arrays), keys={"energy": "E_other", "forces": ""})["train"]
-    assert_close(data.energy, arrays["E_other"][arrays["split"] == 0], 0.0)
+    assert_close(data.labels["energy"], arrays["E_other"][arrays["split"] == 0], 0.0)
     assert data.labelled("forces") == 0
 
 
@@ -97,15 +102,15 @@ def test_splits_stay_as_they_are(arrays, write):
     arrays["split"] = np.random.default_rng(1).permutation(arrays["split"])
     parts = read(write(arrays))
     for k, name in enumerate(("train", "validation", "test")):
-        assert_close(parts[name].energy, arrays["E"][arrays["split"] == k], 0.0, name)
+        assert_close(parts[name].labels["energy"], arrays["E"][arrays["split"] == k], 0.0, name)
 
 
 def test_without_a_split_the_seed_makes_one_of_all_rows(arrays, write):
     path = write(arrays | {"split": None})
     first, same, other = (
         [
-            set(part.energy.tolist())
-            for part in read_npz(DataFile(file=path.name), path.parent, split_seed=seed).values()
+            set(part.labels["energy"].tolist())
+            for part in read_split(DataFile(file=path.name), path.parent, sizes=SplitSizes(seed=seed)).values()
         ]
         for seed in (0, 0, 1)
     )
@@ -118,7 +123,7 @@ def test_without_a_split_the_seed_makes_one_of_all_rows(arrays, write):
 def test_files_of_different_molecules_join_into_one_set(arrays, write):
     pair = arrays | {"R": arrays["R"][:, :2], "z": arrays["z"][:2], "F": arrays["F"][:, :2]}
     data = join([read(write(arrays, "a.npz"))["test"], read(write(pair, "b.npz"))["test"]])
-    batch, labels = data.select([0, 5]).batch()
+    batch, labels = whole(data.select([0, 5]))
     assert batch.n_atoms.tolist() == [3, 2]
     assert batch.numbers.tolist() == [8, 1, 1, 8, 1]
     assert labels["forces"].shape == (5, 3)
@@ -140,12 +145,12 @@ def replaced(row, value):
         ("R", lambda a: None, "missing array.*'R'"),
         ("z", lambda a: None, "missing array.*'z'"),
         ("R", lambda a: a[:, :2], "wrong shape.*'R'"),
-        ("R", replaced(5, np.nan), "positions are not finite.*row 5"),
+        ("R", replaced(5, np.nan), "positions are not finite.*frame 5"),
         ("E", lambda a: a[:-1], "wrong shape.*'E'"),
         ("F", lambda a: a[:, :, :2], "wrong shape.*'F'"),
         ("dipole", lambda a: a[:, :2], "wrong shape.*'dipole'"),
         ("polarizability", lambda a: a[:, 0], "wrong shape.*'polarizability'"),
-        ("E", replaced(4, np.inf), "infinite label.*'E', row 4"),
+        ("E", replaced(4, np.inf), "infinite label.*'E', frame 4"),
         ("split", lambda a: a[:-1], "wrong split"),
         ("split", lambda a: a + 1, "wrong split"),
     ],
@@ -187,7 +192,7 @@ def test_the_real_sets_are_read_with_their_splits_and_labels(shared_data):
 def test_a_file_that_is_not_in_the_folder_may_come_with_the_configurations(tmp_path, monkeypatch, arrays, write):
     (tmp_path / "configs").mkdir()
     (tmp_path / "mine").mkdir()
-    monkeypatch.setattr("painn_fast.train.dataset.CONFIGS", tmp_path / "configs")
+    monkeypatch.setattr("painn_fast.train.data.read.CONFIGS", tmp_path / "configs")
     shipped, own = write(arrays, "configs/toy.npz"), tmp_path / "mine" / "toy.npz"
     assert find_data("toy.npz", tmp_path / "mine") == shipped
     write(arrays, "mine/toy.npz")
@@ -196,13 +201,12 @@ def test_a_file_that_is_not_in_the_folder_may_come_with_the_configurations(tmp_p
 
 
 def test_geometries_may_stand_in_another_file_than_the_labels(arrays, write):
-    whole = read(write(arrays, "whole.npz"))["train"]
+    together = read(write(arrays, "whole.npz"))["train"]
     write({"R": arrays["R"], "z": arrays["z"]}, "geometry.npz")
     labels = write(arrays | {"R": None, "z": None}, "labels.npz")
     parted = read(labels, geometry="geometry.npz")["train"]
-    for got, expected in zip(parted.molecules, whole.molecules, strict=True):
-        assert_close(got.positions, expected.positions, 0.0, "positions")
-    assert_close(parted.dipole, whole.dipole, 0.0, "dipole")
+    assert_close(parted.positions, together.positions, 0.0, "positions")
+    assert_close(parted.labels["dipole"], together.labels["dipole"], 0.0, "dipole")
     write({"R": arrays["R"][1:], "z": arrays["z"]}, "geometry.npz")
     with pytest.raises(PaiNNFastError, match=r"wrong shape.*labels\.npz"):
         read(labels, geometry="geometry.npz")

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -69,14 +70,14 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(toy, tmp_path, st
 
 
 def test_a_run_that_is_stopped_by_a_signal_says_so_and_resumes(toy, tmp_path, straight, monkeypatch):
-    ordinary = loop.Training.run_epoch
+    ordinary = loop.Training.run_step
 
-    def interrupted(self):
-        if self.epoch == 1:
+    def interrupted(self, rows):
+        if (self.epoch, self.done) == (1, 2):  # in the middle of an epoch
             signal.raise_signal(signal.SIGTERM)
-        return ordinary(self)
+        return ordinary(self, rows)
 
-    monkeypatch.setattr(loop.Training, "run_epoch", interrupted)
+    monkeypatch.setattr(loop.Training, "run_step", interrupted)
     with pytest.raises(PaiNNFastError, match=r"interrupted.*checkpoint\.safetensors.*--resume"):
         train(toy, tmp_path)
     assert not (Path(toy["output"]) / "toy.safetensors").exists()
@@ -223,7 +224,7 @@ def test_without_training_or_validation_rows_or_fitting_labels_nothing_starts(to
         with pytest.raises(PaiNNFastError, match=said):
             train(toy, tmp_path)
     write(arrays | {"E": None, "F": None})
-    with pytest.raises(PaiNNFastError, match="no label fits a head"):
+    with pytest.raises(PaiNNFastError, match=r"no labelled train rows.*labels of energy, forces.*data\.keys"):
         train(toy, tmp_path, heads=[{"type": "energy"}])
     assert not Path(toy["output"]).exists()
 
@@ -232,7 +233,7 @@ def test_a_wrong_key_in_the_settings_is_an_error_with_a_suggestion(toy, tmp_path
     for wrong, said in (
         ({"batchsize": 3}, "batchsize.*did you mean 'batch_size'"),
         ({"loss": {"force": 1.0}}, "loss.force.*did you mean 'forces'"),
-        ({"data": [{"file": "toy.npz", "energy_units": "eV"}]}, "energy_units.*did you mean 'energy_unit'"),
+        ({"data": [{"file": "toy.npz", "unit": {"energy": "eV"}}]}, "unit.*did you mean 'units'"),
         ({"max_time": 3}, "max_time.*missing unit"),
         ({"data": []}, "data"),
     ):
@@ -277,16 +278,45 @@ def test_the_recipe_of_the_bundled_model_finds_all_its_data_and_trains_on_no_tes
         251,
     ]
     for split in ("validation", "test"):
-        kept = {molecule.positions.numpy().tobytes() for molecule in data[split].molecules}
-        assert not kept & {molecule.positions.numpy().tobytes() for molecule in data["train"].molecules}, split
+        assert not geometries(data[split]) & geometries(data["train"]), split
+
+
+def geometries(data):
+    return {data.positions[first:last].tobytes() for first, last in pairwise(data.first)}
 
 
 def test_a_training_starts_from_the_weights_of_a_model(toy, tmp_path):
     first = train(toy, tmp_path, output=str(tmp_path / "first"))
     again = {"output": str(tmp_path / "second"), "start_from": str(first), "learning_rate": 1e-9, "max_epochs": 1}
-    tuned = train(toy, tmp_path, **again, minimum_learning_rate=1e-12)
+    tuned = load_model(train(toy, tmp_path, **again, minimum_learning_rate=1e-12)).state_dict()
     for name, tensor in load_model(first).state_dict().items():
-        assert torch.allclose(tensor, load_model(tuned).state_dict()[name], atol=1e-6), name
-    other = again | {"output": str(tmp_path / "third"), "heads": [{"type": "energy"}]}
-    with pytest.raises(PaiNNFastError, match="unexpected key"):
-        train(toy | {"heads": [{"type": "energy"}]}, tmp_path, **{k: v for k, v in other.items() if k != "heads"})
+        if not name.endswith("atomic_reference"):  # moved to where the labels are
+            assert torch.allclose(tensor, tuned[name], atol=1e-6), name
+    again["output"] = str(tmp_path / "third")
+    with pytest.raises(PaiNNFastError, match=r"another representation.*n_features 32 instead of 16"):
+        train(toy, tmp_path, **again | {"representation": {**toy["representation"], "n_features": 32}})
+
+
+def test_energies_of_another_zero_are_met_at_the_start(toy, tmp_path, arrays, write):
+    first = train(toy, tmp_path, output=str(tmp_path / "first"))
+    before = error_table(load_model(first), tmp_path / "toy.npz", split="train")["energy"]["mae"]
+    write(arrays | {"E": arrays["E"] + 1000.0})
+    values = {"output": str(tmp_path / "second"), "start_from": str(first), "learning_rate": 1e-9, "max_epochs": 1}
+    second = train(toy, tmp_path, **values, minimum_learning_rate=1e-12)
+    after = error_table(load_model(second), tmp_path / "toy.npz", split="train")["energy"]["mae"]
+    assert after <= before * 1.05
+
+
+def test_heads_can_be_trained_on_a_representation_that_stays(toy, tmp_path):
+    first = train(toy | {"heads": [{"type": "energy"}]}, tmp_path, output=str(tmp_path / "first"))
+    values = {"output": str(tmp_path / "second"), "start_from": str(first), "freeze_representation": True}
+    del toy["representation"]
+    second = load_model(train(toy | {"heads": [{"type": "energy"}, {"type": "dipole"}]}, tmp_path, **values))
+    for name, tensor in load_model(first).state_dict().items():
+        if name.startswith("representation."):
+            assert torch.equal(tensor, second.state_dict()[name]), name
+        elif name.endswith("weight"):
+            assert not torch.equal(tensor, second.state_dict()[name]), name
+    assert second.properties == ("energy", "energies", "forces", "stress", "dipole", "charges")
+    with pytest.raises(PaiNNFastError, match="freeze_representation needs start_from"):
+        TrainSettings.parse(toy | {"freeze_representation": True})

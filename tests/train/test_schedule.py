@@ -85,8 +85,8 @@ def test_the_average_forgets_the_random_start_and_then_moves_by_one_minus_decay(
 
 
 def test_validation_and_the_best_model_are_those_of_the_averaged_weights(training):
-    training.run_epoch()
-    training.validate(0.0)
+    training.run_step(training.next_rows())
+    training.validate(training.end_epoch())
     for (name, best), average, weight in zip(
         training.best.named_parameters(), training.average.parameters(), training.model.parameters(), strict=True
     ):

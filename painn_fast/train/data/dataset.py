@@ -1,0 +1,181 @@
+"""A set of labelled structures as flat arrays, and batches of it with their neighbour lists."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from painn_fast.graph import AtomicBatch
+from painn_fast.graph.neighbors import Edges, joined, molecule_lists, neighbor_list
+
+SPLITS = ("train", "validation", "test")
+PER_ATOM = {"forces"}
+"""Labels that each atom has."""
+SHAPES: dict[str, tuple[int, ...]] = {"forces": (3,), "stress": (3, 3), "dipole": (3,), "polarizability": (3, 3)}
+"""Of the label of one structure, or of one atom; all others are scalars."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """n structures of A atoms in all with labels in eV, eV/Å, e Å, Å³ and Å²; NaN where a label is missing."""
+
+    numbers: np.ndarray  # [A] int64
+    positions: np.ndarray  # [A, 3] float64, Å
+    n_atoms: np.ndarray  # [n] int64
+    labels: dict[str, np.ndarray]  # float64: [n, ...], forces [A, 3]
+    cell: np.ndarray  # [n, 3, 3] float64, Å, rows are the vectors
+    pbc: np.ndarray  # [n, 3] bool
+    charge: np.ndarray  # [n] float64, e
+    spin: np.ndarray  # [n] float64, 2S + 1
+    file: np.ndarray  # [n] int64, index into `files`
+    frame: np.ndarray  # [n] int64, place in its file, from 0
+    files: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.n_atoms)
+
+    @cached_property
+    def first(self) -> np.ndarray:
+        """Index of the first atom of each structure, and A [n + 1]."""
+        return np.append(0, np.cumsum(self.n_atoms))
+
+    def name(self, row: int) -> str:
+        """File and frame of a structure, for messages."""
+        return f"{self.files[self.file[row]]}, frame {self.frame[row]}"
+
+    def atoms_of(self, rows: np.ndarray) -> np.ndarray:
+        """Indices of the atoms of these structures, in their order."""
+        sizes = self.n_atoms[rows]
+        return np.repeat(self.first[rows] - np.append(0, np.cumsum(sizes[:-1])), sizes) + np.arange(sizes.sum())
+
+    def select(self, rows: Sequence[int] | np.ndarray) -> Dataset:
+        """The structures of these rows."""
+        index = np.asarray(rows, dtype=np.int64)
+        atoms = self.atoms_of(index)
+        labels = {name: v[atoms if name in PER_ATOM else index] for name, v in self.labels.items()}
+        whole = {name: getattr(self, name)[index] for name in ("n_atoms", *OF_STRUCTURES)}
+        return dataclasses.replace(
+            self, numbers=self.numbers[atoms], positions=self.positions[atoms], labels=labels, **whole
+        )
+
+    def structure_labelled(self, name: str) -> np.ndarray:
+        """Which structures [n] have the whole of a label."""
+        if name not in self.labels:
+            return np.zeros(len(self), dtype=bool)
+        known = np.isfinite(by_row(self.labels[name])).all(axis=1)
+        return np.logical_and.reduceat(known, self.first[:-1]) if name in PER_ATOM and len(self) else known
+
+    def labelled(self, name: str) -> int:
+        """How many structures have a label."""
+        return int(self.structure_labelled(name).sum())
+
+    def fingerprint(self) -> str:
+        """SHA-256 of geometries and labels."""
+        digest = hashlib.sha256()
+        for array in (self.numbers, self.positions, self.n_atoms, self.cell, self.charge, self.spin):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        for name in sorted(self.labels):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(self.labels[name]).tobytes())
+        return digest.hexdigest()
+
+
+def by_row(values: np.ndarray) -> np.ndarray:
+    """An array [n, ...] as [n, k]."""
+    return values.reshape(len(values), math.prod(values.shape[1:]))
+
+
+OF_STRUCTURES = ("cell", "pbc", "charge", "spin", "file", "frame")
+
+
+def join(parts: Sequence[Dataset]) -> Dataset:
+    """One data set of several; a label that only some of them have is missing in the others."""
+    names = dict.fromkeys(name for part in parts for name in part.labels)
+    files = tuple(dict.fromkeys(name for part in parts for name in part.files))
+    place = [np.array([files.index(name) for name in part.files], dtype=np.int64) for part in parts]
+
+    def together(arrays: list[np.ndarray]) -> np.ndarray:
+        return np.concatenate(arrays)
+
+    def label(part: Dataset, name: str) -> np.ndarray:
+        n = len(part.numbers) if name in PER_ATOM else len(part)
+        return part.labels.get(name, np.full((n, *SHAPES.get(name, ())), np.nan))
+
+    return Dataset(
+        numbers=together([part.numbers for part in parts]),
+        positions=together([part.positions for part in parts]),
+        n_atoms=together([part.n_atoms for part in parts]),
+        labels={name: together([label(part, name) for part in parts]) for name in names},
+        cell=together([part.cell for part in parts]),
+        pbc=together([part.pbc for part in parts]),
+        charge=together([part.charge for part in parts]),
+        spin=together([part.spin for part in parts]),
+        file=together([index[part.file] for part, index in zip(parts, place, strict=True)]),
+        frame=together([part.frame for part in parts]),
+        files=files,
+    )
+
+
+class Batches:
+    """Batches of a data set with pairs within a cut-off.
+
+    Lists of molecules in vacuum are made when they are asked for, which costs less than to look them up; those of
+    periodic structures once.
+
+    Args:
+        data: the set.
+        cutoff: Å.
+        names: labels that a batch brings along.
+        device: of the tensors; the set itself stays in main memory.
+    """
+
+    def __init__(self, data: Dataset, cutoff: float, names: Sequence[str], device: torch.device | str = "cpu") -> None:
+        self.data, self.cutoff, self.device = data, cutoff, device
+        self.names = [name for name in names if name in data.labels]
+        self._periodic: dict[int, Edges] = {}
+
+    def __call__(self, rows: Sequence[int] | np.ndarray) -> tuple[AtomicBatch, dict[str, Tensor]]:
+        """The structures of these rows, and their labels."""
+        index, data = np.asarray(rows, dtype=np.int64), self.data
+        atoms = data.atoms_of(index)
+        positions, n_atoms = data.positions[atoms], data.n_atoms[index]
+        edges = self._edges(index, positions, n_atoms)
+        row_ptr = torch.searchsorted(edges.receiver, torch.arange(len(atoms) + 1))
+        batch = AtomicBatch(
+            numbers=torch.from_numpy(data.numbers[atoms]),
+            positions=torch.from_numpy(positions),
+            molecule=torch.from_numpy(np.repeat(np.arange(len(index)), n_atoms)),
+            n_atoms=torch.from_numpy(n_atoms),
+            receiver=edges.receiver,
+            sender=edges.sender,
+            shift=edges.shift,
+            row_ptr=row_ptr,
+            cell=torch.from_numpy(data.cell[index]),
+            pbc=torch.from_numpy(data.pbc[index]),
+            total_charge=torch.from_numpy(data.charge[index]),
+            spin_multiplicity=torch.from_numpy(data.spin[index]),
+        ).knowing(edges.mirror)
+        labels = {
+            name: torch.from_numpy(data.labels[name][atoms if name in PER_ATOM else index]) for name in self.names
+        }
+        return batch.to(self.device), {name: value.to(self.device) for name, value in labels.items()}
+
+    def _edges(self, rows: np.ndarray, positions: np.ndarray, n_atoms: np.ndarray) -> Edges:
+        if not self.data.pbc[rows].any():
+            return molecule_lists(positions, n_atoms, self.cutoff)
+        return joined([self._edges_of(int(row)) for row in rows], n_atoms.tolist())
+
+    def _edges_of(self, row: int) -> Edges:
+        if row not in self._periodic:
+            data = self.data
+            place = data.positions[data.first[row] : data.first[row + 1]]
+            self._periodic[row] = neighbor_list(place, data.cell[row], data.pbc[row], self.cutoff)
+        return self._periodic[row]

@@ -1,0 +1,87 @@
+"""The model that a training begins with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from painn_fast.errors import PaiNNFastError
+from painn_fast.io import load
+from painn_fast.nn import Potential, PotentialConfig
+from painn_fast.nn.config import head_name
+from painn_fast.train.data import Dataset
+from painn_fast.train.loss import set_references
+from painn_fast.train.settings import TrainSettings
+
+
+def first_model(settings: TrainSettings, data: Dataset, elements: tuple[int, ...]) -> Potential:
+    """A model with random weights and the means of the data, or one that goes on from another model.
+
+    Args:
+        settings: seed, sizes, heads, model to start from.
+        data: training structures.
+        elements: atomic numbers of all structures.
+
+    Raises:
+        PaiNNFastError: if the settings ask for another representation than that of the model to start from.
+    """
+    torch.manual_seed(settings.seed)
+    if settings.start_from is None:
+        model = Potential(_config(settings, PotentialConfig(representation=settings.representation), elements))
+        model.to(_dtype(settings))
+        set_references(model, data)
+        return model
+    origin = load(settings.start_from)
+    theirs = origin.config
+    if "representation" in settings.model_fields_set and settings.representation != theirs.representation:
+        differ = {
+            name: f"{getattr(settings.representation, name)} instead of {value}"
+            for name, value in theirs.representation
+            if getattr(settings.representation, name) != value
+        }
+        raise PaiNNFastError(
+            "another representation than that of the model to start from",
+            where=settings.start_from,
+            got=", ".join(f"{name} {said}" for name, said in differ.items()),
+            fix="leave [representation] out of the settings",
+        )
+    known = tuple(sorted({*elements, *(theirs.elements or ())}))
+    model = Potential(_config(settings, theirs, known))
+    shared = {f"heads.{head_name(head)}." for head in settings.heads if head in theirs.heads}
+    kept = {
+        name: value
+        for name, value in origin.state_dict().items()
+        if name.startswith("representation.") or any(name.startswith(head) for head in shared)
+    }
+    model.load_state_dict(kept, strict=False)
+    model.to(_dtype(settings))
+    set_references(model, data, kept=tuple(head.removeprefix("heads.").removesuffix(".") for head in shared))
+    if settings.freeze_representation:
+        model.representation.requires_grad_(False)
+    return model
+
+
+def _config(settings: TrainSettings, basis: PotentialConfig, elements: tuple[int, ...]) -> PotentialConfig:
+    own = {"heads": settings.heads, "elements": elements, "name": settings.name, "provenance": {}}
+    return PotentialConfig.parse({**basis.model_dump(), **own}, where="heads")
+
+
+def _dtype(settings: TrainSettings) -> torch.dtype:
+    return torch.float64 if settings.precision == "float64" else torch.float32
+
+
+def elements_of(data: dict[str, Dataset]) -> tuple[int, ...]:
+    """Atomic numbers of all structures."""
+    return tuple(np.unique(np.concatenate([part.numbers for part in data.values()])).tolist())
+
+
+def use_precision(settings: TrainSettings) -> None:
+    """Products of torch on GPUs as the settings have them."""
+    torch.backends.cuda.matmul.allow_tf32 = settings.precision == "tf32"
+
+
+def output_file(settings: TrainSettings) -> Path:
+    """The trained model."""
+    return Path(settings.output) / f"{settings.name}.safetensors"

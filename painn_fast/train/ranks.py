@@ -1,0 +1,72 @@
+"""The processes that train one model together, as `torchrun` starts them; alone, nothing of it happens."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+
+class Ranks:
+    """This process among `world` of them; each has the whole data set and takes every `world`-th row of a batch.
+
+    Args:
+        rank: number of this process, from 0.
+        world: number of processes.
+    """
+
+    def __init__(self, rank: int = 0, world: int = 1) -> None:
+        self.rank, self.world = rank, world
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that validates, prints and writes."""
+        return self.rank == 0
+
+    def sum_gradients(self, module: nn.Module) -> None:
+        """Replace gradients by their sums over all processes; the same bits in each."""
+        if self.world == 1:
+            return
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in parameters])
+        dist.all_reduce(flat)
+        for p, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+            p.grad = part.view_as(p)
+
+    def total(self, value: float) -> float:
+        """Sum of a number over all processes."""
+        if self.world == 1:
+            return value
+        box: list[Any] = [None] * self.world
+        dist.all_gather_object(box, value)
+        return float(sum(box))
+
+    def told_by_first(self, value: Any) -> Any:
+        """What the first process says, in all of them."""
+        if self.world == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+
+@contextmanager
+def ranks(device: str) -> Iterator[tuple[Ranks, str]]:
+    """The group that `torchrun` asks for in the environment, and the device of this process; gloo or NCCL."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield Ranks(), device
+        return
+    if device.startswith("cuda"):
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    try:
+        yield Ranks(dist.get_rank(), world), device
+    finally:
+        dist.destroy_process_group()
