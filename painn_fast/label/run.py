@@ -1,0 +1,182 @@
+"""Labels of many structures by several processes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import ase
+import numpy as np
+
+from painn_fast.errors import PaiNNFastError, one_line
+from painn_fast.interrupt import Interrupt
+from painn_fast.label.journal import Journal
+from painn_fast.label.methods import How, Method
+from painn_fast.label.output import FORMATS, write
+from painn_fast.label.structures import structures
+from painn_fast.progress import StatusLine, clock
+
+
+def label(
+    file: str | Path,
+    output: str | Path,
+    *,
+    method: str,
+    level: str | None = None,
+    options: dict[str, Any] | None = None,
+    polarizability_every: int = 5,
+    every: int = 1,
+    workers: int | None = None,
+    resume: bool = False,
+    finish: bool = False,
+) -> Path:
+    """Label all structures of a file; a killed run goes on where it was.
+
+    Args:
+        file: structures: anything that ASE reads, `.npz` with R and z, or a trajectory of ours, whose beads count as
+            structures.
+        output: `.xyz`/`.extxyz`, or `.npz` for structures of one composition. Beside it `OUTPUT.journal` keeps what is
+            finished until all is.
+        method: "pyscf", "tblite", "model:NAME", or an ASE calculator as "module:Class".
+        level: "PBE0/def2-SVPD" for pyscf, "GFN2-xTB" for tblite.
+        options: of the method.
+        polarizability_every: of every so many structures also the polarizability, where the method has one; 0 for none.
+        every: label every so many structures of the file.
+        workers: processes, each on one thread; default: one for each processor.
+        resume: go on with what is in the journal.
+        finish: write what the journal has, and label nothing more.
+
+    Returns:
+        The output file.
+
+    Raises:
+        PaiNNFastError: for a file, a method or a journal that does not fit, or if no structure could be labelled.
+    """
+    output = Path(output)
+    if output.suffix not in FORMATS:
+        raise PaiNNFastError("unknown kind of output", got=output.name, expected=" | ".join(FORMATS))
+    how = How(method, level, tuple(sorted((options or {}).items())))
+    frames = structures(file)[::every]
+    journal_path = output.with_name(output.name + ".journal")
+    for path in (output, journal_path):
+        if path.exists() and not (resume or finish):
+            raise PaiNNFastError(
+                "the output is there already", where=path, fix="use --resume to go on, or another name"
+            )
+    header = {
+        "structures": len(frames),
+        "sha256": _fingerprint(frames),
+        "method": how.method,
+        "level": how.level,
+        "options": dict(how.options),
+        "polarizability_every": polarizability_every,
+    }
+    with Journal(journal_path, header) as journal:
+        left = [k for k in range(len(frames)) if k not in journal.entries]
+        if left and not finish:
+            _label(frames, left, how, polarizability_every, workers or os.cpu_count() or 1, journal)
+        entries = dict(sorted(journal.entries.items()))
+    good = {k: entry for k, entry in entries.items() if "failed" not in entry}
+    if not good:
+        reasons = sorted({entry["failed"] for entry in entries.values()})
+        raise PaiNNFastError("no structure could be labelled", where=file, got="; ".join(reasons[:3]) or "nothing")
+    write(output, [frames[k] for k in good], list(good.values()), level=f"{how.method} {how.level or ''}".strip())
+    if len(entries) == len(frames):
+        journal_path.unlink()
+    return output
+
+
+def _fingerprint(frames: list[ase.Atoms]) -> str:
+    digest = hashlib.sha256()
+    for atoms in frames:
+        digest.update(atoms.numbers.astype(np.int64).tobytes())
+        digest.update(np.round(atoms.positions, 8).tobytes())
+    return digest.hexdigest()
+
+
+def _label(
+    frames: list[ase.Atoms], left: list[int], how: How, polarizability_every: int, workers: int, journal: Journal
+) -> None:
+    start, before = time.monotonic(), len(journal.entries)
+    with StatusLine() as status, Interrupt() as interrupt, _pool(how, min(workers, len(left))) as pool:
+        waiting = iter(left)
+        running: dict[Future[dict[str, Any]], int] = {}
+
+        def submit() -> None:
+            for k in waiting:
+                wanted = bool(polarizability_every) and k % polarizability_every == 0
+                running[pool.submit(_one, frames[k], wanted)] = k
+                return
+
+        for _ in range(min(workers, len(left))):
+            submit()
+        while running:
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                k = running.pop(future)
+                try:
+                    entry = future.result()
+                except BrokenProcessPool:
+                    raise PaiNNFastError(
+                        "a process that labels died", where=f"structure {k} or one beside it", fix="is memory enough?"
+                    ) from None
+                journal.add(k, entry)
+                if "failed" in entry:
+                    status.keep(f"structure {k} failed: {entry['failed']}")
+                if not interrupt.signal:
+                    submit()
+            done, passed = len(journal.entries), time.monotonic() - start
+            failed = sum("failed" in entry for entry in journal.entries.values())
+            rate = (done - before) / passed
+            status.update(
+                f"{done} of {len(frames)} labelled, {failed} failed, {60 * rate:.1f} a minute, "
+                f"{clock((len(frames) - done) / rate)} left"
+            )
+        status.keep(f"{len(journal.entries)} of {len(frames)} labelled, {failed} failed, took {clock(passed)}")
+    if interrupt.signal and len(journal.entries) < len(frames):
+        raise PaiNNFastError("interrupted; what is labelled is saved", where=journal.path, fix="go on with --resume")
+
+
+@contextmanager
+def _pool(how: How, workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes with one thread each, which leave Ctrl-C to us."""
+    how.make()  # whatever is wrong with it is said here, once
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        with ProcessPoolExecutor(workers, get_context("spawn"), _begin, (how,)) as pool:
+            yield pool
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+_method: Method | None = None
+
+
+def _begin(how: How) -> None:
+    global _method  # noqa: PLW0603  one method for the life of a worker process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _method = how.make()
+
+
+def _one(atoms: ase.Atoms, with_polarizability: bool) -> dict[str, Any]:
+    """Labels of a structure as plain lists, or {"failed": why}."""
+    method: Callable[[ase.Atoms, bool], dict[str, Any]] = _method  # type: ignore[assignment]
+    try:
+        labels = {name: np.asarray(value, dtype=float) for name, value in method(atoms, with_polarizability).items()}
+    except Exception as error:  # a calculator may fail in any way; the next structure may be fine
+        return {"failed": one_line(str(error) or type(error).__name__)}
+    for name, value in labels.items():
+        if not np.isfinite(value).all():
+            return {"failed": f"{name} is not finite"}
+    return {name: value.tolist() for name, value in labels.items()}
