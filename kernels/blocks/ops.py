@@ -59,10 +59,13 @@ def blocks(
 
 
 def parts(n_atoms: Tensor) -> list[tuple[int, int]]:
-    """Ranges of atoms, of whole molecules and about one size; they depend on the batch alone, not on the threads."""
+    """Ranges of atoms, of whole molecules and about one size, a power of 2 of them so that threads have equal shares.
+
+    They depend on the batch alone, not on the threads, and so do the sums of gradients over them.
+    """
     ends = np.cumsum(n_atoms.numpy())
     total = int(ends[-1]) if len(ends) else 0
-    count = min(MOST_PARTS, max(1, total // PART_ATOMS))
+    count = min(MOST_PARTS, 2 ** (max(1, total // PART_ATOMS).bit_length() - 1))
     cuts = [int(ends[np.searchsorted(ends, total * k / count)]) for k in range(1, count)]
     bounds = sorted({0, *cuts, total})
     return list(pairwise(bounds)) or [(0, 0)]

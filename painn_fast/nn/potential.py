@@ -161,8 +161,10 @@ class Potential(Float64Buffers):
         results = {}
         for (name, leaf), gradient in zip(leaves.items(), gradients, strict=True):
             gradient = torch.zeros_like(leaf) if gradient is None else gradient
-            volume = torch.linalg.det(batch.cell).abs()[:, None, None]
-            results[name] = -gradient if name == "forces" else gradient / volume
+            if name == "forces":
+                results[name] = -gradient
+            else:
+                results[name] = gradient / torch.linalg.det(batch.cell).abs()[:, None, None]
         return results
 
     def _needs_positions(self, properties: Sequence[str]) -> bool:

@@ -24,7 +24,7 @@ from painn_fast.train.data.dataset import Batches, by_row
 from painn_fast.train.evaluation import errors, format_errors, predict
 from painn_fast.train.loss import joint_loss
 from painn_fast.train.model import elements_of, first_model, output_file, use_precision
-from painn_fast.train.optimizer import optimizer_tensors, restore_optimizer
+from painn_fast.train.optimizer import AdamW, FlatParameters
 from painn_fast.train.ranks import Ranks, ranks
 from painn_fast.train.schedule import Plateau
 from painn_fast.train.settings import TrainSettings, labels_of
@@ -61,12 +61,11 @@ class Training:
         self.weights = {name: settings.weight(name) for name in self.names}
         self.batches = Batches(data["train"], self.model.cutoff, self.names, self.model.device)
         self.known = {name: _known(data["train"], name) for name in self.names}
-        self.average = copy.deepcopy(self.model).requires_grad_(False)
+        self.average = copy.deepcopy(self.model)
+        self.parameters, self.averages = FlatParameters(self.model), FlatParameters(self.average)
+        self.average.requires_grad_(False)
         self.best = copy.deepcopy(self.average)
-        self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
-        )
+        self.optimizer = AdamW(self.parameters, settings.weight_decay)
         self.schedule = Plateau.of(settings)
         self.epoch = self.step = 0
         self.done, self.loss = 0, 0.0  # steps of this epoch, and the sum of their losses
@@ -99,13 +98,11 @@ class Training:
         loss, _ = joint_loss(
             results, labels, batch, self.weights, counts, energy_per_atom=self.settings.energy_per_atom
         )
-        self.optimizer.zero_grad()
+        self.parameters.zero_grad()
         loss.backward()
-        self.ranks.sum_gradients(self.model)
-        torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.gradient_clip)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule.at_step(self.step, self.epoch, self.settings)
-        self.optimizer.step()
+        self.ranks.sum(self.parameters.gradient)
+        self.parameters.clip(self.settings.gradient_clip)
+        self.optimizer.step(self.schedule.at_step(self.step, self.epoch, self.settings))
         self.step += 1
         self._update_average()
         value = float(loss.detach())
@@ -116,9 +113,8 @@ class Training:
         """EMA with a decay that grows from 0 so that the random start is forgotten."""
         decay = min(self.settings.ema_decay, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            averages: list[torch.Tensor] = list(self.average.parameters())
-            values: list[torch.Tensor] = list(self.model.parameters())
-            torch._foreach_lerp_(averages, values, 1 - decay)
+            self.averages.values.lerp_(self.parameters.values, 1 - decay)
+        self.averages.changed()
 
     def end_epoch(self) -> float:
         """Count the epoch; mean loss of its steps."""
@@ -175,7 +171,7 @@ class Training:
         numbers = {"epoch": self.epoch, "step": self.step, "seconds": self.seconds, "history": self.history}
         numbers |= {"done": self.done, "loss": self.loss, "ranks": self.ranks.world}
         numbers |= {"schedule": self.schedule.state(), "data": self.data_fingerprint, "settings": self._frozen()}
-        checkpoint.save(path, tensors | optimizer_tensors(self.optimizer, self.model), numbers)
+        checkpoint.save(path, tensors | self.optimizer.state(), numbers)
 
     def restore(self, path: Path) -> None:
         """Continue from a checkpoint.
@@ -196,7 +192,7 @@ class Training:
             module.load_state_dict(
                 {name.removeprefix(f"{kind}."): t for name, t in tensors.items() if name.startswith(f"{kind}.")}
             )
-        restore_optimizer(self.optimizer, self.model, tensors)
+        self.optimizer.restore(tensors)
         self.schedule = Plateau(**numbers["schedule"])
         self.epoch, self.step, self.seconds = numbers["epoch"], numbers["step"], numbers["seconds"]
         self.done, self.loss, self.history = numbers["done"], numbers["loss"], numbers["history"]

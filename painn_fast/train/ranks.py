@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor
 
 
 class Ranks:
@@ -28,15 +28,10 @@ class Ranks:
         """Whether this is the process that validates, prints and writes."""
         return self.rank == 0
 
-    def sum_gradients(self, module: nn.Module) -> None:
-        """Replace gradients by their sums over all processes; the same bits in each."""
-        if self.world == 1:
-            return
-        parameters = [p for p in module.parameters() if p.requires_grad]
-        flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in parameters])
-        dist.all_reduce(flat)
-        for p, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-            p.grad = part.view_as(p)
+    def sum(self, tensor: Tensor) -> None:
+        """Replace a tensor by its sum over all processes; the same bits in each."""
+        if self.world > 1:
+            dist.all_reduce(tensor)
 
     def total(self, value: float) -> float:
         """Sum of a number over all processes."""

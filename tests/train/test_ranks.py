@@ -30,7 +30,7 @@ folder = Path(sys.argv[1])
 settings = load_settings(TrainSettings, folder / "run.toml")
 with ranks("cpu") as (together, device):
     training = Training(settings, read_data(settings, folder), together, device)
-    training.optimizer.step = lambda: None
+    training.optimizer.step = lambda rate: None
     training.run_step(training.next_rows())
     gradients = {name: p.grad for name, p in training.model.named_parameters()}
     save_file(gradients, folder / f"gradients-{together.rank}.safetensors")
@@ -71,7 +71,7 @@ def test_gradients_of_two_processes_are_those_of_one_on_the_joined_batch(folder)
     torchrun(GRADIENTS, folder)
     settings = load_settings(TrainSettings, folder / "run.toml")
     alone = Training(settings, read_data(settings, folder))
-    alone.optimizer.step = lambda: None
+    alone.optimizer.step = lambda rate: None
     alone.run_step(alone.next_rows())
     first, second = (load_file(folder / f"gradients-{rank}.safetensors") for rank in (0, 1))
     for name, parameter in alone.model.named_parameters():
