@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
+
+T = TypeVar("T")
 
 
 class StatusLine:
@@ -58,3 +62,23 @@ def clock(seconds: float) -> str:
     whole = round(max(seconds, 0.0))
     hours, minutes = whole // 3600, whole // 60 % 60
     return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
+
+
+def counted(things: Iterable[T], what: str, total: int | None = None, patience: float = 3.0) -> Iterator[T]:
+    """Pass `things` on and, once that has taken more than `patience` seconds, show how many there were."""
+    start, of = time.monotonic(), f" of {total}" if total else ""
+    iterator, k = iter(things), 0
+    for thing in iterator:
+        k += 1
+        yield thing
+        if k % 256 == 0 and time.monotonic() - start > patience:
+            break
+    else:
+        return
+    with StatusLine(silent=os.environ.get("RANK", "0") != "0") as status:
+        for thing in iterator:
+            k += 1
+            yield thing
+            if k % 256 == 0:
+                status.update(f"{what}: {k}{of}, {clock(time.monotonic() - start)}")
+        status.keep(f"{what}: {k} in {clock(time.monotonic() - start)}")

@@ -238,7 +238,7 @@ def read_data(settings: TrainSettings, folder: str | Path = ".") -> dict[str, Da
             raise PaiNNFastError(
                 f"no labelled {name} rows",
                 where=", ".join(source.file for source in settings.data),
-                got=describe(data),
+                got=describe(data).replace("\n", "; "),
                 expected=f"labels of {', '.join(names)}",
                 fix="name the arrays of labels in data.keys",
             )
@@ -282,12 +282,13 @@ def run(settings: TrainSettings, *, data_folder: str | Path = ".", resume: bool 
 
 
 def describe(data: dict[str, Dataset]) -> str:
-    """How many rows and labels each split has."""
+    """How many rows and labels each split has, and which units each file."""
     said = []
     for split, part in data.items():
         labels = ", ".join(f"{part.labelled(name)} {name}" for name in part.labels if part.labelled(name))
         said.append(f"{split}: {len(part)} structures ({labels or 'no labels'})")
-    return "; ".join(said)
+    notes = dict.fromkeys(line for part in data.values() for line in part.notes)
+    return "\n".join(["; ".join(said), *notes])
 
 
 def _loop(training: Training, saved: Path, status: StatusLine, interrupt: Interrupt) -> None:

@@ -24,6 +24,8 @@ class SplitSizes(Settings):
     validation: PositiveInt | None = None
     """Default: a tenth."""
     seed: int = 0
+    file: str | None = None
+    """A split.csv that another training wrote: its split, also of files that have one of their own."""
 
 
 class DataFile(Settings):
@@ -41,6 +43,13 @@ class DataFile(Settings):
     """Units of length and of labels, where the file does not say or is wrong; forces default to energy per length."""
     use_as: Literal["train", "validation", "test"] | None = None
     """All of it for this, whatever split it has."""
+    symbols: str | None = None
+    """Elements of the atoms of a .npy file, such as "O H H"."""
+    periodic: bool | None = None
+    """Whether its cells count; default: as the file says. false is for molecules in large boxes."""
+    exclude: str | None = None
+    """A text file with the numbers of structures to leave out, one at the begin of a line: frames from 0, molecules of
+    QM9 by their own number, as in its uncharacterized.txt."""
 
 
 LOSS_WEIGHTS = {"energy": 10.0, "forces": 1.0, "dipole": 20.0, "polarizability": 1.0}

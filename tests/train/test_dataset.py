@@ -171,9 +171,10 @@ def test_files_that_cannot_be_read_are_errors_that_name_them(tmp_path, arrays, w
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(PaiNNFastError, match=r"not a readable \.npz file.*toy\.npz"):
         read(path)
-    np.save(tmp_path / "single.npy", arrays["R"])
-    with pytest.raises(PaiNNFastError, match=r"not a readable \.npz file.*single\.npy"):
-        read(tmp_path / "single.npy")
+    np.save(tmp_path / "single", arrays["R"])
+    (tmp_path / "single.npy").rename(tmp_path / "single.npz")
+    with pytest.raises(PaiNNFastError, match=r"not a readable \.npz file.*single\.npz"):
+        read(tmp_path / "single.npz")
     np.savez(path, R=np.array([object()], dtype=object), z=arrays["z"])
     with pytest.raises(PaiNNFastError, match=r"not a readable \.npz file.*toy\.npz"):
         read(path)
@@ -192,7 +193,7 @@ def test_the_real_sets_are_read_with_their_splits_and_labels(shared_data):
 def test_a_file_that_is_not_in_the_folder_may_come_with_the_configurations(tmp_path, monkeypatch, arrays, write):
     (tmp_path / "configs").mkdir()
     (tmp_path / "mine").mkdir()
-    monkeypatch.setattr("painn_fast.train.data.read.CONFIGS", tmp_path / "configs")
+    monkeypatch.setattr("painn_fast.train.data.formats.CONFIGS", tmp_path / "configs")
     shipped, own = write(arrays, "configs/toy.npz"), tmp_path / "mine" / "toy.npz"
     assert find_data("toy.npz", tmp_path / "mine") == shipped
     write(arrays, "mine/toy.npz")

@@ -6,13 +6,14 @@ import dataclasses
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from painn_fast.errors import PaiNNFastError
 from painn_fast.graph import AtomicBatch
 from painn_fast.graph.neighbors import Edges, joined, molecule_lists, neighbor_list
 
@@ -38,6 +39,8 @@ class Dataset:
     file: np.ndarray  # [n] int64, index into `files`
     frame: np.ndarray  # [n] int64, place in its file, from 0
     files: tuple[str, ...]
+    units: dict[str, str] = field(default_factory=dict)  # of the labels, where that is known
+    notes: tuple[str, ...] = ()  # where labels and units come from, a line for each file
 
     def __len__(self) -> int:
         return len(self.n_atoms)
@@ -100,6 +103,13 @@ def join(parts: Sequence[Dataset]) -> Dataset:
     """One data set of several; a label that only some of them have is missing in the others."""
     names = dict.fromkeys(name for part in parts for name in part.labels)
     files = tuple(dict.fromkeys(name for part in parts for name in part.files))
+    units: dict[str, str] = {}
+    for part in parts:
+        for name, unit in part.units.items():
+            if units.setdefault(name, unit) != unit:
+                raise PaiNNFastError(
+                    f"two units of {name}", where=", ".join(files), got=unit, expected=units[name], fix="declare one"
+                )
     place = [np.array([files.index(name) for name in part.files], dtype=np.int64) for part in parts]
 
     def together(arrays: list[np.ndarray]) -> np.ndarray:
@@ -121,6 +131,8 @@ def join(parts: Sequence[Dataset]) -> Dataset:
         file=together([index[part.file] for part, index in zip(parts, place, strict=True)]),
         frame=together([part.frame for part in parts]),
         files=files,
+        units=units,
+        notes=tuple(dict.fromkeys(line for part in parts for line in part.notes)),
     )
 
 

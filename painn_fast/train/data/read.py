@@ -2,44 +2,27 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
 
-from painn_fast import units
 from painn_fast.errors import PaiNNFastError
-from painn_fast.train.data import npz
 from painn_fast.train.data.dataset import PER_ATOM, SHAPES, SPLITS, Dataset, by_row
+from painn_fast.train.data.formats import find_data, read_frames
 from painn_fast.train.data.frames import Frames
-from painn_fast.train.settings import CONFIGS, DataFile, SplitSizes
+from painn_fast.train.data.labels import (
+    factor_of,
+    is_number,
+    key_of,
+    own_unit,
+    scalars,
+    size_of_unit,
+    unit_of,
+    units_line,
+)
+from painn_fast.train.settings import DataFile, SplitSizes
 
-KIND = {"dipole_magnitude": "dipole", "spatial_extent": "area"}
-"""Kind of unit of labels that are not called by it."""
-
-
-def find_data(file: str, folder: str | Path) -> Path:
-    """The file in `folder`, or the one of that name that comes with the shipped configurations.
-
-    `folder` may be the file itself, where a configuration has only one.
-    """
-    own, shipped = Path(folder) / file, CONFIGS / file
-    if Path(folder).is_file():
-        return Path(folder)
-    return shipped if shipped.is_file() and not own.is_file() else own
-
-
-def read_frames(source: DataFile, folder: str | Path = ".") -> Frames:
-    """The file as it stands.
-
-    Raises:
-        PaiNNFastError: for a file that is not there, is not understood or contradicts itself; names what and where.
-    """
-    path = find_data(source.file, folder)
-    if not path.is_file():
-        raise PaiNNFastError("no such data file", where=path, fix="say where the data are with --data")
-    geometry = None if source.geometry is None else find_data(source.geometry, folder)
-    return npz.read(path, geometry)
+__all__ = ["draw", "find_data", "read_file", "read_frames", "read_split", "size_of_unit", "to_dataset"]
 
 
 def read_file(source: DataFile, folder: str | Path = ".", names: tuple[str, ...] | None = None) -> Dataset:
@@ -54,31 +37,35 @@ def read_file(source: DataFile, folder: str | Path = ".", names: tuple[str, ...]
 
 def to_dataset(frames: Frames, source: DataFile, path: Path, names: tuple[str, ...] | None = None) -> Dataset:
     """Frames of `path` with their labels in our units."""
-    n, length = len(frames.n_atoms), _unit(frames, source, "length", path)
+    n, length = len(frames), factor_of(frames, source, "length", path)
     bad = ~np.isfinite(frames.positions).all(axis=1)
     if bad.any():
         row = int(np.searchsorted(np.cumsum(frames.n_atoms), np.flatnonzero(bad)[0], side="right"))
-        raise PaiNNFastError("positions are not finite", where=f"{path}, frame {row}")
+        raise PaiNNFastError("positions are not finite", where=f"{path}, frame {frames.frames[row]}")
     for label in source.keys:
         if names is not None and label not in names:
             raise PaiNNFastError(
                 "a key for a label that no head takes", where=f"{path}, keys.{label}", expected=" | ".join(names)
             )
-    wanted = dict.fromkeys([*(names if names is not None else frames.keys), *source.keys])
-    labels = {name: _label(frames, source, name, path) for name in wanted if name not in ("charge", "spin")}
+    wanted = dict.fromkeys([*(names if names is not None else (*frames.keys, *scalars(frames, source))), *source.keys])
+    found = {name: _label(frames, source, name, path) for name in wanted if name not in ("charge", "spin")}
+    labels = {name: values for name, values in found.items() if values is not None}
+    said = {name: unit_of(frames, source, name) for name in labels}
     cell = np.zeros((n, 3, 3)) if frames.cell is None else frames.cell * length
     return Dataset(
         numbers=frames.numbers,
         positions=np.ascontiguousarray(frames.positions * length),
         n_atoms=frames.n_atoms,
-        labels={name: values for name, values in labels.items() if values is not None},
+        labels=labels,
         cell=cell,
         pbc=np.zeros((n, 3), dtype=bool) if frames.pbc is None else frames.pbc,
         charge=np.zeros(n) if frames.charge is None else frames.charge,
         spin=np.ones(n) if frames.spin is None else frames.spin,
         file=np.zeros(n, dtype=np.int64),
-        frame=np.arange(n),
+        frame=frames.frames,
         files=(source.file,),
+        units={name: own_unit(name, unit[0]) for name, unit in said.items() if unit},
+        notes=(units_line(frames, source, list(labels)), *frames.notes),
     )
 
 
@@ -99,54 +86,6 @@ def read_split(
     return {name: data.select(np.flatnonzero((split == k) & has_label)) for k, name in enumerate(SPLITS)}
 
 
-def size_of_unit(label: str, name: str) -> float:
-    """A unit of a label in our own: eV, eV/Å, e Å, Å³, Å²; of other scalars eV, or 1 if it is no unit of energy."""
-    if label in ("forces", "stress"):
-        energy, _, length = name.rpartition("/")
-        cube = re.fullmatch(r"(.*?)(?:\^3|³)", length)
-        size = units.factor("length", cube[1] if cube else length)
-        return units.factor("energy", energy) / (size**3 if label == "stress" else size)
-    kind = KIND.get(label, label)
-    return units.factor(kind, name) if kind in units.KINDS else units.ENERGY.get(name, 1.0)
-
-
-def unit_of(frames: Frames, source: DataFile, label: str) -> tuple[str, str] | None:
-    """Unit of a label, or "length", and who says so: the settings, else the file; None if nobody does."""
-    array = key_of(frames, source, label)
-    for table, by in ((source.units, "the settings"), (frames.units, frames.units_from)):
-        for name in (label, *([array] if array else [])):
-            if name in table:
-                return table[name], by
-        if label in ("forces", "stress") and "energy" in table:
-            length = (source.units | {} if "length" in source.units else frames.units).get("length", "Ang")
-            return f"{table['energy']}/{length}" + "^3" * (label == "stress"), by
-        if KIND.get(label, label) in table:
-            return table[KIND.get(label, label)], by
-    return None
-
-
-def key_of(frames: Frames, source: DataFile, label: str) -> str | None:
-    """Name of the array that holds a label."""
-    if label in source.keys:
-        return source.keys[label] or None
-    return next((key for key in frames.keys.get(label, (label,)) if key in frames.arrays), None)
-
-
-def _unit(frames: Frames, source: DataFile, label: str, path: Path) -> float:
-    """Size of a unit: the settings' word if there is one, else the file's."""
-    said = unit_of(frames, source, label)
-    if said is None:
-        kind = KIND.get(label, label)
-        raise PaiNNFastError(
-            f"missing unit of {label}",
-            where=path,
-            expected=" | ".join(units.KINDS[kind]) if kind in units.KINDS else "a unit of energy, or any other name",
-            fix=f'set units.{label} for this file in the settings (units = {{ {label} = "..." }}), or store '
-            f"'{label}_unit' in the file",
-        )
-    return size_of_unit(label, said[0]) if label != "length" else units.factor("length", said[0])
-
-
 def _label(frames: Frames, source: DataFile, name: str, path: Path) -> np.ndarray | None:
     key = key_of(frames, source, name)
     if key is None:
@@ -156,27 +95,28 @@ def _label(frames: Frames, source: DataFile, name: str, path: Path) -> np.ndarra
             "missing array", where=f"{path}, '{key}'", got=", ".join(frames.arrays), fix=f"correct keys.{name}"
         )
     raw = frames.arrays[key]
-    n = len(frames.numbers) if name in PER_ATOM else len(frames.n_atoms)
+    n = len(frames.numbers) if name in PER_ATOM else len(frames)
     want = (n, *SHAPES.get(name, ()))
-    try:
-        values = raw.astype(np.float64)
-    except ValueError:
-        raise PaiNNFastError("not numbers", where=f"{path}, '{key}'", got=raw.dtype) from None
-    if values.size != np.prod(want) or values.shape[:1] not in (want[:1], (len(frames.n_atoms),)):
+    if not is_number(raw):
+        raise PaiNNFastError("not numbers", where=f"{path}, '{key}'", got=raw.dtype)
+    values = raw.astype(np.float64)
+    if values.size != np.prod(want) or values.shape[:1] not in (want[:1], (len(frames),)):
         raise PaiNNFastError("wrong shape", where=f"{path}, '{key}'", got=values.shape, expected=want)
     values = values.reshape(want)
     if np.isinf(values).any():
         row = int(np.argwhere(np.isinf(values))[0, 0])
-        frame = np.searchsorted(np.cumsum(frames.n_atoms), row, side="right") if name in PER_ATOM else row
+        row = int(np.searchsorted(np.cumsum(frames.n_atoms), row, side="right")) if name in PER_ATOM else row
         raise PaiNNFastError(
-            "an infinite label", where=f"{path}, '{key}', frame {frame}", expected="NaN where a label is missing"
+            "an infinite label",
+            where=f"{path}, '{key}', frame {frames.frames[row]}",
+            expected="NaN where a label is missing",
         )
-    return values * _unit(frames, source, name, path)
+    return values * factor_of(frames, source, name, path)
 
 
 def _split(frames: Frames, source: DataFile, sizes: SplitSizes, path: Path) -> np.ndarray:
     """0 training, 1 validation, 2 test."""
-    n = len(frames.n_atoms)
+    n = len(frames)
     if source.use_as is not None:
         return np.full(n, SPLITS.index(source.use_as))
     if frames.split is None:
