@@ -106,14 +106,14 @@ def _explain(cls: type[BaseModel], error: ValidationError) -> str:
     return "; ".join(said)
 
 
-def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
+def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    result = dict(base)
     for key, value in over.items():
         if value is None:
             continue
-        inner = merged.get(key)
-        merged[key] = _merge(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
-    return merged
+        inner = result.get(key)
+        result[key] = merged(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return result
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
@@ -137,7 +137,7 @@ def load_settings(cls: type[S], path: str | Path | None, overrides: dict[str, An
     """
     values = read_toml(path) if path is not None else {}
     values.pop("resolved", None)
-    return cls.parse(_merge(values, overrides or {}), where=str(path) if path is not None else "flags")
+    return cls.parse(merged(values, overrides or {}), where=str(path) if path is not None else "flags")
 
 
 def versions() -> dict[str, str]:

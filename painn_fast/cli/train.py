@@ -2,45 +2,84 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from painn_fast.cli.options import Output, given
+from painn_fast.cli.options import Output, Text, flag, given
 
 
 def train(
-    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A TOML file, or the shipped configuration ethanol.")],
+    config: Annotated[
+        str | None,
+        typer.Argument(metavar="CONFIG", help="A TOML file, or a shipped configuration.", show_default=False),
+    ] = None,
     data: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Where the data files of the configuration are.")
+        Path, typer.Option(metavar="PATH", help="Folder with the data files of the configuration, or its data file.")
     ] = Path(),
+    list_all: Annotated[bool, typer.Option("--list", help="Show the shipped configurations.")] = False,
     output: Output = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on, bit for bit, with the training in the output folder.")
     ] = False,
-    max_time: Annotated[
-        str | None, typer.Option(metavar="TIME", help='Stop after this long, such as "2 h".', show_default=False)
+    start_from: Annotated[Text, flag("MODEL", "Begin with the weights of a model.")] = None,
+    max_time: Annotated[Text, flag("TIME", 'Stop after this long, such as "2 h".')] = None,
+    max_epochs: Annotated[int | None, flag("N", "Stop after so many epochs.")] = None,
+    cooldown_epochs: Annotated[int | None, flag("N", "Cool the learning rate down over so many of the last.")] = None,
+    train_size: Annotated[int | None, flag("N", "Train on so many structures only, for learning curves.")] = None,
+    seed: Annotated[int | None, flag("N", "Seed of weights and order.")] = None,
+    threads: Annotated[int | None, flag("N", "CPU threads.")] = None,
+    device: Annotated[Text, flag("DEVICE", "cpu, cuda, cuda:1, ...")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any other key, such as loss.energy=0.5 or batch_size=20."),
     ] = None,
-    max_epochs: Annotated[int | None, typer.Option(help="Stop after so many epochs.", show_default=False)] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of weights and order.", show_default=False)] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads.", show_default=False)] = None,
 ) -> None:
-    """Train a model on energies (eV), forces (eV/Å), dipoles (e Å) and polarizabilities (Å³).
+    """Train a model on energies (eV), forces (eV/Å), dipoles (e Å), polarizabilities (Å³) or any scalar.
+
+    Units of the data are those of the file or of the settings; errors are reported in the units that people quote.
 
     Flags override the file. Ctrl-C saves and stops; --resume goes on. Into the output folder go the model, its card,
-    errors, learning curves and the resolved settings.
+    errors, learning curves and the resolved settings. Several processes: torchrun --nproc_per_node 2 -m
+    painn_fast.cli train ...
     """
-    from painn_fast.settings import load_settings
-    from painn_fast.train import TrainSettings, run
-    from painn_fast.train.settings import find_config
+    from painn_fast.errors import PaiNNFastError
+    from painn_fast.settings import merged
+    from painn_fast.train import load_config, run, shipped
 
+    if list_all:
+        width = max(map(len, shipped()))
+        for name, description in shipped().items():
+            typer.echo(f"{name.ljust(width)}  {description}")
+        return
+    if config is None:
+        raise PaiNNFastError("which configuration?", fix="painn-fast train --list shows the shipped ones")
     flags = given(
         output=output,
+        start_from=start_from,
         max_time=max_time,
         max_epochs=max_epochs,
+        cooldown_epochs=cooldown_epochs,
+        train_size=train_size,
         seed=seed,
         threads=threads,
+        device=device,
     )
-    settings = load_settings(TrainSettings, find_config(config), flags)
-    typer.echo(run(settings, data_folder=data, resume=resume))
+    for text in settings or []:
+        flags = merged(flags, _setting(text))
+    typer.echo(run(load_config(config, flags), data_folder=data, resume=resume))
+
+
+def _setting(text: str) -> dict[str, Any]:
+    """KEY=VALUE as TOML reads it; a word without quotes is a string."""
+    from painn_fast.errors import PaiNNFastError
+
+    key, equals, value = text.partition("=")
+    for candidate in (text, f'{key} = "{value}"'):
+        try:
+            return tomllib.loads(candidate)
+        except tomllib.TOMLDecodeError:
+            continue
+    raise PaiNNFastError("cannot read --set", got=repr(text), expected="KEY=VALUE" if equals else "a key and a value")

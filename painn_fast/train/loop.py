@@ -22,7 +22,7 @@ from painn_fast.train import report
 from painn_fast.train.data import SPLITS, Dataset, join, read_split
 from painn_fast.train.data.dataset import Batches, by_row
 from painn_fast.train.evaluation import errors, format_errors, predict
-from painn_fast.train.loss import joint_loss
+from painn_fast.train.loss import joint_loss, set_references
 from painn_fast.train.model import elements_of, first_model, output_file, use_precision
 from painn_fast.train.optimizer import AdamW, FlatParameters
 from painn_fast.train.ranks import Ranks, ranks
@@ -332,6 +332,8 @@ def finish(training: Training, output: Path) -> Path:
     """Write the best model, its errors by split and by file, pictures, card and resolved settings."""
     settings = training.settings
     model = training.best if training.history else training.average  # too short to have been validated
+    if training.weights.get("energy") == 0.0:  # trained on forces, which leave the zero of energies open
+        set_references(model, training.data["train"], kept=("energy",))
     predicted = {split: predict(model, part) for split, part in training.data.items() if len(part)}
     tables = {
         split: errors(values, training.data[split].labels, model, settings.report_units)

@@ -12,6 +12,7 @@ import numpy as np
 
 from painn_fast.atomic import atomic_write
 from painn_fast.nn import Potential
+from painn_fast.train.details import by_element, by_magnitude, rotation_change, write_worst
 from painn_fast.train.evaluation import Arrays, Table, report_unit
 
 if TYPE_CHECKING:
@@ -30,8 +31,45 @@ def write(training: Training, model: Potential, predicted: dict[str, Arrays], ta
         table.writerows(training.history)
     with atomic_write(output / f"{training.settings.name}.md") as path:
         path.write_text(model_card(training, tables), encoding="utf-8")
+    split = shown(predicted)
+    data, values = training.data[split], predicted[split]
+    worst = next((name for name in ("forces", *values) if name in values and data.labelled(name)), None)
+    if worst is not None:
+        write_worst(output / "worst.xyz", worst, values, data, model)
+    with atomic_write(output / "training.json") as path:
+        path.write_text(json.dumps(facts(training, model, predicted), indent=2, ensure_ascii=False) + "\n", "utf-8")
     if importlib.util.find_spec("matplotlib"):
         pictures(training, model, predicted, output)
+
+
+def shown(predicted: dict[str, Arrays]) -> str:
+    """The split whose errors are looked into: the test structures, if there are any."""
+    return next(split for split in ("test", "validation", "train") if split in predicted)
+
+
+def facts(training: Training, model: Potential, predicted: dict[str, Arrays]) -> dict[str, Any]:
+    """What was trained how, and where its errors are."""
+    settings, split = training.settings, shown(predicted)
+    data = training.data[split]
+    said: dict[str, Any] = {
+        "name": settings.name,
+        "structures": {name: len(part) for name, part in training.data.items()},
+        "epochs": training.epoch,
+        "steps": training.step,
+        "seconds": training.seconds,
+        "device": settings.device,
+        "processes": training.ranks.world,
+        "precision": settings.precision,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "change_under_rotation": rotation_change(model, data),
+    }
+    if "forces" in predicted[split] and data.labelled("forces"):
+        size, unit = report_unit("forces", model, settings.report_units)
+        forces = predicted[split]["forces"]
+        said |= {"forces_unit": unit, "forces_split": split}
+        said |= {"forces_by_element": by_element(forces, data, size)}
+        said |= {"forces_by_magnitude": by_magnitude(forces, data, size)}
+    return said
 
 
 def model_card(training: Training, tables: Tables) -> str:
@@ -72,6 +110,26 @@ def pictures(training: Training, model: Potential, predicted: dict[str, Arrays],
     """Learning curves, and predictions against labels of the test rows (or, without any, the validation rows)."""
     _learning_curves(training, output / "learning_curves.png")
     _parity(training, model, predicted, output / "parity.png")
+    said = facts(training, model, predicted)
+    if "forces_by_element" in said:
+        _forces(said, output / "forces.png")
+
+
+def _forces(said: dict[str, Any], output: Path) -> None:
+    """Errors of forces by element and by magnitude."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.6, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    elements = said["forces_by_element"]
+    left.bar([row["element"] for row in elements], [row["mae"] for row in elements], width=0.6)
+    left.set(xlabel="element of the atom", ylabel=f"MAE of a component / {said['forces_unit']}")
+    bins = said["forces_by_magnitude"]
+    right.stairs([row["mae"] for row in bins], [bins[0]["from"], *(row["to"] for row in bins)], fill=True)
+    right.set(xlabel=f"length of the reference force / {said['forces_unit']}")
+    figure.suptitle(f"Errors of forces, {said['forces_split']}", fontsize="medium")
+    with atomic_write(output) as path:
+        figure.savefig(path, dpi=120, format="png")
 
 
 def _learning_curves(training: Training, output: Path) -> None:
@@ -102,7 +160,7 @@ def _unit(training: Training, name: str) -> str:
 def _parity(training: Training, model: Potential, predicted: dict[str, Arrays], output: Path) -> None:
     from matplotlib.figure import Figure
 
-    split = "test" if "test" in predicted else "validation"
+    split = shown(predicted)
     labels = training.data[split].labels
     names = [name for name in predicted[split] if np.isfinite(labels[name]).any()]
     figure = Figure(figsize=(3.8 * max(len(names), 1), 3.6), layout="constrained")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from painn_fast.errors import PaiNNFastError
 from painn_fast.nn import DipoleHead, EnergyHead, RepresentationConfig
 from painn_fast.nn.config import Head, head_name
-from painn_fast.settings import Duration, Settings
+from painn_fast.settings import Duration, Settings, merged, read_toml
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -143,23 +143,57 @@ def labels_of(heads: tuple[Head, ...]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def shipped() -> list[str]:
-    """Names of the configurations that come with the package."""
-    return sorted(path.stem for path in CONFIGS.glob("*.toml"))
+def shipped() -> dict[str, str]:
+    """Names of the configurations that come with the package, and what they train."""
+    found = {}
+    for path in sorted(CONFIGS.glob("*.toml")):
+        values = read_toml(path)
+        if "variants" not in values:
+            found[path.stem] = str(values.get("description", ""))
+        for name, variant in values.get("variants", {}).items():
+            found[f"{path.stem}-{name}"] = str(variant.get("description", ""))
+    return found
 
 
-def find_config(name_or_path: str | Path) -> Path:
-    """The TOML file behind a shipped name or a path.
+def load_config(name_or_path: str | Path, overrides: dict[str, Any] | None = None) -> TrainSettings:
+    """Settings of a shipped configuration or of a TOML file, with `overrides` on top.
+
+    A file may have variants, tables [variants.NAME] whose keys go over its own; they are called FILE-NAME, with the
+    path of the file if it is not shipped, and so is their output.
 
     Raises:
-        PaiNNFastError: if there is none; lists the shipped names.
+        PaiNNFastError: if there is no such configuration; names the nearest one.
     """
-    if str(name_or_path) in shipped():
-        return CONFIGS / f"{name_or_path}.toml"
-    if not Path(name_or_path).is_file():
+    path, variant = _find(str(name_or_path))
+    values = read_toml(path)
+    values.pop("resolved", None)
+    variants = values.pop("variants", {})
+    if variant is None and variants:
         raise PaiNNFastError(
-            "no such training configuration",
-            got=str(name_or_path),
-            expected=f"a TOML file, or one of: {', '.join(shipped())}",
+            "a configuration of several variants", where=path, expected=f"{name_or_path}-NAME: {', '.join(variants)}"
         )
-    return Path(name_or_path)
+    if variant is not None:
+        name = f"{path.stem}-{variant}"
+        values = merged(values, {"name": name, "output": name, **variants[variant]})
+    return TrainSettings.parse(merged(values, overrides or {}), where=str(name_or_path))
+
+
+def _find(name: str) -> tuple[Path, str | None]:
+    """File and variant of a configuration."""
+    if Path(name).is_file():
+        return Path(name), None
+    for path in (CONFIGS / f"{name}.toml", *CONFIGS.glob("*.toml"), *Path(name).parent.glob("*.toml")):
+        if path == CONFIGS / f"{name}.toml" and path.is_file():
+            return path, None
+        stem = path.stem if path.parent == CONFIGS else str(path.with_suffix(""))
+        if path.is_file() and name.startswith(f"{stem}-"):
+            variant = name.removeprefix(f"{stem}-")
+            if variant in read_toml(path).get("variants", {}):
+                return path, variant
+    near = difflib.get_close_matches(name, shipped(), n=3, cutoff=0.3)
+    raise PaiNNFastError(
+        "no such training configuration",
+        got=name,
+        expected=f"a TOML file, or one of: {', '.join(near or shipped())}",
+        fix="painn-fast train --list shows all",
+    )

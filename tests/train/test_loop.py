@@ -16,10 +16,9 @@ from painn_fast import checkpoint
 from painn_fast.errors import PaiNNFastError
 from painn_fast.io import load_model
 from painn_fast.settings import load_settings
-from painn_fast.train import TrainSettings, loop, report, run, shipped
+from painn_fast.train import TrainSettings, load_config, loop, report, run, shipped
 from painn_fast.train.evaluation import error_table
 from painn_fast.train.loop import read_data
-from painn_fast.train.settings import find_config
 
 
 def train(values, folder, *, resume=False, **changes):
@@ -251,14 +250,14 @@ def test_the_settings_that_were_resolved_can_be_run_again(toy, tmp_path):
 def test_every_shipped_configuration_is_valid():
     assert "ethanol" in shipped()
     for name in shipped():
-        assert load_settings(TrainSettings, find_config(name)).name == name
+        assert load_config(name).name == name
     with pytest.raises(PaiNNFastError, match=r"no such training configuration.*ethanol"):
-        find_config("methanol")
+        load_config("methanol")
 
 
 def test_real_ethanol_data_are_learned(tmp_path, shared_data):
     """Two epochs of a tiny network on the real set bring every error down to a fraction of the spread."""
-    values = load_settings(TrainSettings, find_config("ethanol")).model_dump(mode="json", exclude_none=True)
+    values = load_config("ethanol").model_dump(mode="json", exclude_none=True)
     small = {"n_features": 16, "n_layers": 2, "n_rbf": 12, "cutoff": 5.0}
     values |= {"data": [{"file": "ethanol_pbe0.npz"}], "output": str(tmp_path / "run"), "representation": small}
     values |= {"max_epochs": 2, "cooldown_epochs": 0, "warmup_steps": 20, "learning_rate": 5e-3, "ema_decay": 0.9}
@@ -269,7 +268,7 @@ def test_real_ethanol_data_are_learned(tmp_path, shared_data):
 
 
 def test_the_recipe_of_the_bundled_model_finds_all_its_data_and_trains_on_no_test_row(shared_data):
-    settings = load_settings(TrainSettings, find_config("ethanol"))
+    settings = load_config("ethanol")
     data = read_data(settings, shared_data)
     assert [data["train"].labelled(name) for name in ("energy", "forces", "dipole", "polarizability")] == [
         1189,

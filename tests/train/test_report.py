@@ -23,13 +23,16 @@ def test_a_training_leaves_model_errors_history_card_settings_and_pictures(toy, 
         "toy.safetensors",
         "toy.md",
         "errors.json",
+        "training.json",
+        "worst.xyz",
+        "forces.png",
         "history.csv",
         "settings.toml",
         "checkpoint.safetensors",
         "learning_curves.png",
         "parity.png",
     }
-    for name in ("learning_curves.png", "parity.png"):
+    for name in ("learning_curves.png", "parity.png", "forces.png"):
         assert (output / name).read_bytes().startswith(PNG), name
     with open(output / "history.csv", newline="") as file:
         rows = list(csv.DictReader(file))

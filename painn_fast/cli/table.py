@@ -1,0 +1,27 @@
+"""`painn-fast table`: trainings beside the paper."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from painn_fast.atomic import atomic_write
+
+
+def table(
+    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Outputs of finished trainings.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write it here (Markdown).", show_default=False),
+    ] = None,
+) -> None:
+    """Test errors of trainings beside those in print, as Markdown; each in the unit of the printed table."""
+    from painn_fast.train.table import table as make
+
+    text = make(folders)
+    if output is not None:
+        with atomic_write(output) as path:
+            path.write_text(text, encoding="utf-8")
+    typer.echo(text)
