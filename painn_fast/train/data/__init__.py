@@ -2,5 +2,6 @@
 
 from painn_fast.train.data.dataset import SPLITS, Dataset, join
 from painn_fast.train.data.read import read_file, read_split
+from painn_fast.train.data.splits import write_split
 
-__all__ = ["SPLITS", "Dataset", "join", "read_file", "read_split"]
+__all__ = ["SPLITS", "Dataset", "join", "read_file", "read_split", "write_split"]
