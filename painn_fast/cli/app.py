@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import painn_fast
-from painn_fast.cli import bench, convert, doctor, evaluate, info, label, md, spectrum, table, train
+from painn_fast.cli import bench, convert, data, doctor, evaluate, info, label, md, spectrum, table, train
 from painn_fast.errors import PaiNNFastError, one_line
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
@@ -24,6 +24,7 @@ app = typer.Typer(
 app.command("info")(info.info)
 app.command("eval")(evaluate.evaluate)
 app.command("convert")(convert.convert)
+app.command("data")(data.data)
 app.command("train")(train.train)
 app.command("label")(label.label)
 app.command("table")(table.table)

@@ -28,17 +28,23 @@ def evaluate(
         Path,
         typer.Argument(
             metavar="DATA",
-            help="Labelled .npz for a table of errors, or structures (.xyz, any that ASE reads) for properties.",
+            help="Labelled data (.npz, .xyz, .h5, .db, ...) for a table of errors, or structures for properties.",
         ),
     ],
-    split: Annotated[str, typer.Option(help="Rows of an .npz: train, validation, test or all.")] = "test",
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Which labelled structures: train, validation, test or all; default: test, or all without a split.",
+            show_default=False,
+        ),
+    ] = None,
     key: Annotated[
         list[str] | None,
         typer.Option(metavar="LABEL=ARRAY", help="Array that holds a label, such as energy=E_pbe0; forces= for none."),
     ] = None,
     data_unit: Annotated[
         list[str] | None,
-        typer.Option(metavar="KIND=UNIT", help="Unit where an .npz does not say it, such as energy=kcal/mol."),
+        typer.Option(metavar="KIND=UNIT", help="Unit where the data do not say it, such as energy=kcal/mol."),
     ] = None,
     properties: Annotated[
         str | None,
@@ -62,9 +68,10 @@ def evaluate(
     from painn_fast.io import load
 
     potential = load(model, **load_options(energy_unit, length_unit, dipole_unit, polarizability_unit, heads))
-    if data.suffix == ".npz":
-        keys, units = pairs("--key", key or []), pairs("--data-unit", data_unit or [])
-        table, everything = _errors(potential, data, split, keys, units)
+    keys, units = pairs("--key", key or []), pairs("--data-unit", data_unit or [])
+    usual = None if properties else _usual_split(potential, data, keys, units)
+    if usual is not None:
+        table, everything = _errors(potential, data, split or usual, keys, units)
     else:
         table, everything = _structures(potential, data, properties)
     _show(table)
@@ -73,6 +80,25 @@ def evaluate(
     if json_file is not None:
         with atomic_write(json_file) as path:
             path.write_text(json.dumps(everything, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _usual_split(potential: Any, path: Path, keys: dict[str, str], units: dict[str, str]) -> str | None:
+    """Split of a file that errors are told of, or None if it holds no label that the model predicts.
+
+    A label whose unit nobody declares counts only in an .npz, or where flags speak of labels.
+    """
+    from painn_fast.train.data.labels import key_of, unit_of
+    from painn_fast.train.data.read import read_frames
+    from painn_fast.train.settings import DataFile, labels_of
+
+    labelled = bool(keys or units) or path.suffix == ".npz"
+    if not path.is_file():
+        return "test" if labelled else None
+    source = DataFile.parse({"file": path.name, "keys": keys, "units": units}, where=str(path))
+    frames = read_frames(source, path.parent)
+    for name in labels_of(potential.config.heads):
+        labelled |= key_of(frames, source, name) is not None and unit_of(frames, source, name) is not None
+    return ("all" if frames.split is None else "test") if labelled else None
 
 
 def _errors(

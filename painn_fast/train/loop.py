@@ -19,8 +19,10 @@ from painn_fast.nn import Potential
 from painn_fast.progress import StatusLine, clock
 from painn_fast.settings import write_resolved
 from painn_fast.train import report
-from painn_fast.train.data import SPLITS, Dataset, join, read_split
+from painn_fast.train.data import SPLITS, Dataset, join, read_split, write_split
+from painn_fast.train.data.check import check, judge
 from painn_fast.train.data.dataset import Batches, by_row
+from painn_fast.train.data.statistics import describe, format_statistics, statistics, write_statistics
 from painn_fast.train.evaluation import errors, format_errors, predict
 from painn_fast.train.loss import joint_loss, set_references
 from painn_fast.train.model import elements_of, first_model, output_file, use_precision
@@ -238,7 +240,7 @@ def read_data(settings: TrainSettings, folder: str | Path = ".") -> dict[str, Da
             raise PaiNNFastError(
                 f"no labelled {name} rows",
                 where=", ".join(source.file for source in settings.data),
-                got=describe(data).replace("\n", "; "),
+                got="; ".join(describe(data)),
                 expected=f"labels of {', '.join(names)}",
                 fix="name the arrays of labels in data.keys",
             )
@@ -268,27 +270,19 @@ def run(settings: TrainSettings, *, data_folder: str | Path = ".", resume: bool 
             "the output folder holds a training", where=output, fix="resume it with --resume, or choose another"
         )
     data = read_data(settings, data_folder)
+    doubts = judge(check(data, settings.representation.max_z), settings.checks)
     with ranks(settings.device) as (together, device):
         training = Training(settings, data, together, device)
         if resume and saved.exists():
             training.restore(saved)
         output.mkdir(parents=True, exist_ok=True)
         with StatusLine(silent=not together.first) as status, Interrupt() as interrupt:
-            status.keep(describe(data))
+            for line in (*describe(data), *format_statistics(statistics(data)), *doubts):
+                status.keep(line)
             _loop(training, saved, status, interrupt)
         if interrupt.signal:
             raise PaiNNFastError("interrupted; everything is saved", where=saved, fix="go on with --resume")
         return finish(training, output) if together.first else output_file(settings)
-
-
-def describe(data: dict[str, Dataset]) -> str:
-    """How many rows and labels each split has, and which units each file."""
-    said = []
-    for split, part in data.items():
-        labels = ", ".join(f"{part.labelled(name)} {name}" for name in part.labels if part.labelled(name))
-        said.append(f"{split}: {len(part)} structures ({labels or 'no labels'})")
-    notes = dict.fromkeys(line for part in data.values() for line in part.notes)
-    return "\n".join(["; ".join(said), *notes])
 
 
 def _loop(training: Training, saved: Path, status: StatusLine, interrupt: Interrupt) -> None:
@@ -358,5 +352,7 @@ def finish(training: Training, output: Path) -> Path:
     path = output_file(settings)
     save_model(model, path)
     write_resolved(settings, output / "settings.toml", {"data_sha256": training.data_fingerprint})
+    write_split(training.data, output / "split.csv")
+    write_statistics(training.data, output / "statistics.json")
     report.write(training, model, predicted, tables, output)
     return path

@@ -17,6 +17,7 @@ UNITS = {
     "info": ["Å", "eV", "e "],
     "eval": ["eV", "eV/Å", "e Å", "Å³", "kcal/mol"],
     "convert": ["eV", "Å", "e Å", "Å³"],
+    "data": ["eV", "eV/Å", "e Å", "Å³", "kcal/mol"],
     "train": ["eV", "eV/Å", "e Å", "Å³"],
     "md": ["fs", "K", "Å", "eV"],
     "spectrum": ["fs", "K", "cm-1", "km/mol"],

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from ase.build import molecule
+from ase.calculators.singlepoint import SinglePointCalculator
 
 from painn_fast import evaluate, load
 from painn_fast.testing import assert_close
@@ -78,6 +79,66 @@ def test_convert_there_and_back_keeps_every_weight(run, water_model, own_folder)
     expected, got = evaluate(before, atoms, names), evaluate(after, atoms, names)
     for name in names:
         assert_close(got[name], expected[name], 1e-9, name)
+
+
+def test_eval_of_labelled_xyz_and_hdf5_gives_errors_of_all_structures(run, water_model, own_folder):
+    frames = []
+    for k in range(3):
+        atoms = molecule("H2O")
+        atoms.positions += 0.01 * k
+        atoms.calc = SinglePointCalculator(atoms, energy=-1.0 * k)
+        frames.append(atoms)
+    ase.io.write(own_folder / "set.xyz", frames)
+    outcome = run("eval", water_model, "set.xyz", "--json", "errors.json")
+    assert outcome.code == 0, outcome.err
+    table = json.loads((own_folder / "errors.json").read_text())
+    assert table["split"] == "all"
+    assert table["errors"]["energy"]["labels"] == 3
+    assert run("data", "set.xyz", "-o", "set.h5").code == 0
+    again = run("eval", water_model, "set.h5")
+    assert again.out.splitlines()[1] == outcome.out.splitlines()[1]
+    properties = run("eval", water_model, "set.xyz", "--properties", "energy")
+    assert "energy / eV" in properties.out
+
+
+def test_eval_of_labels_without_a_unit_gives_properties_unless_they_are_asked_for(run, water_model, own_folder):
+    (own_folder / "set.xyz").write_text("3\nmu='0 0 1'\nO 0 0 0\nH 0 0.6 0.7\nH 0 -0.6 0.7\n")
+    assert "energy / eV" in run("eval", water_model, "set.xyz").out
+    outcome = run("eval", water_model, "set.xyz", "--data-unit", "dipole=D")
+    assert "D per component" in outcome.out, outcome.err
+
+
+def test_data_tells_what_files_hold_and_gathers_them(run, labelled, own_folder):
+    outcome = run("data", labelled, "-o", "set.h5")
+    assert outcome.code == 0, outcome.err
+    for text in (
+        "train: 12 structures (6 energy, 12 forces, 12 dipole)",
+        "water.npz: length Ang (the file), energy = E eV (the file)",
+        "structures of 3 atoms: H 40, O 20",
+        "note: energy is missing in 10 of 20 structures; where: water.npz, frame 1",
+        "set.h5",
+    ):
+        assert text in outcome.out
+    again = run("data", "set.h5")
+    assert again.out.splitlines()[0] == outcome.out.splitlines()[0]
+
+
+def test_data_stops_at_doubts_unless_told_not_to(run, fails, own_folder):
+    rng = np.random.default_rng(0)
+    lengths = 0.74 + 0.1 * rng.normal(size=100)
+    positions = np.zeros((100, 2, 3))
+    positions[:, 1, 2] = lengths
+    forces = np.zeros((100, 2, 3))
+    forces[:, 1, 2] = 30.0 * (lengths - 0.74)  # the gradient
+    forces[:, 0] = -forces[:, 1]
+    energy = 15.0 * (lengths - 0.74) ** 2
+    values = {"R": positions, "z": [1, 1], "E": energy, "F": forces, "energy_unit": "eV", "length_unit": "Ang"}
+    np.savez(own_folder / "wrong.npz", **values)
+    fails(("data", "wrong.npz", "-o", "set.h5"), "wrong sign", "wrong.npz")
+    assert not (own_folder / "set.h5").exists()
+    outcome = run("data", "wrong.npz", "--warn")
+    assert outcome.code == 0
+    assert "warning: forces have the wrong sign" in outcome.out
 
 
 def test_train_then_eval(run, labelled, own_folder):

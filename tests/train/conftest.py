@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 NUMBERS = np.array([8, 1, 1])
 BONDS = ((0, 1), (0, 2), (1, 2))
@@ -71,3 +72,17 @@ def toy(tmp_path, arrays, write):
         "seed": 3,
         "threads": 1,
     }
+
+
+@pytest.fixture
+def many(write):
+    """The file of a toy set of 300 structures, turned and mirrored at random; with changes to its arrays."""
+
+    def write_file(change=lambda arrays: {}, name="many.npz"):
+        arrays = toy_arrays(300)
+        turns = Rotation.random(300, random_state=1).as_matrix() * np.where(np.arange(300) % 2, 1, -1)[:, None, None]
+        arrays |= {key: np.einsum("nax,nxy->nay", arrays[key], turns) for key in ("R", "F")}
+        arrays["dipole"] = arrays["polarizability"] = None
+        return write(arrays | change(arrays), name)
+
+    return write_file

@@ -29,6 +29,8 @@ def test_a_training_leaves_model_errors_history_card_settings_and_pictures(toy, 
         "history.csv",
         "settings.toml",
         "checkpoint.safetensors",
+        "split.csv",
+        "statistics.json",
         "learning_curves.png",
         "parity.png",
     }

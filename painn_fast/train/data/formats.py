@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from painn_fast.errors import PaiNNFastError
-from painn_fast.train.data import extxyz, npy, npz
+from painn_fast.train.data import ase_database, ase_files, extxyz, hdf5, npy, npz, qm9
+from painn_fast.train.data.cache import cached
 from painn_fast.train.data.frames import Frames
 from painn_fast.train.settings import CONFIGS, DataFile
 
@@ -22,7 +23,7 @@ def find_data(file: str, folder: str | Path) -> Path:
     own, shipped = Path(folder) / file, CONFIGS / file
     if Path(folder).is_file():
         return Path(folder)
-    return shipped if shipped.is_file() and not own.is_file() else own
+    return shipped if shipped.is_file() and not own.exists() else own
 
 
 def read_frames(source: DataFile, folder: str | Path = ".") -> Frames:
@@ -42,29 +43,41 @@ def read_frames(source: DataFile, folder: str | Path = ".") -> Frames:
     return frames
 
 
+TEXTS = {"xyz": extxyz.read, "qm9": qm9.read, "database": ase_database.read, "other": ase_files.read}
+"""Readers that may take long."""
+
+
 def _read(path: Path, source: DataFile, folder: str | Path) -> Frames:
-    match _format(path):
-        case "npz":
-            return npz.read(path, None if source.geometry is None else find_data(source.geometry, folder))
-        case "npy":
-            labels = dict.fromkeys(key for key in source.keys.values() if key)
-            beside = path.parent if Path(folder).is_file() else folder
-            return npy.read(path, source.symbols, labels, lambda name: find_data(name, beside))
-        case _:
-            return extxyz.read(path)
+    kind = _format(path)
+    if kind == "npz":
+        return npz.read(path, None if source.geometry is None else find_data(source.geometry, folder))
+    if source.geometry is not None:
+        raise PaiNNFastError("geometry from another file is for .npz only", where=path)
+    if kind == "npy":
+        labels = dict.fromkeys(key for key in source.keys.values() if key)
+        beside = path.parent if Path(folder).is_file() else folder
+        return npy.read(path, source.symbols, labels, lambda name: find_data(name, beside))
+    return hdf5.read(path) if kind == "hdf5" else cached(path, TEXTS[kind])
 
 
-MAGIC = {b"PK": "npz", b"\x93NUMPY": "npy"}
-SUFFIXES = {".npz": "npz", ".npy": "npy", ".xyz": "xyz", ".extxyz": "xyz"}
+SUFFIXES = {
+    **{".npz": "npz", ".npy": "npy", ".h5": "hdf5", ".hdf5": "hdf5", ".xyz": "xyz", ".extxyz": "xyz"},
+    **{".db": "database", ".json": "database"},
+}
+MAGIC = {b"PK": "npz", b"\x93NUMPY": "npy", b"\x89HDF": "hdf5", b"SQLite format 3": "database"}
 
 
 def _format(path: Path) -> str:
-    """By the first bytes, else by the name."""
-    if path.suffix.lower() not in SUFFIXES and path.is_file():
-        with open(path, "rb") as file:
-            start = file.read(16)
-        return next((name for magic, name in MAGIC.items() if start.startswith(magic)), "other")
-    return SUFFIXES.get(path.suffix.lower(), "other")
+    """By the name, else by the first bytes."""
+    if qm9.is_archive(path):
+        return "qm9"
+    if path.is_dir():
+        raise PaiNNFastError("a folder", where=path, expected="a file, or a folder of QM9's dsgdb9nsd_*.xyz")
+    if path.suffix.lower() in SUFFIXES:
+        return SUFFIXES[path.suffix.lower()]
+    with open(path, "rb") as file:
+        start = file.read(16)
+    return next((name for magic, name in MAGIC.items() if start.startswith(magic)), "other")
 
 
 def _periodic(frames: Frames, periodic: bool, path: Path) -> Frames:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -78,21 +78,56 @@ def repeated(numbers: np.ndarray, n: int) -> np.ndarray:
 Values = Mapping[str, np.ndarray]
 
 
-class Gather:
-    """Structures one after another into flat arrays; what some of them lack is NaN there."""
+class Columns:
+    """Arrays of structures [k], or of atoms [a, ...], by their names, as they come in."""
 
-    def __init__(self, path: object) -> None:
-        self.path = path
-        self.numbers: list[np.ndarray] = []
-        self.positions: list[np.ndarray] = []
-        self.cell: list[np.ndarray] = []
-        self.pbc: list[np.ndarray] = []
-        self._arrays: dict[str, list[tuple[int, np.ndarray]]] = {}  # of structures, by number
-        self._atom_arrays: dict[str, list[tuple[int, np.ndarray]]] = {}
+    def __init__(self, *, of_atoms: bool) -> None:
+        self.of_atoms = of_atoms
+        self.known: dict[str, list[tuple[int, np.ndarray]]] = {}
+
+    def add(self, start: int, values: Values) -> Iterator[tuple[str, tuple[int, ...], tuple[int, ...]]]:
+        """Take values for the rows from `start`; name and shapes of those that are shaped unlike those before."""
+        for name, value in values.items():
+            column = self.known.setdefault(name, [])
+            shape, before = self._shape(value), self._shape(column[0][1] if column else value)
+            if shape != before:
+                yield name, shape, before
+            column.append((start, value))
+
+    def arrays(self, n: int) -> dict[str, np.ndarray]:
+        """All of them, NaN in the rows that have none."""
+        result = {}
+        for name, column in self.known.items():
+            values = np.full((n, *self._shape(column[0][1])), np.nan)
+            if self.of_atoms:
+                for start, value in column:
+                    values[start : start + len(value)] = value
+            else:
+                values[[row for row, _ in column]] = np.stack([value for _, value in column])
+            result[name] = values[:, 0] if values.shape[1:] == (1,) else values
+        return result
+
+    def _shape(self, value: np.ndarray) -> tuple[int, ...]:
+        return value.shape[1:] if self.of_atoms else value.shape
+
+
+class Gather:
+    """Structures one after another into flat arrays; what some of them lack is NaN there.
+
+    Args:
+        path: where they come from, for messages.
+        strict: an array whose shape changes is an error, not left out.
+    """
+
+    def __init__(self, path: object, *, strict: bool = True) -> None:
+        self.path, self.strict = path, strict
+        self.geometry: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
+        self._values, self._atom_values = Columns(of_atoms=False), Columns(of_atoms=True)
+        self._torn: set[str] = set()
         self._n_atoms = 0
 
     def __len__(self) -> int:
-        return len(self.numbers)
+        return len(self.geometry)
 
     def add(
         self,
@@ -107,53 +142,34 @@ class Gather:
         """One more.
 
         Raises:
-            PaiNNFastError: if an array has another shape than in those before; names file and frame.
+            PaiNNFastError: for an array of another shape than in those before; names file and frame.
         """
-        for table, entries, start in (
-            (self._arrays, values, len(self)),
-            (self._atom_arrays, atom_values, self._n_atoms),
-        ):
-            for name, value in entries.items():
-                known = table.setdefault(name, [])
-                shape = value.shape[1:] if table is self._atom_arrays else value.shape
-                before = known[0][1].shape[1:] if known and table is self._atom_arrays else known and known[0][1].shape
-                if known and shape != before:
-                    where = f"{self.path}, '{name}', frame {len(self)}" + (f", line {line}" if line else "")
-                    raise PaiNNFastError(
-                        "another shape than in the frames before", where=where, got=shape, expected=before
-                    )
-                known.append((start, value))
-        self.numbers.append(numbers)
-        self.positions.append(positions)
-        self.cell.append(np.zeros((3, 3)) if cell is None else cell)
-        self.pbc.append(np.zeros(3, dtype=bool) if pbc is None else pbc)
+        torn = [*self._values.add(len(self), values), *self._atom_values.add(self._n_atoms, atom_values)]
+        for name, shape, before in torn:
+            if self.strict:
+                where = f"{self.path}, '{name}', frame {len(self)}" + (f", line {line}" if line else "")
+                raise PaiNNFastError("another shape than in the frames before", where=where, got=shape, expected=before)
+            self._torn.add(name)
+        no_cell, no_pbc = np.zeros((3, 3)), np.zeros(3, dtype=bool)
+        self.geometry.append((numbers, positions, no_cell if cell is None else cell, no_pbc if pbc is None else pbc))
         self._n_atoms += len(numbers)
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """All arrays, NaN where a structure lacks one; of atoms [A, ...], of structures [n, ...]."""
-        result = {}
-        for table, n in ((self._arrays, len(self)), (self._atom_arrays, self._n_atoms)):
-            for name, known in table.items():
-                shape = known[0][1].shape[1:] if table is self._atom_arrays else known[0][1].shape
-                values = np.full((n, *shape), np.nan)
-                if table is self._arrays:
-                    values[[row for row, _ in known]] = np.stack([value for _, value in known])
-                else:
-                    for start, value in known:
-                        values[start : start + len(value)] = value
-                result[name] = values[:, 0] if values.shape[1:] == (1,) else values
-        return result
 
     def frames(self) -> Frames:
         """All of them, with neither keys nor units."""
         if not len(self):
             raise PaiNNFastError("a data file without structures", where=self.path)
-        cell = np.array(self.cell, dtype=np.float64)
+        torn = self._torn | (self._values.known.keys() & self._atom_values.known.keys())
+        for name in torn:
+            self._values.known.pop(name, None)
+            self._atom_values.known.pop(name, None)
+        numbers, positions, cell, pbc = zip(*self.geometry, strict=True)
+        cells = np.array(cell, dtype=np.float64)
         return Frames(
-            numbers=np.concatenate(self.numbers).astype(np.int64),
-            positions=np.concatenate(self.positions).astype(np.float64),
-            n_atoms=np.array([len(numbers) for numbers in self.numbers]),
-            arrays=self.arrays(),
-            cell=cell,
-            pbc=np.array(self.pbc, dtype=bool) & (np.abs(cell).max(axis=2) > 0),
+            numbers=np.concatenate(numbers).astype(np.int64),
+            positions=np.concatenate(positions).astype(np.float64),
+            n_atoms=np.array([len(molecule) for molecule in numbers]),
+            arrays=self._values.arrays(len(self)) | self._atom_values.arrays(self._n_atoms),
+            cell=cells,
+            pbc=np.array(pbc, dtype=bool) & (np.abs(cells).max(axis=2) > 0),
+            notes=(f"left out, as their shape changes: {', '.join(sorted(torn))}",) if torn else (),
         )

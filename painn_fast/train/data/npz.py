@@ -17,6 +17,8 @@ KEYS: Keys = {
     "forces": ("F", "forces"),
     "dipole": ("dipole", "D", "mu"),
     "polarizability": ("polarizability", "alpha"),
+    "dipole_magnitude": ("mu",),
+    "spatial_extent": ("r2",),
     "charge": ("charge", "Q"),
 }
 POSITIONS = ("R", "coords", "positions")
@@ -49,6 +51,8 @@ def read(path: Path, geometry: Path | None = None) -> Frames:
         n, atoms = positions.shape[:2]
         n_atoms = np.full(n, atoms)
         numbers = numbers.astype(np.int64).ravel() if numbers.ndim == 2 else repeated(numbers, n)
+    lattice = arrays.pop("lattice", None)  # sGDML's, columns are the vectors
+    cell = None if lattice is None or lattice.shape != (3, 3) else np.tile(lattice.T, (len(n_atoms), 1, 1))
     return Frames(
         numbers=numbers,
         positions=positions.reshape(-1, 3),
@@ -58,6 +62,8 @@ def read(path: Path, geometry: Path | None = None) -> Frames:
         units=implied | said,
         units_from="the file" if not implied else f"the file and its kind ({', '.join(implied.values())})",
         split=split,
+        cell=cell,
+        pbc=None if cell is None else np.ones((len(n_atoms), 3), dtype=bool),
         charge=arrays["charge"].astype(np.float64).ravel() if "charge" in arrays else None,
         spin=arrays["spin"].astype(np.float64).ravel() if "spin" in arrays else None,
     )

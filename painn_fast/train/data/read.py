@@ -20,6 +20,7 @@ from painn_fast.train.data.labels import (
     unit_of,
     units_line,
 )
+from painn_fast.train.data.splits import draw, split_of
 from painn_fast.train.settings import DataFile, SplitSizes
 
 __all__ = ["draw", "find_data", "read_file", "read_frames", "read_split", "size_of_unit", "to_dataset"]
@@ -74,11 +75,11 @@ def read_split(
 ) -> dict[str, Dataset]:
     """Training, validation and test structures of one file; those without any label are left out.
 
-    The file's own split counts, else a draw by the seed of `sizes`.
+    The split file of `sizes` counts, else the file's own split, else a draw by the seed of `sizes`.
     """
     frames, path = read_frames(source, folder), find_data(source.file, folder)
     data = to_dataset(frames, source, path, names)
-    split = _split(frames, source, sizes or SplitSizes(), path)
+    split = split_of(frames, data, source, sizes or SplitSizes(), path, folder)
     has_label = np.zeros(len(data), dtype=bool)
     for name, values in data.labels.items():
         known = ~np.isnan(by_row(values)).all(axis=1)
@@ -112,35 +113,3 @@ def _label(frames: Frames, source: DataFile, name: str, path: Path) -> np.ndarra
             expected="NaN where a label is missing",
         )
     return values * factor_of(frames, source, name, path)
-
-
-def _split(frames: Frames, source: DataFile, sizes: SplitSizes, path: Path) -> np.ndarray:
-    """0 training, 1 validation, 2 test."""
-    n = len(frames)
-    if source.use_as is not None:
-        return np.full(n, SPLITS.index(source.use_as))
-    if frames.split is None:
-        return draw(n, sizes, path)
-    if frames.split.shape != (n,) or not np.isin(frames.split, (0, 1, 2)).all():
-        raise PaiNNFastError(
-            "wrong split", where=f"{path}, 'split'", expected=f"{n} numbers: 0 train, 1 validation, 2 test"
-        )
-    return frames.split
-
-
-def draw(n: int, sizes: SplitSizes, path: Path) -> np.ndarray:
-    """A split [n] by seed: so many for training and validation, the rest to test."""
-    train = sizes.train if sizes.train is not None else n - 2 * (n // 10)
-    validation = sizes.validation if sizes.validation is not None else n // 10
-    if train + validation > n:
-        raise PaiNNFastError(
-            "more structures asked for than there are",
-            where=path,
-            got=f"{train} for training and {validation} for validation",
-            expected=f"at most {n}",
-            fix="change split.train and split.validation in the settings",
-        )
-    order = np.random.default_rng(sizes.seed).permutation(n)
-    split = np.full(n, 2)
-    split[order[:train]], split[order[train : train + validation]] = 0, 1
-    return split

@@ -1,0 +1,116 @@
+"""Which structures are for training, validation and test: drawn, the file's own, or those of another training."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from painn_fast.atomic import atomic_write
+from painn_fast.errors import PaiNNFastError
+from painn_fast.train.data.dataset import SPLITS, Dataset
+from painn_fast.train.data.duplicates import duplicates
+from painn_fast.train.data.formats import find_data
+from painn_fast.train.data.frames import Frames
+from painn_fast.train.settings import DataFile, SplitSizes
+
+HEADER = ["file", "frame", "split"]
+
+
+def split_of(
+    frames: Frames, data: Dataset, source: DataFile, sizes: SplitSizes, path: Path, folder: str | Path
+) -> np.ndarray:
+    """0 training, 1 validation, 2 test, -1 for neither [n]: what `use_as`, a split file, the file itself or a draw say.
+
+    Raises:
+        PaiNNFastError: for a split that is none, or a split file that is of other data.
+    """
+    n = len(data)
+    if source.use_as is not None:
+        return np.full(n, SPLITS.index(source.use_as))
+    if sizes.file is not None:
+        return _listed(data, source, find_split(sizes.file, folder))
+    if frames.split is None:
+        return draw(n, sizes, path, duplicates(data))
+    if frames.split.shape != (n,) or not np.isin(frames.split, (0, 1, 2)).all():
+        raise PaiNNFastError(
+            "wrong split", where=f"{path}, 'split'", expected=f"{n} numbers: 0 train, 1 validation, 2 test"
+        )
+    return frames.split
+
+
+def draw(n: int, sizes: SplitSizes, path: Path, twins: np.ndarray | None = None) -> np.ndarray:
+    """A split [n] by seed: so many for training and validation, the rest to test.
+
+    Equal structures, pairs of rows `twins` [p, 2], come one after another, so that hardly any is in two parts.
+    """
+    train = sizes.train if sizes.train is not None else n - 2 * (n // 10)
+    validation = sizes.validation if sizes.validation is not None else n // 10
+    if train + validation > n:
+        raise PaiNNFastError(
+            "more structures asked for than there are",
+            where=path,
+            got=f"{train} for training and {validation} for validation",
+            expected=f"at most {n}",
+            fix="change split.train and split.validation in the settings",
+        )
+    order = np.random.default_rng(sizes.seed).permutation(n)
+    if twins is not None and len(twins):
+        place = np.argsort(order)
+        root = np.arange(n)
+        for one, other in twins[np.argsort(twins[:, 1], kind="stable")]:
+            root[other] = root[one]
+        order = np.lexsort((place, place[root]))
+    split = np.full(n, 2)
+    split[order[:train]], split[order[train : train + validation]] = 0, 1
+    return split
+
+
+def find_split(file: str, folder: str | Path) -> Path:
+    """The file of a split, from here or from the folder of data."""
+    return Path(file) if Path(file).is_file() else find_data(file, folder)
+
+
+def write_split(data: Mapping[str, Dataset], path: str | Path) -> None:
+    """Write file, frame and split of every structure as a CSV file that `split.file` in the settings takes."""
+    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(HEADER)
+        for name, part in data.items():
+            rows = zip(part.file.tolist(), part.frame.tolist(), strict=True)
+            writer.writerows((part.files[k], frame, name) for k, frame in dict.fromkeys(rows))
+
+
+def read_split_file(path: Path) -> dict[str, dict[int, int]]:
+    """Split of each frame of each file.
+
+    Raises:
+        PaiNNFastError: naming the line.
+    """
+    found: dict[str, dict[int, int]] = {}
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            lines = list(csv.reader(stream))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise PaiNNFastError("cannot read the split", where=path, got=str(error)) from None
+    if not lines or lines[0] != HEADER:
+        raise PaiNNFastError("not a split", where=path, expected=f"a first line {','.join(HEADER)}")
+    for k, line in enumerate(lines[1:], 2):
+        if len(line) != 3 or not line[1].isdecimal() or line[2] not in SPLITS:
+            raise PaiNNFastError(
+                "not a split", where=f"{path}, line {k}", got=",".join(line), expected=f"file,frame,{'|'.join(SPLITS)}"
+            )
+        found.setdefault(line[0], {})[int(line[1])] = SPLITS.index(line[2])
+    return found
+
+
+def _listed(data: Dataset, source: DataFile, path: Path) -> np.ndarray:
+    table = read_split_file(path).get(source.file, {})
+    split = np.array([table.get(frame, -1) for frame in data.frame.tolist()], dtype=np.int64)
+    foreign = table.keys() - set(data.frame.tolist())
+    if foreign or not table:
+        got = f"frame {min(foreign)} of {source.file}, which is not there" if foreign else f"nothing of {source.file}"
+        raise PaiNNFastError("the split is one of other data", where=path, got=got)
+    return split
