@@ -72,6 +72,8 @@ def label(
             raise PaiNNFastError(
                 "the output is there already", where=path, fix="use --resume to go on, or another name"
             )
+    if not finish:
+        how.make()  # whatever is wrong with it is said here, once
     header = {
         "structures": len(frames),
         "sha256": _fingerprint(frames),
@@ -148,7 +150,6 @@ def _label(
 @contextmanager
 def _pool(how: How, workers: int) -> Iterator[ProcessPoolExecutor]:
     """Processes with one thread each, which leave Ctrl-C to us."""
-    how.make()  # whatever is wrong with it is said here, once
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, "1"))

@@ -1,0 +1,168 @@
+"""Labels of structures: what is written, what a killed run keeps, and what is refused."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+from ase.build import molecule
+from ase.calculators.emt import EMT
+
+from painn_fast import units
+from painn_fast.errors import PaiNNFastError
+from painn_fast.label import label
+from painn_fast.testing import assert_close
+from painn_fast.train.data import read_file
+from painn_fast.train.settings import DataFile
+
+EMT_NAME = "ase.calculators.emt:EMT"
+HALTING = '''
+"""A calculator for tests: slow, and without an answer for one structure."""
+import time
+from ase.calculators.lj import LennardJones
+
+class Halting(LennardJones):
+    def calculate(self, atoms, *arguments):
+        time.sleep(0.02)
+        if atoms.positions[0, 0] > 0.15:
+            raise RuntimeError("no convergence")
+        super().calculate(atoms, *arguments)
+'''
+
+
+def shaken(n, seed=0, name="H2O"):
+    rng = np.random.default_rng(seed)
+    frames = []
+    for _ in range(n):
+        frames.append(molecule(name))
+        frames[-1].positions += rng.uniform(-0.1, 0.1, frames[-1].positions.shape)
+    return frames
+
+
+@pytest.fixture
+def halting(tmp_path, monkeypatch):
+    (tmp_path / "halting_calculator.py").write_text(HALTING)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    return "halting_calculator:Halting"
+
+
+def test_labels_are_those_of_the_calculator_in_the_order_of_the_file(tmp_path):
+    frames = [*shaken(3), *shaken(2, name="CO2")]
+    ase.io.write(tmp_path / "in.xyz", frames)
+    path = label(tmp_path / "in.xyz", tmp_path / "out.xyz", method=EMT_NAME, workers=2)
+    found = ase.io.read(path, index=":")
+    for got, atoms in zip(found, ase.io.read(tmp_path / "in.xyz", index=":"), strict=True):
+        atoms.calc = EMT()
+        assert_close(got.positions, atoms.positions, 1e-12)
+        assert_close(got.get_potential_energy(), atoms.get_potential_energy(), 1e-7)
+        assert_close(got.get_forces(), atoms.get_forces(), 1e-6)
+    assert not (tmp_path / "out.xyz.journal").exists()
+
+
+def test_an_npz_of_labels_is_a_training_set(tmp_path):
+    np.savez(tmp_path / "in.npz", R=np.array([atoms.positions for atoms in shaken(6)]) / units.BOHR, z=[8, 1, 1],
+             length_unit="Bohr")  # fmt: skip
+    path = label(tmp_path / "in.npz", tmp_path / "out.npz", method="model:ethanol", every=2, workers=1)
+    data = read_file(DataFile(file=path.name), tmp_path)
+    assert len(data) == 3
+    assert_close(data.positions[3:6], shaken(6)[2].positions, 1e-12)
+    assert [data.labelled(name) for name in ("energy", "forces", "dipole", "polarizability")] == [3, 3, 3, 1]
+    assert np.isfinite(data.labels["polarizability"][0]).all()
+
+
+def test_a_structure_that_fails_is_said_and_left_out(tmp_path, halting, capfd):
+    frames = shaken(4)
+    frames[2].positions[0, 0] = 0.2
+    ase.io.write(tmp_path / "in.xyz", frames)
+    path = label(tmp_path / "in.xyz", tmp_path / "out.xyz", method=halting, workers=2)
+    assert len(ase.io.read(path, index=":")) == 3
+    said = capfd.readouterr().err
+    assert "structure 2 failed: no convergence" in said
+    assert "4 of 4 labelled, 1 failed" in said
+    for atoms in frames:
+        atoms.positions[0, 0] = 0.2
+    ase.io.write(tmp_path / "bad.xyz", frames)
+    with pytest.raises(PaiNNFastError, match=r"no structure could be labelled.*no convergence"):
+        label(tmp_path / "bad.xyz", tmp_path / "bad-out.xyz", method=halting, workers=1)
+
+
+def test_a_killed_run_goes_on_to_the_same_labels(tmp_path, halting):
+    ase.io.write(tmp_path / "in.xyz", shaken(60))
+    command = [sys.executable, "-m", "painn_fast.cli", "label", str(tmp_path / "in.xyz"), "--with", halting]
+    command += ["--workers", "2", "-o", str(tmp_path / "out.xyz")]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+    journal = tmp_path / "out.xyz.journal"
+    end = time.monotonic() + 60
+    while not (journal.exists() and journal.read_bytes().count(b"\n") > 5):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    done = journal.read_bytes().count(b"\n") - 1
+    assert done < 60, "it came to its end before it was killed: nothing is shown"
+    with journal.open("ab") as file:
+        file.write(b'{"structure": 59, "ener')  # cut off
+    with pytest.raises(PaiNNFastError, match=r"there already.*--resume"):
+        label(tmp_path / "in.xyz", tmp_path / "out.xyz", method=halting)
+    label(tmp_path / "in.xyz", tmp_path / "out.xyz", method=halting, workers=1, resume=True)
+    label(tmp_path / "in.xyz", tmp_path / "straight.xyz", method=halting, workers=2)
+    assert (tmp_path / "out.xyz").read_bytes() == (tmp_path / "straight.xyz").read_bytes()
+
+
+def test_what_is_labelled_can_be_written_before_all_is(tmp_path, halting):
+    ase.io.write(tmp_path / "in.xyz", shaken(4))
+    label(tmp_path / "in.xyz", tmp_path / "whole.xyz", method=halting, workers=1)
+    frames = ase.io.read(tmp_path / "in.xyz", index=":")
+    header = {"structures": 4, "method": halting, "level": None, "options": {}, "polarizability_every": 5}
+    from painn_fast.label.run import _fingerprint
+
+    header["sha256"] = _fingerprint(frames)
+    lines = [header, {"structure": 1, "energy": -1.0, "forces": np.zeros((3, 3)).tolist()}]
+    (tmp_path / "part.xyz.journal").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    path = label(tmp_path / "in.xyz", tmp_path / "part.xyz", method=halting, finish=True)
+    assert_close(ase.io.read(path, index=":")[0].positions, frames[1].positions, 1e-12)
+    assert (tmp_path / "part.xyz.journal").exists()
+
+
+def test_a_journal_of_other_structures_or_another_method_is_refused(tmp_path, halting):
+    ase.io.write(tmp_path / "in.xyz", shaken(2))
+    (tmp_path / "out.xyz.journal").write_text(json.dumps({"structures": 2, "sha256": "0", "method": "pyscf"}) + "\n")
+    with pytest.raises(PaiNNFastError, match=r"belongs to another run.*method = halting.*method = pyscf"):
+        label(tmp_path / "in.xyz", tmp_path / "out.xyz", method=halting, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"method": "ase.calculators.nothing:No"}, "no such calculator.*module:Class"),
+        ({"method": "nothing"}, "no such calculator"),
+        ({"output": "out.json"}, r"unknown kind of output.*\.npz"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_computed(tmp_path, changes, said):
+    ase.io.write(tmp_path / "in.xyz", shaken(2))
+    given = {"method": EMT_NAME, "output": "out.xyz"} | changes
+    with pytest.raises(PaiNNFastError, match=said):
+        label(tmp_path / "in.xyz", tmp_path / given.pop("output"), **given)
+    assert not (tmp_path / "out.xyz.journal").exists()
+
+
+def test_pyscf_gives_the_labels_of_the_training_data():
+    pytest.importorskip("pyscf")
+    from painn_fast.label.methods import How
+
+    data = np.load(Path(__file__).parents[1] / "data" / "ethanol_pbe0.npz")
+    row = int(np.flatnonzero(np.isfinite(data["polarizability"][:, 0, 0]))[0])
+    atoms = ase.Atoms(data["z"], data["R"][row])
+    labels = How("pyscf", "PBE0/def2-SVPD").make()(atoms, True)
+    assert abs(labels["energy"] - data["E"][row]) < 1e-4  # eV of 4210: other sizes of a hartree differ by 1e-8
+    assert_close(labels["forces"], data["F"][row], 1e-5)
+    assert_close(labels["dipole"], data["dipole"][row], 1e-5)
+    assert_close(labels["polarizability"], data["polarizability"][row], 1e-5)
