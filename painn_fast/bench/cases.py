@@ -20,7 +20,9 @@ WATER_SPACING = 18.64 / 6
 WATER_UNIT = (4, 4, 2)
 """Molecules along each side of the box that larger ones repeat, 96 atoms."""
 INFERENCE = ("forward", "energy_forces", "evaluate")
-MODES = (*INFERENCE, "training_step")
+TRAINING = ("training_step", "training_energy")
+"""A step of training on energies and forces, or on energies alone."""
+MODES = (*INFERENCE, *TRAINING)
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ def _cases() -> dict[str, Case]:
         _ethanol(64),
         _ethanol(1024),
         Case("qm9-50", lambda: rattled(qm9_like(50))),
+        Case("qm9-100", lambda: rattled(qm9_like(100)), modes=("training_energy",)),
         Case("aspirin-32", lambda: rattled([aspirin()] * 32)),
         Case("water-216", lambda: [water_box((6, 6, 6))]),
         *(_scaling(*r) for r in ((1, 1, 1), (1, 1, 3), (2, 2, 3), (2, 2, 8), (5, 5, 4), (8, 8, 5), (8, 8, 16))),

@@ -24,15 +24,20 @@ def shapes(atoms: int, config: RepresentationConfig) -> Iterator[tuple[int, int,
     yield atoms, f // 2, 1
 
 
+PRODUCTS = {"forward": (1, 0, 0), "training_energy": (1, 1, 1), "training_step": (2, 2, 2)}
+"""Of each mode, where the forward pass has one: for outputs, inputs and weights."""
+
+
 def floor(problem: Problem) -> Callable[[], None]:
     """The products of one evaluation in the problem's mode.
 
-    Forward: Y = X W^T. With forces also gX = gY W. A training step differentiates both: for the first gX = gY W and
-    gW = gY^T X, for the second ggY = ggX W^T and gW = gY^T ggX; six products where the forward pass has one.
+    Forward: Y = X W^T. With forces also gX = gY W. Training on energies also gW = gY^T X: three products where the
+    forward pass has one. Training on forces differentiates forward and backward pass, for the second ggY = ggX W^T and
+    gW = gY^T ggX: six.
     """
     device, config = problem.potential.device, problem.potential.config.representation
     products = [_Product(*shape, str(device)) for shape in shapes(problem.batch.n_total, config)]
-    forward, inputs, weights = {"forward": (1, 0, 0), "training_step": (2, 2, 2)}.get(problem.mode, (1, 1, 0))
+    forward, inputs, weights = PRODUCTS.get(problem.mode, (1, 1, 0))
 
     def call() -> None:
         for product in products:

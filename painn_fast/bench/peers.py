@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import dataloader
 
+from painn_fast.bench.cases import TRAINING
 from painn_fast.bench.problem import Numbers, Problem, Work
 from painn_fast.bench.sides import Side, optimizer_step, read_numbers
 from painn_fast.errors import PaiNNFastError
@@ -34,11 +35,11 @@ class SchNetPack(Side):
 
     def prepare(self, problem: Problem) -> Work:
         spk = _import_schnetpack()
-        model = _schnetpack_model(spk, problem.potential, with_forces=problem.mode != "forward")
+        model = _schnetpack_model(spk, problem.potential, with_forces="forces" in problem.properties)
         if problem.mode == "evaluate":
             return self._end_to_end(spk, model, problem)
         inputs = _schnetpack_inputs(spk.properties, problem)
-        if problem.mode == "training_step":
+        if problem.mode in TRAINING:
             names = _pairs(problem.potential)
 
             def parameters() -> list[Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from painn_fast.bench.cases import Case
+from painn_fast.bench.cases import TRAINING, Case
 from painn_fast.evaluate import evaluate
 from painn_fast.graph import AtomicBatch, batch_atoms
 from painn_fast.nn import Potential
@@ -59,12 +59,12 @@ class Problem:
         graph = batch_atoms(self.structures, self.potential.cutoff, neighbors="list")
         self.batch = graph.to(self.potential.device)
         self.batch.mirror  # noqa: B018  part of the graph
-        self.expected = self._step_in_float64() if self.mode == "training_step" else self._values_in_float64()
+        self.expected = self._step_in_float64() if self.mode in TRAINING else self._values_in_float64()
 
     @property
     def properties(self) -> tuple[str, ...]:
         """Of the potential, for this mode."""
-        return ("energy",) if self.mode == "forward" else ("energy", "forces")
+        return ("energy",) if self.mode in ("forward", "training_energy") else ("energy", "forces")
 
     @property
     def targets(self) -> Numbers:
@@ -87,15 +87,17 @@ class Problem:
         double = copy.deepcopy(self.potential).double()
         double.representation.backend = "reference"
         outputs = double(self.batch, self.properties, create_graph=True)
-        error = loss(outputs["energy"], outputs["forces"], self.targets)
+        error = loss(outputs, self.targets)
         error.backward()
         return step_numbers(error, list(double.parameters()))
 
 
-def loss(energy: Tensor, forces: Tensor, targets: Numbers) -> Tensor:
-    """Weighted mean squared errors of energies [M] and forces [N, 3]."""
-    of_energy = (energy - targets["energy"]).square().mean()
-    of_forces = (forces - targets["forces"]).square().mean()
+def loss(outputs: Mapping[str, Tensor], targets: Numbers) -> Tensor:
+    """Weighted mean squared errors of energies [M] and, if they are there, forces [N, 3]."""
+    of_energy = (outputs["energy"] - targets["energy"]).square().mean()
+    if "forces" not in outputs:
+        return of_energy
+    of_forces = (outputs["forces"] - targets["forces"]).square().mean()
     return ENERGY_WEIGHT * of_energy + FORCE_WEIGHT * of_forces
 
 

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from painn_fast import units
+from painn_fast.bench.cases import TRAINING
 from painn_fast.bench.problem import LEARNING_RATE, Numbers, Problem, Work, loss, step_numbers, to_float64
 from painn_fast.engine import engine_for
 from painn_fast.errors import PaiNNFastError
 from painn_fast.evaluate import evaluate
 from painn_fast.kernels import threads
 from painn_fast.nn import Potential
+from painn_fast.train.optimizer import FlatParameters
 
 
 class Side:
@@ -49,7 +51,7 @@ class Reference(Side):
     def prepare(self, problem: Problem) -> Work:
         if problem.mode == "evaluate":
             return _end_to_end(problem, self.backend)
-        if problem.mode == "training_step":
+        if problem.mode in TRAINING:
             return _training_step(problem, self.backend)
         potential, batch, names = problem.potential, problem.batch, problem.properties
 
@@ -68,7 +70,7 @@ class Fused(Side):
     def prepare(self, problem: Problem) -> Work:
         if problem.mode == "evaluate":
             return _end_to_end(problem, self.backend)
-        if problem.mode == "training_step":
+        if problem.mode in TRAINING:
             return _training_step(problem, self.backend)
         batch, names = problem.batch, problem.properties
         engine: Any = engine_for(problem.potential, "fused")
@@ -96,7 +98,7 @@ class Compiled(Side):
 
         def forward() -> Numbers:
             with torch.no_grad():
-                return {"energy": batch.sum_over_atoms(energies(batch.positions, batch))}
+                return {"energy": _total(energies, batch)}
 
         def with_forces(create_graph: bool = False) -> Numbers:
             positions = batch.positions.detach().requires_grad_()
@@ -104,10 +106,17 @@ class Compiled(Side):
             (gradient,) = torch.autograd.grad(value.sum(), positions, create_graph=create_graph)
             return {"energy": value, "forces": -gradient}
 
-        if problem.mode == "training_step":
+        if problem.mode in TRAINING:
             torch._functorch.config.donated_buffer = False  # or the graph cannot be differentiated again
+            if problem.mode == "training_energy":
+                return optimizer_step(potential, lambda: {"energy": _total(energies, batch)}, problem.targets)
             return optimizer_step(potential, lambda: with_forces(create_graph=True), problem.targets)
         return Work(forward if problem.mode == "forward" else with_forces, read_numbers)
+
+
+def _total(energies: Callable[..., Tensor], batch: Any) -> Tensor:
+    total: Tensor = batch.sum_over_atoms(energies(batch.positions, batch))
+    return total
 
 
 def _energies(potential: Potential) -> Callable[..., Tensor]:
@@ -147,7 +156,8 @@ def _training_step(problem: Problem, backend: str) -> Work:
     if backend == "fused" and not potential.representation.fused:
         raise PaiNNFastError("the fused operations do not run here", where=str(potential.device))
     batch, targets, names = problem.batch, problem.targets, problem.properties
-    work = optimizer_step(potential, lambda: potential(batch, names, create_graph=True), targets)
+    flat = FlatParameters(potential) if backend == "fused" else None  # as in our training loop
+    work = optimizer_step(potential, lambda: potential(batch, names, create_graph=True), targets, flat=flat)
     if backend == "reference":
         return work
 
@@ -163,14 +173,15 @@ def optimizer_step(
     outputs: Callable[[], Any],
     targets: Numbers,
     parameters: Callable[[], list[Tensor]] | None = None,
+    flat: FlatParameters | None = None,
 ) -> Work:
     """A step of AdamW on what `outputs` gives for energy and forces; `parameters` in our order, if not the model's."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
+    optimizer = torch.optim.AdamW([flat.values] if flat else model.parameters(), lr=LEARNING_RATE, fused=True)
 
     def call() -> Tensor:
-        optimizer.zero_grad()
+        optimizer.zero_grad(set_to_none=flat is None)
         results = outputs()
-        error = loss(results["energy"], results["forces"], targets)
+        error = loss(results, targets)
         error.backward()
         optimizer.step()
         return error

@@ -17,6 +17,7 @@ WHAT = {
     "energy_forces": "energy, forces",
     "evaluate": "evaluate()",
     "training_step": "training step",
+    "training_energy": "training step, energies",
 }
 OURS, RIVALS = "fused", ("reference", "schnetpack")
 MANY = 4

@@ -28,7 +28,10 @@ def bench(
     ] = None,
     modes: Annotated[
         Text,
-        flag("NAMES", "forward, energy_forces, evaluate, training_step, with commas. Default: those of each case."),
+        flag(
+            "NAMES",
+            "forward, energy_forces, evaluate, training_step, training_energy, with commas.",
+        ),
     ] = None,
     device: Annotated[str, typer.Option(metavar="DEVICE", help="cpu or cuda.")] = "cpu",
     threads: Annotated[int | None, flag("N", "Threads of torch. Default: torch's own number.")] = None,

@@ -122,13 +122,17 @@ def test_a_peer_that_is_not_installed_says_so(monkeypatch):
     assert "schnetpack" in result.reason
 
 
-@pytest.mark.parametrize("mode", ["forward", "energy_forces", "evaluate", "training_step"])
+@pytest.mark.parametrize("mode", ["forward", "energy_forces", "evaluate", "training_step", "training_energy"])
 def test_our_sides_agree_with_the_reference_in_float64(mode, tmp_path):
     report = run(["ethanol-1"], sides=["fused", "reference"], modes=[mode], rounds=2, out=tmp_path / "results.json")
     assert [result.side for result in report.results] == ["fused", "reference"]
     for result in report.results:
         assert result.status == "ok", result.reason
-        quantities = {"forward": {"energy"}, "training_step": {"loss", "gradient"}}.get(mode, {"energy", "forces"})
+        quantities = {
+            "forward": {"energy"},
+            "training_step": {"loss", "gradient"},
+            "training_energy": {"loss", "gradient"},
+        }.get(mode, {"energy", "forces"})
         assert set(result.errors) == quantities
         assert all(0 < error < 1e-4 for error in result.errors.values()), "float32 is never exact"
         assert min(result.times) > 0
@@ -140,7 +144,7 @@ def test_our_sides_agree_with_the_reference_in_float64(mode, tmp_path):
 @pytest.mark.skipif(not importlib.util.find_spec("schnetpack"), reason="SchNetPack is not installed")
 @pytest.mark.filterwarnings("ignore:__array__")
 def test_schnetpack_gives_our_numbers_with_our_weights():
-    modes = ["forward", "energy_forces", "evaluate", "training_step"]
+    modes = ["forward", "energy_forces", "evaluate", "training_step", "training_energy"]
     for result in run(["ethanol-1", "scaling-96"], sides=["schnetpack"], modes=modes, rounds=1).results:
         assert result.status == "ok", result.reason
 
