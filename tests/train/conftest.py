@@ -81,7 +81,7 @@ def many(write):
     def write_file(change=lambda arrays: {}, name="many.npz"):
         arrays = toy_arrays(300)
         turns = Rotation.random(300, random_state=1).as_matrix() * np.where(np.arange(300) % 2, 1, -1)[:, None, None]
-        arrays |= {key: np.einsum("nax,nxy->nay", arrays[key], turns) for key in ("R", "F")}
+        arrays |= {key: np.einsum("nij,njk->nik", arrays[key], turns) for key in ("R", "F")}
         arrays["dipole"] = arrays["polarizability"] = None
         return write(arrays | change(arrays), name)
 
