@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,7 +65,8 @@ def first_model(settings: TrainSettings, data: Dataset, elements: tuple[int, ...
 
 
 def _config(settings: TrainSettings, basis: PotentialConfig, elements: tuple[int, ...]) -> PotentialConfig:
-    own = {"heads": settings.heads, "elements": elements, "name": settings.name, "provenance": {}}
+    own: dict[str, Any] = {f"{kind}_unit": unit for kind, unit in settings.model_units.items()}
+    own |= {"heads": settings.heads, "elements": elements, "name": settings.name, "provenance": {}}
     return PotentialConfig.parse({**basis.model_dump(), **own}, where="heads")
 
 

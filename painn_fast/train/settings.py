@@ -70,6 +70,9 @@ class TrainSettings(Settings):
     limits: str = ""
     representation: RepresentationConfig = RepresentationConfig()
     heads: tuple[Head, ...] = (EnergyHead(),)
+    model_units: dict[Literal["energy", "length", "dipole", "polarizability"], str] = {}
+    """Units that the weights work in; default eV, Å, e Å, Å³. Results are in those always, but what is large in the
+    units of the weights is learned in finer steps."""
     start_from: str | None = None
     """A model, bundled or a file (SchNetPack's too), that the training starts from: its representation, its units and
     all heads that it shares with these."""
