@@ -124,16 +124,22 @@ def forward(w: Panels, g: Graph, epsilon: float, m: Track, first: int, last: int
 
 @compiled(nogil=True)
 def tangent(
-    w: Panels, g: Graph, m: Track, t: Track, t_basis: np.ndarray, tu: np.ndarray, first: int, last: int
+    w: Panels, g: Graph, m: Track, t: Track, t_basis: np.ndarray, tu: np.ndarray, still: bool, first: int, last: int
 ) -> None:
-    """The derivative of `forward`, whose values are in m, along `t.s[0]`, t_basis [E, K] and tu [E, 3]."""
+    """The derivative of `forward`, whose values are in m, along `t.s[0]`, t_basis [E, K] and tu [E, 3].
+
+    `still`: t.s[0] is zero, and so is all that the first message network makes of it.
+    """
     n, f = last - first, m.s.shape[2]
     t.v[0, first:last] = 0
     for k in range(m.x.shape[0]):
         s, v, v_mid = t.s[k, first:last], t.v[k, first:last], t.v_mid[k, first:last]
-        matmul(s, w.message_1[k], w.zero, t.hidden[k, first:last])
-        _silu_tangent(m.hidden[k, first:last], t.hidden[k, first:last], t.active[k, first:last])
-        matmul(t.active[k, first:last], w.message_2[k], w.zero, t.x[k, first:last])
+        if k == 0 and still:
+            t.x[k, first:last] = 0
+        else:
+            matmul(s, w.message_1[k], w.zero, t.hidden[k, first:last])
+            _silu_tangent(m.hidden[k, first:last], t.hidden[k, first:last], t.active[k, first:last])
+            matmul(t.active[k, first:last], w.message_2[k], w.zero, t.x[k, first:last])
         message_tangent(
             m.x[k], m.v[k], g.basis, w.filter[k], w.zero, g.u, t.x[k], t.v[k], t_basis, w.filter[k], tu, g.row_ptr,
             g.sender, first, last, t.dot[k], t.v_mid[k],
@@ -153,9 +159,10 @@ def tangent(
 @compiled(nogil=True)
 def reverse(
     w: Panels, back: Linear, g: Graph, m: Track, gs: np.ndarray, gv: np.ndarray, edges: bool, weights: bool,
-    first: int, last: int, g_basis: np.ndarray, gu: np.ndarray, to: Linear,
+    scalars: bool, first: int, last: int, g_basis: np.ndarray, gu: np.ndarray, to: Linear,
 ) -> None:  # fmt: skip
-    """Adjoint of `forward`: gs [N, F] becomes that of s; g_basis and gu (if `edges`), and `to` (if `weights`) grow.
+    """Adjoint of `forward`: gs [N, F] becomes that of s (if `scalars`); g_basis and gu (if `edges`), and `to` (if
+    `weights`, which needs `scalars`) grow.
 
     gv [N, 3 F] is used up; g_basis is in the order of the rows (see `adjoint`).
     """
@@ -182,6 +189,8 @@ def reverse(
             gs, gv, m.x[k], m.v[k], g.basis, w.filter[k], back.filter[k], w.zero, g.u, g.row_ptr, g.sender, g.mirror,
             edges, weights, first, last, gx, gv_in, g_basis, to.filter[k], gu,
         )  # fmt: skip
+        if k == 0 and not scalars:
+            return
         _add(gv_, gv_in[first:last], gv_)
         _back(back.message_2[k], m.active[k, first:last], gx[first:last], weights, g_hidden, to.message_2[k])
         silu_adjoint(m.hidden[k, first:last], g_hidden)
@@ -195,12 +204,13 @@ def reverse(
 @compiled(nogil=True)
 def dual_reverse(
     w: Panels, back: Linear, g: Graph, m: Track, t: Track, t_basis: np.ndarray, tu: np.ndarray, gs: np.ndarray,
-    gv: np.ndarray, ps: np.ndarray, pv: np.ndarray, edges: bool, first: int, last: int, g_basis: np.ndarray,
-    gu: np.ndarray, to: Linear,
+    gv: np.ndarray, ps: np.ndarray, pv: np.ndarray, edges: bool, still: bool, first: int, last: int,
+    g_basis: np.ndarray, gu: np.ndarray, to: Linear,
 ) -> None:  # fmt: skip
     """Adjoint of `forward` and `tangent` together: from gs, gv of the values and ps, pv of the tangents, as `reverse`.
 
-    gs becomes the adjoint of s and ps that of its tangent; those of t_basis and tu are not made.
+    gs becomes the adjoint of s and ps, unless `still` as in `tangent`, that of its tangent; those of t_basis and tu are
+    not made.
     """
     n, f = last - first, m.s.shape[2]
     rows = slice(first, last)
@@ -237,14 +247,17 @@ def dual_reverse(
         _add(gv_, gv_in[rows], gv_)
         _add(pv_, pv_in[rows], pv_)
         _back(back.message_2[k], m.active[k, rows], gx[rows], True, g_hidden, to.message_2[k])
-        _back(back.message_2[k], t.active[k, rows], px[rows], True, p_hidden, to.message_2[k])
-        _silu_dual(m.hidden[k, rows], t.hidden[k, rows], g_hidden, p_hidden)
+        if k == 0 and still:
+            silu_adjoint(m.hidden[k, rows], g_hidden)
+        else:
+            _back(back.message_2[k], t.active[k, rows], px[rows], True, p_hidden, to.message_2[k])
+            _silu_dual(m.hidden[k, rows], t.hidden[k, rows], g_hidden, p_hidden)
+            add_product(p_hidden, back.message_1[k], ps_)
+            add_outer(p_hidden, t.s[k, rows], 0, n, to.message_1[k])
         add_product(g_hidden, back.message_1[k], gs_)
-        add_product(p_hidden, back.message_1[k], ps_)
         _add_rows(gx[rows], to.message_2_bias[k])
         _add_rows(g_hidden, to.message_1_bias[k])
         add_outer(g_hidden, m.s[k, rows], 0, n, to.message_1[k])
-        add_outer(p_hidden, t.s[k, rows], 0, n, to.message_1[k])
 
 
 @compiled(nogil=True)

@@ -83,7 +83,7 @@ class _Call:
     track: Any = None
     panels: Any = None
     tangents: dict[int, list[tuple[Any, ...]]] = field(default_factory=dict)
-    """By pass of autograd: (track, t_basis, tu, ps, pv) of every adjoint that it has differentiated."""
+    """By pass of autograd: (track, t_basis, tu, ps, pv, still) of every adjoint that it has differentiated."""
 
 
 class _Blocks(Function):
@@ -107,15 +107,16 @@ class _Blocks(Function):
         nodes = [node for node, _ in ctx.next_functions]
         of_weights = any(map(wanted, nodes[3:]))
         of_edges = any(map(wanted, nodes[1:3])) and not (call.edges_once and of_weights)
+        scalars = of_weights or wanted(nodes[0])
         gs = s.new_zeros(s.shape) if gs is None else gs
         gv = s.new_zeros(len(s), 3, s.shape[1]) if gv is None else gv
         if torch.is_grad_enabled():
-            return None, *_Adjoint.apply(call, of_edges, of_weights, token, gs, gv, s, basis, u, *weights)
+            return None, *_Adjoint.apply(call, of_edges, of_weights, scalars, token, gs, gv, s, basis, u, *weights)
         left = call.tangents.pop(torch._C._current_graph_task_id(), [])
-        results = _reverse(call, gs, gv, basis, u, weights, left[:1], of_edges, of_weights)
+        results = _reverse(call, gs, gv, basis, u, weights, left[:1], of_edges, of_weights, scalars)
         for tangent in left[1:]:  # forces and, say, a gradient of the dipole in one loss
             more = _reverse(
-                call, torch.zeros_like(gs), torch.zeros_like(gv), basis, u, weights, [tangent], of_edges, True
+                call, torch.zeros_like(gs), torch.zeros_like(gv), basis, u, weights, [tangent], of_edges, True, True
             )
             results = [a if b is None else b if a is None else a + b for a, b in zip(results, more, strict=True)]
         return None, *results
@@ -124,36 +125,37 @@ class _Blocks(Function):
 class _Adjoint(Function):
     @staticmethod
     def forward(
-        ctx: Any, call: _Call, edges: bool, of_weights: bool, token: Tensor, gs: Tensor, gv: Tensor, s: Tensor,
-        basis: Tensor, u: Tensor, *weights: Tensor,
+        ctx: Any, call: _Call, edges: bool, of_weights: bool, scalars: bool, token: Tensor, gs: Tensor, gv: Tensor,
+        s: Tensor, basis: Tensor, u: Tensor, *weights: Tensor,
     ) -> Any:  # fmt: skip
         ctx.call = call
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(gs, gv, s, basis, u, *weights)
-        return tuple(_reverse(call, gs, gv, basis, u, list(weights), [], edges, of_weights))
+        return tuple(_reverse(call, gs, gv, basis, u, list(weights), [], edges, of_weights, scalars))
 
     @staticmethod
     def backward(ctx: Any, ts: Tensor | None, t_basis: Tensor | None, tu: Tensor | None, *t_weights: Any) -> Any:
         call, (gs, gv, s, basis, u, *weights) = ctx.call, ctx.saved_tensors
         if torch.is_grad_enabled() or any(t is not None for t in t_weights):
             moved = [*_by_torch(call, [gs, gv, s, basis, u, *weights], [ts, t_basis, tu, *t_weights])]
-            return None, None, None, None, *moved
+            return None, None, None, None, None, *moved
         t_basis = torch.zeros_like(basis) if t_basis is None else t_basis
         tu = torch.zeros_like(u) if tu is None else tu
         track = cpu.track(call.layers, s.detach().numpy())
         track.s[0] = 0 if ts is None else ts.numpy()
         graph, arrays = _graph(call, basis, u), [t.contiguous().numpy() for t in (t_basis, tu)]
-        run(lambda part, _: cpu.tangent(call.panels, graph, call.track, track, *arrays, *part), call.parts)
+        still = ts is None
+        run(lambda part, _: cpu.tangent(call.panels, graph, call.track, track, *arrays, still, *part), call.parts)
         h_gs, h_gv = torch.from_numpy(track.s[-1].copy()), torch.from_numpy(track.v[-1].copy())
         task = torch._C._current_graph_task_id()
-        call.tangents.setdefault(task, []).append((track, *arrays, gs, gv))
+        call.tangents.setdefault(task, []).append((track, *arrays, gs, gv, still))
         nothing = (None,) * (3 + len(weights))  # comes with the backward of `_Blocks`, which the token calls
-        return None, None, None, gs.new_zeros(()), h_gs, h_gv.unflatten(1, (3, -1)), *nothing
+        return None, None, None, None, gs.new_zeros(()), h_gs, h_gv.unflatten(1, (3, -1)), *nothing
 
 
 def _reverse(
     call: _Call, gs: Tensor, gv: Tensor, basis: Tensor, u: Tensor, weights: Sequence[Tensor], tangent: Any,
-    edges: bool, of_weights: bool,
+    edges: bool, of_weights: bool, scalars: bool,
 ) -> list[Tensor | None]:  # fmt: skip
     """Adjoints of s, basis, u and weights, with those of the tangent's pass if there is one."""
     dual = bool(tangent)
@@ -165,17 +167,17 @@ def _reverse(
     outputs = [_gradients(one, weights, call.layers) for one in sums.numpy()]
     common: tuple[Any, ...] = call.panels, back, graph, call.track
     if dual:
-        track, t_basis, tu, ps, pv = tangent[0]
+        track, t_basis, tu, ps, pv, still = tangent[0]
         ps_, pv_ = (
             ps.detach().clone(memory_format=torch.contiguous_format).numpy(),
             pv.detach().flatten(1).clone().numpy(),
         )
-        common = *common, track, t_basis, tu, gs_.numpy(), gv_.numpy(), ps_, pv_, edges
+        common = *common, track, t_basis, tu, gs_.numpy(), gv_.numpy(), ps_, pv_, edges, still
         run(lambda part, k: cpu.dual_reverse(*common, *part, rows.numpy(), gu.numpy(), outputs[k]), call.parts)
     else:
-        common = *common, gs_.numpy(), gv_.numpy(), edges, of_weights
+        common = *common, gs_.numpy(), gv_.numpy(), edges, of_weights, scalars
         run(lambda part, k: cpu.reverse(*common, *part, rows.numpy(), gu.numpy(), outputs[k]), call.parts)
-    ends: list[Tensor | None] = [gs_, None, None]
+    ends: list[Tensor | None] = [gs_ if scalars or dual else None, None, None]
     if edges:
         ends[1:] = [rows[torch.from_numpy(call.graph[2])], gu]
     if not total:
