@@ -19,6 +19,7 @@ from painn_fast.nn import Potential
 from painn_fast.progress import StatusLine, clock
 from painn_fast.settings import write_resolved
 from painn_fast.train import report
+from painn_fast.train.board import Board
 from painn_fast.train.data import SPLITS, Dataset, join, read_split, write_split
 from painn_fast.train.data.check import check, judge
 from painn_fast.train.data.dataset import Batches, by_row
@@ -290,6 +291,7 @@ def _loop(training: Training, saved: Path, status: StatusLine, interrupt: Interr
     start, last_save = time.monotonic() - training.seconds, time.monotonic()
     line = "no validation yet"
     stop = ""
+    board = Board(saved.parent) if settings.tensorboard and together.first else None
     with threads.ours():
         while (reason := together.told_by_first(training.finished)) is None and not stop:
             while training.done < training.steps_per_epoch and not stop:
@@ -306,6 +308,8 @@ def _loop(training: Training, saved: Path, status: StatusLine, interrupt: Interr
             loss = training.end_epoch()
             if training.epoch % settings.validate_every == 0:
                 line = training.validate(loss)
+                if board:
+                    board.write(training.history[-1])
                 status.update(f"{line}  [{_time_left(training)}]")
     if together.first:
         training.save(saved)

@@ -29,17 +29,18 @@ def write(training: Training, model: Potential, predicted: dict[str, Arrays], ta
         table = csv.DictWriter(file, fieldnames=list(training.history[-1]) if training.history else ["epoch"])
         table.writeheader()
         table.writerows(training.history)
+    said = facts(training, model, predicted)
     with atomic_write(output / f"{training.settings.name}.md") as path:
-        path.write_text(model_card(training, tables), encoding="utf-8")
+        path.write_text(model_card(training, model, tables, said), encoding="utf-8")
     split = shown(predicted)
     data, values = training.data[split], predicted[split]
     worst = next((name for name in ("forces", *values) if name in values and data.labelled(name)), None)
     if worst is not None:
         write_worst(output / "worst.xyz", worst, values, data, model)
     with atomic_write(output / "training.json") as path:
-        path.write_text(json.dumps(facts(training, model, predicted), indent=2, ensure_ascii=False) + "\n", "utf-8")
+        path.write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n", "utf-8")
     if importlib.util.find_spec("matplotlib"):
-        pictures(training, model, predicted, output)
+        pictures(training, model, predicted, said, output)
 
 
 def shown(predicted: dict[str, Arrays]) -> str:
@@ -72,9 +73,9 @@ def facts(training: Training, model: Potential, predicted: dict[str, Arrays]) ->
     return said
 
 
-def model_card(training: Training, tables: Tables) -> str:
+def model_card(training: Training, model: Potential, tables: Tables, said: dict[str, Any]) -> str:
     """Markdown: data, level of theory, errors, limits."""
-    settings, config = training.settings, training.settings.representation
+    settings, config = training.settings, model.config.representation
     counts = {split: len(part) for split, part in training.data.items()}
     rows = [f"| property | {' | '.join(tables)} | unit |", f"|---|{'---|' * len(tables)}---|"]
     for name in training.names:
@@ -83,7 +84,8 @@ def model_card(training: Training, tables: Tables) -> str:
         unit = next((row["unit"] for row in found if row), "")
         if any(cells):
             rows.append(f"| {name} | {' | '.join(cells)} | {unit} |")
-    weights = sum(parameter.numel() for parameter in training.best.parameters())
+    rate = f"learning rate {settings.learning_rate:g}, batches of {training.batch_size}, seed {settings.seed}"
+    elements = ", ".join(f"{row['element']} {row['mae']:.4f}" for row in said.get("forces_by_element", []))
     return "\n".join(
         [
             f"# {settings.name}",
@@ -94,23 +96,29 @@ def model_card(training: Training, tables: Tables) -> str:
             f"- **Data**: {', '.join(f'{n} {split}' for split, n in counts.items())} structures",
             *(f"    - `{source.file}`: {source.origin or 'origin not stated'}" for source in settings.data),
             f"- **Network**: {config.n_features} features, {config.n_layers} layers, "
-            f"{config.n_rbf} {config.radial_basis} functions, cut-off {config.cutoff} Å; {weights:,} parameters",
-            f"- **Training**: {training.epoch} epochs, {training.seconds / 60:.0f} minutes",
+            f"{config.n_rbf} {config.radial_basis} functions, cut-off {config.cutoff} {model.config.length_unit}; "
+            f"{said['parameters']:,} parameters",
+            f"- **Training**: {training.epoch} epochs, {training.seconds / 60:.0f} minutes, {settings.precision} on "
+            f"{settings.device}; {rate}",
             f"- **Limits**: {settings.limits or 'not stated'}",
             "",
             "Mean absolute errors:",
             "",
             *rows,
             "",
+            *([f"Forces by element, {said['forces_unit']}: {elements}.", ""] if elements else []),
+            f"When all structures turn, errors change by at most {said['change_under_rotation']:.0e} of themselves.",
+            "",
         ]
     )
 
 
-def pictures(training: Training, model: Potential, predicted: dict[str, Arrays], output: Path) -> None:
+def pictures(
+    training: Training, model: Potential, predicted: dict[str, Arrays], said: dict[str, Any], output: Path
+) -> None:
     """Learning curves, and predictions against labels of the test rows (or, without any, the validation rows)."""
     _learning_curves(training, output / "learning_curves.png")
     _parity(training, model, predicted, output / "parity.png")
-    said = facts(training, model, predicted)
     if "forces_by_element" in said:
         _forces(said, output / "forces.png")
 

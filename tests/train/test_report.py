@@ -3,10 +3,13 @@
 import csv
 import importlib.util
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from painn_fast.errors import PaiNNFastError
 from painn_fast.train import TrainSettings, report, run
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -87,3 +90,27 @@ def test_a_report_that_fails_does_not_lose_the_model(toy, tmp_path, monkeypatch)
         train(toy, tmp_path)
     assert (Path(toy["output"]) / "toy.safetensors").is_file()
     assert (Path(toy["output"]) / "checkpoint.safetensors").is_file()
+
+
+def test_learning_curves_go_to_tensorboard_if_asked_for(toy, tmp_path, monkeypatch):
+    written = []
+
+    class Writer:
+        def __init__(self, folder):
+            assert folder == str(tmp_path / "run" / "tensorboard")
+
+        def add_scalar(self, name, value, epoch):
+            written.append((name, value, epoch))
+
+        def flush(self):
+            pass
+
+    monkeypatch.setattr(report, "pictures", lambda *_: None)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer))
+    output = train(toy, tmp_path, tensorboard=True)
+    with open(output / "history.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [value for name, value, _ in written if name == "forces"] == [float(row["forces"]) for row in rows]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(PaiNNFastError, match=r"TensorBoard is not installed.*pip install"):
+        train(toy, tmp_path, tensorboard=True, output=str(tmp_path / "other"))
