@@ -18,14 +18,16 @@ from painn_fast.errors import PaiNNFastError
 
 if TYPE_CHECKING:
     from painn_fast.ase import PaiNNCalculator
+    from painn_fast.ensemble import Ensemble
     from painn_fast.evaluate import evaluate
     from painn_fast.io.load import load
     from painn_fast.schnetpack import accelerate
 
 __version__ = "0.1.0"
-__all__ = ["PaiNNCalculator", "PaiNNFastError", "accelerate", "evaluate", "load"]
+__all__ = ["Ensemble", "PaiNNCalculator", "PaiNNFastError", "accelerate", "evaluate", "load"]
 
 _HOME = {
+    "Ensemble": "painn_fast.ensemble",
     "PaiNNCalculator": "painn_fast.ase",
     "accelerate": "painn_fast.schnetpack",
     "evaluate": "painn_fast.evaluate",

@@ -11,6 +11,7 @@ import torch
 from ase.calculators.calculator import Calculator, all_changes
 
 from painn_fast.engine import check_backend
+from painn_fast.ensemble import SPREAD, Ensemble
 from painn_fast.evaluate import evaluate
 from painn_fast.nn import Potential
 
@@ -25,7 +26,8 @@ class PaiNNCalculator(Calculator):
     model has the heads; eV, Å, e. Dipole and polarizability are for molecules in vacuum.
 
     Args:
-        model: a potential, or what `painn_fast.load` takes (name, file).
+        model: a potential, or what `painn_fast.load` takes (name, file), or an ensemble of them, whose spreads
+            (`energy_spread` eV, `forces_spread` [n] eV/Å, ...) then stand in `results` too.
         device: "cpu", "cuda", ...: works on a copy there; None uses the model itself, where it is.
         backend: "auto" (the engine where it runs the model), "fused" or "reference"; Hessians come from the
             differentiable network always.
@@ -44,7 +46,7 @@ class PaiNNCalculator(Calculator):
 
     def __init__(
         self,
-        model: Potential | str | Path,
+        model: Potential | Ensemble | str | Path,
         device: str | torch.device | None = None,
         backend: str = "auto",
         *,
@@ -54,12 +56,12 @@ class PaiNNCalculator(Calculator):
         super().__init__()
         check_backend(backend)
         self.backend = backend
-        if not isinstance(model, Potential):
+        if not isinstance(model, Potential | Ensemble):
             from painn_fast.io import load
 
             model = load(model, **load_options)
         if device is not None or dtype is not None:
-            model = copy.deepcopy(model).to(device=device, dtype=dtype)
+            model = (copy.deepcopy(model) if isinstance(model, Potential) else model).to(device=device, dtype=dtype)
         self.potential = model
         given = {*model.properties, "free_energy", "hessian"} if "energy" in model.properties else set(model.properties)
         self.implemented_properties = [name for name in type(self).implemented_properties if name in given]
@@ -72,6 +74,8 @@ class PaiNNCalculator(Calculator):
         wanted = {"energy" if name == "free_energy" else name for name in properties}
         if wanted & FREE:
             wanted |= FREE if self.atoms.pbc.all() else FREE - {"stress"}
+        if isinstance(self.potential, Ensemble):
+            wanted |= {f"{name}{SPREAD}" for name in wanted} & set(self.potential.properties)
         results = evaluate(self.potential, [self.atoms], sorted(wanted), backend=self.backend)
         self.results.update({name: entry[0] for name, entry in results.items()})
         if "energy" in self.results:

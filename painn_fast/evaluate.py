@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from painn_fast.engine import GIVES, check_backend, engine_for
+from painn_fast.ensemble import Ensemble, combined
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph import AtomicBatch, batch_atoms
 from painn_fast.nn import Potential, hessian
@@ -21,7 +22,7 @@ PER_ATOM = {"energies", "forces", "charges"}
 
 
 def evaluate(
-    model: Potential | str | Path,
+    model: Potential | Ensemble | str | Path,
     molecules: Sequence[ase.Atoms],
     properties: Sequence[str] = ("energy", "forces"),
     *,
@@ -31,9 +32,9 @@ def evaluate(
     """Properties of many structures, batched.
 
     Args:
-        model: a potential, or what `painn_fast.load` takes.
+        model: a potential, an ensemble of them, or what `painn_fast.load` takes.
         molecules: `ase.Atoms` or subclasses, different ones welcome; they are not changed.
-        properties: names out of `model.properties`, and "hessian".
+        properties: names out of `model.properties`, and "hessian"; of an ensemble also spreads, "forces_spread".
         backend: "auto", "fused" (the engine, an error where it cannot run the model) or "reference".
         atoms_per_batch: upper limit of atoms evaluated at once; a larger structure makes a batch of its own.
 
@@ -58,9 +59,14 @@ def evaluate(
 
 
 def evaluate_batch(
-    potential: Potential, batch: AtomicBatch, properties: Sequence[str], *, backend: str = "auto"
+    potential: Potential | Ensemble, batch: AtomicBatch, properties: Sequence[str], *, backend: str = "auto"
 ) -> dict[str, list[Any]]:
     """As `evaluate`, for a batch that is there already."""
+    if isinstance(potential, Ensemble):
+        potential.check(batch, properties)
+        needed = potential.needed(properties)
+        parts = [evaluate_batch(member, batch, needed, backend=backend) for member in potential.members]
+        return combined(parts, properties)
     direct = [name for name in properties if name != "hessian"]
     results: dict[str, list[Any]] = {}
     if direct:
@@ -80,8 +86,8 @@ def evaluate_batch(
     return {name: results[name] for name in properties}
 
 
-def _potential(model: Potential | str | Path) -> Potential:
-    if isinstance(model, Potential):
+def _potential(model: Potential | Ensemble | str | Path) -> Potential | Ensemble:
+    if isinstance(model, Potential | Ensemble):
         return model
     from painn_fast.io import load
 

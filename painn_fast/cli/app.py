@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import painn_fast
-from painn_fast.cli import bench, convert, data, doctor, evaluate, info, label, md, spectrum, table, train
+from painn_fast.cli import bench, convert, data, doctor, evaluate, info, label, md, select, spectrum, table, train
 from painn_fast.errors import PaiNNFastError, one_line
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
@@ -26,6 +26,7 @@ app.command("eval")(evaluate.evaluate)
 app.command("convert")(convert.convert)
 app.command("data")(data.data)
 app.command("label")(label.label)
+app.command("select")(select.select)
 app.command("train")(train.train)
 app.command("table")(table.table)
 app.command("md")(md.md)

@@ -1,0 +1,104 @@
+"""Several models of the same properties as one: their mean, and their spread as a measure of what they do not know."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from painn_fast.errors import PaiNNFastError
+from painn_fast.graph import AtomicBatch
+from painn_fast.io import load
+from painn_fast.nn import Potential
+
+SPREAD = "_spread"
+PER_ATOM = {"energies", "forces", "charges"}
+
+
+class Ensemble:
+    """Models trained alike from different seeds. Works in `pf.evaluate` and the ASE calculator as one model does.
+
+    A property is the mean over the members. Its spread, as "forces_spread", is their standard deviation (with K - 1
+    for K members); that of a vector or a tensor is the root of the sum over its components, for forces one number an
+    atom.
+
+    Args:
+        members: two models or more, or what `painn_fast.load` takes.
+
+    Raises:
+        PaiNNFastError: for less than two, or models without a property in common.
+    """
+
+    def __init__(self, members: Sequence[Potential | str | Path]) -> None:
+        self.members = [one if isinstance(one, Potential) else load(one) for one in members]
+        if len(self.members) < 2:
+            raise PaiNNFastError("an ensemble needs two models or more", got=len(self.members))
+        common = [name for name in self.members[0].properties if all(name in m.properties for m in self.members)]
+        if not common:
+            raise PaiNNFastError(
+                "models without a property in common", got=" | ".join(", ".join(m.properties) for m in self.members)
+            )
+        self.properties = (*common, *(f"{name}{SPREAD}" for name in common))
+
+    @property
+    def cutoff(self) -> float:
+        """Å, the longest of the members'."""
+        return max(member.cutoff for member in self.members)
+
+    @property
+    def device(self) -> torch.device:
+        """Of the members."""
+        return self.members[0].device
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+        """The same models elsewhere, or in another dtype."""
+        other = copy.copy(self)
+        other.members = [copy.deepcopy(member).to(device=device, dtype=dtype) for member in self.members]
+        return other
+
+    def check(self, batch: AtomicBatch, properties: Sequence[str]) -> None:
+        """Raise PaiNNFastError for properties or elements that a member cannot give."""
+        for name in properties:
+            if name not in self.properties and name != "hessian":
+                raise PaiNNFastError(
+                    "the ensemble does not give this property", got=repr(name), expected=" | ".join(self.properties)
+                )
+        for member in self.members:
+            member.check(batch, [name for name in self.needed(properties) if name != "hessian"])
+
+    @staticmethod
+    def needed(properties: Sequence[str]) -> list[str]:
+        """What the members have to give for these properties."""
+        return list(dict.fromkeys(name.removesuffix(SPREAD) for name in properties))
+
+
+def combined(results: Sequence[dict[str, list[Any]]], properties: Sequence[str]) -> dict[str, list[Any]]:
+    """Means and spreads of what members give for the same structures, one dictionary each."""
+    return {
+        name: [_combine(name, entries) for entries in zip(*_columns(results, name), strict=True)] for name in properties
+    }
+
+
+def _columns(results: Sequence[dict[str, list[Any]]], name: str) -> list[list[Any]]:
+    return [result[name.removesuffix(SPREAD)] for result in results]
+
+
+def _combine(name: str, entries: Sequence[Any]) -> Any:
+    values = np.array(entries, dtype=np.float64)  # [K, ...]
+    if not name.endswith(SPREAD):
+        mean = values.mean(axis=0)
+        return mean if mean.ndim else float(mean)
+    return spread(values, per_atom=name.removesuffix(SPREAD) in PER_ATOM)
+
+
+def spread(values: np.ndarray | Tensor, *, per_atom: bool) -> Any:
+    """Standard deviation over members of values [K, ...], all components together or, in [K, n, ...], of each atom."""
+    variance = np.var(np.asarray(values), axis=0, ddof=1)
+    if per_atom:
+        return np.sqrt(variance.reshape(len(variance), -1).sum(axis=1))
+    return float(np.sqrt(variance.sum()))

@@ -1,0 +1,90 @@
+"""Which of many structures a model should learn next: those that an ensemble disagrees on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import ase
+import numpy as np
+
+from painn_fast.ensemble import Ensemble
+from painn_fast.errors import PaiNNFastError
+from painn_fast.evaluate import evaluate
+from painn_fast.progress import StatusLine
+
+AT_ONCE = 2000
+"""Structures between two lines of progress."""
+APART = 0.25
+"""Å, of all interatomic distances together (the norm of their differences)."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Chosen structures, the most doubtful first, and the doubt about all of them."""
+
+    chosen: np.ndarray  # [k] int64, places in the list of structures
+    spread: np.ndarray  # [n] eV/Å, largest standard deviation of the force on an atom
+
+
+def select(
+    ensemble: Ensemble,
+    structures: Sequence[ase.Atoms],
+    number: int,
+    *,
+    apart: float = APART,
+    spread_below: float = float("inf"),
+) -> Selection:
+    """Choose structures by the largest spread of the force on an atom: a hole in what a model knows shows at one atom
+    first, and disappears in a mean over all.
+
+    Args:
+        ensemble: models that were trained alike.
+        structures: candidates; many, such as the beads of dynamics.
+        number: how many at most.
+        apart: Å; none is chosen whose interatomic distances differ by less, as a vector, from those of one chosen
+            before (of the same atoms in the same order).
+        spread_below: eV/Å; what is above is taken for broken, and left out.
+
+    Raises:
+        PaiNNFastError: if there are no structures, or none is below `spread_below`.
+    """
+    spread = np.concatenate(list(_spreads(ensemble, structures))) if structures else np.zeros(0)
+    order = [k for k in np.argsort(-spread) if spread[k] < spread_below]
+    if not order:
+        raise PaiNNFastError(
+            "no structure to choose",
+            got=f"{len(structures)} structures",
+            expected=f"a spread below {spread_below} eV/Å",
+        )
+    chosen: list[int] = []
+    known: dict[bytes, list[np.ndarray]] = {}
+    for k in order:
+        if len(chosen) == number:
+            break
+        atoms = structures[k]
+        here = atoms.get_all_distances()[np.triu_indices(len(atoms), 1)]
+        others = known.setdefault(atoms.numbers.tobytes(), [])
+        if others and np.linalg.norm(np.array(others) - here, axis=1).min() < apart:
+            continue
+        others.append(here)
+        chosen.append(int(k))
+    return Selection(np.array(chosen, dtype=np.int64), spread)
+
+
+def _spreads(ensemble: Ensemble, structures: Sequence[ase.Atoms]):  # type: ignore[no-untyped-def]
+    with StatusLine() as status:
+        for start in range(0, len(structures), AT_ONCE):
+            part = structures[start : start + AT_ONCE]
+            found = evaluate(ensemble, part, ("forces_spread",))["forces_spread"]
+            yield np.array([values.max() for values in found])
+            status.update(f"{start + len(part)} of {len(structures)} structures evaluated")
+
+
+def summary(selection: Selection) -> str:
+    """The distribution of the spread over all structures, and over those that were chosen."""
+    said = []
+    for name, values in (("all", selection.spread), ("chosen", selection.spread[selection.chosen])):
+        quantiles = ", ".join(f"{np.quantile(values, q):.3g}" for q in (0.0, 0.5, 0.9, 0.99, 1.0))
+        said.append(f"{name}: {len(values)} structures, spread {quantiles} eV/Å")
+    return "\n".join([*said, "(least, median, 90 %, 99 %, largest; of the atom with the largest spread of its force)"])
