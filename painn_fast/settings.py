@@ -43,6 +43,8 @@ Temperature = _quantity("temperature")
 """K."""
 Energy = _quantity("energy")
 """eV."""
+Force = _quantity("force")
+"""eV/Å."""
 Length = _quantity("length")
 """Å."""
 Wavenumber = _quantity("wavenumber")

@@ -46,6 +46,13 @@ LENGTH = {"Ang": 1.0, "Å": 1.0, "A": 1.0, "Angstrom": 1.0, "Bohr": BOHR, "a0": 
 DIPOLE = {"e Ang": 1.0, "e*Ang": 1.0, "e Å": 1.0, "D": DEBYE, "Debye": DEBYE, "e a0": BOHR, "a.u.": BOHR}
 POLARIZABILITY = {"Ang^3": 1.0, "Å^3": 1.0, "Å³": 1.0, "Bohr^3": BOHR**3, "a0^3": BOHR**3, "a.u.": BOHR**3}
 AREA = {"Ang^2": 1.0, "Å^2": 1.0, "Å²": 1.0, "Bohr^2": BOHR**2, "a0^2": BOHR**2, "a.u.": BOHR**2}
+FORCE = {
+    "eV/Ang": 1.0,
+    "eV/Å": 1.0,
+    "kcal/mol/Ang": KCAL_PER_MOL,
+    "kcal/mol/Å": KCAL_PER_MOL,
+    "Ha/Bohr": HARTREE / BOHR,
+}
 TIME = {"fs": 1.0, "ps": 1e3, "ns": 1e6, "as": 1e-3}
 TEMPERATURE = {"K": 1.0}
 WAVENUMBER = {"cm-1": 1.0, "cm^-1": 1.0, "1/cm": 1.0}
@@ -58,6 +65,7 @@ KINDS = {
     "dipole": DIPOLE,
     "polarizability": POLARIZABILITY,
     "area": AREA,
+    "force": FORCE,
     "time": TIME,
     "temperature": TEMPERATURE,
     "wavenumber": WAVENUMBER,

@@ -15,6 +15,13 @@ def md(
         Path | None, typer.Argument(metavar="CONFIG", help="TOML file of settings.", show_default=False)
     ] = None,
     model: Annotated[Text, flag("MODEL", "A bundled model such as ethanol, or a model file.")] = None,
+    member: Annotated[
+        list[str] | None,
+        flag("MODEL", "Member of an ensemble, instead of --model; forces are the mean."),
+    ] = None,
+    spread_limit: Annotated[
+        Text, flag("FORCE", 'Stop a trajectory where members disagree on the force on an atom by more: "0.5 eV/Ang".')
+    ] = None,
     structure: Annotated[Text, flag("FILE", "Where to start, a file of ASE's; a bundled model has its own.")] = None,
     ensemble: Annotated[Text, flag("NAME", "nve, langevin, rpmd, pile-l or t-rpmd. Default: nve.")] = None,
     beads: Annotated[int | None, flag("P", "Beads of the ring polymer; 1 is classical. Default: 1.")] = None,
@@ -52,6 +59,8 @@ def md(
 
     flags = given(
         model=model,
+        members=member or None,
+        spread_limit=spread_limit,
         structure=structure,
         ensemble=ensemble,
         beads=beads,

@@ -25,6 +25,9 @@ Evaluation = tuple[Tensor, Tensor, dict[str, Tensor]]
 class ForceField(Protocol):
     """Energies and forces of B copies of one structure; inherit for the defaults of all methods but `__call__`."""
 
+    spread: Tensor | None = None
+    """Of an ensemble: standard deviation of the force on each atom [B, N] eV/Å at the last evaluation."""
+
     def __call__(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Energy [B] eV and forces [B, N, 3] eV/Å at positions [B, N, 3] Å, all float64."""
         ...
@@ -98,6 +101,43 @@ class ModelForces(ForceField):
     def _results(self, positions: Tensor, properties: tuple[str, ...]) -> dict[str, Tensor]:
         results = self._copies(positions.to(self._device), properties)
         return {name: value.to(positions.device, torch.float64) for name, value in results.items()}
+
+
+class EnsembleForces(ForceField):
+    """The mean of several force fields, and their spread.
+
+    Args:
+        members: two or more.
+    """
+
+    def __init__(self, members: Sequence[ForceField]) -> None:
+        self.members = members
+
+    def __call__(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        energy, forces, _ = self.evaluate(positions)
+        return energy, forces
+
+    def observe(self, positions: Tensor, properties: Sequence[str]) -> dict[str, Tensor]:
+        return _mean([member.observe(positions, properties) for member in self.members])
+
+    def evaluate(self, positions: Tensor, properties: Sequence[str] = ()) -> Evaluation:
+        parts = [member.evaluate(positions, properties) for member in self.members]
+        energies, forces = torch.stack([part[0] for part in parts]), torch.stack([part[1] for part in parts])
+        self.spread = forces.var(dim=0).sum(dim=-1).sqrt()
+        return energies.mean(0), forces.mean(0), _mean([part[2] for part in parts])
+
+    def state(self) -> dict[str, Tensor]:
+        return {f"{k}.{name}": value for k, one in enumerate(self.members) for name, value in one.state().items()}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        for k, member in enumerate(self.members):
+            own = {name.removeprefix(f"{k}."): v for name, v in state.items() if name.startswith(f"{k}.")}
+            if own:
+                member.restore(own)
+
+
+def _mean(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.stack([part[name] for part in parts]).mean(0) for name in parts[0]}
 
 
 def _compact(one: AtomicBatch, reach: float) -> bool:

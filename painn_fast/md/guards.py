@@ -48,6 +48,7 @@ class Guards:
     Args:
         force: eV/Å, on one atom of one bead.
         move: Å, of one atom of one bead in one step.
+        spread: eV/Å, standard deviation of the force on an atom over the members of an ensemble.
         heating: temperature of the momenta as a multiple of the target; more where there are so few degrees of freedom
             that a fluctuation could reach it.
     """
@@ -55,16 +56,23 @@ class Guards:
     force: float = 100.0
     move: float = 0.5
     heating: float = 10.0
+    spread: float = float("inf")
 
-    def quiet(self, state: State, previous: Tensor, estimators: Estimators, target: Tensor) -> bool:
+    def quiet(
+        self, state: State, previous: Tensor, estimators: Estimators, target: Tensor, spread: Tensor | None = None
+    ) -> bool:
         """A cheap test that no trajectory breaks a limit, one reduction a tensor; False only asks for `tripped`."""
         move = torch.sub(state.positions, previous).abs_().amax()  # of one component; NaN carries through
         force = state.forces.abs().amax()
         hot = (estimators.kinetic_temperature(state) / target).amax()
         fine = (move * 3**0.5 < self.move) & (force * 3**0.5 < self.force) & (hot < self._hottest(estimators))
+        if spread is not None:
+            fine = fine & (spread.amax() < self.spread)
         return bool(fine & torch.isfinite(state.energy.sum()))
 
-    def tripped(self, state: State, previous: Tensor, estimators: Estimators, target: Tensor) -> Tensor:
+    def tripped(
+        self, state: State, previous: Tensor, estimators: Estimators, target: Tensor, spread: Tensor | None = None
+    ) -> Tensor:
         """Trajectories [S] bool that are alive and broke a limit.
 
         Args:
@@ -72,19 +80,29 @@ class Guards:
             previous: positions before it [S, P, N, 3] Å.
             estimators: for the temperature of the momenta.
             target: temperature [S] K.
+            spread: of the forces [S, P, N] eV/Å, if there is an ensemble.
         """
         move = (state.positions - previous).square().sum(-1).flatten(1).amax(1)
         force = state.forces.square().sum(-1).flatten(1).amax(1)
         fine = (move < self.move**2) & (force < self.force**2)  # false for NaN
         fine &= estimators.kinetic_temperature(state) < self._hottest(estimators) * target
         fine &= torch.isfinite(state.energy).all(1)
+        if spread is not None:
+            fine &= spread.flatten(1).amax(1) < self.spread
         return ~fine & state.alive
 
     def _hottest(self, estimators: Estimators) -> float:
         return max(self.heating, 1.0 + 40.0 / estimators.degrees**0.5)
 
     def explain(
-        self, s: int, state: State, previous: Tensor, estimators: Estimators, target: Tensor, system: System
+        self,
+        s: int,
+        state: State,
+        previous: Tensor,
+        estimators: Estimators,
+        target: Tensor,
+        system: System,
+        spread: Tensor | None = None,
     ) -> Trip:
         """Which limit trajectory `s` broke, worst first."""
         number, step = int(state.trajectory[s]), state.step
@@ -96,7 +114,10 @@ class Guards:
                 name = self._name(system, atom)
                 cause = f"{name} is where the model gives no numbers: atoms on top of each other, or a step too long"
                 return Trip(number, step, bead, atom, f"{what} not finite,", float("nan"), self.force, cause)
+        doubt = torch.zeros_like(forces) if spread is None else spread[s]
+        far = "a geometry far from the training data"
         for what, values, limit, cause in (
+            ("spread of the members' forces in eV/Å", doubt, self.spread, far),
             ("force in eV/Å", forces, self.force, "a geometry far from the training data, or a time step too long"),
             ("move in one step in Å", moves, self.move, "a time step too long for this mass and temperature"),
         ):

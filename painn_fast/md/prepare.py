@@ -15,11 +15,12 @@ from painn_fast.io import load
 from painn_fast.io.load import MODELS, bundled
 from painn_fast.io.model_file import fingerprint
 from painn_fast.io.structures import read_structures
-from painn_fast.md.forces import ForceField, ModelForces
+from painn_fast.md.forces import EnsembleForces, ForceField, ModelForces
 from painn_fast.md.restart import Restart, read_restart, remove_restarts
 from painn_fast.md.segments import remove_segments, trajectory_files
 from painn_fast.md.settings import FREE_TO_CHANGE, MDSettings
 from painn_fast.md.state import System
+from painn_fast.nn import Potential
 
 
 @dataclass(frozen=True)
@@ -82,20 +83,10 @@ def prepare(
         raise PaiNNFastError("remove_rotation makes no sense in a periodic cell", got=frames[0].pbc.tolist())
     model = "none: a force field of the caller's"
     if force_field is None:
-        potential = load(
-            settings.model,
-            energy_unit=settings.energy_unit,
-            dtype=getattr(torch, settings.dtype),
-            device=settings.device,
-        )
-        model = fingerprint(potential.state_dict())
-        wanted = [name for name in ("dipole", "polarizability") if name in settings.strides]
-        for name in wanted:
-            if name not in potential.properties:
-                raise PaiNNFastError(
-                    f"the model gives no {name}", where=f"{name}_every", expected=", ".join(potential.properties)
-                )
-        force_field = ModelForces(potential, frames[0], backend=settings.backend)
+        potentials = [_potential(settings, name) for name in settings.members or (settings.model,)]
+        model = " ".join(fingerprint(potential.state_dict()) for potential in potentials)
+        members = [ModelForces(potential, frames[0], backend=settings.backend) for potential in potentials]
+        force_field = EnsembleForces(members) if settings.members else members[0]
     system = System.from_atoms(frames[0], settings.device)
     positions = torch.tensor(
         np.stack([frame.positions for frame in frames]), dtype=torch.float64, device=settings.device
@@ -104,6 +95,18 @@ def prepare(
     if restart is not None:
         _check_restart(settings, prepared, restart)
     return prepared
+
+
+def _potential(settings: MDSettings, name: str) -> Potential:
+    """A model that gives what is to be recorded."""
+    dtype = getattr(torch, settings.dtype)
+    potential = load(name, energy_unit=settings.energy_unit, dtype=dtype, device=settings.device)
+    for label in ("dipole", "polarizability"):
+        if label in settings.strides and label not in potential.properties:
+            raise PaiNNFastError(
+                f"the model gives no {label}", where=f"{label}_every", expected=", ".join(potential.properties)
+            )
+    return potential
 
 
 def _structures(settings: MDSettings, atoms: ase.Atoms | list[ase.Atoms] | None) -> list[ase.Atoms]:
@@ -131,7 +134,7 @@ def _check_restart(settings: MDSettings, prepared: Prepared, restart: Restart) -
     now = settings.model_dump(mode="json")
     for name, value in now.items():
         before = restart.settings.get(name)
-        if name not in FREE_TO_CHANGE | {"model", "structure", "energy_unit"} and before != value:
+        if name not in FREE_TO_CHANGE | {"model", "members", "structure", "energy_unit"} and before != value:
             raise PaiNNFastError(
                 "a resumed run must keep its settings",
                 where=name,

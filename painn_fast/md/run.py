@@ -19,6 +19,7 @@ from painn_fast.interrupt import Interrupt
 from painn_fast.md import initial
 from painn_fast.md.estimators import UNITS
 from painn_fast.md.forces import ForceField
+from painn_fast.md.guards import Guards
 from painn_fast.md.phases import Phase, phase_at, phases
 from painn_fast.md.prepare import Prepared, clear_folder, earlier_run, prepare
 from painn_fast.md.reporters import Reporter
@@ -95,7 +96,13 @@ class _Run:
             self.recorder.fold(state.step)
         phase = phase_at(self.plan, state.step)
         self.simulation = Simulation(
-            prepared.system, state, prepared.force_field, phase.integrator, phase.estimators, self.temperature
+            prepared.system,
+            state,
+            prepared.force_field,
+            phase.integrator,
+            phase.estimators,
+            self.temperature,
+            Guards() if settings.spread_limit is None else Guards(spread=settings.spread_limit),
         )
         self.simulation.trips += restart.trips if restart else []
         self._saved = time.monotonic()

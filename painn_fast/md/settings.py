@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from painn_fast.md.thermostats import Ensemble
-from painn_fast.settings import Duration, Settings, Temperature, Time
+from painn_fast.settings import Duration, Force, Settings, Temperature, Time
 
 RECORDED = ("positions", "velocities", "energies", "dipole", "polarizability")
 """What a run can write; how often says the setting `<name>_every`."""
@@ -20,6 +20,10 @@ class MDSettings(Settings):
 
     model: str = ""
     """A bundled name or a model file."""
+    members: tuple[str, ...] = ()
+    """Models of an ensemble, instead of `model`: forces are their mean."""
+    spread_limit: Force | None = None
+    """Of the standard deviation of the force on an atom over the members; beyond it a trajectory is stopped."""
     energy_unit: str | None = None
     """For SchNetPack files, which do not say it."""
     dtype: Literal["float32", "float64"] = "float32"
@@ -57,6 +61,10 @@ class MDSettings(Settings):
     def _sensible(self) -> MDSettings:
         if self.ensemble in ("nve", "langevin") and self.beads > 1:
             raise ValueError(f"{self.ensemble} is classical; for {self.beads} beads choose rpmd, t-rpmd or pile-l")
+        if len(self.members) == 1 or (self.spread_limit is not None and not self.members):
+            raise ValueError("a spread needs two members or more")
+        if self.members and self.model:
+            raise ValueError("either model or members")
         for name in ("temperature", "time_step", "duration", "tau"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name):g}")

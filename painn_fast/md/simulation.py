@@ -55,8 +55,9 @@ class Simulation:
         state = self.state
         self._previous.copy_(state.positions)
         observed = self.integrator.step(state, self.force_field, properties)
-        if not self.guards.quiet(state, self._previous, self.estimators, self.temperature):
-            self._trip(self.guards.tripped(state, self._previous, self.estimators, self.temperature))
+        seen = state, self._previous, self.estimators, self.temperature
+        if not self.guards.quiet(*seen, self._spread()):
+            self._trip(self.guards.tripped(*seen, self._spread()))
         if self.trips:
             self._hold()
         return self._average(observed)
@@ -82,10 +83,14 @@ class Simulation:
 
     def _trip(self, tripped: Tensor) -> None:
         for s in torch.nonzero(tripped)[:, 0].tolist():
-            self.trips.append(
-                self.guards.explain(s, self.state, self._previous, self.estimators, self.temperature, self.system)
-            )
+            seen = self.state, self._previous, self.estimators, self.temperature, self.system
+            self.trips.append(self.guards.explain(s, *seen, self._spread()))
         self.state.alive &= ~tripped
+
+    def _spread(self) -> Tensor | None:
+        """Spread of the members' forces [S, P, N] eV/Å, if the force field has any."""
+        spread = self.force_field.spread
+        return None if spread is None else spread.view(self.state.forces.shape[:-1])
 
     def _hold(self) -> None:
         """Frozen trajectories stay in the batch, so that nothing changes for the others, and do not move."""

@@ -1,14 +1,21 @@
 """A trajectory that goes wrong is stopped and explained; the others go on as if nothing had happened."""
 
+from pathlib import Path
+
+import ase.io
 import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from ase.build import molecule
 from ase.io import read
 
+import painn_fast as pf
 from painn_fast.errors import PaiNNFastError
+from painn_fast.io.model_file import save_model
 from painn_fast.md import MDSettings, Trajectory, run
-from painn_fast.testing import Morse
+from painn_fast.md.forces import EnsembleForces, ModelForces
+from painn_fast.testing import Morse, assert_close
 
 DIMER = Atoms("OH", positions=[[0, 0, 0], [1.4, 0, 0]])
 
@@ -136,3 +143,57 @@ def test_a_start_that_nothing_can_come_of_is_refused(tmp_path, what, message):
 def test_ordinary_dynamics_trips_nothing(tmp_path):
     run(settings(tmp_path, ensemble="pile-l", duration="200 fs"), force_field=Morse(), atoms=DIMER)
     assert Trajectory(tmp_path).alive.all()
+
+
+@pytest.fixture(scope="module")
+def members(tmp_path_factory):
+    """Files of two models: the bundled one, and one whose energies are a little off."""
+    folder = tmp_path_factory.mktemp("members")
+    paths = []
+    for k in range(2):
+        potential = pf.load("ethanol")
+        with torch.no_grad():
+            for parameter in potential.heads["energy"].parameters():
+                parameter.mul_(1.0 + 0.02 * k)
+        paths.append(str(folder / f"{k}.safetensors"))
+        save_model(potential, Path(paths[-1]))
+    return paths
+
+
+def test_the_force_of_an_ensemble_is_the_mean_and_its_spread_that_of_evaluate(members):
+    atoms = molecule("CH3CH2OH")
+    positions = torch.tensor(np.stack([atoms.positions, 1.01 * atoms.positions]))
+    field = EnsembleForces([ModelForces(pf.load(path), atoms) for path in members])
+    energy, forces, observed = field.evaluate(positions, ("dipole",))
+    frames = [Atoms(atoms.numbers, place) for place in positions.numpy()]
+    names = ("energy", "forces", "dipole", "forces_spread")
+    expected = pf.evaluate(pf.Ensemble(members), frames, names)
+    assert_close(energy, np.array(expected["energy"]), 1e-9)
+    assert_close(forces, np.array(expected["forces"]), 1e-5)
+    assert_close(observed["dipole"], np.array(expected["dipole"]), 1e-6)
+    assert_close(field.spread, np.array(expected["forces_spread"]), 1e-4)
+
+
+def test_a_trajectory_where_members_disagree_is_stopped_and_the_atom_named(members, tmp_path):
+    settings = {"members": members, "structure": str(tmp_path / "start.xyz"), "trajectories": 2, "duration": "20 fs"}
+    ase.io.write(tmp_path / "start.xyz", molecule("CH3CH2OH"))
+    calm = MDSettings.parse(settings | {"spread_limit": "5 eV/Ang", "output": str(tmp_path / "calm")})
+    path = run(calm)
+    assert Trajectory(path).frozen == []
+    strict = MDSettings.parse(settings | {"spread_limit": "0.001 eV/Ang", "output": str(tmp_path / "strict")})
+    with pytest.raises(PaiNNFastError, match=r"guards stopped every.*spread.*on [CHO]\d.*limit 0.001.*training data"):
+        run(strict)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"model": "ethanol", "spread_limit": "1 eV/Ang"}, "two members"),
+        ({"members": ["ethanol"]}, "two members"),
+        ({"model": "ethanol", "members": ["ethanol", "ethanol"]}, "either model or members"),
+        ({"members": ["a", "b"], "spread_limit": "1"}, "missing unit of force"),
+    ],
+)
+def test_settings_of_ensembles_that_make_no_sense_are_refused(values, said):
+    with pytest.raises(PaiNNFastError, match=said):
+        MDSettings.parse(values)
