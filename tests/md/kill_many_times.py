@@ -50,11 +50,19 @@ def go(folder: Path) -> None:
     run(settings(folder), force_field=SlowMorse(), atoms=DIMER, resume=True)
 
 
+def written(path: Path) -> int:
+    """When, in ns; 0 while there is none, as when the one before is moved out of the way."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
 def wait_for_a_checkpoint(child: int, folder: Path) -> None:
     """Until this child has written a restart file, or has ended."""
     path = folder / "restart.safetensors"
-    before = path.stat().st_mtime_ns if path.exists() else 0
-    while (path.stat().st_mtime_ns if path.exists() else 0) == before:
+    before = written(path)
+    while written(path) in (0, before):
         if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
             return
         time.sleep(0.001)
