@@ -13,6 +13,7 @@ from typing import Any
 import llvmlite.binding as llvm
 from numba import njit
 from numba.core import config
+from numba.core.caching import IndexDataCacheFile
 from numba.core.codegen import get_host_cpu_features
 
 FAST = {"reassoc", "contract", "nsz", "arcp"}
@@ -25,7 +26,8 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """numba.njit with a cache on disk: beside the source, else in the home folder, else none.
 
     numba looks at a function's own file alone, and keeps one index for all processors. Here code is compiled anew when
-    a file changes that its file imports from, and each processor has an index of its own.
+    a file changes that its file imports from, and each processor has an index of its own. Processes may compile at the
+    same time.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
@@ -33,12 +35,27 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
             result = njit(cache=True, **options)(function)
             kept = result._cache
             name = f"{kept._impl.filename_base}.{_processor()}"
-            kept._cache_file = type(kept._cache_file)(kept.cache_path, name, _stamp(function.__module__))
+            kept._cache_file = _CacheFile(kept.cache_path, name, _stamp(function.__module__))
         except (RuntimeError, AttributeError, OSError):  # no place for a cache, or numba keeps it in another way
             return njit(**options)(function)
         return result
 
     return decorate
+
+
+class _CacheFile(IndexDataCacheFile):
+    """Compiled code in files named by what they hold.
+
+    numba numbers them and writes the index first: of two processes that compile at the same time, one can find the
+    other's code, of another function with arguments of the same types, behind its own entry.
+    """
+
+    def save(self, key: Any, data: Any) -> None:
+        """Keep compiled code; another process that writes the index at this moment may forget it, not mistake it."""
+        digest = sha256(self._dump(data)).hexdigest()[:16]
+        name = f"{self._index_name.removesuffix('.nbi')}.{digest}.nbc"
+        self._save_data(name, data)
+        self._save_index(self._load_index() | {key: name})
 
 
 @cache

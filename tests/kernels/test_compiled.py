@@ -109,3 +109,17 @@ def test_lanes_follow_the_features_that_the_cache_is_kept_by(tmp_path, home):
         run(lanes, tmp_path, home, NUMBA_CPU_FEATURES=features) for features in ("+avx2,+avx512f", "+avx2,-avx512f")
     ]
     assert said == ["16", "8"]
+
+
+def test_two_processes_that_compile_at_once_never_find_each_others_code(tmp_path, monkeypatch):
+    one, other = (module._CacheFile(str(tmp_path), "kernel", "stamp") for _ in range(2))
+    before = one._load_index()
+    other.save("theirs", b"code of theirs")
+    monkeypatch.setattr(one, "_load_index", lambda: dict(before))  # read before the other wrote
+    one.save("ours", b"code of ours")
+    reader = module._CacheFile(str(tmp_path), "kernel", "stamp")
+    assert reader.load("ours") == b"code of ours"
+    assert reader.load("theirs") in (None, b"code of theirs")
+    other.save("theirs", b"code of theirs")
+    assert [reader.load(key) for key in ("ours", "theirs")] == [b"code of ours", b"code of theirs"]
+    assert len(list(tmp_path.glob("*.nbc"))) == 2
