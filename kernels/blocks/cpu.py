@@ -1,4 +1,4 @@
-"""All blocks of PaiNN on a CPU: forward, along a tangent, and the reverse of both, without autograd.
+"""All blocks of PaiNN and a readout on a CPU: forward, along a tangent, and the reverse of both, without autograd.
 
 A `Track` keeps what a pass computes, one for the values and one for their tangent (names with t_). In the reverse pass
 g_ is the adjoint of a value and p_ that of a tangent:
@@ -21,17 +21,20 @@ from painn_fast.kernels.dense.cpu import add_outer, add_product, matmul, sigmoid
 from painn_fast.kernels.message.basis_cpu import adjoint, message, message_tangent
 from painn_fast.kernels.message.dual_cpu import dual_adjoint
 from painn_fast.kernels.update.cpu import gate_bwd, norm_bwd, norm_fwd
-from painn_fast.kernels.vector import LANES, load, splat, store
+from painn_fast.kernels.vector import LANES, load, splat, store, total
 
 
 class Graph(NamedTuple):
     """What the messages of all layers share."""
 
-    basis: np.ndarray  # [E, K]
+    basis: np.ndarray  # [E, K], of a pair's distance, and so the same for an edge and its mirror
+    slope: np.ndarray  # [E, K], its derivative
     u: np.ndarray  # [E, 3]
+    inverse: np.ndarray  # [E], 1 / |r|
     row_ptr: np.ndarray  # [N + 1]
     sender: np.ndarray  # [E]
     mirror: np.ndarray  # [E]
+    ends: np.ndarray  # [N], end of the molecule of each row
 
 
 class Panels(NamedTuple):
@@ -47,11 +50,16 @@ class Panels(NamedTuple):
     update_1_bias: tuple[np.ndarray, ...]
     update_2: tuple[np.ndarray, ...]
     update_2_bias: tuple[np.ndarray, ...]
+    readout_1: np.ndarray
+    readout_1_bias: np.ndarray
     zero: np.ndarray  # [3 F]
 
 
 class Linear(NamedTuple):
-    """Weights [out, in] for the way back, or their gradients; the filter is [3 F, K] there, [K, 3 F] here."""
+    """Weights [out, in] for the way back, or their gradients; the filter is [3 F, K] there, [K, 3 F] here.
+
+    Where nothing is read out, the readout's weights are empty.
+    """
 
     filter: tuple[np.ndarray, ...]
     message_1: tuple[np.ndarray, ...]
@@ -63,6 +71,10 @@ class Linear(NamedTuple):
     message_2_bias: tuple[np.ndarray, ...]
     update_1_bias: tuple[np.ndarray, ...]
     update_2_bias: tuple[np.ndarray, ...]
+    readout_1: np.ndarray  # [H, F]
+    readout_1_bias: np.ndarray  # [H]
+    readout_2: np.ndarray  # [1, H]
+    readout_2_bias: np.ndarray  # [1]
 
 
 class Track(NamedTuple):
@@ -80,10 +92,13 @@ class Track(NamedTuple):
     update_hidden: np.ndarray  # [L, N, F]
     update_active: np.ndarray  # [L, N, F]
     y: np.ndarray  # [L, N, 3 F]
+    read_hidden: np.ndarray  # [N, H]
+    read_active: np.ndarray  # [N, H]
+    read: np.ndarray  # [N], what is read out
 
 
-def track(layers: int, s: np.ndarray) -> Track:
-    """Memory for the `Track` of a pass that begins with s [N, F]."""
+def track(layers: int, s: np.ndarray, hidden: int) -> Track:
+    """Memory for the `Track` of a pass that begins with s [N, F] and reads out through `hidden` numbers."""
     n, f = s.shape
 
     def space(*shape: int) -> np.ndarray:
@@ -93,13 +108,14 @@ def track(layers: int, s: np.ndarray) -> Track:
     return Track(
         s=space(*ends, f), v=space(*ends, 3 * f), hidden=space(*one), active=space(*one), x=space(*three),
         v_mid=space(*three), vw=space(layers, n, 3, 2 * f), context=space(layers, n, 2 * f), dot=space(*one),
-        update_hidden=space(*one), update_active=space(*one), y=space(*three),
+        update_hidden=space(*one), update_active=space(*one), y=space(*three), read_hidden=space(n, hidden),
+        read_active=space(n, hidden), read=np.zeros(n, s.dtype),
     )  # fmt: skip
 
 
 @compiled(nogil=True)
-def forward(w: Panels, g: Graph, epsilon: float, m: Track, first: int, last: int) -> None:
-    """From `m.s[0]` to `m.s[L]` and `m.v[L]`."""
+def forward(w: Panels, back: Linear, g: Graph, epsilon: float, m: Track, first: int, last: int) -> None:
+    """From `m.s[0]` to `m.s[L]`, `m.v[L]` and `m.read`."""
     n, f = last - first, m.s.shape[2]
     m.v[0, first:last] = 0
     for k in range(m.x.shape[0]):
@@ -108,7 +124,8 @@ def forward(w: Panels, g: Graph, epsilon: float, m: Track, first: int, last: int
         silu(m.hidden[k, first:last], m.active[k, first:last])
         matmul(m.active[k, first:last], w.message_2[k], w.message_2_bias[k], m.x[k, first:last])
         message(
-            m.x[k], m.v[k], g.basis, w.filter[k], w.zero, g.u, g.row_ptr, g.sender, first, last, m.dot[k], m.v_mid[k],
+            m.x[k], m.v[k], g.basis, w.filter[k], w.zero, g.u, g.row_ptr, g.sender, g.mirror, g.ends, first, last,
+            m.dot[k], m.v_mid[k],
         )  # fmt: skip
         s_mid = m.s[k + 1, first:last]
         _add(s, m.dot[k, first:last], s_mid)
@@ -120,17 +137,23 @@ def forward(w: Panels, g: Graph, epsilon: float, m: Track, first: int, last: int
         silu(m.update_hidden[k, first:last], m.update_active[k, first:last])
         matmul(m.update_active[k, first:last], w.update_2[k], w.update_2_bias[k], m.y[k, first:last])
         _gate(m.y[k], vw, m.dot[k], s_mid, v_mid, m.v[k + 1], first)
+    if m.read_hidden.shape[1] > 0:
+        matmul(m.s[-1, first:last], w.readout_1, w.readout_1_bias, m.read_hidden[first:last])
+        silu(m.read_hidden[first:last], m.read_active[first:last])
+        _read_out(m.read_active, back.readout_2[0], back.readout_2_bias[0], first, last, m.read)
 
 
 @compiled(nogil=True)
 def tangent(
-    w: Panels, g: Graph, m: Track, t: Track, t_basis: np.ndarray, tu: np.ndarray, still: bool, first: int, last: int
-) -> None:
-    """The derivative of `forward`, whose values are in m, along `t.s[0]`, t_basis [E, K] and tu [E, 3].
+    w: Panels, back: Linear, g: Graph, m: Track, t: Track, t_edge: np.ndarray, still: bool, first: int, last: int,
+    t_basis: np.ndarray, tu: np.ndarray,
+) -> None:  # fmt: skip
+    """The derivative of `forward`, whose values are in m, along `t.s[0]` and t_edge [E, 3]; makes t_basis and tu.
 
     `still`: t.s[0] is zero, and so is all that the first message network makes of it.
     """
     n, f = last - first, m.s.shape[2]
+    _edges_tangent(g, t_edge, first, last, t_basis, tu)
     t.v[0, first:last] = 0
     for k in range(m.x.shape[0]):
         s, v, v_mid = t.s[k, first:last], t.v[k, first:last], t.v_mid[k, first:last]
@@ -142,7 +165,7 @@ def tangent(
             matmul(t.active[k, first:last], w.message_2[k], w.zero, t.x[k, first:last])
         message_tangent(
             m.x[k], m.v[k], g.basis, w.filter[k], w.zero, g.u, t.x[k], t.v[k], t_basis, w.filter[k], tu, g.row_ptr,
-            g.sender, first, last, t.dot[k], t.v_mid[k],
+            g.sender, g.mirror, g.ends, first, last, t.dot[k], t.v_mid[k],
         )  # fmt: skip
         s_mid = t.s[k + 1, first:last]
         _add(s, t.dot[k, first:last], s_mid)
@@ -154,23 +177,39 @@ def tangent(
         _silu_tangent(m.update_hidden[k, first:last], t.update_hidden[k, first:last], t.update_active[k, first:last])
         matmul(t.update_active[k, first:last], w.update_2[k], w.zero, t.y[k, first:last])
         _gate_tangent(m.y[k], m.vw[k], m.dot[k], t.y[k], vw, t.dot[k], s_mid, v_mid, t.v[k + 1], first)
+    if m.read_hidden.shape[1] > 0:
+        matmul(t.s[-1, first:last], w.readout_1, w.zero, t.read_hidden[first:last])
+        _silu_tangent(m.read_hidden[first:last], t.read_hidden[first:last], t.read_active[first:last])
+        _read_out(t.read_active, back.readout_2[0], w.zero[0], first, last, t.read)
 
 
 @compiled(nogil=True)
 def reverse(
-    w: Panels, back: Linear, g: Graph, m: Track, gs: np.ndarray, gv: np.ndarray, edges: bool, weights: bool,
-    scalars: bool, first: int, last: int, g_basis: np.ndarray, gu: np.ndarray, to: Linear,
+    w: Panels, back: Linear, g: Graph, m: Track, gs: np.ndarray, gv: np.ndarray, g_read: np.ndarray, edges: bool,
+    weights: bool, scalars: bool, first: int, last: int, g_basis: np.ndarray, g_edge: np.ndarray, to: Linear,
 ) -> None:  # fmt: skip
-    """Adjoint of `forward`: gs [N, F] becomes that of s (if `scalars`); g_basis and gu (if `edges`), and `to` (if
-    `weights`, which needs `scalars`) grow.
+    """Adjoint of `forward`: gs [N, F] becomes that of s (if `scalars`), g_edge [E, 3] that of r (if `edges`), and `to`
+    (if `weights`, which needs `scalars`) grows.
 
-    gv [N, 3 F] is used up; g_basis is in the order of the rows (see `adjoint`).
+    gv [N, 3 F] is used up; g_basis [E, K] is room for a sum.
     """
+    if edges:
+        g_basis[g.row_ptr[first] : g.row_ptr[last]], g_edge[g.row_ptr[first] : g.row_ptr[last]] = 0, 0
     n, f = last - first, m.s.shape[2]
     gs_, gv_ = gs[first:last], gv[first:last]
     gy, g_hidden, g_context = np.empty((n, 3 * f), gs.dtype), np.empty((n, f), gs.dtype), np.empty((n, 2 * f), gs.dtype)
     g_vw = np.empty((n, 3, 2 * f), gs.dtype)
     gx, gv_in = np.empty_like(m.x[0]), np.empty_like(m.x[0])
+    if m.read_hidden.shape[1] > 0:
+        g_read_hidden = np.empty((n, m.read_hidden.shape[1]), gs.dtype)
+        _spread_out(g_read, back.readout_2[0], first, last, g_read_hidden)
+        silu_adjoint(m.read_hidden[first:last], g_read_hidden)
+        add_product(g_read_hidden, back.readout_1, gs_)
+        if weights:
+            _add_read_out(g_read, m.read_active, first, last, to.readout_2[0])
+            to.readout_2_bias[0] += g_read[first:last].sum()
+            _add_rows(g_read_hidden, to.readout_1_bias)
+            add_outer(g_read_hidden, m.s[-1, first:last], 0, n, to.readout_1)
     for k in range(m.x.shape[0] - 1, -1, -1):
         vw = m.vw[k, first:last]
         gate_bwd(gs_, gv_, vw, m.dot[k, first:last], True, gy)
@@ -187,8 +226,10 @@ def reverse(
             add_outer(flat, m.v_mid[k, first:last].reshape(3 * n, f), 0, 3 * n, to.mix[k])
         adjoint(
             gs, gv, m.x[k], m.v[k], g.basis, w.filter[k], back.filter[k], w.zero, g.u, g.row_ptr, g.sender, g.mirror,
-            edges, weights, first, last, gx, gv_in, g_basis, to.filter[k], gu,
+            g.ends, edges, weights, first, last, gx, gv_in, g_basis, to.filter[k], g_edge,
         )  # fmt: skip
+        if k == 0 and edges:
+            _edges_adjoint(g, g_basis, first, last, g_edge)
         if k == 0 and not scalars:
             return
         _add(gv_, gv_in[first:last], gv_)
@@ -204,13 +245,13 @@ def reverse(
 @compiled(nogil=True)
 def dual_reverse(
     w: Panels, back: Linear, g: Graph, m: Track, t: Track, t_basis: np.ndarray, tu: np.ndarray, gs: np.ndarray,
-    gv: np.ndarray, ps: np.ndarray, pv: np.ndarray, edges: bool, still: bool, first: int, last: int,
-    g_basis: np.ndarray, gu: np.ndarray, to: Linear,
+    gv: np.ndarray, g_read: np.ndarray, ps: np.ndarray, pv: np.ndarray, p_read: np.ndarray, still: bool, first: int,
+    last: int, to: Linear,
 ) -> None:  # fmt: skip
-    """Adjoint of `forward` and `tangent` together: from gs, gv of the values and ps, pv of the tangents, as `reverse`.
+    """Adjoint of `forward` and `tangent` together: from gs, gv, g_read of values and ps, pv, p_read of tangents.
 
-    gs becomes the adjoint of s and ps, unless `still` as in `tangent`, that of its tangent; those of t_basis and tu are
-    not made.
+    gs becomes the adjoint of s and ps, unless `still` as in `tangent`, that of its tangent; `to` grows. Those of the
+    edges and of their tangents are not made.
     """
     n, f = last - first, m.s.shape[2]
     rows = slice(first, last)
@@ -222,6 +263,8 @@ def dual_reverse(
     gx, gv_in, px, pv_in = (
         np.empty_like(m.x[0]), np.empty_like(m.x[0]), np.empty_like(m.x[0]), np.empty_like(m.x[0]),
     )  # fmt: skip
+    if m.read_hidden.shape[1] > 0:
+        _dual_read_out(back, m, t, gs_, g_read, ps_, p_read, first, last, to)
     for k in range(m.x.shape[0] - 1, -1, -1):
         _gate_dual(m.vw[k], m.dot[k], t.vw[k], t.dot[k], gs_, gv_, ps_, pv_, first, gy, py)
         _back(back.update_2[k], m.update_active[k, rows], gy, True, g_hidden, to.update_2[k])
@@ -241,8 +284,8 @@ def dual_reverse(
         add_outer(g_flat, m.v_mid[k, rows].reshape(3 * n, f), 0, 3 * n, to.mix[k])
         add_outer(p_flat, t.v_mid[k, rows].reshape(3 * n, f), 0, 3 * n, to.mix[k])
         dual_adjoint(
-            gs, gv, ps, pv, m.x[k], m.v[k], t.x[k], t.v[k], g.basis, t_basis, w.filter[k], back.filter[k], w.zero, g.u,
-            tu, g.row_ptr, g.sender, g.mirror, edges, first, last, gx, gv_in, px, pv_in, g_basis, to.filter[k], gu,
+            gs, gv, ps, pv, m.x[k], m.v[k], t.x[k], t.v[k], g.basis, t_basis, w.filter[k], w.zero, g.u,
+            tu, g.row_ptr, g.sender, g.mirror, g.ends, first, last, gx, gv_in, px, pv_in, to.filter[k],
         )  # fmt: skip
         _add(gv_, gv_in[rows], gv_)
         _add(pv_, pv_in[rows], pv_)
@@ -258,6 +301,86 @@ def dual_reverse(
         _add_rows(gx[rows], to.message_2_bias[k])
         _add_rows(g_hidden, to.message_1_bias[k])
         add_outer(g_hidden, m.s[k, rows], 0, n, to.message_1[k])
+
+
+@compiled(nogil=True)
+def _dual_read_out(back, m, t, gs, g_read, ps, p_read, first, last, to):  # type: ignore[no-untyped-def]
+    """gs and ps grow by the adjoints of s and of its tangent, `to` by that of the weights."""
+    n, rows = last - first, slice(first, last)
+    g_hidden, p_hidden = np.empty_like(m.read_hidden[rows]), np.empty_like(m.read_hidden[rows])
+    _spread_out(g_read, back.readout_2[0], first, last, g_hidden)
+    _spread_out(p_read, back.readout_2[0], first, last, p_hidden)
+    _silu_dual(m.read_hidden[rows], t.read_hidden[rows], g_hidden, p_hidden)
+    add_product(g_hidden, back.readout_1, gs)
+    add_product(p_hidden, back.readout_1, ps)
+    _add_read_out(g_read, m.read_active, first, last, to.readout_2[0])
+    _add_read_out(p_read, t.read_active, first, last, to.readout_2[0])
+    to.readout_2_bias[0] += g_read[rows].sum()
+    _add_rows(g_hidden, to.readout_1_bias)
+    add_outer(g_hidden, m.s[-1, rows], 0, n, to.readout_1)
+    add_outer(p_hidden, t.s[-1, rows], 0, n, to.readout_1)
+
+
+@compiled(nogil=True)
+def _edges_tangent(g, t_edge, first, last, t_basis, tu):  # type: ignore[no-untyped-def]
+    """Tangents of the basis and of u = r / |r| along t_edge; a pair's distance is the mean of its edges' lengths."""
+    low, high = g.row_ptr[first], g.row_ptr[last]
+    half = g.u.dtype.type(0.5)
+    for e in range(low, high):
+        m = g.mirror[e]
+        along = g.u[e, 0] * t_edge[e, 0] + g.u[e, 1] * t_edge[e, 1] + g.u[e, 2] * t_edge[e, 2]
+        other = g.u[m, 0] * t_edge[m, 0] + g.u[m, 1] * t_edge[m, 1] + g.u[m, 2] * t_edge[m, 2]
+        moved = half * (along + other)
+        for k in range(t_basis.shape[1]):
+            t_basis[e, k] = moved * g.slope[e, k]
+        for k in range(3):
+            tu[e, k] = (t_edge[e, k] - along * g.u[e, k]) * g.inverse[e]
+
+
+@compiled(nogil=True)
+def _edges_adjoint(g, g_basis, first, last, g_edge):  # type: ignore[no-untyped-def]
+    """g_edge, that of u, becomes that of r with g_basis, of either edge of a pair."""
+    low, high = g.row_ptr[first], g.row_ptr[last]
+    along = np.empty(high - low, g.u.dtype)
+    half = g.u.dtype.type(0.5)
+    for e in range(low, high):
+        value = splat(0.0, g.u)
+        for c in range(0, g_basis.shape[1], LANES):
+            value = value + load(g_basis[e], c) * load(g.slope[e], c)
+        along[e - low] = total(value)
+    for e in range(low, high):
+        g0, g1, g2 = g_edge[e, 0], g_edge[e, 1], g_edge[e, 2]
+        radial = half * (along[e - low] + along[g.mirror[e] - low])
+        radial -= (g0 * g.u[e, 0] + g1 * g.u[e, 1] + g2 * g.u[e, 2]) * g.inverse[e]
+        for k in range(3):
+            g_edge[e, k] = g_edge[e, k] * g.inverse[e] + radial * g.u[e, k]
+
+
+@compiled(nogil=True)
+def _read_out(active, weight, bias, first, last, out):  # type: ignore[no-untyped-def]
+    """out = active weight + bias."""
+    for i in range(first, last):
+        row, value = active[i], splat(0.0, active)
+        for c in range(0, row.shape[0], LANES):
+            value = value + load(row, c) * load(weight, c)
+        out[i] = total(value) + bias
+
+
+@compiled(nogil=True)
+def _spread_out(g, weight, first, last, out):  # type: ignore[no-untyped-def]
+    for i in range(first, last):
+        to, value = out[i - first], splat(g[i], out)
+        for c in range(0, to.shape[0], LANES):
+            store(to, c, value * load(weight, c))
+
+
+@compiled(nogil=True)
+def _add_read_out(g, active, first, last, out):  # type: ignore[no-untyped-def]
+    """out += g^T active."""
+    for i in range(first, last):
+        row, value = active[i], splat(g[i], active)
+        for c in range(0, row.shape[0], LANES):
+            store(out, c, load(out, c) + value * load(row, c))
 
 
 @compiled(nogil=True)

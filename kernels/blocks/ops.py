@@ -7,25 +7,29 @@ Forces are adjoints of the operation, F = -dE/dr, and a loss over them asks for 
 so that what differentiates an adjoint is a pass along its tangent t and one reverse of values and tangents together.
 The reverse that the values need anyway (the loss has energies too) is done in the same pass: the adjoint leaves its
 tangent with the operation, whose own backward comes after it, always, because the adjoint has read its `token`.
-Third derivatives are taken by torch from `reference.py`.
+Derivatives twice in the edges, and third ones, are taken by torch from `reference.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.nn.functional import pad
 
 from painn_fast.kernels.blocks import cpu, reference
-from painn_fast.kernels.blocks.reference import Weights
-from painn_fast.kernels.dense.cpu import pack
+from painn_fast.kernels.blocks.reference import Readout, Weights
+from painn_fast.kernels.dense.cpu import pack, pack_transposed, panel_width
 from painn_fast.kernels.derivatives import views, wanted
+from painn_fast.kernels.radial.reference import Radial
+from painn_fast.kernels.radial.slopes import filter_basis_and_slope
 from painn_fast.kernels.threads import run
 from painn_fast.kernels.vector import LANES
 
@@ -33,29 +37,37 @@ PART_ATOMS, MOST_PARTS = 40, 16
 """Atoms worth a thread of their own, and the most parts of a batch: gradients are summed part by part, in order."""
 
 
-def supports(s: Tensor) -> bool:
-    """Whether the operation runs for scalars like these [N, F]: on a CPU, where autograd needs it, F whole vectors."""
-    plain = s.dtype in (torch.float32, torch.float64) and s.device.type == "cpu" and s.shape[1] % LANES == 0
+def supports(r: Tensor, features: int) -> bool:
+    """Whether the operation runs for edges like these [E, 3]: on a CPU, where autograd needs it, F whole vectors."""
+    plain = r.dtype in (torch.float32, torch.float64) and r.device.type == "cpu" and features % LANES == 0
     return plain and torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
+def readable(hidden: Tensor) -> bool:
+    """Whether it reads out through this layer [H, F]: H whole vectors."""
+    return hidden.shape[0] % LANES == 0
+
+
 def blocks(
-    s: Tensor, basis: Tensor, u: Tensor, filters: Sequence[Tensor], weights: Sequence[Weights], epsilon: float,
-    row_ptr: Tensor, sender: Tensor, mirror: Tensor, n_atoms: Tensor, *, edges_once: bool = False,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    s: Tensor, r: Tensor, radial: Radial, filters: Sequence[Tensor], weights: Sequence[Weights],
+    readout: Readout | None, epsilon: float, row_ptr: Tensor, sender: Tensor, mirror: Tensor, n_atoms: Tensor, *,
+    edges_once: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """`reference.blocks`, differentiable to any order.
 
     Args:
-        basis: [E, K'], K' a multiple of LANES.
-        mirror: [E] index of each edge's opposite.
+        readout: of a hidden layer of H numbers, H a multiple of LANES.
         n_atoms: [M] atoms of each molecule; no edge leaves its molecule.
-        edges_once: nobody wants derivatives in basis and u of anything but the features themselves: forces are taken,
-            Hessians are not.
+        edges_once: nobody wants derivatives in r of anything but the results themselves: forces are taken, Hessians
+            are not.
     """
-    graph = tuple(t.detach().contiguous().numpy() for t in (row_ptr, sender, mirror))
-    call = _Call(graph, epsilon, len(weights), parts(n_atoms), edges_once)
-    s, v, _ = _Blocks.apply(call, s, basis, u, *filters, *(t for layer in weights for t in layer))
-    return s, v
+    call = _Call(radial, epsilon, len(weights), *_graph(r, radial, len(filters[0]), (row_ptr, sender, mirror), n_atoms))
+    call.edges_once = edges_once
+    if readout is None:  # of no numbers
+        f = s.shape[1]
+        readout = Readout(s.new_zeros(0, f), s.new_zeros(0), s.new_zeros(1, 0), s.new_zeros(1))
+    s, v, read, _ = _Blocks.apply(call, s, r, *filters, *(t for layer in weights for t in layer), *readout)
+    return s, v, read
 
 
 def parts(n_atoms: Tensor) -> list[tuple[int, int]]:
@@ -71,53 +83,150 @@ def parts(n_atoms: Tensor) -> list[tuple[int, int]]:
     return list(pairwise(bounds)) or [(0, 0)]
 
 
+def _graph(
+    r: Tensor, radial: Radial, filter_rows: int, graph: tuple[Tensor, ...], n_atoms: Tensor
+) -> tuple[cpu.Graph, list[tuple[int, int]]]:
+    """Geometry and graph as the passes read them, and the parts that they take."""
+    with torch.no_grad():
+        d = torch.linalg.vector_norm(r, dim=1)
+        basis, slope = (
+            pad(t, (0, -filter_rows % LANES)) for t in filter_basis_and_slope((d + d[graph[2]]) / 2, radial)
+        )
+        inverse = 1.0 / d
+        geometry = basis, slope, r * inverse[:, None], inverse
+    ends = np.cumsum(n_atoms.numpy())
+    arrays = [t.contiguous().numpy() for t in (*geometry, *graph)]
+    return cpu.Graph(*[*arrays, np.repeat(ends, n_atoms.numpy())]), parts(n_atoms)
+
+
+class _Tangent(NamedTuple):
+    """What the derivative of an adjoint leaves for the reverse of values and tangents."""
+
+    track: cpu.Track
+    basis: np.ndarray
+    u: np.ndarray
+    outer: tuple[Tensor, Tensor, Tensor]
+    still: bool
+    late: np.ndarray | None
+    """Tangent of the edges, if nobody but that reverse needs the pass, which is still to be done."""
+
+
 @dataclass
 class _Call:
     """One evaluation: its graph, and what its passes leave for each other."""
 
-    graph: tuple[np.ndarray, ...]
+    radial: Radial
     epsilon: float
     layers: int
+    graph: cpu.Graph
     parts: list[tuple[int, int]]
-    edges_once: bool
+    edges_once: bool = False
+    weights: Sequence[Tensor] = ()
     track: Any = None
-    panels: Any = None
-    tangents: dict[int, list[tuple[Any, ...]]] = field(default_factory=dict)
-    """By pass of autograd: (track, t_basis, tu, ps, pv, still) of every adjoint that it has differentiated."""
+    tangents: dict[int, list[_Tangent]] = field(default_factory=dict)
+    """By pass of autograd, those of every adjoint that it has differentiated."""
+
+    @cached_property
+    def arrays(self) -> list[np.ndarray]:
+        return [t.detach().contiguous().numpy() for t in self.weights]
+
+    @cached_property
+    def panels(self) -> cpu.Panels:
+        """Weights as the way forward reads them."""
+        filters, layers, readout = _sorted(self.arrays, self.layers)
+        packing = []
+
+        def packed(matrix: np.ndarray) -> np.ndarray:
+            columns, rows = matrix.shape
+            width = panel_width(columns, matrix.itemsize) if columns else LANES
+            packing.append((matrix, np.empty((columns // width, rows, width), matrix.dtype)))
+            return packing[-1][1]
+
+        names = ("message_1", "message_2", "mix", "update_1", "update_2")
+        panels = cpu.Panels(
+            filter=tuple(pack(w) for w in filters),
+            readout_1=packed(readout.hidden),
+            readout_1_bias=readout.hidden_bias,
+            zero=np.zeros(filters[0].shape[1], filters[0].dtype),
+            **{name: tuple(packed(getattr(layer, name)) for layer in layers) for name in names},
+            **{
+                f"{name}_bias": tuple(getattr(layer, f"{name}_bias") for layer in layers)
+                for name in names
+                if name != "mix"
+            },
+        )
+        run(lambda pair, _: pack_transposed(*pair), packing)
+        return panels
+
+    @cached_property
+    def linear(self) -> cpu.Linear:
+        """Weights as the way back reads them; filters transposed, with as many columns as the basis has."""
+        filters, layers, readout = _sorted(self.arrays, self.layers)
+        columns = self.graph.basis.shape[1]
+        transposed = [np.zeros((w.shape[1], columns), w.dtype) for w in filters]
+        for to, w in zip(transposed, filters, strict=True):
+            to[:, : len(w)] = w.T
+        return _by_name(transposed, layers, readout)
+
+    def tangent(self, to: _Tangent, t_edge: np.ndarray, part: tuple[int, int]) -> None:
+        """The pass along t_edge [E, 3]."""
+        cpu.tangent(self.panels, self.linear, self.graph, self.track, to.track, t_edge, to.still, *part, to.basis, to.u)
+
+    def gradients(self, flat: np.ndarray) -> cpu.Linear:
+        """Views of a gradient in the shapes of the weights."""
+        pieces, start = [], 0
+        for array in self.arrays:
+            pieces.append(flat[start : start + array.size].reshape(array.shape))
+            start += array.size
+        return _by_name(*_sorted(pieces, self.layers))
+
+
+def _sorted(arrays: Sequence[Any], layers: int) -> tuple[Sequence[Any], list[Any], Any]:
+    """Filters, `Weights` of the layers, `Readout`."""
+    ends = range(layers, 10 * layers + 1, 9)
+    return arrays[:layers], [Weights(*arrays[a:b]) for a, b in pairwise(ends)], Readout(*arrays[10 * layers :])
+
+
+def _by_name(filters: Sequence[np.ndarray], layers: Sequence[Any], readout: Any) -> cpu.Linear:
+    rest = {name: tuple(getattr(layer, name) for layer in layers) for name in Weights._fields}
+    return cpu.Linear(
+        filter=tuple(filters), readout_1=readout.hidden, readout_1_bias=readout.hidden_bias,
+        readout_2=readout.out, readout_2_bias=readout.out_bias, **rest,
+    )  # fmt: skip
 
 
 class _Blocks(Function):
     @staticmethod
-    def forward(ctx: Any, call: _Call, s: Tensor, basis: Tensor, u: Tensor, *weights: Tensor) -> Any:
-        call.panels = _panels(weights, call.layers)
-        call.track = cpu.track(call.layers, s.detach().numpy())
-        call.track.s[0] = s.detach().numpy()
-        graph = _graph(call, basis, u)
-        run(lambda part, _: cpu.forward(call.panels, graph, call.epsilon, call.track, *part), call.parts)
+    def forward(ctx: Any, call: _Call, s: Tensor, r: Tensor, *weights: Tensor) -> Any:
+        call.weights = weights
+        call.track = track = cpu.track(call.layers, s.detach().numpy(), call.linear.readout_1.shape[0])
+        track.s[0] = s.detach().numpy()
+        given = call.panels, call.linear, call.graph, call.epsilon, track
+        run(lambda part, _: cpu.forward(*given, *part), call.parts)
         token = s.new_zeros(())
         ctx.call = call
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(token, s, basis, u, *weights)
-        out, v = torch.from_numpy(call.track.s[-1].copy()), torch.from_numpy(call.track.v[-1].copy())
-        return out, v.unflatten(1, (3, -1)), token
+        ctx.save_for_backward(token, s, r, *weights)
+        return *_results(track), token
 
     @staticmethod
-    def backward(ctx: Any, gs: Tensor | None, gv: Tensor | None, _: Tensor | None) -> Any:
-        call, (token, s, basis, u, *weights) = ctx.call, ctx.saved_tensors
+    def backward(ctx: Any, gs: Tensor | None, gv: Tensor | None, g_read: Tensor | None, _: Tensor | None) -> Any:
+        call, (token, s, r, *weights) = ctx.call, ctx.saved_tensors
         nodes = [node for node, _ in ctx.next_functions]
-        of_weights = any(map(wanted, nodes[3:]))
-        of_edges = any(map(wanted, nodes[1:3])) and not (call.edges_once and of_weights)
+        of_weights = any(map(wanted, nodes[2:]))
+        of_edges = wanted(nodes[1]) and not (call.edges_once and of_weights)
         scalars = of_weights or wanted(nodes[0])
         gs = s.new_zeros(s.shape) if gs is None else gs
         gv = s.new_zeros(len(s), 3, s.shape[1]) if gv is None else gv
+        g_read = s.new_zeros(len(s)) if g_read is None else g_read
+        outer = gs, gv, g_read
         if torch.is_grad_enabled():
-            return None, *_Adjoint.apply(call, of_edges, of_weights, scalars, token, gs, gv, s, basis, u, *weights)
+            return None, *_Adjoint.apply(call, of_edges, of_weights, scalars, token, *outer, s, r, *weights)
         left = call.tangents.pop(torch._C._current_graph_task_id(), [])
-        results = _reverse(call, gs, gv, basis, u, weights, left[:1], of_edges, of_weights, scalars)
+        results = _reverse(call, outer, left[:1], of_edges, of_weights, scalars)
         for tangent in left[1:]:  # forces and, say, a gradient of the dipole in one loss
-            more = _reverse(
-                call, torch.zeros_like(gs), torch.zeros_like(gv), basis, u, weights, [tangent], of_edges, True, True
-            )
+            nothing = [torch.zeros_like(t) for t in outer]
+            more = _reverse(call, nothing, [tangent], of_edges, True, True)
             results = [a if b is None else b if a is None else a + b for a, b in zip(results, more, strict=True)]
         return None, *results
 
@@ -126,138 +235,105 @@ class _Adjoint(Function):
     @staticmethod
     def forward(
         ctx: Any, call: _Call, edges: bool, of_weights: bool, scalars: bool, token: Tensor, gs: Tensor, gv: Tensor,
-        s: Tensor, basis: Tensor, u: Tensor, *weights: Tensor,
+        g_read: Tensor, s: Tensor, r: Tensor, *weights: Tensor,
     ) -> Any:  # fmt: skip
         ctx.call = call
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(gs, gv, s, basis, u, *weights)
-        return tuple(_reverse(call, gs, gv, basis, u, list(weights), [], edges, of_weights, scalars))
+        ctx.save_for_backward(gs, gv, g_read, s, r, *weights)
+        return tuple(_reverse(call, (gs, gv, g_read), [], edges, of_weights, scalars))
 
     @staticmethod
-    def backward(ctx: Any, ts: Tensor | None, t_basis: Tensor | None, tu: Tensor | None, *t_weights: Any) -> Any:
-        call, (gs, gv, s, basis, u, *weights) = ctx.call, ctx.saved_tensors
-        if torch.is_grad_enabled() or any(t is not None for t in t_weights):
-            moved = [*_by_torch(call, [gs, gv, s, basis, u, *weights], [ts, t_basis, tu, *t_weights])]
+    def backward(ctx: Any, ts: Tensor | None, t_edge: Tensor | None, *t_weights: Any) -> Any:
+        call, (gs, gv, g_read, s, r, *weights) = ctx.call, ctx.saved_tensors
+        twice = wanted(ctx.next_functions[5][0]) and not call.edges_once
+        if torch.is_grad_enabled() or twice or any(t is not None for t in t_weights):
+            moved = [*_by_torch(call, [gs, gv, g_read, s, r, *weights], [ts, t_edge, *t_weights])]
             return None, None, None, None, None, *moved
-        t_basis = torch.zeros_like(basis) if t_basis is None else t_basis
-        tu = torch.zeros_like(u) if tu is None else tu
-        track = cpu.track(call.layers, s.detach().numpy())
+        track = cpu.track(call.layers, s.detach().numpy(), call.linear.readout_1.shape[0])
         track.s[0] = 0 if ts is None else ts.numpy()
-        graph, arrays = _graph(call, basis, u), [t.contiguous().numpy() for t in (t_basis, tu)]
-        still = ts is None
-        run(lambda part, _: cpu.tangent(call.panels, graph, call.track, track, *arrays, still, *part), call.parts)
-        h_gs, h_gv = torch.from_numpy(track.s[-1].copy()), torch.from_numpy(track.v[-1].copy())
-        task = torch._C._current_graph_task_id()
-        call.tangents.setdefault(task, []).append((track, *arrays, gs, gv, still))
-        nothing = (None,) * (3 + len(weights))  # comes with the backward of `_Blocks`, which the token calls
-        return None, None, None, None, gs.new_zeros(()), h_gs, h_gv.unflatten(1, (3, -1)), *nothing
+        t_edge = torch.zeros_like(r) if t_edge is None else t_edge.contiguous()
+        t_basis, tu, still = np.empty_like(call.graph.basis), np.empty_like(call.graph.u), ts is None
+        late = not any(map(wanted, [node for node, _ in ctx.next_functions[1:4]]))
+        left = _Tangent(track, t_basis, tu, (gs, gv, g_read), still, t_edge.numpy() if late else None)
+        call.tangents.setdefault(torch._C._current_graph_task_id(), []).append(left)
+        nothing = (None,) * (2 + len(weights))  # comes with the backward of `_Blocks`, which the token calls
+        if late:
+            return None, None, None, None, gs.new_zeros(()), None, None, None, *nothing
+        run(lambda part, _: call.tangent(left, t_edge.numpy(), part), call.parts)
+        return None, None, None, None, gs.new_zeros(()), *_results(track), *nothing
+
+
+def _results(track: cpu.Track) -> tuple[Tensor, Tensor, Tensor]:
+    """s [N, F], v [N, 3, F] and what is read out [N], at the end of a pass."""
+    s, v, read = (torch.from_numpy(array.copy()) for array in (track.s[-1], track.v[-1], track.read))
+    return s, v.unflatten(1, (3, -1)), read
 
 
 def _reverse(
-    call: _Call, gs: Tensor, gv: Tensor, basis: Tensor, u: Tensor, weights: Sequence[Tensor], tangent: Any,
-    edges: bool, of_weights: bool, scalars: bool,
+    call: _Call, outer: Sequence[Tensor], tangent: list[_Tangent], edges: bool, of_weights: bool,
+    scalars: bool,
 ) -> list[Tensor | None]:  # fmt: skip
-    """Adjoints of s, basis, u and weights, with those of the tangent's pass if there is one."""
-    dual = bool(tangent)
-    gs_, gv_ = _copies(gs, gv)
-    rows, gu = (torch.zeros(t.shape if edges else (0, t.shape[1]), dtype=t.dtype) for t in (basis, u))
-    total = sum(t.numel() for t in weights) if of_weights or dual else 0
-    sums = torch.zeros(len(call.parts), total, dtype=basis.dtype)
-    back, graph = _linear(weights, call.layers, basis.shape[1]), _graph(call, basis, u)
-    outputs = [_gradients(one, weights, call.layers) for one in sums.numpy()]
-    common: tuple[Any, ...] = call.panels, back, graph, call.track
+    """Adjoints of s, r and weights, with those of the tangent's pass if there is one."""
+    graph, dual = call.graph, bool(tangent)
+    total = sum(t.numel() for t in call.weights) if of_weights or dual else 0
+    sums = np.empty((len(call.parts), total), graph.u.dtype)
+    outputs = [call.gradients(one) for one in sums] if total else [call.linear] * len(sums)  # or never written to
+    common: tuple[Any, ...] = call.panels, call.linear, graph, call.track
+    gs, gv, g_read = _copies(*outer)
+    g_edge = np.empty_like(graph.u) if edges else np.empty((0, 3), graph.u.dtype)
+
+    def work(part: tuple[int, int], k: int) -> None:
+        sums[k] = 0
+        if dual:
+            t = tangent[0]
+            if t.late is not None:
+                call.tangent(t, t.late, part)
+            cpu.dual_reverse(*common, *t[:3], gs, gv, g_read, *p, t.still, *part, outputs[k])
+        else:
+            cpu.reverse(*common, gs, gv, g_read, edges, of_weights, scalars, *part, g_basis, g_edge, outputs[k])
+
     if dual:
-        track, t_basis, tu, ps, pv, still = tangent[0]
-        ps_, pv_ = (
-            ps.detach().clone(memory_format=torch.contiguous_format).numpy(),
-            pv.detach().flatten(1).clone().numpy(),
-        )
-        common = *common, track, t_basis, tu, gs_.numpy(), gv_.numpy(), ps_, pv_, edges, still
-        run(lambda part, k: cpu.dual_reverse(*common, *part, rows.numpy(), gu.numpy(), outputs[k]), call.parts)
+        p = _copies(*tangent[0].outer)
     else:
-        common = *common, gs_.numpy(), gv_.numpy(), edges, of_weights, scalars
-        run(lambda part, k: cpu.reverse(*common, *part, rows.numpy(), gu.numpy(), outputs[k]), call.parts)
-    ends: list[Tensor | None] = [gs_ if scalars or dual else None, None, None]
-    if edges:
-        ends[1:] = [rows[torch.from_numpy(call.graph[2])], gu]
+        g_basis = np.empty_like(graph.basis[: len(g_edge)])
+    run(work, call.parts)
+    ends = [torch.from_numpy(gs) if scalars or dual else None, torch.from_numpy(g_edge) if edges else None]
     if not total:
-        return [*ends, *(None for _ in weights)]
-    summed = sums[0] if len(sums) == 1 else torch.sum(sums, dim=0)
-    parts = summed.split([t.numel() for t in weights])
-    return [*ends, *(part.view(t.shape) for part, t in zip(parts, weights, strict=True))]
+        return [*ends, *(None for _ in call.weights)]
+    pieces = torch.from_numpy(_summed(sums)).split([t.numel() for t in call.weights])
+    return [*ends, *(piece.view(t.shape) for piece, t in zip(pieces, call.weights, strict=True))]
 
 
-def _copies(s: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+def _summed(sums: np.ndarray) -> np.ndarray:
+    """The sum over parts, in order, left in the first."""
+    cuts = np.linspace(0, sums.shape[1], 5).astype(int).tolist()
+
+    def add(columns: tuple[int, int], _: int) -> None:
+        to = sums[0, slice(*columns)]
+        for other in sums[1:]:
+            to += other[slice(*columns)]
+
+    if len(sums) > 1:
+        run(add, list(pairwise(cuts)))
+    return sums[0]
+
+
+def _copies(s: Tensor, v: Tensor, read: Tensor) -> tuple[np.ndarray, ...]:
     """Plain memory that a pass may write to."""
-    first, second = (t.detach().clone(memory_format=torch.contiguous_format) for t in (s, v.flatten(1)))
-    return first, second
+    return tuple(t.detach().clone(memory_format=torch.contiguous_format).numpy() for t in (s, v.flatten(1), read))
 
 
 def _by_torch(call: _Call, arguments: list[Tensor], tangents: list[Tensor | None]) -> Sequence[Tensor]:
     """Derivatives of <tangents, adjoint> in the adjoint's arguments, differentiable again."""
-    row_ptr, sender, _ = (torch.from_numpy(array) for array in call.graph)
+    row_ptr, sender, mirror = (torch.from_numpy(array) for array in call.graph[4:7])
     track = torch.is_grad_enabled()
     with torch.enable_grad():
-        gs, gv, *inputs = views(arguments)
-        s, basis, u, *weights = inputs
-        layers = _layers(weights, call.layers)
-        out = reference.blocks(s, basis, u, weights[: call.layers], layers, call.epsilon, row_ptr, sender)
-        first = torch.autograd.grad(out, inputs, (gs, gv), create_graph=True, materialize_grads=True)
-        moved = [(g, t) for g, t in zip(first, tangents, strict=True) if t is not None]
+        *outer, s, r = first = views(arguments)[:5]
+        weights = views(arguments[5:])
+        inputs = [s, r, *weights]
+        out = reference.blocks(s, r, call.radial, *_sorted(weights, call.layers), call.epsilon, row_ptr, sender, mirror)
+        adjoint = torch.autograd.grad(out, inputs, outer, create_graph=True, materialize_grads=True)
+        moved = [(g, t) for g, t in zip(adjoint, tangents, strict=True) if t is not None]
         return torch.autograd.grad(
-            [g for g, _ in moved], (gs, gv, *inputs), [t for _, t in moved], create_graph=track, materialize_grads=True
+            [g for g, _ in moved], [*first, *weights], [t for _, t in moved], create_graph=track, materialize_grads=True
         )
-
-
-def _graph(call: _Call, basis: Tensor, u: Tensor) -> cpu.Graph:
-    return cpu.Graph(*(t.detach().contiguous().numpy() for t in (basis, u)), *call.graph)
-
-
-def _layers(weights: Sequence[Any], layers: int) -> list[Weights]:
-    return [Weights(*weights[k : k + 9]) for k in range(layers, len(weights), 9)]
-
-
-def _panels(weights: Sequence[Tensor], layers: int) -> cpu.Panels:
-    """Weights as the way forward reads them."""
-    arrays = [t.detach().contiguous().numpy() for t in weights]
-
-    def packed(name: str) -> tuple[np.ndarray, ...]:
-        return tuple(pack(getattr(layer, name).T) for layer in _layers(arrays, layers))
-
-    def plain(name: str) -> tuple[np.ndarray, ...]:
-        return tuple(getattr(layer, name) for layer in _layers(arrays, layers))
-
-    names = ("message_1", "message_2", "update_1", "update_2")
-    return cpu.Panels(
-        filter=tuple(pack(w) for w in arrays[:layers]),
-        mix=packed("mix"),
-        zero=np.zeros(arrays[0].shape[1], arrays[0].dtype),
-        **{name: packed(name) for name in names},
-        **{f"{name}_bias": plain(f"{name}_bias") for name in names},
-    )
-
-
-def _linear(weights: Sequence[Tensor], layers: int, columns: int) -> cpu.Linear:
-    """Weights as the way back reads them; filters transposed, with as many columns as the basis has."""
-    arrays = [t.detach().contiguous().numpy() for t in weights]
-    filters = []
-    for w in arrays[:layers]:
-        filters.append(np.zeros((w.shape[1], columns), w.dtype))
-        filters[-1][:, : len(w)] = w.T
-    return _by_name(filters, _layers(arrays, layers))
-
-
-def _gradients(flat: np.ndarray, weights: Sequence[Tensor], layers: int) -> cpu.Linear:
-    """Views of a gradient in the shapes of the weights; empty ones if it is."""
-    arrays, start = [], 0
-    for t in weights:
-        shape = tuple(t.shape) if len(flat) else (0,) * t.ndim
-        size = t.numel() if len(flat) else 0
-        arrays.append(flat[start : start + size].reshape(shape))
-        start += size
-    return _by_name(arrays[:layers], _layers(arrays, layers))
-
-
-def _by_name(filters: Sequence[np.ndarray], layers: Sequence[Weights]) -> cpu.Linear:
-    rest = {name: tuple(getattr(layer, name) for layer in layers) for name in Weights._fields}
-    return cpu.Linear(filter=tuple(filters), **rest)

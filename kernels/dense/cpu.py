@@ -22,10 +22,24 @@ ROWS = 6 if LANES == 16 else 3
 
 def pack(matrix: np.ndarray) -> np.ndarray:
     """Panels [P, K, W] of a matrix [K, C], C a multiple of LANES; W is the widest that divides C."""
-    k, c = matrix.shape
-    most = 16 // matrix.itemsize  # 4 vectors of float32, 2 of float64: what fits the registers
-    width = next(n * LANES for n in (4, 2, 1) if n <= most and c % (n * LANES) == 0)
+    (k, c), width = matrix.shape, panel_width(matrix.shape[1], matrix.itemsize)
     return np.ascontiguousarray(matrix.reshape(k, c // width, width).transpose(1, 0, 2))
+
+
+def panel_width(columns: int, itemsize: int) -> int:
+    """W of the panels of a matrix."""
+    most = 16 // itemsize  # 4 vectors of float32, 2 of float64: what fits the registers
+    return next(n * LANES for n in (4, 2, 1) if n <= most and columns % (n * LANES) == 0)
+
+
+@compiled(nogil=True)
+def pack_transposed(matrix: np.ndarray, panels: np.ndarray) -> None:
+    """`pack` of the transpose of a matrix [C, K], into memory that is there."""
+    width = panels.shape[2]
+    for p in range(panels.shape[0]):
+        for c in range(width):
+            for k in range(panels.shape[1]):
+                panels[p, k, c] = matrix[p * width + c, k]
 
 
 @intrinsic(prefer_literal=True)

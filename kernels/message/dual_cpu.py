@@ -12,47 +12,46 @@ from __future__ import annotations
 import numpy as np
 
 from painn_fast.kernels.compiled import compiled
-from painn_fast.kernels.dense.cpu import add_outer, add_product, matmul
-from painn_fast.kernels.message.basis_cpu import block_end, gather, most_edges
-from painn_fast.kernels.vector import LANES, load, splat, store, total
+from painn_fast.kernels.dense.cpu import add_outer, matmul
+from painn_fast.kernels.message.basis_cpu import block_end, gather, most_edges, of_mirrors, places
+from painn_fast.kernels.vector import LANES, load, splat, store
 
 
 @compiled(nogil=True)
 def dual_adjoint(  # noqa: PLR0915 - one visit of an edge shares everything it reads
     gs: np.ndarray, gv: np.ndarray, ps: np.ndarray, pv: np.ndarray, x: np.ndarray, v: np.ndarray, tx: np.ndarray,
-    tv: np.ndarray, basis: np.ndarray, t_basis: np.ndarray, panels: np.ndarray, transposed: np.ndarray,
+    tv: np.ndarray, basis: np.ndarray, t_basis: np.ndarray, panels: np.ndarray,
     zero: np.ndarray, u: np.ndarray, tu: np.ndarray, row_ptr: np.ndarray, sender: np.ndarray, mirror: np.ndarray,
-    edges: bool, first: int, last: int, gx: np.ndarray, gv_out: np.ndarray, px: np.ndarray, pv_out: np.ndarray,
-    g_basis: np.ndarray, g_weight: np.ndarray, gu: np.ndarray,
+    ends: np.ndarray, first: int, last: int, gx: np.ndarray, gv_out: np.ndarray, px: np.ndarray, pv_out: np.ndarray,
+    g_weight: np.ndarray,
 ) -> None:  # fmt: skip
-    """Adjoints of x and v (g) and of their tangents (p); that of weight, and of basis and u if `edges`, grow.
-
-    The weight stands still. g_basis is in the order of the rows, as in `adjoint`.
-    """
+    """Adjoints of x and v (g) and of their tangents (p); that of weight, which stands still, grows."""
     f, longest, columns = gs.shape[1], most_edges(row_ptr), basis.shape[1]
     filters, t_filters = np.empty((longest, 3 * f), gs.dtype), np.empty((longest, 3 * f), gs.dtype)
     gates, p_gates = np.empty((longest, 3 * f), gs.dtype), np.empty((longest, 3 * f), gs.dtype)
     b_row, t_row = np.empty((longest, columns), gs.dtype), np.empty((longest, columns), gs.dtype)
+    edge, place = np.empty(longest, np.int64), np.empty(longest, np.int64)
     start = first
     while start < last:
-        stop = block_end(row_ptr, start, last)
+        stop = block_end(row_ptr, ends, start, last)
         low, high = row_ptr[start], row_ptr[stop]
-        count = high - low
-        gather(basis, mirror, low, high, b_row)
-        gather(t_basis, mirror, low, high, t_row)
+        count = places(mirror, sender, ends, low, high, edge, place)
+        of_mirrors(mirror, edge, count)
+        gather(basis, edge, count, b_row)
+        gather(t_basis, edge, count, t_row)
         matmul(b_row[:count], panels, zero, filters[:count])
         matmul(t_row[:count], panels, zero, t_filters[:count])
+        gates[:count], p_gates[:count] = 0, 0
         for i in range(start, stop):
             x_i, v_i, y_i, z_i = x[i], v[i], tx[i], tv[i]
             to_gx, to_gv, to_px, to_pv = gx[i], gv_out[i], px[i], pv_out[i]
             to_gx[:], to_gv[:], to_px[:], to_pv[:] = 0, 0, 0, 0
             for row in range(row_ptr[i], row_ptr[i + 1]):
-                j, e = sender[row], mirror[row]
-                w, tw, gate, p_gate = filters[row - low], t_filters[row - low], gates[row - low], p_gates[row - low]
+                j, e, k = sender[row], mirror[row], place[row - low]
+                w, tw, gate, p_gate = filters[k], t_filters[k], gates[k], p_gates[k]
                 s_j, v_j, q_j, r_j = gs[j], gv[j], ps[j], pv[j]
                 u0, u1, u2 = splat(u[e, 0], x), splat(u[e, 1], x), splat(u[e, 2], x)
                 t0, t1, t2 = splat(tu[e, 0], x), splat(tu[e, 1], x), splat(tu[e, 2], x)
-                gu0, gu1, gu2 = splat(0.0, x), splat(0.0, x), splat(0.0, x)
                 for a in range(0, f, LANES):
                     b, c = a + f, a + 2 * f
                     g0, g1, g2, p0, p1, p2 = (
@@ -63,21 +62,16 @@ def dual_adjoint(  # noqa: PLR0915 - one visit of an edge shares everything it r
                     w_, t_, x_, y_ = load(w, a), load(tw, a), load(x_i, a), load(y_i, a)
                     store(to_gx, a, load(to_gx, a) + g * w_ + p * t_)
                     store(to_px, a, load(to_px, a) + p * w_)
-                    store(gate, a, g * x_ + p * y_)
-                    store(p_gate, a, p * x_)
+                    store(gate, a, load(gate, a) + g * x_ + p * y_)
+                    store(p_gate, a, load(p_gate, a) + p * x_)
                     # along the direction
                     w_, t_, x_, y_ = load(w, b), load(tw, b), load(x_i, b), load(y_i, b)
                     g = g0 * u0 + g1 * u1 + g2 * u2 + p0 * t0 + p1 * t1 + p2 * t2
                     p = p0 * u0 + p1 * u1 + p2 * u2
                     store(to_gx, b, load(to_gx, b) + g * w_ + p * t_)
                     store(to_px, b, load(to_px, b) + p * w_)
-                    store(gate, b, g * x_ + p * y_)
-                    store(p_gate, b, p * x_)
-                    if edges:
-                        along, across = w_ * x_, t_ * x_ + w_ * y_
-                        gu0 = gu0 + along * g0 + across * p0
-                        gu1 = gu1 + along * g1 + across * p1
-                        gu2 = gu2 + along * g2 + across * p2
+                    store(gate, b, load(gate, b) + g * x_ + p * y_)
+                    store(p_gate, b, load(p_gate, b) + p * x_)
                     # vectors that propagate
                     w_, t_, x_, y_ = load(w, c), load(tw, c), load(x_i, c), load(y_i, c)
                     v0, v1, v2 = load(v_i, a), load(v_i, b), load(v_i, c)
@@ -85,8 +79,8 @@ def dual_adjoint(  # noqa: PLR0915 - one visit of an edge shares everything it r
                     p = p0 * v0 + p1 * v1 + p2 * v2
                     store(to_gx, c, load(to_gx, c) + g * w_ + p * t_)
                     store(to_px, c, load(to_px, c) + p * w_)
-                    store(gate, c, g * x_ + p * y_)
-                    store(p_gate, c, p * x_)
+                    store(gate, c, load(gate, c) + g * x_ + p * y_)
+                    store(p_gate, c, load(p_gate, c) + p * x_)
                     along, across = w_ * x_, t_ * x_ + w_ * y_
                     store(to_gv, a, load(to_gv, a) + along * g0 + across * p0)
                     store(to_gv, b, load(to_gv, b) + along * g1 + across * p1)
@@ -94,12 +88,6 @@ def dual_adjoint(  # noqa: PLR0915 - one visit of an edge shares everything it r
                     store(to_pv, a, load(to_pv, a) + along * p0)
                     store(to_pv, b, load(to_pv, b) + along * p1)
                     store(to_pv, c, load(to_pv, c) + along * p2)
-                if edges:
-                    gu[e, 0] += total(gu0)
-                    gu[e, 1] += total(gu1)
-                    gu[e, 2] += total(gu2)
-        if edges:
-            add_product(gates[:count], transposed, g_basis[low:high])
         add_outer(b_row, gates, 0, count, g_weight)
         add_outer(t_row, p_gates, 0, count, g_weight)
         start = stop

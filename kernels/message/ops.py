@@ -99,7 +99,7 @@ def _message(
 ) -> tuple[Tensor, Tensor]:
     ds, dv = x.new_empty(v.shape[0], v.shape[2]), v.new_empty(v.shape)
     x_, v_, basis_, u_ = _arrays(x, v.flatten(1), basis, u)
-    arguments = x_, v_, basis_, *_packed(weight), u_, *_arrays(row_ptr, sender)
+    arguments = x_, v_, basis_, *_packed(weight), u_, *_arrays(row_ptr, sender, mirror), _alone(len(x))
     out = ds.numpy(), dv.flatten(1).numpy()
     _run(basis_cpu.message, arguments, [(part, out) for part in _parts(len(x))])
     return ds, dv
@@ -143,6 +143,7 @@ def _double_backward(
     tx_, tv_, t_basis_, tu_ = _arrays(tx, tv.flatten(1), t_basis, tu)
     ds, dv = x.new_empty(v.shape[0], v.shape[2]), v.new_empty(v.shape)
     arguments = x_, v_, basis_, panels, zero, u_, tx_, tv_, t_basis_, t_panels, tu_, *_arrays(row_ptr, sender)
+    arguments = *arguments, *_arrays(mirror), _alone(len(x))
     out = ds.numpy(), dv.flatten(1).numpy()
     _run(basis_cpu.message_tangent, arguments, [(part, out) for part in _parts(len(x))])
     before = [*_arrays(gs, gv.flatten(1)), x_, v_, basis_, panels, _transposed(weight, basis)]
@@ -215,20 +216,25 @@ def _sender_pass(
     kernel: Any, before: list[Any], after: list[Any], inputs: tuple[Tensor, ...], graph: tuple[Tensor, ...]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Run an adjoint kernel; each part of the rows has its own sum for the weight, added in order."""
-    gx, gv, rows, g_weight, gu = (t.new_zeros(t.shape) for t in inputs)
+    gx, gv, g_basis, g_weight, gu = (t.new_zeros(t.shape) for t in inputs)
     parts = _parts(len(gx))
     sums = g_weight.new_zeros(len(parts), *g_weight.shape)
     outputs = [
-        (part, (gx.numpy(), gv.flatten(1).numpy(), rows.numpy(), sums[k].numpy(), gu.numpy()))
+        (part, (gx.numpy(), gv.flatten(1).numpy(), g_basis.numpy(), sums[k].numpy(), gu.numpy()))
         for k, part in enumerate(parts)
     ]
-    _run(kernel, [*before, *_arrays(*graph), *after], outputs)
-    return gx, gv, rows[graph[2]], torch.sum(sums, dim=0), gu
+    _run(kernel, [*before, *_arrays(*graph), _alone(len(gx)), *after], outputs)
+    return gx, gv, g_basis, torch.sum(sums, dim=0), gu
 
 
 def _arrays(*tensors: Tensor) -> list[np.ndarray]:
     """Kernels take plain memory; a gradient may be a stride-0 view."""
     return [tensor.detach().contiguous().numpy() for tensor in tensors]
+
+
+def _alone(atoms: int) -> np.ndarray:
+    """`ends` of rows each on its own: the bases of an edge and its mirror are two inputs."""
+    return np.arange(1, atoms + 1)
 
 
 def _packed(weight: Tensor) -> tuple[np.ndarray, np.ndarray]:

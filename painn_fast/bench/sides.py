@@ -18,7 +18,7 @@ from painn_fast.errors import PaiNNFastError
 from painn_fast.evaluate import evaluate
 from painn_fast.kernels import threads
 from painn_fast.nn import Potential
-from painn_fast.train.optimizer import FlatParameters
+from painn_fast.train.optimizer import AdamW, FlatParameters
 
 
 class Side:
@@ -176,14 +176,23 @@ def optimizer_step(
     flat: FlatParameters | None = None,
 ) -> Work:
     """A step of AdamW on what `outputs` gives for energy and forces; `parameters` in our order, if not the model's."""
-    optimizer = torch.optim.AdamW([flat.values] if flat else model.parameters(), lr=LEARNING_RATE, fused=True)
+    if flat:
+        ours = AdamW(flat, weight_decay=0.01)  # torch's default
+
+        def step() -> None:
+            flat.collect()
+            ours.step(LEARNING_RATE)
+
+        zero_grad = flat.zero_grad
+    else:
+        optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
+        zero_grad, step = optimizer.zero_grad, optimizer.step
 
     def call() -> Tensor:
-        optimizer.zero_grad(set_to_none=flat is None)
-        results = outputs()
-        error = loss(results, targets)
+        zero_grad()
+        error = loss(outputs(), targets)
         error.backward()
-        optimizer.step()
+        step()
         return error
 
     def read(error: Tensor) -> Numbers:

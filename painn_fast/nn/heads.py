@@ -80,9 +80,13 @@ class Atomwise(Float64Buffers):
         self.register_buffer("atomic_reference", torch.zeros(config.max_z, dtype=torch.float64))
         self.register_buffer("mean", torch.zeros((), dtype=torch.float64))
 
-    def forward(self, s: Tensor, batch: AtomicBatch) -> tuple[Tensor, Tensor]:
-        """Totals [M] and atomic contributions [N], both float64: energies of thousands of eV differ by meV."""
-        atomic = self.network(s)[:, 0].double() + self.atomic_reference[batch.numbers] + self.mean
+    def forward(self, s: Tensor, batch: AtomicBatch, read: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Totals [M] and atomic contributions [N], both float64: energies of thousands of eV differ by meV.
+
+        `read` [N]: what the network makes of s, if that is known.
+        """
+        read = self.network(s)[:, 0] if read is None else read
+        atomic = read.double() + self.atomic_reference[batch.numbers] + self.mean
         total = batch.sum_over_atoms(atomic)
         return (total / batch.n_atoms if self.average else total), atomic
 

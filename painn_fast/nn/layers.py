@@ -38,6 +38,11 @@ def mlp(widths: tuple[int, ...], activation: str) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
+def linears(network: nn.Sequential) -> list[Tensor]:
+    """Weight and bias of each dense layer of an `mlp`, in order."""
+    return [tensor for layer in network if isinstance(layer, nn.Linear) for tensor in (layer.weight, layer.bias)]
+
+
 class Float64Buffers(nn.Module):
     """A module whose own buffers stay float64 when the network changes its dtype: total energies need the digits."""
 

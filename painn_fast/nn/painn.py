@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from painn_fast.graph import AtomicBatch
-from painn_fast.kernels.blocks.ops import blocks
+from painn_fast.kernels.blocks.ops import blocks, readable
 from painn_fast.kernels.blocks.ops import supports as blocks_run
-from painn_fast.kernels.blocks.reference import Weights
+from painn_fast.kernels.blocks.reference import Readout, Weights
 from painn_fast.kernels.message.ops import BACKENDS, Edges, GpuEdges, edges, message
 from painn_fast.kernels.radial.reference import Radial
 from painn_fast.kernels.update.ops import gate, norm
 from painn_fast.nn.config import RepresentationConfig
 from painn_fast.nn.electronic import ElectronicEmbedding
-from painn_fast.nn.layers import dense, mlp
+from painn_fast.nn.layers import dense, linears, mlp
 from painn_fast.nn.radial import SincBasis, cutoff_function, radial_basis
 
 
@@ -138,22 +138,15 @@ class PaiNN(nn.Module):
         Returns:
             s [N, F] and v [N, 3, F].
         """
+        s, v = self._embedded(batch), r_ij.new_zeros(batch.n_total, 3, self.config.n_features)
         if self.fused:  # w_ij is made inside the operation, from its weights
             shared = edges(r_ij, self.radial, batch.row_ptr, batch.sender, batch.mirror, once=once)
-            filters = torch.cat([self.filter.weight.T, self.filter.bias[None]]).chunk(self.n_filters, dim=-1)
+            filters = self._filter_weights()
         else:
             d = torch.linalg.vector_norm(r_ij, dim=1)  # [E]
             u = r_ij / d[:, None]
             phi, fc = self.radial_basis(d), self.cutoff_function(d)[:, None]  # [E, n_rbf], [E, 1]
             filters = (self.filter(phi) * fc).chunk(self.n_filters, dim=-1)
-
-        s = self.embedding(batch.numbers)
-        for embedding in self.electronic.values():
-            s = s + embedding(s, batch)
-        whole = self.fused and self.config.ablation == "none" and self.config.activation == "silu"
-        if whole and isinstance(shared, Edges) and blocks_run(s):
-            return self._in_one_operation(s, batch, shared, filters, once)
-        v = s.new_zeros(s.shape[0], 3, s.shape[1])
         for layer in range(self.config.n_layers):
             block: Any = self.message[layer % len(self.message)]
             update: Any = self.update[layer % len(self.update)]
@@ -162,28 +155,48 @@ class PaiNN(nn.Module):
             s, v = update.fused(s, v) if self.fused and update.gates == 3 else update(s, v)
         return s, v
 
-    def _in_one_operation(
-        self, s: Tensor, batch: AtomicBatch, shared: Edges, filters: tuple[Tensor, ...], once: bool
-    ) -> tuple[Tensor, Tensor]:
-        """All layers from v = 0."""
+    def read_out(
+        self, batch: AtomicBatch, r_ij: Tensor, network: nn.Module | None, *, once: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Features of every atom, and what a network of two layers makes of s: on a CPU, one operation for training.
+
+        Args:
+            batch: as in `forward`; r_ij: too, opposite for opposite edges.
+            network: from s to a number.
+            once: as in `forward`.
+
+        Returns:
+            s [N, F], v [N, 3, F] and the number [N], or None where nobody has made it.
+        """
+        known = self.config.ablation == "none" and self.config.activation == "silu"
+        by_messages = BACKENDS.get(r_ij.device.type) is GpuEdges
+        if by_messages or not (self.fused and known and blocks_run(r_ij, self.config.n_features)):
+            return *self(batch, r_ij, once=once), None
         layers = range(self.config.n_layers)
         weights = []
         for layer in layers:
             message: Any = self.message[layer % len(self.message)]
             update: Any = self.update[layer % len(self.update)]
-            first, _, second = message.context
-            third, _, fourth = update.context
-            weights.append(
-                Weights(
-                    first.weight, first.bias, second.weight, second.bias, update.channel_mix.weight,
-                    third.weight, third.bias, fourth.weight, fourth.bias,
-                )
-            )  # fmt: skip
-        by_layer = [filters[layer % len(filters)] for layer in layers]
-        return blocks(
-            s, shared.basis, shared.u, by_layer, weights, self.config.epsilon, batch.row_ptr, batch.sender,
-            batch.mirror, batch.n_atoms, edges_once=once,
+            tensors = [*linears(message.context), update.channel_mix.weight, *linears(update.context)]
+            weights.append(Weights(*tensors))
+        filters = self._filter_weights()
+        ends = linears(network) if isinstance(network, nn.Sequential) else []
+        readout = Readout(*ends) if len(ends) == 4 and readable(ends[0]) else None
+        s, v, read = blocks(
+            self._embedded(batch), r_ij, self.radial, [filters[layer % len(filters)] for layer in layers], weights,
+            readout, self.config.epsilon, batch.row_ptr, batch.sender, batch.mirror, batch.n_atoms, edges_once=once,
         )  # fmt: skip
+        return s, v, read if readout else None
+
+    def _embedded(self, batch: AtomicBatch) -> Tensor:
+        s: Tensor = self.embedding(batch.numbers)
+        for embedding in self.electronic.values():
+            s = s + embedding(s, batch)
+        return s
+
+    def _filter_weights(self) -> tuple[Tensor, ...]:
+        """Of each layer [K + 1, 3 F], the bias in the last row."""
+        return torch.cat([self.filter.weight.T, self.filter.bias[None]]).chunk(self.n_filters, dim=-1)
 
 
 GATES = {

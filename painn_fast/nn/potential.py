@@ -115,16 +115,20 @@ class Potential(Float64Buffers):
             strain = leaves["stress"][batch.molecule[batch.receiver]]  # [E, 3, 3]
             r_ij = r_ij + (r_ij[:, None, :] @ strain)[:, 0]
         length = units.factor("length", self.config.length_unit)
-        s, v = self.representation(batch, (r_ij / length).to(self.dtype), once=once)
-        results = self.results_of_heads(s, v, batch, properties)
+        network = getattr(self.heads["energy"], "network", None) if "energy" in self.heads else None
+        s, v, read = self.representation.read_out(batch, (r_ij / length).to(self.dtype), network, once=once)
+        results = self.results_of_heads(s, v, batch, properties, read)
         if leaves:
             results |= self._derivatives(results["energy"], leaves, batch, create_graph)
         return {name: results[name] for name in properties}
 
     def results_of_heads(
-        self, s: Tensor, v: Tensor, batch: AtomicBatch, properties: Sequence[str]
+        self, s: Tensor, v: Tensor, batch: AtomicBatch, properties: Sequence[str], read: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """What the heads make of features s [N, F] and v [N, 3, F], as far as `properties` need it, in our units."""
+        """What the heads make of features s [N, F] and v [N, 3, F], as far as `properties` need it, in our units.
+
+        `read` [N]: what the network of the energy makes of s, if that is known.
+        """
         results: dict[str, Tensor] = {}
         length = units.factor("length", self.config.length_unit)
         r = (self._from_centre_of_mass(batch) / length).to(self.dtype) if self._needs_positions(properties) else s
@@ -134,7 +138,7 @@ class Potential(Float64Buffers):
                 case Atomwise() if isinstance(head, EnergyHead):
                     if {"energy", "energies", "forces", "stress"} & set(properties):
                         unit = units.factor("energy", self.config.energy_unit)
-                        total, atomic = module(s, batch)
+                        total, atomic = module(s, batch, read)
                         results |= {"energy": total * unit, "energies": atomic * unit}
                 case Atomwise() if isinstance(head, ScalarHead) and head.name in properties:
                     results[head.name] = module(s, batch)[0] * units.ENERGY.get(head.unit, 1.0)

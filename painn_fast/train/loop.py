@@ -103,6 +103,7 @@ class Training:
         )
         self.parameters.zero_grad()
         loss.backward()
+        self.parameters.collect()
         self.ranks.sum(self.parameters.gradient)
         self.parameters.clip(self.settings.gradient_clip)
         self.optimizer.step(self.schedule.at_step(self.step, self.epoch, self.settings))

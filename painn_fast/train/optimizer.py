@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
+
+from painn_fast.kernels import threads
+
+STATE = ("optimizer.step", "optimizer.exp_avg", "optimizer.exp_avg_sq")
+"""Names in a checkpoint."""
 
 
 class FlatParameters:
-    """The trainable parameters of a module as views of one tensor, and their gradients as views of another.
+    """The trainable parameters of a module as views of one tensor, and their gradients gathered in another.
 
-    The module goes on as before; its parameters only live elsewhere. Parameters must keep their device and dtype, and
-    gradients are to be cleared with `zero_grad` here, which leaves them in place.
+    The module goes on as before; its parameters only live elsewhere, and keep their device and dtype.
 
     Args:
         module: its trainable parameters share dtype and device.
@@ -18,23 +23,28 @@ class FlatParameters:
 
     def __init__(self, module: nn.Module) -> None:
         self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        with torch.no_grad():
-            self.values = nn.Parameter(torch.cat([parameter.detach().reshape(-1) for parameter in self.parameters]))
-            self.values.grad = torch.zeros_like(self.values)
+        self.values = torch.cat([parameter.detach().reshape(-1) for parameter in self.parameters])
+        self.gradient = torch.zeros_like(self.values)
+        """Of all parameters, one after another, as `collect` found them."""
         sizes = [parameter.numel() for parameter in self.parameters]
-        values, gradients = self.values.detach().split(sizes), self.values.grad.split(sizes)
-        for parameter, value, gradient in zip(self.parameters, values, gradients, strict=True):
-            parameter.data, parameter.grad = value.view_as(parameter), gradient.view_as(parameter)
-
-    @property
-    def gradient(self) -> Tensor:
-        """Of all parameters, one after another."""
-        assert self.values.grad is not None
-        return self.values.grad
+        for parameter, value in zip(self.parameters, self.values.split(sizes), strict=True):
+            parameter.data = value.view_as(parameter)
+        pieces = self.gradient.split(sizes)
+        self._gradients = [piece.view_as(p) for piece, p in zip(pieces, self.parameters, strict=True)]
 
     def zero_grad(self) -> None:
-        """Clear all gradients."""
-        self.gradient.zero_()
+        """Forget the parameters' gradients: the next backward pass leaves its own where they are, without a copy."""
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def collect(self) -> None:
+        """Gather the parameters' gradients, which become views of `gradient`."""
+        torch.cat(
+            [(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in self.parameters],
+            out=self.gradient,
+        )
+        for parameter, gradient in zip(self.parameters, self._gradients, strict=True):
+            parameter.grad = gradient
 
     def clip(self, largest: float) -> None:
         """Scale the gradient down to a norm of `largest`, if it is longer."""
@@ -47,7 +57,7 @@ class FlatParameters:
 
 
 class AdamW:
-    """AdamW on `FlatParameters`.
+    """AdamW on `FlatParameters`; on a CPU, each of our threads takes a share of them.
 
     Args:
         parameters: changed by each step.
@@ -55,23 +65,33 @@ class AdamW:
     """
 
     def __init__(self, parameters: FlatParameters, weight_decay: float) -> None:
-        self.parameters = parameters
-        self._adamw = torch.optim.AdamW([parameters.values], weight_decay=weight_decay, fused=True)
+        self.parameters, self.weight_decay = parameters, weight_decay
+        values = parameters.values
+        self._averages = torch.zeros_like(values), torch.zeros_like(values)
+        shares = min(2, values.numel()) if values.device.type == "cpu" else 1
+        self._steps = torch.zeros(shares, device=values.device)
+        """Of each share, which counts its own."""
+        parts = [t.chunk(shares) for t in (values, parameters.gradient, *self._averages)]
+        self._shares = list(zip(*parts, self._steps.unbind(), strict=True))
 
     def step(self, learning_rate: float) -> None:
         """One step along the gradient that is there."""
-        self._adamw.param_groups[0]["lr"] = learning_rate
-        self._adamw.step()
+
+        def work(share: tuple[Tensor, ...], _: int) -> None:
+            values, gradient, first, second, step = ([t] for t in share)
+            adamw(
+                values, gradient, first, second, [], step, fused=True, amsgrad=False, beta1=0.9, beta2=0.999,
+                lr=learning_rate, weight_decay=self.weight_decay, eps=1e-8, maximize=False,
+            )  # fmt: skip
+
+        threads.run(work, self._shares)
         self.parameters.changed()
 
     def state(self) -> dict[str, Tensor]:
         """What the next step depends on, for checkpoints."""
-        state = self._adamw.state.get(self.parameters.values, {})
-        return {f"optimizer.{key}": torch.as_tensor(value) for key, value in state.items()}
+        return dict(zip(STATE, (self._steps, *self._averages), strict=True))
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """The inverse of `state`."""
-        for key in ("step", "exp_avg", "exp_avg_sq"):
-            if f"optimizer.{key}" in tensors:
-                value = tensors[f"optimizer.{key}"].to(self.parameters.values.device, copy=True)
-                self._adamw.state[self.parameters.values][key] = value
+        for key, value in self.state().items():
+            value.copy_(tensors[key])
