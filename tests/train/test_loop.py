@@ -261,6 +261,7 @@ def test_real_ethanol_data_are_learned(tmp_path, shared_data):
     small = {"n_features": 16, "n_layers": 2, "n_rbf": 12, "cutoff": 5.0}
     values |= {"data": [{"file": "ethanol_pbe0.npz"}], "output": str(tmp_path / "run"), "representation": small}
     values |= {"max_epochs": 2, "cooldown_epochs": 0, "warmup_steps": 20, "learning_rate": 5e-3, "ema_decay": 0.9}
+    values |= {"model_units": {}}
     path = run(TrainSettings.parse(values), data_folder=shared_data)
     errors = json.loads((path.parent / "errors.json").read_text())["validation"]
     limits = {"energy": 3.0, "forces": 10.0, "dipole": 0.15, "polarizability": 0.15}
@@ -271,10 +272,10 @@ def test_the_recipe_of_the_bundled_model_finds_all_its_data_and_trains_on_no_tes
     settings = load_config("ethanol")
     data = read_data(settings, shared_data)
     assert [data["train"].labelled(name) for name in ("energy", "forces", "dipole", "polarizability")] == [
-        1189,
-        827,
-        1189,
-        251,
+        1833,
+        1471,
+        1833,
+        285,
     ]
     for split in ("validation", "test"):
         assert not geometries(data[split]) & geometries(data["train"]), split
