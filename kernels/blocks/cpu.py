@@ -16,12 +16,29 @@ from typing import NamedTuple
 
 import numpy as np
 
+from painn_fast.kernels.blocks.steps_cpu import (
+    add,
+    add_read_out,
+    add_rows,
+    dual_read_out,
+    edges_adjoint,
+    edges_tangent,
+    gate,
+    gate_dual,
+    gate_tangent,
+    norm_dual,
+    norm_tangent,
+    product_bwd,
+    read_out,
+    silu_dual,
+    silu_tangent,
+    spread_out,
+)
 from painn_fast.kernels.compiled import compiled
-from painn_fast.kernels.dense.cpu import add_outer, add_product, matmul, sigmoid, silu, silu_adjoint
+from painn_fast.kernels.dense.cpu import add_outer, add_product, matmul, silu, silu_adjoint
 from painn_fast.kernels.message.basis_cpu import adjoint, message, message_tangent
 from painn_fast.kernels.message.dual_cpu import dual_adjoint
 from painn_fast.kernels.update.cpu import gate_bwd, norm_bwd, norm_fwd
-from painn_fast.kernels.vector import LANES, load, splat, store, total
 
 
 class Graph(NamedTuple):
@@ -128,19 +145,19 @@ def forward(w: Panels, back: Linear, g: Graph, epsilon: float, m: Track, first: 
             m.dot[k], m.v_mid[k],
         )  # fmt: skip
         s_mid = m.s[k + 1, first:last]
-        _add(s, m.dot[k, first:last], s_mid)
-        _add(v, v_mid, v_mid)
+        add(s, m.dot[k, first:last], s_mid)
+        add(v, v_mid, v_mid)
         vw = m.vw[k, first:last]
         matmul(v_mid.reshape(3 * n, f), w.mix[k], w.zero, vw.reshape(3 * n, 2 * f))
         norm_fwd(s_mid, vw, epsilon, m.context[k, first:last], m.dot[k, first:last])
         matmul(m.context[k, first:last], w.update_1[k], w.update_1_bias[k], m.update_hidden[k, first:last])
         silu(m.update_hidden[k, first:last], m.update_active[k, first:last])
         matmul(m.update_active[k, first:last], w.update_2[k], w.update_2_bias[k], m.y[k, first:last])
-        _gate(m.y[k], vw, m.dot[k], s_mid, v_mid, m.v[k + 1], first)
+        gate(m.y[k], vw, m.dot[k], s_mid, v_mid, m.v[k + 1], first)
     if m.read_hidden.shape[1] > 0:
         matmul(m.s[-1, first:last], w.readout_1, w.readout_1_bias, m.read_hidden[first:last])
         silu(m.read_hidden[first:last], m.read_active[first:last])
-        _read_out(m.read_active, back.readout_2[0], back.readout_2_bias[0], first, last, m.read)
+        read_out(m.read_active, back.readout_2[0], back.readout_2_bias[0], first, last, m.read)
 
 
 @compiled(nogil=True)
@@ -153,7 +170,7 @@ def tangent(
     `still`: t.s[0] is zero, and so is all that the first message network makes of it.
     """
     n, f = last - first, m.s.shape[2]
-    _edges_tangent(g, t_edge, first, last, t_basis, tu)
+    edges_tangent(g, t_edge, first, last, t_basis, tu)
     t.v[0, first:last] = 0
     for k in range(m.x.shape[0]):
         s, v, v_mid = t.s[k, first:last], t.v[k, first:last], t.v_mid[k, first:last]
@@ -161,26 +178,26 @@ def tangent(
             t.x[k, first:last] = 0
         else:
             matmul(s, w.message_1[k], w.zero, t.hidden[k, first:last])
-            _silu_tangent(m.hidden[k, first:last], t.hidden[k, first:last], t.active[k, first:last])
+            silu_tangent(m.hidden[k, first:last], t.hidden[k, first:last], t.active[k, first:last])
             matmul(t.active[k, first:last], w.message_2[k], w.zero, t.x[k, first:last])
         message_tangent(
             m.x[k], m.v[k], g.basis, w.filter[k], w.zero, g.u, t.x[k], t.v[k], t_basis, w.filter[k], tu, g.row_ptr,
             g.sender, g.mirror, g.ends, first, last, t.dot[k], t.v_mid[k],
         )  # fmt: skip
         s_mid = t.s[k + 1, first:last]
-        _add(s, t.dot[k, first:last], s_mid)
-        _add(v, v_mid, v_mid)
+        add(s, t.dot[k, first:last], s_mid)
+        add(v, v_mid, v_mid)
         vw = t.vw[k, first:last]
         matmul(v_mid.reshape(3 * n, f), w.mix[k], w.zero, vw.reshape(3 * n, 2 * f))
-        _norm_tangent(m.vw[k], m.context[k], s_mid, vw, t.context[k], t.dot[k], first)
+        norm_tangent(m.vw[k], m.context[k], s_mid, vw, t.context[k], t.dot[k], first)
         matmul(t.context[k, first:last], w.update_1[k], w.zero, t.update_hidden[k, first:last])
-        _silu_tangent(m.update_hidden[k, first:last], t.update_hidden[k, first:last], t.update_active[k, first:last])
+        silu_tangent(m.update_hidden[k, first:last], t.update_hidden[k, first:last], t.update_active[k, first:last])
         matmul(t.update_active[k, first:last], w.update_2[k], w.zero, t.y[k, first:last])
-        _gate_tangent(m.y[k], m.vw[k], m.dot[k], t.y[k], vw, t.dot[k], s_mid, v_mid, t.v[k + 1], first)
+        gate_tangent(m.y[k], m.vw[k], m.dot[k], t.y[k], vw, t.dot[k], s_mid, v_mid, t.v[k + 1], first)
     if m.read_hidden.shape[1] > 0:
         matmul(t.s[-1, first:last], w.readout_1, w.zero, t.read_hidden[first:last])
-        _silu_tangent(m.read_hidden[first:last], t.read_hidden[first:last], t.read_active[first:last])
-        _read_out(t.read_active, back.readout_2[0], w.zero[0], first, last, t.read)
+        silu_tangent(m.read_hidden[first:last], t.read_hidden[first:last], t.read_active[first:last])
+        read_out(t.read_active, back.readout_2[0], w.zero[0], first, last, t.read)
 
 
 @compiled(nogil=True)
@@ -202,23 +219,23 @@ def reverse(
     gx, gv_in = np.empty_like(m.x[0]), np.empty_like(m.x[0])
     if m.read_hidden.shape[1] > 0:
         g_read_hidden = np.empty((n, m.read_hidden.shape[1]), gs.dtype)
-        _spread_out(g_read, back.readout_2[0], first, last, g_read_hidden)
+        spread_out(g_read, back.readout_2[0], first, last, g_read_hidden)
         silu_adjoint(m.read_hidden[first:last], g_read_hidden)
         add_product(g_read_hidden, back.readout_1, gs_)
         if weights:
-            _add_read_out(g_read, m.read_active, first, last, to.readout_2[0])
+            add_read_out(g_read, m.read_active, first, last, to.readout_2[0])
             to.readout_2_bias[0] += g_read[first:last].sum()
-            _add_rows(g_read_hidden, to.readout_1_bias)
+            add_rows(g_read_hidden, to.readout_1_bias)
             add_outer(g_read_hidden, m.s[-1, first:last], 0, n, to.readout_1)
     for k in range(m.x.shape[0] - 1, -1, -1):
         vw = m.vw[k, first:last]
         gate_bwd(gs_, gv_, vw, m.dot[k, first:last], True, gy)
-        _back(back.update_2[k], m.update_active[k, first:last], gy, weights, g_hidden, to.update_2[k])
+        product_bwd(back.update_2[k], m.update_active[k, first:last], gy, weights, g_hidden, to.update_2[k])
         silu_adjoint(m.update_hidden[k, first:last], g_hidden)
-        _back(back.update_1[k], m.context[k, first:last], g_hidden, weights, g_context, to.update_1[k])
+        product_bwd(back.update_1[k], m.context[k, first:last], g_hidden, weights, g_context, to.update_1[k])
         if weights:
-            _add_rows(gy, to.update_2_bias[k])
-            _add_rows(g_hidden, to.update_1_bias[k])
+            add_rows(gy, to.update_2_bias[k])
+            add_rows(g_hidden, to.update_1_bias[k])
         norm_bwd(gs_, gv_, m.y[k, first:last], vw, m.context[k, first:last], g_context, True, g_vw)
         flat = g_vw.reshape(3 * n, 2 * f)
         add_product(flat, back.mix[k], gv_.reshape(3 * n, f))
@@ -229,16 +246,16 @@ def reverse(
             g.ends, edges, weights, first, last, gx, gv_in, g_basis, to.filter[k], g_edge,
         )  # fmt: skip
         if k == 0 and edges:
-            _edges_adjoint(g, g_basis, first, last, g_edge)
+            edges_adjoint(g, g_basis, first, last, g_edge)
         if k == 0 and not scalars:
             return
-        _add(gv_, gv_in[first:last], gv_)
-        _back(back.message_2[k], m.active[k, first:last], gx[first:last], weights, g_hidden, to.message_2[k])
+        add(gv_, gv_in[first:last], gv_)
+        product_bwd(back.message_2[k], m.active[k, first:last], gx[first:last], weights, g_hidden, to.message_2[k])
         silu_adjoint(m.hidden[k, first:last], g_hidden)
         add_product(g_hidden, back.message_1[k], gs_)
         if weights:
-            _add_rows(gx[first:last], to.message_2_bias[k])
-            _add_rows(g_hidden, to.message_1_bias[k])
+            add_rows(gx[first:last], to.message_2_bias[k])
+            add_rows(g_hidden, to.message_1_bias[k])
             add_outer(g_hidden, m.s[k, first:last], 0, n, to.message_1[k])
 
 
@@ -264,17 +281,17 @@ def dual_reverse(
         np.empty_like(m.x[0]), np.empty_like(m.x[0]), np.empty_like(m.x[0]), np.empty_like(m.x[0]),
     )  # fmt: skip
     if m.read_hidden.shape[1] > 0:
-        _dual_read_out(back, m, t, gs_, g_read, ps_, p_read, first, last, to)
+        dual_read_out(back, m, t, gs_, g_read, ps_, p_read, first, last, to)
     for k in range(m.x.shape[0] - 1, -1, -1):
-        _gate_dual(m.vw[k], m.dot[k], t.vw[k], t.dot[k], gs_, gv_, ps_, pv_, first, gy, py)
-        _back(back.update_2[k], m.update_active[k, rows], gy, True, g_hidden, to.update_2[k])
-        _back(back.update_2[k], t.update_active[k, rows], py, True, p_hidden, to.update_2[k])
-        _silu_dual(m.update_hidden[k, rows], t.update_hidden[k, rows], g_hidden, p_hidden)
-        _back(back.update_1[k], m.context[k, rows], g_hidden, True, g_context, to.update_1[k])
-        _back(back.update_1[k], t.context[k, rows], p_hidden, True, p_context, to.update_1[k])
-        _add_rows(gy, to.update_2_bias[k])
-        _add_rows(g_hidden, to.update_1_bias[k])
-        _norm_dual(
+        gate_dual(m.vw[k], m.dot[k], t.vw[k], t.dot[k], gs_, gv_, ps_, pv_, first, gy, py)
+        product_bwd(back.update_2[k], m.update_active[k, rows], gy, True, g_hidden, to.update_2[k])
+        product_bwd(back.update_2[k], t.update_active[k, rows], py, True, p_hidden, to.update_2[k])
+        silu_dual(m.update_hidden[k, rows], t.update_hidden[k, rows], g_hidden, p_hidden)
+        product_bwd(back.update_1[k], m.context[k, rows], g_hidden, True, g_context, to.update_1[k])
+        product_bwd(back.update_1[k], t.context[k, rows], p_hidden, True, p_context, to.update_1[k])
+        add_rows(gy, to.update_2_bias[k])
+        add_rows(g_hidden, to.update_1_bias[k])
+        norm_dual(
             m.y[k], m.vw[k], m.context[k], t.y[k], t.vw[k], t.context[k], gs_, gv_, ps_, pv_, g_context, p_context,
             first, g_vw, p_vw,
         )  # fmt: skip
@@ -287,251 +304,17 @@ def dual_reverse(
             gs, gv, ps, pv, m.x[k], m.v[k], t.x[k], t.v[k], g.basis, t_basis, w.filter[k], w.zero, g.u,
             tu, g.row_ptr, g.sender, g.mirror, g.ends, first, last, gx, gv_in, px, pv_in, to.filter[k],
         )  # fmt: skip
-        _add(gv_, gv_in[rows], gv_)
-        _add(pv_, pv_in[rows], pv_)
-        _back(back.message_2[k], m.active[k, rows], gx[rows], True, g_hidden, to.message_2[k])
+        add(gv_, gv_in[rows], gv_)
+        add(pv_, pv_in[rows], pv_)
+        product_bwd(back.message_2[k], m.active[k, rows], gx[rows], True, g_hidden, to.message_2[k])
         if k == 0 and still:
             silu_adjoint(m.hidden[k, rows], g_hidden)
         else:
-            _back(back.message_2[k], t.active[k, rows], px[rows], True, p_hidden, to.message_2[k])
-            _silu_dual(m.hidden[k, rows], t.hidden[k, rows], g_hidden, p_hidden)
+            product_bwd(back.message_2[k], t.active[k, rows], px[rows], True, p_hidden, to.message_2[k])
+            silu_dual(m.hidden[k, rows], t.hidden[k, rows], g_hidden, p_hidden)
             add_product(p_hidden, back.message_1[k], ps_)
             add_outer(p_hidden, t.s[k, rows], 0, n, to.message_1[k])
         add_product(g_hidden, back.message_1[k], gs_)
-        _add_rows(gx[rows], to.message_2_bias[k])
-        _add_rows(g_hidden, to.message_1_bias[k])
+        add_rows(gx[rows], to.message_2_bias[k])
+        add_rows(g_hidden, to.message_1_bias[k])
         add_outer(g_hidden, m.s[k, rows], 0, n, to.message_1[k])
-
-
-@compiled(nogil=True)
-def _dual_read_out(back, m, t, gs, g_read, ps, p_read, first, last, to):  # type: ignore[no-untyped-def]
-    """gs and ps grow by the adjoints of s and of its tangent, `to` by that of the weights."""
-    n, rows = last - first, slice(first, last)
-    g_hidden, p_hidden = np.empty_like(m.read_hidden[rows]), np.empty_like(m.read_hidden[rows])
-    _spread_out(g_read, back.readout_2[0], first, last, g_hidden)
-    _spread_out(p_read, back.readout_2[0], first, last, p_hidden)
-    _silu_dual(m.read_hidden[rows], t.read_hidden[rows], g_hidden, p_hidden)
-    add_product(g_hidden, back.readout_1, gs)
-    add_product(p_hidden, back.readout_1, ps)
-    _add_read_out(g_read, m.read_active, first, last, to.readout_2[0])
-    _add_read_out(p_read, t.read_active, first, last, to.readout_2[0])
-    to.readout_2_bias[0] += g_read[rows].sum()
-    _add_rows(g_hidden, to.readout_1_bias)
-    add_outer(g_hidden, m.s[-1, rows], 0, n, to.readout_1)
-    add_outer(p_hidden, t.s[-1, rows], 0, n, to.readout_1)
-
-
-@compiled(nogil=True)
-def _edges_tangent(g, t_edge, first, last, t_basis, tu):  # type: ignore[no-untyped-def]
-    """Tangents of the basis and of u = r / |r| along t_edge; a pair's distance is the mean of its edges' lengths."""
-    low, high = g.row_ptr[first], g.row_ptr[last]
-    half = g.u.dtype.type(0.5)
-    for e in range(low, high):
-        m = g.mirror[e]
-        along = g.u[e, 0] * t_edge[e, 0] + g.u[e, 1] * t_edge[e, 1] + g.u[e, 2] * t_edge[e, 2]
-        other = g.u[m, 0] * t_edge[m, 0] + g.u[m, 1] * t_edge[m, 1] + g.u[m, 2] * t_edge[m, 2]
-        moved = half * (along + other)
-        for k in range(t_basis.shape[1]):
-            t_basis[e, k] = moved * g.slope[e, k]
-        for k in range(3):
-            tu[e, k] = (t_edge[e, k] - along * g.u[e, k]) * g.inverse[e]
-
-
-@compiled(nogil=True)
-def _edges_adjoint(g, g_basis, first, last, g_edge):  # type: ignore[no-untyped-def]
-    """g_edge, that of u, becomes that of r with g_basis, of either edge of a pair."""
-    low, high = g.row_ptr[first], g.row_ptr[last]
-    along = np.empty(high - low, g.u.dtype)
-    half = g.u.dtype.type(0.5)
-    for e in range(low, high):
-        value = splat(0.0, g.u)
-        for c in range(0, g_basis.shape[1], LANES):
-            value = value + load(g_basis[e], c) * load(g.slope[e], c)
-        along[e - low] = total(value)
-    for e in range(low, high):
-        g0, g1, g2 = g_edge[e, 0], g_edge[e, 1], g_edge[e, 2]
-        radial = half * (along[e - low] + along[g.mirror[e] - low])
-        radial -= (g0 * g.u[e, 0] + g1 * g.u[e, 1] + g2 * g.u[e, 2]) * g.inverse[e]
-        for k in range(3):
-            g_edge[e, k] = g_edge[e, k] * g.inverse[e] + radial * g.u[e, k]
-
-
-@compiled(nogil=True)
-def _read_out(active, weight, bias, first, last, out):  # type: ignore[no-untyped-def]
-    """out = active weight + bias."""
-    for i in range(first, last):
-        row, value = active[i], splat(0.0, active)
-        for c in range(0, row.shape[0], LANES):
-            value = value + load(row, c) * load(weight, c)
-        out[i] = total(value) + bias
-
-
-@compiled(nogil=True)
-def _spread_out(g, weight, first, last, out):  # type: ignore[no-untyped-def]
-    for i in range(first, last):
-        to, value = out[i - first], splat(g[i], out)
-        for c in range(0, to.shape[0], LANES):
-            store(to, c, value * load(weight, c))
-
-
-@compiled(nogil=True)
-def _add_read_out(g, active, first, last, out):  # type: ignore[no-untyped-def]
-    """out += g^T active."""
-    for i in range(first, last):
-        row, value = active[i], splat(g[i], active)
-        for c in range(0, row.shape[0], LANES):
-            store(out, c, load(out, c) + value * load(row, c))
-
-
-@compiled(nogil=True)
-def _back(weight, x, gy, weights, gx, g_weight):  # type: ignore[no-untyped-def]
-    """gx = gy W, and g_weight [out, in] += gy^T x if asked for."""
-    gx[:] = 0
-    add_product(gy, weight, gx)
-    if weights:
-        add_outer(gy, x, 0, x.shape[0], g_weight)
-
-
-@compiled(nogil=True)
-def _add(a, b, out):  # type: ignore[no-untyped-def]
-    for i in range(a.shape[0]):
-        p, q, to = a[i], b[i], out[i]
-        for c in range(0, a.shape[1], LANES):
-            store(to, c, load(p, c) + load(q, c))
-
-
-@compiled(nogil=True)
-def _add_rows(a, out):  # type: ignore[no-untyped-def]
-    """out [C] += sum of the rows of a [M, C]."""
-    for i in range(a.shape[0]):
-        row = a[i]
-        for c in range(0, a.shape[1], LANES):
-            store(out, c, load(out, c) + load(row, c))
-
-
-@compiled(nogil=True)
-def _silu_tangent(h, th, out):  # type: ignore[no-untyped-def]
-    """out = silu'(h) th."""
-    for i in range(h.shape[0]):
-        row, t, to = h[i], th[i], out[i]
-        for c in range(0, h.shape[1], LANES):
-            x = load(row, c)
-            p = sigmoid(x)
-            one = splat(1.0, x)
-            store(to, c, load(t, c) * p * (one + x * (one - p)))
-
-
-@compiled(nogil=True)
-def _silu_dual(h, th, g, p):  # type: ignore[no-untyped-def]
-    """g = silu'(h) g + silu''(h) th p; p = silu'(h) p."""
-    for i in range(h.shape[0]):
-        row, t, to_g, to_p = h[i], th[i], g[i], p[i]
-        for c in range(0, h.shape[1], LANES):
-            x = load(row, c)
-            q = sigmoid(x)
-            one = splat(1.0, x)
-            rest = one - q
-            slope = q * (one + x * rest)
-            bend = q * rest * (one + one + x * (rest - q))
-            a, b = load(to_g, c), load(to_p, c)
-            store(to_g, c, slope * a + bend * load(t, c) * b)
-            store(to_p, c, slope * b)
-
-
-@compiled(nogil=True)
-def _gate(y, vw, dot, s, v, v_out, first):  # type: ignore[no-untyped-def]
-    """s += A + G dot; v_out = v + B W."""
-    f = s.shape[1]
-    for i in range(s.shape[0]):
-        r = first + i
-        gates, d, to_s, old, new, w0, w1, w2 = y[r], dot[r], s[i], v[i], v_out[r], vw[i, 0], vw[i, 1], vw[i, 2]
-        for c in range(0, f, LANES):
-            b = load(gates, f + c)
-            store(to_s, c, load(to_s, c) + load(gates, c) + load(gates, 2 * f + c) * load(d, c))
-            store(new, c, load(old, c) + b * load(w0, f + c))
-            store(new, f + c, load(old, f + c) + b * load(w1, f + c))
-            store(new, 2 * f + c, load(old, 2 * f + c) + b * load(w2, f + c))
-
-
-@compiled(nogil=True)
-def _gate_tangent(y, vw, dot, ty, t_vw, t_dot, s, v, v_out, first):  # type: ignore[no-untyped-def]
-    f = s.shape[1]
-    for i in range(s.shape[0]):
-        r = first + i
-        gates, t_gates, d, td, to_s = y[r], ty[r], dot[r], t_dot[r], s[i]
-        for c in range(0, f, LANES):
-            change = load(t_gates, c) + load(t_gates, 2 * f + c) * load(d, c) + load(gates, 2 * f + c) * load(td, c)
-            store(to_s, c, load(to_s, c) + change)
-        for a in range(3):
-            old, new, w, tw = v[i], v_out[r], vw[r, a], t_vw[i, a]
-            for c in range(0, f, LANES):
-                change = load(t_gates, f + c) * load(w, f + c) + load(gates, f + c) * load(tw, f + c)
-                store(new, a * f + c, load(old, a * f + c) + change)
-
-
-@compiled(nogil=True)
-def _norm_tangent(vw, context, ts, t_vw, t_context, t_dot, first):  # type: ignore[no-untyped-def]
-    """t_context = (ts, <V, tV> / n); t_dot = <tV, W> + <V, tW>."""
-    f = ts.shape[1]
-    for i in range(ts.shape[0]):
-        r = first + i
-        n, to, to_dot, row = context[r], t_context[r], t_dot[r], ts[i]
-        x, y, z, tx, ty, tz = vw[r, 0], vw[r, 1], vw[r, 2], t_vw[i, 0], t_vw[i, 1], t_vw[i, 2]
-        for c in range(0, f, LANES):
-            d = f + c
-            store(to, c, load(row, c))
-            a = load(x, c) * load(tx, c) + load(y, c) * load(ty, c) + load(z, c) * load(tz, c)
-            store(to, d, a / load(n, d))
-            a = load(tx, c) * load(x, d) + load(ty, c) * load(y, d) + load(tz, c) * load(z, d)
-            store(to_dot, c, a + load(x, c) * load(tx, d) + load(y, c) * load(ty, d) + load(z, c) * load(tz, d))
-
-
-@compiled(nogil=True)
-def _gate_dual(vw, dot, t_vw, t_dot, gs, gv, ps, pv, first, gy, py):  # type: ignore[no-untyped-def]
-    """Adjoints of the gates (A, B, G) and of their tangents."""
-    f = gs.shape[1]
-    for i in range(gs.shape[0]):
-        r = first + i
-        d, td, g, p, g_v, p_v, to_g, to_p = dot[r], t_dot[r], gs[i], ps[i], gv[i], pv[i], gy[i], py[i]
-        w0, w1, w2, t0, t1, t2 = vw[r, 0], vw[r, 1], vw[r, 2], t_vw[r, 0], t_vw[r, 1], t_vw[r, 2]
-        for c in range(0, f, LANES):
-            a, b = load(g, c), load(p, c)
-            store(to_g, c, a)
-            store(to_p, c, b)
-            store(to_g, 2 * f + c, a * load(d, c) + b * load(td, c))
-            store(to_p, 2 * f + c, b * load(d, c))
-            x, y, z = load(p_v, c), load(p_v, f + c), load(p_v, 2 * f + c)
-            store(to_p, f + c, x * load(w0, f + c) + y * load(w1, f + c) + z * load(w2, f + c))
-            a = x * load(t0, f + c) + y * load(t1, f + c) + z * load(t2, f + c)
-            x, y, z = load(g_v, c), load(g_v, f + c), load(g_v, 2 * f + c)
-            store(to_g, f + c, a + x * load(w0, f + c) + y * load(w1, f + c) + z * load(w2, f + c))
-
-
-@compiled(nogil=True)
-def _norm_dual(  # type: ignore[no-untyped-def]
-    y, vw, context, ty, t_vw, t_context, gs, gv, ps, pv, g_context, p_context, first, g_vw, p_vw
-):  # fmt: skip
-    """Adjoints of V and W and of their tangents; gs and ps take in those of s in the context."""
-    f = gs.shape[1]
-    for i in range(gs.shape[0]):
-        r = first + i
-        gates, t_gates, at, t_at, g, p = y[r], ty[r], context[r], t_context[r], gs[i], ps[i]
-        g_at, p_at, g_v, p_v = g_context[i], p_context[i], gv[i], pv[i]
-        for c in range(0, f, LANES):
-            a, b = load(g, c), load(p, c)
-            gate, t_gate = load(gates, 2 * f + c), load(t_gates, 2 * f + c)
-            p_dot, g_dot = b * gate, a * gate + b * t_gate
-            per = splat(1.0, a) / load(at, f + c)
-            p_stretch = load(p_at, f + c) * per
-            g_stretch = (load(g_at, f + c) - p_stretch * load(t_at, f + c)) * per
-            B, tB = load(gates, f + c), load(t_gates, f + c)
-            for k in range(3):
-                row, t_row, to_g, to_p = vw[r, k], t_vw[r, k], g_vw[i, k], p_vw[i, k]
-                V, W, tV, tW = load(row, c), load(row, f + c), load(t_row, c), load(t_row, f + c)
-                u, q = load(g_v, k * f + c), load(p_v, k * f + c)
-                store(to_p, c, p_stretch * V + p_dot * W)
-                store(to_p, f + c, p_dot * V + B * q)
-                store(to_g, c, g_stretch * V + p_stretch * tV + g_dot * W + p_dot * tW)
-                store(to_g, f + c, g_dot * V + p_dot * tV + B * u + tB * q)
-            store(g, c, a + load(g_at, c))
-            store(p, c, b + load(p_at, c))
