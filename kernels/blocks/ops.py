@@ -61,8 +61,8 @@ def blocks(
         edges_once: nobody wants derivatives in r of anything but the results themselves: forces are taken, Hessians
             are not.
     """
-    call = _Call(radial, epsilon, len(weights), *_graph(r, radial, len(filters[0]), (row_ptr, sender, mirror), n_atoms))
-    call.edges_once = edges_once
+    graph = _graph(r, radial, len(filters[0]), (row_ptr, sender, mirror), n_atoms)
+    call = _Call(radial, epsilon, len(weights), *graph, edges_once=edges_once)
     if readout is None:  # of no numbers
         f = s.shape[1]
         readout = Readout(s.new_zeros(0, f), s.new_zeros(0), s.new_zeros(1, 0), s.new_zeros(1))
@@ -120,7 +120,7 @@ class _Call:
     layers: int
     graph: cpu.Graph
     parts: list[tuple[int, int]]
-    edges_once: bool = False
+    edges_once: bool
     weights: Sequence[Tensor] = ()
     track: Any = None
     tangents: dict[int, list[_Tangent]] = field(default_factory=dict)
