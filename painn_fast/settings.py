@@ -22,25 +22,50 @@ from painn_fast.errors import PaiNNFastError
 from painn_fast.units import format_quantity, parse_quantity
 
 
-def _quantity(kind: str) -> Any:
-    def validate(value: Any) -> float:
-        try:
-            number = parse_quantity(str(value), kind)
-        except PaiNNFastError as error:
-            raise ValueError(str(error)) from error
-        if not math.isfinite(number):
-            raise ValueError(f"not finite: {value!r}")
-        return number
+def _finite(value: Any, kind: str) -> float:
+    try:
+        number = parse_quantity(str(value).strip(), kind)
+    except PaiNNFastError as error:
+        raise ValueError(str(error)) from error
+    if not math.isfinite(number):
+        raise ValueError(f"not finite: {value!r}")
+    return number
 
+
+def _quantity(kind: str) -> Any:
     return Annotated[
-        float, BeforeValidator(validate), PlainSerializer(lambda value: format_quantity(value, kind), return_type=str)
+        float,
+        BeforeValidator(lambda value: _finite(value, kind)),
+        PlainSerializer(lambda value: format_quantity(value, kind), return_type=str),
     ]
+
+
+def _quantities(kind: str) -> Any:
+    """One quantity, or several: a list, or one string with commas."""
+
+    def validate(value: Any) -> float | tuple[float, ...]:
+        parts = value.split(",") if isinstance(value, str) else value
+        if not isinstance(parts, (list, tuple)):
+            return _finite(value, kind)
+        numbers = tuple(_finite(part, kind) for part in parts)
+        return numbers[0] if len(numbers) == 1 else numbers
+
+    def write(value: float | tuple[float, ...]) -> str | list[str]:
+        if isinstance(value, tuple):
+            return [format_quantity(one, kind) for one in value]
+        return format_quantity(value, kind)
+
+    return Annotated[float | tuple[float, ...], BeforeValidator(validate), PlainSerializer(write)]
 
 
 Time = _quantity("time")
 """fs."""
 Temperature = _quantity("temperature")
 """K."""
+Times = _quantities("time")
+"""fs, one or several."""
+Temperatures = _quantities("temperature")
+"""K, one or several."""
 Energy = _quantity("energy")
 """eV."""
 Force = _quantity("force")

@@ -83,29 +83,43 @@ def _cos_sin_turns(v):  # type: ignore[no-untyped-def]
     return cosine, sine
 
 
+@compiled(inline="always")
+def two_normal(seed, trajectory, step, stream, pair):  # type: ignore[no-untyped-def]
+    """Numbers 2 pair and 2 pair + 1 of a row; all arguments uint64."""
+    a, b = pair, trajectory
+    c, d = step & WORD, (step >> HALF) | (stream << np.uint64(16))
+    k, l = seed & WORD, seed >> HALF
+    for _ in range(ROUNDS):
+        x, y = M0 * a, M1 * c
+        a, b, c, d = (y >> HALF) ^ b ^ k, y & WORD, (x >> HALF) ^ d ^ l, x & WORD
+        k, l = (k + W0) & WORD, (l + W1) & WORD
+    radius = _sqrt(-2.0 * _log(_uniform(a, b)))
+    cosine, sine = _cos_sin_turns(_uniform(c, d))
+    return radius * cosine, radius * sine
+
+
+@compiled()
+def fill_normal(seed, trajectory, step, stream, out):  # type: ignore[no-untyped-def]
+    """A row [count] float64; all integers uint64."""
+    count = out.shape[0]
+    for pair in range((count + 1) // 2):
+        first, second = two_normal(seed, trajectory, step, stream, np.uint64(pair))
+        out[2 * pair] = first
+        if 2 * pair + 1 < count:
+            out[2 * pair + 1] = second
+
+
 @compiled()
 def normal_kernel(seed, trajectory, step, stream, out):  # type: ignore[no-untyped-def]
-    """Fill out [S, count] float64; all integers uint64."""
-    count = out.shape[1]
+    """Fill out [S, count] float64; seed [S] and all other integers uint64."""
     for s in range(out.shape[0]):
-        for pair in range((count + 1) // 2):
-            a, b = np.uint64(pair), trajectory[s]
-            c, d = step & WORD, (step >> HALF) | (stream << np.uint64(16))
-            k, l = seed & WORD, seed >> HALF
-            for _ in range(ROUNDS):
-                x, y = M0 * a, M1 * c
-                a, b, c, d = (y >> HALF) ^ b ^ k, y & WORD, (x >> HALF) ^ d ^ l, x & WORD
-                k, l = (k + W0) & WORD, (l + W1) & WORD
-            radius = _sqrt(-2.0 * _log(_uniform(a, b)))
-            cosine, sine = _cos_sin_turns(_uniform(c, d))
-            out[s, 2 * pair] = radius * cosine
-            if 2 * pair + 1 < count:
-                out[s, 2 * pair + 1] = radius * sine
+        fill_normal(seed[s], trajectory[s], step, stream, out[s])
 
 
-def normal(seed: int, trajectory: Tensor, step: int, count: int, stream: int = 0) -> Tensor:
+def normal(seed: int | Tensor, trajectory: Tensor, step: int, count: int, stream: int = 0) -> Tensor:
     """As `reference.normal`, on the CPU."""
     out = np.empty((trajectory.shape[0], count))
     numbers = trajectory.numpy().astype(np.uint64)
-    normal_kernel(np.uint64(seed), numbers, np.uint64(step), np.uint64(stream), out)
+    seeds = seed.numpy().astype(np.uint64) if isinstance(seed, Tensor) else np.full(len(numbers), seed, np.uint64)
+    normal_kernel(seeds, numbers, np.uint64(step), np.uint64(stream), out)
     return torch.from_numpy(out)

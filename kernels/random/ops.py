@@ -11,7 +11,7 @@ from painn_fast.kernels.random import cpu, reference
 TRITON = find_spec("triton") is not None
 
 
-def normal(seed: int, trajectory: Tensor, step: int | Tensor, count: int, stream: int = 0) -> Tensor:
+def normal(seed: int | Tensor, trajectory: Tensor, step: int | Tensor, count: int, stream: int = 0) -> Tensor:
     """Standard normal numbers [S, count] float64, the same on every device; see `reference.normal`.
 
     `step` may also be an int64 tensor [1]; with Triton it is read on the device, as a CUDA graph needs.

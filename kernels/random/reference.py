@@ -33,11 +33,11 @@ COS = (
 """Minimax coefficients of fdlibm (Sun, 1993): log on [sqrt(1/2), sqrt(2)], sin and cos on [-pi/4, pi/4]."""
 
 
-def normal(seed: int, trajectory: Tensor, step: int, count: int, stream: int = 0) -> Tensor:
+def normal(seed: int | Tensor, trajectory: Tensor, step: int, count: int, stream: int = 0) -> Tensor:
     """Independent standard normal numbers, a pure function of the arguments.
 
     Args:
-        seed: 0 to 2^64 - 1.
+        seed: 0 to 2^64 - 1, or one for each trajectory [S] int64, 0 to 2^63 - 1.
         trajectory: numbers of the trajectories [S] int64, each 0 to 2^32 - 1.
         step: 0 to 2^48 - 1.
         count: numbers for each trajectory, one for each degree of freedom.
@@ -46,6 +46,7 @@ def normal(seed: int, trajectory: Tensor, step: int, count: int, stream: int = 0
     Returns:
         [S, count] float64. Row s depends on (seed, trajectory[s], step, stream) alone, entry d of it on d besides.
     """
+    key = seed[:, None] if isinstance(seed, Tensor) else seed
     pair = torch.arange((count + 1) // 2, device=trajectory.device).expand(len(trajectory), -1)
     counter = [
         pair,
@@ -53,14 +54,14 @@ def normal(seed: int, trajectory: Tensor, step: int, count: int, stream: int = 0
         torch.full_like(pair, step & WORD),
         torch.full_like(pair, (step >> 32) | (stream << 16)),
     ]
-    w = philox(counter, (seed & WORD, seed >> 32))
+    w = philox(counter, (key & WORD, key >> 32))
     u, v = _uniform(w[0], w[1]), _uniform(w[2], w[3])
     radius = sqrt(-2.0 * log(u))
     cosine, sine = cos_sin_turns(v)
     return torch.stack([radius * cosine, radius * sine], dim=-1).flatten(1)[:, :count]
 
 
-def philox(counter: list[Tensor], key: tuple[int, int]) -> list[Tensor]:
+def philox(counter: list[Tensor], key: tuple[int | Tensor, int | Tensor]) -> list[Tensor]:
     """Philox4x32-10 of four counter words (int64, 0 to 2^32 - 1, any shape) and two key words; four words again."""
     a, b, c, d = counter
     k, l = key

@@ -87,16 +87,21 @@ def _cos_sin_turns(v):
 
 @triton.jit(do_not_specialize=["seed", "step", "stream", "trajectories", "count"])
 def normal_kernel(
-    p_trajectory, p_step, p_out, seed: tl.uint64, step: tl.int64, stream: tl.int64, trajectories: tl.int64,
+    p_trajectory, p_seed, p_step, p_out, seed: tl.uint64, step: tl.int64, stream: tl.int64, trajectories: tl.int64,
     count: tl.int64, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """out [S, count]; a program makes ROWS trajectories x COLUMNS pairs. With p_step the step is read from there."""
+    """out [S, count]; a program makes ROWS trajectories x COLUMNS pairs. With p_step the step is read from there.
+
+    With p_seed [S] each trajectory has a seed of its own.
+    """
     row = (tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS))[:, None]
     pair = (tl.program_id(1).to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS))[None, :]
     if p_step is not None:
         step = tl.load(p_step)
     trajectory = tl.load(p_trajectory + row, mask=row < trajectories, other=0)
     zero = tl.zeros((ROWS, COLUMNS), tl.int64)
+    if p_seed is not None:
+        seed = (tl.load(p_seed + row, mask=row < trajectories, other=0) + zero).to(tl.uint64)
     a, b, c, d = tl.philox(
         seed,
         (pair + zero).to(tl.uint32),
@@ -112,7 +117,7 @@ def normal_kernel(
     tl.store(p_out + 1, radius * sine, mask=inside & (2 * pair + 1 < count))
 
 
-def normal(seed: int, trajectory: Tensor, step: int | Tensor, count: int, stream: int = 0) -> Tensor:
+def normal(seed: int | Tensor, trajectory: Tensor, step: int | Tensor, count: int, stream: int = 0) -> Tensor:
     """As `reference.normal`; `step` may also be an int64 tensor [1] on the device, for use in a CUDA graph."""
     trajectories = len(trajectory)
     out = torch.empty(trajectories, count, dtype=torch.float64, device=trajectory.device)
@@ -121,9 +126,10 @@ def normal(seed: int, trajectory: Tensor, step: int | Tensor, count: int, stream
     rows, columns = blocks(count)
     pairs = (count + 1) // 2
     at, number = (step, 0) if isinstance(step, Tensor) else (None, step)
+    seeds, key = (seed.contiguous(), 0) if isinstance(seed, Tensor) else (None, seed)
     with torch.cuda.device_of(out):
         normal_kernel[triton.cdiv(trajectories, rows), triton.cdiv(pairs, columns)](
-            trajectory.contiguous(), at, out, seed, number, stream, trajectories, count, rows, columns,
+            trajectory.contiguous(), seeds, at, out, key, number, stream, trajectories, count, rows, columns,
             num_warps=WARPS, enable_fp_fusion=False,
         )  # fmt: skip
     return out
@@ -136,12 +142,12 @@ def blocks(count: int) -> tuple[int, int]:
 
 
 def cases() -> list[tuple[str, Any, dict[str, str], dict[str, Any], int]]:
-    """What the static report compiles: many small molecules, one large system; the step from the device."""
+    """What the static report compiles: many small molecules, one large system; seeds and step from the device."""
     made = []
     for count in (27, 3000):
         rows, columns = blocks(count)
         fixed = {"ROWS": rows, "COLUMNS": columns}
-        types = {"p_trajectory": "*i64", "p_step": "*i64", "p_out": "*fp64", "seed": "u64"}
+        types = {"p_trajectory": "*i64", "p_seed": "*i64", "p_step": "*i64", "p_out": "*fp64", "seed": "u64"}
         signature = {a: "constexpr" if a in fixed else types.get(a, "i64") for a in normal_kernel.arg_names}
         made.append((f"random normal, {count} numbers", normal_kernel, signature, fixed, WARPS))
     return made

@@ -20,7 +20,7 @@ from torch.nn.functional import pad
 from painn_fast import units
 from painn_fast.engine.blocks import Blocks, divide, evaluate_blocks
 from painn_fast.engine.check import CHECKED_EDGES, check_forces
-from painn_fast.engine.schedule import Pairs, Scratch, Weights, evaluate, scratch
+from painn_fast.engine.schedule import Pairs, Scratch, Weights, evaluate, in_units, scratch
 from painn_fast.graph import AtomicBatch
 from painn_fast.kernels.dense.cpu import pack
 from painn_fast.kernels.radial.table import FilterTable, tabulate
@@ -77,6 +77,7 @@ class CpuEngine:
     def __init__(self, potential: Potential, *, threads: int | None = None) -> None:
         self.potential = potential.eval()
         self.config = potential.config.representation
+        self.unit = units.factor("energy", potential.config.energy_unit)
         self.threads = threads
         self.checked = False
         self.weights = pack_weights(potential)
@@ -156,16 +157,16 @@ class CpuEngine:
         self, batch: AtomicBatch, positions: Tensor, properties: Sequence[str], energies: np.ndarray,
         forces: np.ndarray, virial: np.ndarray, s: Tensor, v: Tensor,
     ) -> dict[str, Tensor]:  # fmt: skip
-        unit = units.factor("energy", self.potential.config.energy_unit)
-        atomic = torch.from_numpy(energies) * unit
+        energy = np.zeros(batch.n_molecules)
+        in_units(energies, forces, batch.molecule.numpy(), self.unit, energy)
         results = {
-            "energies": atomic,
-            "energy": batch.sum_over_atoms(atomic),
-            "forces": torch.from_numpy(forces) * unit,
+            "energies": torch.from_numpy(energies),
+            "energy": torch.from_numpy(energy),
+            "forces": torch.from_numpy(forces),
         }
         if "stress" in properties:
             volume = torch.linalg.det(batch.cell).abs()[:, None, None]
-            results["stress"] = -torch.from_numpy(virial) * unit / volume
+            results["stress"] = -torch.from_numpy(virial) * self.unit / volume
         others = [name for name in properties if name not in FROM_SCHEDULE]
         if others:
             with torch.no_grad():

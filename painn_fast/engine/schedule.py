@@ -152,6 +152,18 @@ def evaluate(
 
 
 @compiled(nogil=True)
+def in_units(
+    energies: np.ndarray, forces: np.ndarray, molecule: np.ndarray, unit: float, energy: np.ndarray
+) -> None:  # fmt: skip
+    """Atomic energies [N] and forces [N, 3] from model units, and energies of molecules [M] (grow)."""
+    for i in range(len(energies)):
+        energies[i] *= unit
+        energy[molecule[i]] += energies[i]
+        for x in range(3):
+            forces[i, x] *= unit
+
+
+@compiled(nogil=True)
 def step(
     w: Weights, g: Pairs, m: Scratch, positions: np.ndarray, want_forces: bool, energies: np.ndarray, which: int,
     k: int, ranges: np.ndarray,

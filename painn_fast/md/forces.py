@@ -12,7 +12,7 @@ from torch import Tensor
 
 from painn_fast.engine import GIVES, Engine, engine_for
 from painn_fast.graph import AtomicBatch, batch_arrays, batch_atoms
-from painn_fast.graph.batch import ALL_PAIRS_UP_TO
+from painn_fast.graph.batch import ALL_PAIRS_UP_TO, concatenate
 from painn_fast.graph.skin import SKIN, SkinList
 from painn_fast.nn import Potential
 
@@ -20,13 +20,12 @@ COPIES_PER_CHUNK = 64
 """Copies of a molecule that the reference evaluates at once; the engine chooses for itself."""
 Evaluation = tuple[Tensor, Tensor, dict[str, Tensor]]
 """energy [B] eV, forces [B, N, 3] eV/Å, observed properties [B, ...]."""
+SPREAD = "forces_spread"
+"""Observed by an ensemble at every evaluation: standard deviation of the force on each atom [B, N] eV/Å."""
 
 
 class ForceField(Protocol):
     """Energies and forces of B copies of one structure; inherit for the defaults of all methods but `__call__`."""
-
-    spread: Tensor | None = None
-    """Of an ensemble: standard deviation of the force on each atom [B, N] eV/Å at the last evaluation."""
 
     def __call__(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Energy [B] eV and forces [B, N, 3] eV/Å at positions [B, N, 3] Å, all float64."""
@@ -41,6 +40,10 @@ class ForceField(Protocol):
         energy, forces = self(positions)
         return energy, forces, self.observe(positions, properties) if properties else {}
 
+    def together(self, positions: Sequence[Tensor], properties: Sequence[str] = ()) -> list[Evaluation]:
+        """The same for copies of each molecule of a mixture, which a force field for mixtures knows by their order."""
+        return [self.evaluate(place, properties) for place in positions]
+
     def state(self) -> dict[str, Tensor]:
         """What decides the last bit of the results besides positions; goes into restart files."""
         return {}
@@ -50,13 +53,14 @@ class ForceField(Protocol):
 
 
 class ModelForces(ForceField):
-    """A potential as a force field.
+    """A potential as a force field for one molecule or several.
 
-    Molecules keep one list of all pairs for ever; crystals, and clusters too large for that, have a list with a skin.
+    Molecules keep one list of all pairs for ever and are evaluated together; crystals, and clusters too large for that,
+    have a list with a skin each.
 
     Args:
         potential: works on a copy of it.
-        atoms: elements, cell, charge (`info["charge"]`) and spin multiplicity (`info["spin"]`).
+        atoms: elements, cell, charge (`info["charge"]`) and spin multiplicity (`info["spin"]`), of each molecule.
         backend: "auto", "fused" or "reference".
         skin: Å, of the list.
 
@@ -64,43 +68,58 @@ class ModelForces(ForceField):
         PaiNNFastError: for an element that the model does not know, or a structure that it cannot evaluate.
     """
 
-    def __init__(self, potential: Potential, atoms: ase.Atoms, *, backend: str = "auto", skin: float = SKIN) -> None:
-        one = batch_atoms([atoms], potential.cutoff).to(potential.device)
+    def __init__(
+        self, potential: Potential, atoms: ase.Atoms | Sequence[ase.Atoms], *, backend: str = "auto",
+        skin: float = SKIN,
+    ) -> None:  # fmt: skip
+        molecules = [atoms] if isinstance(atoms, ase.Atoms) else list(atoms)
+        ones = [batch_atoms([molecule], potential.cutoff).to(potential.device) for molecule in molecules]
         potential = copy.deepcopy(potential).requires_grad_(False).eval()
         if backend == "reference":
             potential.representation.backend = "reference"
-        potential.require_elements(one.numbers)
+        for one in ones:
+            potential.require_elements(one.numbers)
         fused = engine_for(potential, backend)
-        copies: _Copies
-        if bool(one.pbc.any()) or not _compact(one, potential.cutoff + skin):
-            copies = _Listed(potential, fused, one, skin)
-        elif fused is not None:
-            copies = _Fused(fused, one)
-        else:
-            copies = _Reference(potential, one)
-        self._copies, self._device = copies, potential.device
+        listed = [bool(one.pbc.any()) or not _compact(one, potential.cutoff + skin) for one in ones]
+        small = [k for k, large in enumerate(listed) if not large]
+        self._parts: list[tuple[list[int], _Copies]] = [
+            ([k], _Listed(potential, fused, ones[k], skin)) for k, large in enumerate(listed) if large
+        ]
+        if small:
+            some = [ones[k] for k in small]
+            self._parts.append((small, _Reference(potential, some) if fused is None else _Fused(fused, some)))
+        self._device = potential.device
 
     def __call__(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         energy, forces, _ = self.evaluate(positions)
         return energy, forces
 
     def observe(self, positions: Tensor, properties: Sequence[str]) -> dict[str, Tensor]:
-        return self._results(positions, tuple(properties))
+        return self._results([positions], tuple(properties))[0]
 
     def evaluate(self, positions: Tensor, properties: Sequence[str] = ()) -> Evaluation:
+        return self.together([positions], properties)[0]
+
+    def together(self, positions: Sequence[Tensor], properties: Sequence[str] = ()) -> list[Evaluation]:
         results = self._results(positions, ("energy", "forces", *properties))
-        return results.pop("energy"), results.pop("forces").view_as(positions), results
+        return [(one.pop("energy"), one.pop("forces"), one) for one in results]
 
     def state(self) -> dict[str, Tensor]:
-        return self._copies.state()
+        return {
+            f"{k}.{name}": value for k, (_, copies) in enumerate(self._parts) for name, value in copies.state().items()
+        }
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        self._copies.restore({name: value.to(self._device) for name, value in state.items()})
+        for k, (_, copies) in enumerate(self._parts):
+            copies.restore({name: value.to(self._device) for name, value in _of(k, state).items()})
 
-    @torch.no_grad()
-    def _results(self, positions: Tensor, properties: tuple[str, ...]) -> dict[str, Tensor]:
-        results = self._copies(positions.to(self._device), properties)
-        return {name: value.to(positions.device, torch.float64) for name, value in results.items()}
+    def _results(self, positions: Sequence[Tensor], properties: tuple[str, ...]) -> list[dict[str, Tensor]]:
+        results: list[dict[str, Tensor]] = [{}] * len(positions)
+        for which, copies in self._parts:
+            found = copies([_at(positions[k], self._device) for k in which], properties)
+            for k, one in zip(which, found, strict=True):
+                results[k] = {name: _at(value, positions[k].device) for name, value in one.items()}
+        return results
 
 
 class EnsembleForces(ForceField):
@@ -121,19 +140,35 @@ class EnsembleForces(ForceField):
         return _mean([member.observe(positions, properties) for member in self.members])
 
     def evaluate(self, positions: Tensor, properties: Sequence[str] = ()) -> Evaluation:
-        parts = [member.evaluate(positions, properties) for member in self.members]
-        energies, forces = torch.stack([part[0] for part in parts]), torch.stack([part[1] for part in parts])
-        self.spread = forces.var(dim=0).sum(dim=-1).sqrt()
-        return energies.mean(0), forces.mean(0), _mean([part[2] for part in parts])
+        return self.together([positions], properties)[0]
+
+    def together(self, positions: Sequence[Tensor], properties: Sequence[str] = ()) -> list[Evaluation]:
+        parts = [member.together(positions, properties) for member in self.members]
+        return [_mean_and_spread(of_one) for of_one in zip(*parts, strict=True)]
 
     def state(self) -> dict[str, Tensor]:
         return {f"{k}.{name}": value for k, one in enumerate(self.members) for name, value in one.state().items()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         for k, member in enumerate(self.members):
-            own = {name.removeprefix(f"{k}."): v for name, v in state.items() if name.startswith(f"{k}.")}
-            if own:
-                member.restore(own)
+            member.restore(_of(k, state))
+
+
+def _at(tensor: Tensor, device: torch.device) -> Tensor:
+    """The same numbers in float64 on a device; `Tensor.to` takes 2 us to find that there is nothing to do."""
+    same = tensor.device == device and tensor.dtype is torch.float64
+    return tensor if same else tensor.to(device, torch.float64)
+
+
+def _of(k: int, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What the k-th part put into a state."""
+    return {name.removeprefix(f"{k}."): value for name, value in state.items() if name.startswith(f"{k}.")}
+
+
+def _mean_and_spread(parts: Sequence[Evaluation]) -> Evaluation:
+    energies, forces = torch.stack([part[0] for part in parts]), torch.stack([part[1] for part in parts])
+    spread = forces.var(dim=0).sum(dim=-1).sqrt()
+    return energies.mean(0), forces.mean(0), {**_mean([part[2] for part in parts]), SPREAD: spread}
 
 
 def _mean(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -153,9 +188,9 @@ def _all_pairs(one: AtomicBatch, positions: Tensor) -> AtomicBatch:
 
 
 class _Copies(Protocol):
-    """Properties of B copies at positions [B, N, 3], by one of the ways below."""
+    """Properties of copies of some molecules at positions [B, N, 3] each, by one of the ways below."""
 
-    def __call__(self, positions: Tensor, properties: tuple[str, ...]) -> dict[str, Tensor]: ...
+    def __call__(self, positions: Sequence[Tensor], properties: tuple[str, ...]) -> list[dict[str, Tensor]]: ...
 
     def state(self) -> dict[str, Tensor]:
         return {}
@@ -166,36 +201,53 @@ class _Copies(Protocol):
 
 
 class _Fused(_Copies):
-    """A molecule, by the engine; it chooses how many copies go together."""
+    """Molecules, by the engine; it chooses how many copies go together."""
 
-    def __init__(self, engine: Engine, one: AtomicBatch) -> None:
-        self.engine, self.one = engine, one
-        self._workspaces: dict[int, Any] = {}
+    def __init__(self, engine: Engine, ones: Sequence[AtomicBatch]) -> None:
+        self.engine, self.ones = engine, ones
+        self._workspaces: dict[tuple[int, ...], Any] = {}
 
-    def __call__(self, positions: Tensor, properties: tuple[str, ...]) -> dict[str, Tensor]:
-        if len(positions) not in self._workspaces:
-            self._workspaces[len(positions)] = self.engine.workspace(_all_pairs(self.one, positions))
-        results = self.engine(self._workspaces[len(positions)], positions.reshape(-1, 3), properties)
-        if "forces" in results:
-            results["forces"] = results["forces"].view_as(positions)
-        return results
+    def __call__(self, positions: Sequence[Tensor], properties: tuple[str, ...]) -> list[dict[str, Tensor]]:
+        copies = tuple(len(place) for place in positions)
+        if copies not in self._workspaces:
+            graphs = [_all_pairs(one, place) for one, place in zip(self.ones, positions, strict=True)]
+            self._workspaces[copies] = self.engine.workspace(graphs[0] if len(graphs) == 1 else concatenate(graphs))
+        flat = torch.cat([place.reshape(-1, 3) for place in positions]) if len(copies) > 1 else positions[0].view(-1, 3)
+        return _apart(self.engine(self._workspaces[copies], flat, properties), positions)
+
+
+def _apart(results: dict[str, Tensor], positions: Sequence[Tensor]) -> list[dict[str, Tensor]]:
+    """Results of a batch, molecule by molecule; forces [B, N, 3]."""
+    if len(positions) == 1:
+        return [results | {"forces": results["forces"].view_as(positions[0])} if "forces" in results else results]
+    copies, atoms = [len(place) for place in positions], [place.shape[0] * place.shape[1] for place in positions]
+    parts = {name: value.split(atoms if name == "forces" else copies) for name, value in results.items()}
+    return [
+        {name: part[k].view_as(place) if name == "forces" else part[k] for name, part in parts.items()}
+        for k, place in enumerate(positions)
+    ]
 
 
 class _Reference(_Copies):
-    """A molecule, by the readable network."""
+    """Molecules, by the readable network, one after another."""
 
-    def __init__(self, potential: Potential, one: AtomicBatch) -> None:
-        self.potential, self.one = potential, one
-        self._graphs: dict[int, AtomicBatch] = {}
+    def __init__(self, potential: Potential, ones: Sequence[AtomicBatch]) -> None:
+        self.potential, self.ones = potential, ones
+        self._graphs: dict[tuple[int, int], AtomicBatch] = {}
 
-    def __call__(self, positions: Tensor, properties: tuple[str, ...]) -> dict[str, Tensor]:
-        parts = [self.potential(self._graph(chunk), properties) for chunk in positions.split(COPIES_PER_CHUNK)]
-        return {name: torch.cat([part[name] for part in parts]) for name in properties}
+    def __call__(self, positions: Sequence[Tensor], properties: tuple[str, ...]) -> list[dict[str, Tensor]]:
+        return [self._one(k, place, properties) for k, place in enumerate(positions)]
 
-    def _graph(self, positions: Tensor) -> AtomicBatch:
-        if len(positions) not in self._graphs:
-            self._graphs[len(positions)] = _all_pairs(self.one, positions)
-        return self._graphs[len(positions)].with_positions(positions.reshape(-1, 3))
+    @torch.no_grad()
+    def _one(self, k: int, positions: Tensor, properties: tuple[str, ...]) -> dict[str, Tensor]:
+        parts = [self.potential(self._graph(k, chunk), properties) for chunk in positions.split(COPIES_PER_CHUNK)]
+        return _apart({name: torch.cat([part[name] for part in parts]) for name in properties}, [positions])[0]
+
+    def _graph(self, k: int, positions: Tensor) -> AtomicBatch:
+        key = k, len(positions)
+        if key not in self._graphs:
+            self._graphs[key] = _all_pairs(self.ones[k], positions)
+        return self._graphs[key].with_positions(positions.reshape(-1, 3))
 
 
 class _Listed(_Copies):
@@ -206,7 +258,11 @@ class _Listed(_Copies):
         self.list = SkinList(one, potential.cutoff, skin=skin)
         self._workspace: tuple[int, Any] | None = None
 
-    def __call__(self, positions: Tensor, properties: tuple[str, ...]) -> dict[str, Tensor]:
+    def __call__(self, positions: Sequence[Tensor], properties: tuple[str, ...]) -> list[dict[str, Tensor]]:
+        return _apart(self._all(positions[0], properties), positions)
+
+    @torch.no_grad()
+    def _all(self, positions: Tensor, properties: tuple[str, ...]) -> dict[str, Tensor]:
         batch = self.list.batch(positions)
         if self.fused is None or not GIVES.issuperset(properties):
             return self.potential(batch, properties)

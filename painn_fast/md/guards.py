@@ -58,17 +58,9 @@ class Guards:
     heating: float = 10.0
     spread: float = float("inf")
 
-    def quiet(
-        self, state: State, previous: Tensor, estimators: Estimators, target: Tensor, spread: Tensor | None = None
-    ) -> bool:
-        """A cheap test that no trajectory breaks a limit, one reduction a tensor; False only asks for `tripped`."""
-        move = torch.sub(state.positions, previous).abs_().amax()  # of one component; NaN carries through
-        force = state.forces.abs().amax()
-        hot = (estimators.kinetic_temperature(state) / target).amax()
-        fine = (move * 3**0.5 < self.move) & (force * 3**0.5 < self.force) & (hot < self._hottest(estimators))
-        if spread is not None:
-            fine = fine & (spread.amax() < self.spread)
-        return bool(fine & torch.isfinite(state.energy.sum()))
+    def hottest(self, estimators: Estimators, target: Tensor) -> Tensor:
+        """Limit of the temperature of the momenta [S], K, for targets [S]."""
+        return target * max(self.heating, 1.0 + 40.0 / estimators.degrees**0.5)
 
     def tripped(
         self, state: State, previous: Tensor, estimators: Estimators, target: Tensor, spread: Tensor | None = None
@@ -85,14 +77,11 @@ class Guards:
         move = (state.positions - previous).square().sum(-1).flatten(1).amax(1)
         force = state.forces.square().sum(-1).flatten(1).amax(1)
         fine = (move < self.move**2) & (force < self.force**2)  # false for NaN
-        fine &= estimators.kinetic_temperature(state) < self._hottest(estimators) * target
+        fine &= estimators.kinetic_temperature(state) < self.hottest(estimators, target)
         fine &= torch.isfinite(state.energy).all(1)
         if spread is not None:
             fine &= spread.flatten(1).amax(1) < self.spread
         return ~fine & state.alive
-
-    def _hottest(self, estimators: Estimators) -> float:
-        return max(self.heating, 1.0 + 40.0 / estimators.degrees**0.5)
 
     def explain(
         self,
@@ -130,7 +119,7 @@ class Guards:
                 number, step, None, None, "energy not finite,", float("nan"), 0.0, "a geometry that the model fails on"
             )
         hot = float(estimators.kinetic_temperature(state)[s])
-        limit = self._hottest(estimators) * float(target[s])
+        limit = float(self.hottest(estimators, target)[s])
         return Trip(
             number, step, None, None, "temperature in K", hot, limit, "energy out of nowhere: time step or model"
         )

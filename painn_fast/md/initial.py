@@ -18,7 +18,7 @@ LINEAR = 1e-3
 
 
 def maxwell_boltzmann(
-    system: System, n_beads: int, temperature: Tensor, *, seed: int, trajectory: Tensor, step: int = 0
+    system: System, n_beads: int, temperature: Tensor, *, seed: int | Tensor, trajectory: Tensor, step: int = 0
 ) -> Tensor:
     """Momenta of all beads [S, P, N, 3] amu Å/fs: normal, variance m P kB T; temperature [S] K."""
     S, P, N = len(trajectory), n_beads, system.n_atoms
@@ -46,9 +46,18 @@ def remove_rotation(momenta: Tensor, positions: Tensor, masses: Tensor) -> Tenso
     return momenta - (m * torch.linalg.cross(spin[:, None, :].expand_as(x), x))[:, None]
 
 
+def rotations(positions: Tensor, masses: Tensor) -> int:
+    """Rotational degrees of freedom of a structure [N, 3]: 0 of an atom, 2 of a linear molecule, else 3."""
+    x = positions - (masses[:, None] * positions).sum(0) / masses.sum()
+    spread = torch.linalg.svdvals(masses.sqrt()[:, None] * x)  # its second value is zero on a line, all on a point
+    line = len(masses) == 2 or bool(spread[1:2].sum() ** 2 <= LINEAR * spread[0] ** 2)
+    return 0 if len(masses) == 1 else 2 if line else 3
+
+
 def ring_positions(
-    system: System, positions: Tensor, n_beads: int, temperature: Tensor, *, start: str, seed: int, trajectory: Tensor
-) -> Tensor:
+    system: System, positions: Tensor, n_beads: int, temperature: Tensor, *, start: str, seed: int | Tensor,
+    trajectory: Tensor,
+) -> Tensor:  # fmt: skip
     """Positions of all beads [S, P, N, 3] Å around those of one structure a trajectory.
 
     Args:
@@ -57,7 +66,7 @@ def ring_positions(
         n_beads: P.
         temperature: [S] K.
         start: "collapsed" puts all beads on the structure; "free" spreads them as those of free particles.
-        seed: of the noise.
+        seed: of the noise, one or [S].
         trajectory: numbers of the trajectories [S].
 
     Raises:

@@ -5,27 +5,28 @@ H_P = sum_j p_j^2 / 2m + sum_j m omega_P^2 (x_j - x_{j+1})^2 / 2 + sum_j V(x_j) 
     without a thermostat   B(dt/2) A(dt) B(dt/2)                    velocity Verlet, RPMD
     with one               B(dt/2) A(dt/2) O(dt) A(dt/2) B(dt/2)    BAOAB: Leimkuhler, Matthews, AMRX 2013, 34
 
-B kicks the beads with the forces of V; A moves the free ring polymer exactly, in normal modes; O is the thermostat.
-
-| symbol     | here                |
-|------------|---------------------|
-| q, p of A  | `_q`, `_p` in modes |
-| omega_k    | `omega`             |
-| cos, sin/w | `_cos`, `_sinc`     |
+B kicks the beads with the forces of V; A moves the free ring polymer exactly, in normal modes; O is the thermostat. All
+but the forces is `painn_fast.kernels.ring`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from painn_fast.kernels.ring import Ring, Steps, steps
 from painn_fast.md.forces import ForceField
+from painn_fast.md.initial import remove_rotation
 from painn_fast.md.normal_modes import mode_frequencies, normal_mode_matrix
 from painn_fast.md.state import State, System
-from painn_fast.md.thermostats import Ensemble, Thermostat, friction
-from painn_fast.units import AMU_A2_PER_FS2
+from painn_fast.md.thermostats import Ensemble, friction
+from painn_fast.units import AMU_A2_PER_FS2, KB
+
+Hold = Literal["translation", "rotation"]
 
 
 class RingPolymer:
@@ -36,9 +37,11 @@ class RingPolymer:
         ensemble: decides the thermostat.
         n_beads: P.
         temperature: [S] K, of the springs and the thermostat.
-        time_step: fs.
+        time_step: fs, one or [S].
         tau0: time constant of the thermostat on the centroid, fs.
-        seed: of the noise.
+        seed: of the noise, one or [S] int64.
+        removed: degrees of freedom of the centroid without motion, which pile-g does not count.
+        hold: motions of the centroids as a whole that the thermostat is not to begin; what it takes counts as heat.
     """
 
     def __init__(
@@ -47,29 +50,40 @@ class RingPolymer:
         ensemble: Ensemble,
         n_beads: int,
         temperature: Tensor,
-        time_step: float,
+        time_step: float | Tensor,
         *,
         tau0: float = 100.0,
-        seed: int = 0,
+        seed: int | Tensor = 0,
+        removed: int = 0,
+        hold: Sequence[Hold] = (),
     ) -> None:
-        self.ensemble, self.time_step = ensemble, time_step
-        S, P, N = len(temperature), n_beads, system.n_atoms
-        device = system.masses.device
-        omega = mode_frequencies(P, temperature)
+        self.system, self.ensemble, self.hold = system, ensemble, tuple(hold)
+        dt = torch.as_tensor(time_step, dtype=torch.float64, device=temperature.device).expand_as(temperature)
+        omega = mode_frequencies(n_beads, temperature)
         gamma = friction(ensemble, omega, tau0)
-        self.thermostat = None if gamma is None else Thermostat(system.masses, gamma, temperature, time_step, seed)
-        self._matrix = normal_mode_matrix(P).to(device).expand(S, P, P)
-        self._kick = 0.5 * time_step / AMU_A2_PER_FS2
-        self._set_drift(omega, system.masses, time_step if gamma is None else 0.5 * time_step)
-        self._q, self._p, self._work = torch.empty(3, S, P, N, 3, dtype=torch.float64, device=device)
-
-    def _set_drift(self, omega: Tensor, masses: Tensor, dt: float) -> None:
-        """Coefficients: q' = cos q + (sin / omega) p / m, p' = cos p - m omega sin q; dt p / m for the centroid."""
-        m = masses[:, None]  # [N, 1]
-        sinc = torch.where(omega > 0, torch.sin(omega * dt) / omega, dt)
-        self._cos = torch.cos(omega * dt)[:, :, None, None]  # [S, P, 1, 1]
-        self._sinc = sinc[:, :, None, None] / m  # [S, P, N, 1]
-        self._pull = (omega * torch.sin(omega * dt))[:, :, None, None] * m  # [S, P, N, 1]
+        thermal = n_beads * KB / AMU_A2_PER_FS2 * temperature  # [S] amu Å^2 / fs^2
+        none = torch.empty(len(temperature), 0, dtype=torch.float64, device=temperature.device)
+        angle = omega * (dt if gamma is None else 0.5 * dt)[:, None]
+        decay = none if gamma is None else gamma * dt[:, None]
+        self.ring = Ring(
+            kick=0.5 * dt / AMU_A2_PER_FS2,
+            matrix=normal_mode_matrix(n_beads).to(temperature.device),
+            cosine=torch.cos(angle),
+            sinc=torch.where(omega > 0, torch.sin(angle) / omega, (dt if gamma is None else 0.5 * dt)[:, None]),
+            pull=omega * torch.sin(angle),
+            masses=system.masses,
+            energy_unit=AMU_A2_PER_FS2,
+            seed=torch.as_tensor(seed, dtype=torch.int64, device=temperature.device).repeat(len(temperature))
+            if isinstance(seed, int)
+            else seed,
+            damping=torch.exp(-decay),
+            noise=torch.sqrt(-torch.expm1(-2.0 * decay) * thermal[:, None]),
+            rescaling=torch.stack([torch.exp(-dt / tau0), thermal], dim=1) if ensemble == "pile-g" else none,
+            degrees=max(3 * system.n_atoms - removed, 1),
+            rest="translation" in hold,
+        )
+        self._no_limit = torch.full_like(temperature, math.inf)
+        self._bound: Steps | None = None
 
     def step(self, state: State, force_field: ForceField, properties: Sequence[str] = ()) -> dict[str, Tensor]:
         """Advance by one time step.
@@ -82,35 +96,62 @@ class RingPolymer:
         Returns:
             Observed properties of every copy [S P, ...].
         """
-        self._kick_beads(state)
-        self._drift(state)
-        state.step += 1
-        observed = evaluate_forces(state, force_field, properties)
-        self._kick_beads(state)
+        self.advance(state)
+        energy, forces, observed = force_field.evaluate(state.copies, properties)
+        self.close(state, energy, forces)
         return observed
 
-    def _kick_beads(self, state: State) -> None:
-        state.momenta += torch.mul(state.forces, self._kick, out=self._work)
+    def advance(self, state: State) -> None:
+        """The part of a step before forces are evaluated: kick, free motion and thermostat."""
+        state.step += 1
+        self._steps(state).advance(state.step)
+        if "rotation" in self.hold:
+            self._stop_rotation(state)
 
-    def _drift(self, state: State) -> None:
-        """A, or A O A, between a transformation to normal modes and back."""
-        self._transform(self._matrix, state.positions, self._q)
-        self._transform(self._matrix, state.momenta, self._p)
-        self._free_ring()
-        if self.thermostat is not None:
-            state.heat += self.thermostat(self._p, state.trajectory, state.step)
-            self._free_ring()
-        self._transform(self._matrix.mT, self._q, state.positions)
-        self._transform(self._matrix.mT, self._p, state.momenta)
+    def close(
+        self, state: State, energy: Tensor, forces: Tensor, hottest: Tensor | None = None, move: float = math.inf,
+        force: float = math.inf,
+    ) -> bool:  # fmt: skip
+        """The part after it.
 
-    def _transform(self, matrix: Tensor, source: Tensor, target: Tensor) -> None:
-        torch.bmm(matrix, source.flatten(2), out=target.flatten(2))  # one product a trajectory: no mixing of batches
+        Args:
+            state: takes energy and forces.
+            energy: [S P] eV.
+            forces: [S P, N, 3] eV/Å.
+            hottest: limit of sum p^2 / m of each trajectory [S].
+            move: limit of the move of a bead in the step, Å.
+            force: limit of a force, eV/Å.
 
-    def _free_ring(self) -> None:
-        q, p = self._q, self._p
-        pull = torch.mul(q, self._pull, out=self._work)
-        q.mul_(self._cos).add_(p * self._sinc)
-        p.mul_(self._cos).sub_(pull)
+        Returns:
+            Whether everything is finite and under the limits.
+        """
+        limit = self._no_limit if hottest is None else hottest
+        return self._steps(state).close(energy, forces, limit, move, force)
+
+    def before(self, state: State) -> Tensor:
+        """Positions before the last step [S, P, N, 3] Å."""
+        return self._steps(state).beads[3]
+
+    def _steps(self, state: State) -> Steps:
+        bound = self._bound
+        if (
+            bound is None
+            or bound.beads[0] is not state.positions
+            or bound.beads[1] is not state.momenta
+            or bound.beads[2] is not state.forces
+        ):
+            x = state.positions
+            rest = state.energy, state.heat, state.trajectory, self.ring
+            self._bound = bound = steps(x, state.momenta, state.forces, x.clone(), *rest)
+        return bound
+
+    def _stop_rotation(self, state: State) -> None:
+        energy = self._kinetic(state.momenta)
+        state.momenta.copy_(remove_rotation(state.momenta, state.positions, self.system.masses))
+        state.heat += self._kinetic(state.momenta) - energy
+
+    def _kinetic(self, momenta: Tensor) -> Tensor:
+        return (momenta.square() / self.system.masses[:, None]).flatten(1).sum(1) * (0.5 * AMU_A2_PER_FS2)
 
 
 def evaluate_forces(state: State, force_field: ForceField, properties: Sequence[str] = ()) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ase
 import numpy as np
@@ -15,8 +16,10 @@ from painn_fast.io import load
 from painn_fast.io.load import MODELS, bundled
 from painn_fast.io.model_file import fingerprint
 from painn_fast.io.structures import read_structures
+from painn_fast.md.folders import molecules_in
 from painn_fast.md.forces import EnsembleForces, ForceField, ModelForces
-from painn_fast.md.restart import Restart, read_restart, remove_restarts
+from painn_fast.md.initial import rotations
+from painn_fast.md.restart import SYSTEM, Restart, read_restart, remove_restarts
 from painn_fast.md.segments import remove_segments, trajectory_files
 from painn_fast.md.settings import FREE_TO_CHANGE, MDSettings
 from painn_fast.md.state import System
@@ -24,11 +27,33 @@ from painn_fast.nn import Potential
 
 
 @dataclass(frozen=True)
+class Molecule:
+    """One molecule (or crystal) of a run, and its trajectories."""
+
+    index: int
+    """Among the molecules of the run."""
+    system: System
+    trajectory: Tensor  # [S] int64, numbers of its trajectories among all of the run
+    positions: Tensor  # [S, N, 3] float64, Å, where each starts
+    temperature: Tensor  # [S] float64, K
+    time_step: Tensor  # [S] float64, fs
+    seed: Tensor  # [S] int64
+    rotations: int
+    """Rotational degrees of freedom; 0 in a cell."""
+
+    @property
+    def formula(self) -> str:
+        """Such as C2H6O."""
+        return str(ase.Atoms(self.system.numbers.cpu().numpy()).get_chemical_formula())
+
+
+@dataclass(frozen=True)
 class Prepared:
     """The unchanging parts of a run."""
 
-    system: System
-    positions: Tensor  # [frames, N, 3] float64, Å
+    molecules: list[Molecule]
+    count: int
+    """Of all molecules of the run; those of this process may be fewer."""
     force_field: ForceField
     model: str
     """SHA-256 of the model's tensors."""
@@ -42,7 +67,10 @@ def earlier_run(folder: Path, *, resume: bool, overwrite: bool) -> Restart | Non
     """
     if folder.exists() and not folder.is_dir():
         raise PaiNNFastError("the output is a file, not a folder", where=folder)
-    files = [*folder.glob("restart*.safetensors"), *folder.glob("trajectory.h5"), *folder.glob("segments/*")]
+    files = [
+        *folder.glob("restart*.safetensors"),
+        *(file for part in molecules_in(folder) for file in trajectory_files(part)),
+    ]
     if not files or overwrite:
         return None
     if not resume:
@@ -53,7 +81,7 @@ def earlier_run(folder: Path, *, resume: bool, overwrite: bool) -> Restart | Non
             fix="resume it (resume=True, --resume), replace it (overwrite=True, --overwrite) or choose another output",
         )
     restart = read_restart(folder)
-    if restart is None and trajectory_files(folder):
+    if restart is None:
         raise PaiNNFastError("a trajectory without a restart file cannot be resumed", where=folder)
     return restart
 
@@ -61,9 +89,11 @@ def earlier_run(folder: Path, *, resume: bool, overwrite: bool) -> Restart | Non
 def clear_folder(folder: Path) -> None:
     """Make the folder, without anything of an earlier run."""
     folder.mkdir(parents=True, exist_ok=True)
-    remove_segments(folder)
+    for part in molecules_in(folder):
+        remove_segments(part)
+        (part / "trajectory.h5").unlink(missing_ok=True)
     remove_restarts(folder)
-    for path in (*folder.glob("trajectory.h5"), *folder.glob("settings.toml"), *folder.glob("frozen-*.xyz")):
+    for path in (*folder.glob("settings.toml"), *folder.glob("frozen-*.xyz")):
         path.unlink()
 
 
@@ -71,30 +101,79 @@ def prepare(
     settings: MDSettings,
     force_field: ForceField | None,
     atoms: ase.Atoms | list[ase.Atoms] | None,
-    restart: Restart | None,
+    mine: range,
 ) -> Prepared:
-    """Load model and structures and see that they fit each other, the settings and the restart.
+    """Load model and structures and see that they fit each other and the settings.
+
+    Args:
+        settings: of the whole run.
+        force_field: instead of the settings' model.
+        atoms: instead of the settings' structures.
+        mine: numbers of the trajectories that this process runs.
 
     Raises:
         PaiNNFastError: saying what does not fit.
     """
     frames = _structures(settings, atoms)
-    if settings.remove_rotation and frames[0].pbc.any():
-        raise PaiNNFastError("remove_rotation makes no sense in a periodic cell", got=frames[0].pbc.tolist())
+    kinds = _kinds(frames)
+    if settings.trajectories < len(set(kinds)):
+        raise PaiNNFastError(
+            "more molecules than trajectories", got=f"{settings.trajectories} for {len(set(kinds))} molecules",
+            fix=f"trajectories = {len(frames)} runs one of each frame",
+        )  # fmt: skip
+    of_kind: dict[int, list[int]] = {}
+    for number in mine:
+        of_kind.setdefault(kinds[number % len(frames)], []).append(number)
+    of_kind = dict(sorted(of_kind.items()))
+    order = sorted(set(kinds))
+    molecules = [_molecule(settings, frames, order.index(kind), numbers) for kind, numbers in of_kind.items()]
     model = "none: a force field of the caller's"
     if force_field is None:
         potentials = [_potential(settings, name) for name in settings.members or (settings.model,)]
         model = " ".join(fingerprint(potential.state_dict()) for potential in potentials)
-        members = [ModelForces(potential, frames[0], backend=settings.backend) for potential in potentials]
+        firsts = [frames[numbers[0] % len(frames)] for numbers in of_kind.values()]
+        members = [ModelForces(potential, firsts, backend=settings.backend) for potential in potentials]
         force_field = EnsembleForces(members) if settings.members else members[0]
-    system = System.from_atoms(frames[0], settings.device)
-    positions = torch.tensor(
-        np.stack([frame.positions for frame in frames]), dtype=torch.float64, device=settings.device
+    return Prepared(molecules, len(order), force_field, model)
+
+
+def _molecule(settings: MDSettings, frames: list[ase.Atoms], index: int, numbers: list[int]) -> Molecule:
+    """One kind of molecule with the trajectories of these numbers."""
+    starts = [frames[number % len(frames)] for number in numbers]
+    if settings.remove_rotation or "rotation" in settings.hold:
+        name = "remove_rotation" if settings.remove_rotation else "hold = rotation"
+        if starts[0].pbc.any():
+            raise PaiNNFastError(f"{name} makes no sense in a periodic cell", got=starts[0].pbc.tolist())
+    system = System.from_atoms(starts[0], settings.device)
+
+    def of_mine(name: str, dtype: torch.dtype = torch.float64) -> Tensor:
+        values = settings.each(name)
+        return torch.tensor([values[number] for number in numbers], dtype=dtype, device=settings.device)
+
+    positions = np.stack([start.positions for start in starts])
+    place = torch.tensor(positions, dtype=torch.float64, device=settings.device)
+    return Molecule(
+        index,
+        system,
+        torch.tensor(numbers, device=settings.device),
+        place,
+        of_mine("temperature"),
+        of_mine("time_step"),
+        of_mine("seed", torch.int64),
+        0 if starts[0].pbc.any() else rotations(place[0], system.masses),
     )
-    prepared = Prepared(system, positions, force_field, model)
-    if restart is not None:
-        _check_restart(settings, prepared, restart)
-    return prepared
+
+
+def _kinds(frames: list[ase.Atoms]) -> list[int]:
+    """Number of the first frame of the same molecule, for each frame."""
+    first: dict[tuple[Any, ...], int] = {}
+    kinds = []
+    for number, frame in enumerate(frames):
+        System.from_atoms(frame)
+        told = (frame.info.get("charge", 0.0), frame.info.get("spin", 1.0))
+        arrays = (frame.numbers, frame.get_masses(), frame.cell.array, frame.pbc)
+        kinds.append(first.setdefault((*told, *(array.tobytes() for array in arrays)), number))
+    return kinds
 
 
 def _potential(settings: MDSettings, name: str) -> Potential:
@@ -119,17 +198,12 @@ def _structures(settings: MDSettings, atoms: ase.Atoms | list[ase.Atoms] | None)
         frames = read_structures(MODELS / f"{settings.model}.xyz")
     else:
         raise PaiNNFastError("no structure to start from", where="structure", expected="a file that ASE reads")
-    for number, frame in enumerate(frames):
-        System.from_atoms(frame)
-        if not np.array_equal(frame.numbers, frames[0].numbers) or not np.array_equal(frame.cell, frames[0].cell):
-            raise PaiNNFastError(
-                "frames of different molecules or cells", where=f"frame {number}", got=frame.get_chemical_formula(),
-                expected=frames[0].get_chemical_formula(),
-            )  # fmt: skip
+    if not frames:
+        raise PaiNNFastError("no structure to start from", where=settings.structure, got="no frames")
     return frames
 
 
-def _check_restart(settings: MDSettings, prepared: Prepared, restart: Restart) -> None:
+def check_restart(settings: MDSettings, prepared: Prepared, restart: Restart) -> None:
     """Raise PaiNNFastError unless the restart belongs to these settings, this model and this structure."""
     now = settings.model_dump(mode="json")
     for name, value in now.items():
@@ -144,6 +218,18 @@ def _check_restart(settings: MDSettings, prepared: Prepared, restart: Restart) -
             )
     if restart.model != prepared.model:
         raise PaiNNFastError("the run began with another model", got=prepared.model, expected=restart.model)
-    for name in ("numbers", "masses", "cell", "pbc"):
-        if not torch.equal(restart.system[name], getattr(prepared.system, name).cpu()):
-            raise PaiNNFastError("the run began with another structure", where=name)
+    if len(restart.states) != len(prepared.molecules):
+        raise PaiNNFastError(
+            "the run began with other molecules",
+            got=f"{len(prepared.molecules)} molecules",
+            expected=len(restart.states),
+        )
+    for molecule, system, state in zip(prepared.molecules, restart.systems, restart.states, strict=True):
+        for name in SYSTEM:
+            if not torch.equal(system[name], getattr(molecule.system, name).cpu()):
+                raise PaiNNFastError("the run began with another structure", where=name)
+        if not torch.equal(state.trajectory, molecule.trajectory.cpu()):
+            raise PaiNNFastError(
+                "the run began with other trajectories in this folder", got=molecule.trajectory.tolist(),
+                expected=state.trajectory.tolist(), fix="resume with as many processes as it began with",
+            )  # fmt: skip

@@ -35,9 +35,9 @@ class Reporter:
     def begin(self, phase: str, start: int, end: int, simulation: Simulation) -> None:
         """A new phase from step `start` to `end`; drift counts from here."""
         self._phase, self._phase_start, self._phase_end = phase, start, end
-        self._reference = (simulation.state.step, simulation.estimates()["conserved"])
+        self._reference = (simulation.step_number, _of_all(simulation, "conserved"))
         if self._session is None:
-            self._session = (time.monotonic(), simulation.state.step)
+            self._session = (time.monotonic(), simulation.step_number)
 
     def look(self, simulation: Simulation) -> None:
         """Update the line if it is time to."""
@@ -49,27 +49,33 @@ class Reporter:
     def text(self, simulation: Simulation) -> str:
         """The line."""
         assert self._session is not None
-        step = simulation.state.step
+        step = simulation.step_number
         done, whole = (
             (step - self._phase_start) * self.time_step,
             (self._phase_end - self._phase_start) * self.time_step,
         )
-        temperature = float(simulation.estimates()["temperature"].nanmean())
+        temperature = float(_of_all(simulation, "temperature").nanmean())
         parts = [f"{self._phase} {done / 1000:.3f} of {whole / 1000:.3f} ps", f"T {temperature:.0f} K"]
         if done > DRIFT_AFTER:
             parts.append(f"drift {self._drift(simulation):+.3f} meV/atom/ps")
         seconds, steps = time.monotonic() - self._session[0], step - self._session[1]
         if steps and seconds > 0:
             rate = steps / seconds  # steps per second
-            count = len(simulation.state.alive)
+            count = sum(len(group.state.alive) for group in simulation.groups)
             parts.append(f"{rate * self.time_step * 0.0864:.3g} ns/day" + (f" x {count}" if count > 1 else ""))
             parts.append(f"{clock((self.total - step) / rate)} left")
         return " | ".join(parts)
 
     def _drift(self, simulation: Simulation) -> float:
         """Of the conserved quantity since the phase began, meV/atom/ps, mean over trajectories."""
-        picoseconds = (simulation.state.step - self._reference[0]) * self.time_step / 1000.0
+        picoseconds = (simulation.step_number - self._reference[0]) * self.time_step / 1000.0
         if picoseconds <= 0:
             return 0.0
-        change = (simulation.estimates()["conserved"] - self._reference[1]).nanmean()
-        return 1000.0 * float(change) / simulation.system.n_atoms / picoseconds
+        change = _of_all(simulation, "conserved") - self._reference[1]
+        atoms = torch.cat([torch.full((len(group.state.alive),), group.system.n_atoms) for group in simulation.groups])
+        return 1000.0 * float((change / atoms).nanmean()) / picoseconds
+
+
+def _of_all(simulation: Simulation, name: str) -> Tensor:
+    """An estimate of all trajectories of all groups."""
+    return torch.cat([group.estimates()[name].cpu() for group in simulation.groups])

@@ -6,6 +6,7 @@ Noise is a function of (seed, trajectory, step) and thermostats have no memory, 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from painn_fast.errors import PaiNNFastError
 from painn_fast.md.guards import Trip
 from painn_fast.md.state import State, System
 
+SYSTEM = ("numbers", "masses", "cell", "pbc")
 NEWEST, PREVIOUS = "restart.safetensors", "restart.previous.safetensors"
 
 
@@ -24,9 +26,10 @@ NEWEST, PREVIOUS = "restart.safetensors", "restart.previous.safetensors"
 class Restart:
     """What a restart file holds."""
 
-    state: State
+    states: list[State]
+    """Of each molecule."""
+    systems: list[dict[str, Tensor]]
     force_field: dict[str, Tensor]
-    system: dict[str, Tensor]
     settings: dict[str, Any]
     trips: list[Trip]
     model: str
@@ -35,19 +38,22 @@ class Restart:
 
 def write_restart(
     folder: Path,
-    state: State,
+    parts: Sequence[tuple[System, State]],
     *,
-    system: System,
     force_field: dict[str, Tensor],
     settings: dict[str, Any],
     trips: list[Trip],
     model: str,
 ) -> None:
     """Write the newest restart file and keep the one before; a reader finds a whole one at any moment."""
-    tensors = {f"state.{name}": value for name, value in state.tensors().items()}
-    tensors |= {f"system.{name}": getattr(system, name) for name in ("numbers", "masses", "cell", "pbc")}
-    tensors |= {f"force_field.{name}": value for name, value in force_field.items()}
-    numbers = {"step": state.step, "settings": settings, "trips": [trip.as_json() for trip in trips], "model": model}
+    tensors = {f"force_field.{name}": value for name, value in force_field.items()}
+    for k, (system, state) in enumerate(parts):
+        tensors |= {f"state.{k}.{name}": value for name, value in state.tensors().items()}
+        tensors |= {f"system.{k}.{name}": getattr(system, name) for name in SYSTEM}
+    numbers = {
+        "step": parts[0][1].step, "molecules": len(parts), "settings": settings,
+        "trips": [trip.as_json() for trip in trips], "model": model,
+    }  # fmt: skip
     fresh = folder / "restart.new.safetensors"
     checkpoint.save(fresh, tensors, numbers)
     if (folder / NEWEST).exists():
@@ -75,15 +81,16 @@ def read_restart(folder: Path) -> Restart | None:
 
 def _read(path: Path) -> Restart:
     tensors, numbers = checkpoint.load(path)
-    parts: dict[str, dict[str, Tensor]] = {"state": {}, "system": {}, "force_field": {}}
-    for key, value in tensors.items():
-        part, name = key.split(".", 1)
-        parts[part][name] = value
+
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
     try:
+        molecules = range(numbers["molecules"])
         return Restart(
-            state=State(**parts["state"], step=numbers["step"]),
-            force_field=parts["force_field"],
-            system=parts["system"],
+            states=[State(**part(f"state.{k}."), step=numbers["step"]) for k in molecules],
+            systems=[part(f"system.{k}.") for k in molecules],
+            force_field=part("force_field."),
             settings=numbers["settings"],
             trips=[Trip(**values) for values in numbers["trips"]],
             model=numbers["model"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -18,19 +19,24 @@ from painn_fast.errors import PaiNNFastError
 from painn_fast.interrupt import Interrupt
 from painn_fast.md import initial
 from painn_fast.md.estimators import UNITS
+from painn_fast.md.folders import molecule_folder, rank_folder
 from painn_fast.md.forces import ForceField
-from painn_fast.md.guards import Guards
+from painn_fast.md.guards import Guards, Trip
 from painn_fast.md.phases import Phase, phase_at, phases
-from painn_fast.md.prepare import Prepared, clear_folder, earlier_run, prepare
+from painn_fast.md.prepare import Molecule, Prepared, check_restart, clear_folder, earlier_run, prepare
 from painn_fast.md.reporters import Reporter
 from painn_fast.md.restart import Restart, write_restart
 from painn_fast.md.segments import Recorder
 from painn_fast.md.settings import MDSettings
-from painn_fast.md.simulation import Simulation
-from painn_fast.md.state import State
+from painn_fast.md.simulation import Group, Simulation
+from painn_fast.md.state import State, System
 from painn_fast.progress import StatusLine, clock
 from painn_fast.settings import write_resolved
 
+EXIT = "EXIT"
+"""A file of this name in the folder of a run ends it cleanly."""
+LOOK_EVERY = 0.2
+"""Seconds between looks at the clock and for the file."""
 OBSERVED = ("dipole", "polarizability")
 DATASETS = {
     "positions/value": "Ang",
@@ -51,6 +57,9 @@ def run(
 ) -> Path:
     """Run dynamics and write it to `settings.output`: trajectory.h5, settings.toml, restart files.
 
+    Under `torchrun` each process runs its share of the trajectories in a folder of its own, `rank-<number>`, without
+    a word to the others; `Trajectory` reads them as one. Several molecules have a folder each, such as `0-C2H6O`.
+
     Args:
         settings: what to run.
         force_field: instead of `settings.model`.
@@ -59,20 +68,37 @@ def run(
         overwrite: replace the run in the folder.
 
     Returns:
-        Path of trajectory.h5; read it with `Trajectory`.
+        Path of trajectory.h5, of the folder where there are several; read it with `Trajectory`.
 
     Raises:
         PaiNNFastError: if the folder holds a run and neither `resume` nor `overwrite` is given, if settings, model and
-            structure do not fit, if the run is interrupted (it can be resumed), or if guards stopped all trajectories.
+            structure do not fit, if the run is stopped before its end (it can be resumed), or if guards stopped all
+            trajectories.
     """
-    folder = Path(settings.output)
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    folder = rank_folder(Path(settings.output), rank, world)
+    mine = _share(settings.trajectories, rank, world)
     restart = earlier_run(folder, resume=resume, overwrite=overwrite)
-    prepared = prepare(settings, force_field, atoms, restart)
+    prepared = prepare(settings, force_field, atoms, mine)
     if restart is None:
         clear_folder(folder)
+    else:
+        check_restart(settings, prepared, restart)
+    (folder / EXIT).unlink(missing_ok=True)
     write_resolved(settings, folder / "settings.toml", {"model_sha256": prepared.model})
-    with StatusLine() as line, Interrupt() as interrupt:
-        return _Run(settings, folder, prepared, restart, line).go(interrupt)
+    with StatusLine(silent=rank > 0) as line, Interrupt() as interrupt:
+        _Run(settings, folder, prepared, restart, line).go(interrupt)
+    alone = folder / "trajectory.h5"
+    return alone if world == 1 and alone.exists() else Path(settings.output)
+
+
+def _share(trajectories: int, rank: int, world: int) -> range:
+    """Numbers of the trajectories of one of `world` processes, in one stretch."""
+    if trajectories < world:
+        raise PaiNNFastError(
+            "fewer trajectories than processes", got=f"{trajectories} for {world}", fix="start fewer processes"
+        )
+    return range(trajectories * rank // world, trajectories * (rank + 1) // world)
 
 
 class _Run:
@@ -82,103 +108,130 @@ class _Run:
         self, settings: MDSettings, folder: Path, prepared: Prepared, restart: Restart | None, line: StatusLine
     ) -> None:
         self.settings, self.folder, self.prepared, self.line = settings, folder, prepared, line
-        device = prepared.system.masses.device
-        self.temperature = torch.full(
-            (settings.trajectories,), settings.temperature, dtype=torch.float64, device=device
-        )
-        self.recorder = Recorder(folder, self._header(), DATASETS)
-        self.reporter = Reporter(line, settings.time_step, settings.total_steps)
-        self.plan = phases(settings, prepared.system, self.temperature)
-        state = restart.state.to(device) if restart else self._first_state()
+        molecules = prepared.molecules
+        self.recorders = [
+            Recorder(
+                molecule_folder(folder, molecule.index, molecule.formula, prepared.count),
+                self._header(molecule),
+                DATASETS,
+            )
+            for molecule in molecules
+        ]
+        self.reporter = Reporter(line, settings.longest_step, settings.total_steps)
+        self.plan = phases(settings, molecules)
+        states = [self._first_state(molecule) for molecule in molecules]
         if restart:
+            states = [state.to(settings.device) for state in restart.states]
             prepared.force_field.restore(restart.force_field)
-            self.recorder.frozen = [trip.as_json() for trip in restart.trips]
-            self.recorder.fold(state.step)
-        phase = phase_at(self.plan, state.step)
+        phase = phase_at(self.plan, states[0].step)
         self.simulation = Simulation(
-            prepared.system,
-            state,
+            [
+                Group(molecule.system, state, molecule.temperature, *part)
+                for molecule, state, part in zip(molecules, states, phase.parts, strict=True)
+            ],
             prepared.force_field,
-            phase.integrator,
-            phase.estimators,
-            self.temperature,
             Guards() if settings.spread_limit is None else Guards(spread=settings.spread_limit),
         )
-        self.simulation.trips += restart.trips if restart else []
-        self._saved = time.monotonic()
-        if not restart:
+        self._began = self._saved = self._looked = time.monotonic()
+        self._told = 0
+        if restart:
+            self.simulation.trips += restart.trips
+            self._keep_trips(restart.trips)
+            for recorder in self.recorders:
+                recorder.fold(self.step)
+        else:
             self._checkpoint()
 
-    def go(self, interrupt: Interrupt) -> Path:
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return self.simulation.step_number
+
+    def go(self, interrupt: Interrupt) -> None:
         """All steps that are left."""
-        simulation, state, total = self.simulation, self.simulation.state, self.settings.total_steps
-        began, first = time.monotonic(), state.step
+        simulation, total = self.simulation, self.settings.total_steps
+        first = self.step
         phase: Phase | None = None
-        while state.step < total and not interrupt.signal and bool(state.alive.any()):
-            if phase is None or state.step >= phase.end:
-                phase = self._enter(phase_at(self.plan, state.step))
-            due = self._due(state.step + 1)
+        stop = ""
+        while self.step < total and not (stop := self._stop(interrupt)) and (simulation.alive):
+            if phase is None or self.step >= phase.end:
+                phase = self._enter(phase_at(self.plan, self.step))
+            due = self._due(self.step + 1)
             observed = simulation.step([name for name in OBSERVED if name in due])
             self._record(due, observed)
             self._report_trips()
             self.reporter.look(simulation)
-            if time.monotonic() - self._saved >= self.settings.checkpoint or self.recorder.full:
+            full = any(recorder.full for recorder in self.recorders)
+            if full or time.monotonic() - self._saved >= self.settings.checkpoint:
                 self._checkpoint()
-        if state.step > first:
+        if self.step > first:
             self._checkpoint()
-        return self._end(interrupt, time.monotonic() - began, state.step - first)
+        self._end(stop, self.step - first)
 
-    def _end(self, interrupt: Interrupt, seconds: float, steps: int) -> Path:
-        state, settings = self.simulation.state, self.settings
-        if not bool(state.alive.any()):
+    def _stop(self, interrupt: Interrupt) -> str:
+        """Why to stop now, if there is a reason."""
+        if interrupt.signal:
+            return interrupt.signal
+        now = time.monotonic()
+        if now - self._looked < LOOK_EVERY:
+            return ""
+        self._looked = now
+        if self.settings.max_time is not None and now - self._began >= self.settings.max_time:
+            return f"max_time, {clock(self.settings.max_time)}"
+        return f"the file {EXIT}" if any((place / EXIT).exists() for place in self._places()) else ""
+
+    def _places(self) -> set[Path]:
+        """Where a file may ask this process to end."""
+        return {self.folder, Path(self.settings.output)}
+
+    def _end(self, stop: str, steps: int) -> None:
+        simulation, settings = self.simulation, self.settings
+        if not simulation.alive:
+            raise PaiNNFastError("guards stopped every trajectory", where=self.folder, got=str(simulation.trips[0]))
+        if stop and self.step < settings.total_steps:
             raise PaiNNFastError(
-                "guards stopped every trajectory", where=self.folder, got=str(self.simulation.trips[0])
-            )
-        if interrupt.signal and state.step < settings.total_steps:
-            raise PaiNNFastError(
-                f"stopped by {interrupt.signal} after step {state.step} of {settings.total_steps}; nothing is lost",
+                f"stopped by {stop} after step {self.step} of {settings.total_steps}; restartable: yes",
                 where=self.folder,
                 fix="go on with resume=True, on the command line --resume",
             )
-        self.recorder.fold(state.step)
-        path = self.folder / "trajectory.h5"
+        for recorder in self.recorders:
+            recorder.fold(self.step)
         if steps:
-            self.line.keep(
-                f"{self.reporter.text(self.simulation).rsplit(' | ', 1)[0]} | took {clock(seconds)} | {path}"
-            )
-        return path
+            took = clock(time.monotonic() - self._began)
+            where = self.folder / "trajectory.h5" if self.prepared.count == 1 else self.folder
+            self.line.keep(f"{self.reporter.text(simulation).rsplit(' | ', 1)[0]} | took {took} | {where}")
 
     def _enter(self, phase: Phase) -> Phase:
-        simulation, state = self.simulation, self.simulation.state
-        simulation.integrator, simulation.estimators = phase.integrator, phase.estimators
-        if state.step == self.settings.equilibration_steps:
+        simulation = self.simulation
+        for group, (integrator, estimators) in zip(simulation.groups, phase.parts, strict=True):
+            group.integrator, group.estimators = integrator, estimators
+        if self.step == self.settings.equilibration_steps:
             self._begin_sampling()
         self.reporter.begin(phase.name, phase.start, phase.end, simulation)
         return phase
 
     def _begin_sampling(self) -> None:
         """Rest the centre of mass, which the equilibration moved; record the first frame."""
-        state = self.simulation.state
-        state.momenta.copy_(self._without_drift(state.momenta, state.positions))
-        state.heat.zero_()
+        for group in self.simulation.groups:
+            state = group.state
+            state.momenta.copy_(self._without_drift(state.momenta, state.positions, group.system))
+            state.heat.zero_()
         due = list(self.settings.strides)
         self._record(due, self.simulation.observe([name for name in OBSERVED if name in due]))
 
-    def _first_state(self) -> State:
-        settings, prepared = self.settings, self.prepared
-        trajectory = torch.arange(settings.trajectories, device=self.temperature.device)
-        starts = prepared.positions[trajectory % len(prepared.positions)]  # [S, N, 3]
-        P, seed, system = settings.beads, settings.seed, prepared.system
+    def _first_state(self, molecule: Molecule) -> State:
+        P, system = self.settings.beads, molecule.system
+        noise: dict[str, Any] = {"seed": molecule.seed, "trajectory": molecule.trajectory}
         positions = initial.ring_positions(
-            system, starts, P, self.temperature, start=settings.start, seed=seed, trajectory=trajectory
+            system, molecule.positions, P, molecule.temperature, start=self.settings.start, **noise
         )
-        momenta = initial.maxwell_boltzmann(system, P, self.temperature, seed=seed, trajectory=trajectory)
-        return State.at(positions, self._without_drift(momenta, positions), trajectory)
+        momenta = initial.maxwell_boltzmann(system, P, molecule.temperature, **noise)
+        return State.at(positions, self._without_drift(momenta, positions, system), molecule.trajectory)
 
-    def _without_drift(self, momenta: Tensor, positions: Tensor) -> Tensor:
-        momenta = initial.remove_translation(momenta, self.prepared.system.masses)
-        if self.settings.remove_rotation:
-            momenta = initial.remove_rotation(momenta, positions, self.prepared.system.masses)
+    def _without_drift(self, momenta: Tensor, positions: Tensor, system: System) -> Tensor:
+        momenta = initial.remove_translation(momenta, system.masses)
+        if self.settings.remove_rotation or "rotation" in self.settings.hold:
+            momenta = initial.remove_rotation(momenta, positions, system.masses)
         return momenta
 
     def _due(self, step: int) -> list[str]:
@@ -186,65 +239,91 @@ class _Run:
         sampled = step - self.settings.equilibration_steps
         return [name for name, stride in self.settings.strides.items() if sampled > 0 and sampled % stride == 0]
 
-    def _record(self, due: list[str], observed: dict[str, Tensor]) -> None:
-        simulation, state = self.simulation, self.simulation.state
-        for name in due:
-            if name == "energies":
-                columns = {key: _array(value) for key, value in simulation.estimates().items()}
-            elif name == "positions":
-                columns = {"value": _array(simulation.masked(state.positions))}
-            elif name == "velocities":
-                velocities = state.momenta / self.prepared.system.masses[:, None]
-                columns = {"value": _array(simulation.masked(velocities))}
-            else:
-                columns = {"value": _array(observed[name])}
-            sampled = state.step - self.settings.equilibration_steps
-            self.recorder.add(name, state.step, sampled * self.settings.time_step, columns)
+    def _record(self, due: list[str], observed: list[dict[str, Tensor]]) -> None:
+        sampled = self.step - self.settings.equilibration_steps
+        for recorder, group, seen in zip(self.recorders, self.simulation.groups, observed, strict=True):
+            for name in due:
+                recorder.add(name, self.step, sampled * self.settings.longest_step, _columns(name, group, seen))
 
     def _report_trips(self) -> None:
         """Say what guards saw and write the last good frame of what they stopped."""
-        for trip in self.simulation.trips[len(self.recorder.frozen) :]:
+        fresh = self.simulation.trips[self._told :]
+        self._keep_trips(fresh)
+        for trip in fresh:
             self.line.keep(str(trip))
-            self.recorder.frozen.append(trip.as_json())
-            beads = self.simulation.state.positions[trip.trajectory]
-            frames = [self.prepared.system.atoms(bead.cpu()) for bead in beads]
+            group, s = self._find(trip.trajectory)
+            frames = [group.system.atoms(bead.cpu()) for bead in group.state.positions[s]]
             with atomic_write(self.folder / f"frozen-{trip.trajectory}.xyz") as temporary:
                 ase.io.write(temporary, frames, format="extxyz", comment=str(trip))
 
+    def _keep_trips(self, trips: list[Trip]) -> None:
+        """Into the files of the molecules that they concern."""
+        self._told += len(trips)
+        for trip in trips:
+            group, _ = self._find(trip.trajectory)
+            self.recorders[self.simulation.groups.index(group)].frozen.append(trip.as_json())
+
+    def _find(self, number: int) -> tuple[Group, int]:
+        """Group of a trajectory, and its place there."""
+        return next(
+            (group, int(place))
+            for group in self.simulation.groups
+            for place in torch.nonzero(group.state.trajectory == number)[:, 0]
+        )
+
     def _checkpoint(self) -> None:
-        state = self.simulation.state
-        self.recorder.flush(state.step)
+        for recorder in self.recorders:
+            recorder.flush(self.step)
         write_restart(
             self.folder,
-            state,
-            system=self.prepared.system,
+            [(group.system, group.state) for group in self.simulation.groups],
             force_field=self.prepared.force_field.state(),
             settings=self.settings.model_dump(mode="json"),
             trips=self.simulation.trips,
             model=self.prepared.model,
         )
-        self.recorder.tidy(state.step)
+        for recorder in self.recorders:
+            recorder.tidy(self.step)
         self._saved = time.monotonic()
 
-    def _header(self) -> dict[str, Any]:
-        settings, system = self.settings, self.prepared.system
-        intervals = {f"{name}_every": stride * settings.time_step for name, stride in settings.strides.items()}
+    def _header(self, molecule: Molecule) -> dict[str, Any]:
+        settings, system = self.settings, molecule.system
+        intervals = {f"{name}_every": stride * settings.longest_step for name, stride in settings.strides.items()}
         return {
             "numbers": _array(system.numbers),
             "masses": _array(system.masses),
             "cell": _array(system.cell),
             "pbc": _array(system.pbc),
             "beads": settings.beads,
-            "trajectories": settings.trajectories,
-            "temperature": settings.temperature,
-            "time_step": settings.time_step,
+            "trajectories": len(molecule.trajectory),
+            "trajectory": _array(molecule.trajectory),
+            "temperature": _one_or_all(molecule.temperature),
+            "time_step": _one_or_all(molecule.time_step),
+            "longest_time_step": settings.longest_step,
             "ensemble": settings.ensemble,
-            "seed": settings.seed,
+            "seed": _one_or_all(molecule.seed),
             "model_sha256": self.prepared.model,
             "settings": json.dumps(settings.model_dump(mode="json")),
-            "units": "numbers: 1, masses: amu, cell: Ang, temperature: K, time_step and *_every: fs",
+            "units": "numbers: 1, masses: amu, cell: Ang, temperature: K, *time_step and *_every: fs",
             **intervals,
         }
+
+
+def _columns(name: str, group: Group, observed: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    """What is recorded of a group under a name."""
+    if name == "energies":
+        return {key: _array(value) for key, value in group.estimates().items()}
+    if name == "positions":
+        return {"value": _array(group.masked(group.state.positions))}
+    if name == "velocities":
+        return {"value": _array(group.masked(group.state.momenta / group.system.masses[:, None]))}
+    return {"value": _array(observed[name])}
+
+
+def _one_or_all(values: Tensor) -> np.ndarray | float | int:
+    """The value of all trajectories, or an array of them."""
+    first: float | int = values[0].item()
+    return first if bool((values == values[0]).all()) else _array(values)
 
 
 def _array(tensor: Tensor) -> np.ndarray:

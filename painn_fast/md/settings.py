@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
+from painn_fast.md.integrators import Hold
 from painn_fast.md.thermostats import Ensemble
-from painn_fast.settings import Duration, Force, Settings, Temperature, Time
+from painn_fast.settings import Duration, Force, Settings, Temperatures, Time, Times
 
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 RECORDED = ("positions", "velocities", "energies", "dipole", "polarizability")
 """What a run can write; how often says the setting `<name>_every`."""
-FREE_TO_CHANGE = {"duration", "checkpoint", "output", "device"}
+FREE_TO_CHANGE = {"duration", "checkpoint", "max_time", "output", "device"}
 """Settings that a resumed run may have otherwise than it began."""
 
 
@@ -31,24 +33,30 @@ class MDSettings(Settings):
     backend: Literal["auto", "fused", "reference"] = "auto"
     device: str = "cpu"
     structure: str | None = None
-    """Any file that ASE reads; trajectories start from its frames in turn. None takes the bundled model's own."""
+    """Any file that ASE reads; trajectories start from its frames in turn, also of several molecules. None takes the
+    bundled model's own."""
     output: str = "md"
     """Folder."""
     ensemble: Ensemble = "nve"
     beads: PositiveInt = 1
     trajectories: PositiveInt = 1
-    temperature: Temperature = "300 K"
-    time_step: Time = "0.5 fs"
+    temperature: Temperatures = "300 K"
+    """One, or one for each trajectory."""
+    time_step: Times = "0.5 fs"
+    """One, or one for each trajectory; all other times are counted in steps of the longest."""
     equilibration: Time = "0 fs"
     """With PILE-L (Langevin for one bead) before the run; nothing of it is recorded."""
     duration: Time = "1 ps"
     tau: Time = "100 fs"
-    """Time constant of the thermostat on the centroid in langevin, pile-l and equilibration."""
-    seed: int = Field(0, ge=0, lt=2**63)
+    """Time constant of the thermostat on the centroid in langevin, pile-l, pile-g and equilibration."""
+    seed: Seed | tuple[Seed, ...] = 0
+    """One, or one for each trajectory. Trajectories have noise of their own under one seed too."""
     start: Literal["collapsed", "free"] = "collapsed"
     """Beads all on the structure, or spread as those of free particles."""
     remove_rotation: bool = False
     """Start the run without angular momentum. Momentum of the centre of mass is removed always."""
+    hold: tuple[Hold, ...] = ()
+    """Motions of the molecule as a whole that thermostats are not to begin: translation, rotation."""
     energies_every: Time = "5 fs"
     positions_every: Time | None = None
     velocities_every: Time | None = None
@@ -56,46 +64,73 @@ class MDSettings(Settings):
     polarizability_every: Time | None = None
     checkpoint: Duration = "60 s"
     """Wall-clock time between restart files: what a killed run loses at most."""
+    max_time: Duration | None = None
+    """Wall-clock time after which the run saves and stops, to be resumed."""
 
     @model_validator(mode="after")
     def _sensible(self) -> MDSettings:
         if self.ensemble in ("nve", "langevin") and self.beads > 1:
-            raise ValueError(f"{self.ensemble} is classical; for {self.beads} beads choose rpmd, t-rpmd or pile-l")
+            raise ValueError(
+                f"{self.ensemble} is classical; for {self.beads} beads choose rpmd, t-rpmd, pile-l or pile-g"
+            )
         if len(self.members) == 1 or (self.spread_limit is not None and not self.members):
             raise ValueError("a spread needs two members or more")
         if self.members and self.model:
             raise ValueError("either model or members")
+        for name in ("temperature", "time_step", "seed"):
+            count = len(_several(getattr(self, name)))
+            if count not in (1, self.trajectories):
+                raise ValueError(
+                    f"{name} has {count} values for {self.trajectories} trajectories: give one, or one each"
+                )
         for name in ("temperature", "time_step", "duration", "tau"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name):g}")
+            for value in _several(getattr(self, name)):
+                if not value > 0:
+                    raise ValueError(f"{name} must be positive, got {value:g}")
         if self.equilibration < 0 or self.checkpoint < 0:
             raise ValueError("equilibration and checkpoint cannot be negative")
         for name in RECORDED:
             every = getattr(self, f"{name}_every")
-            if every is not None and not _whole(every / self.time_step):
-                raise ValueError(f"{name}_every is not a multiple of time_step: {every:g} fs of {self.time_step:g} fs")
+            if every is not None and not _whole(every / self.longest_step):
+                raise ValueError(
+                    f"{name}_every is not a multiple of time_step: {every:g} fs of {self.longest_step:g} fs"
+                )
         return self
+
+    @property
+    def longest_step(self) -> float:
+        """fs; times are multiples of it."""
+        return max(_several(self.time_step))
+
+    def each(self, name: str) -> tuple[float, ...]:
+        """The value of "temperature", "time_step" or "seed" for every trajectory."""
+        values = _several(getattr(self, name))
+        return values if len(values) == self.trajectories else values * self.trajectories
 
     @property
     def equilibration_steps(self) -> int:
         """Steps before the run."""
-        return round(self.equilibration / self.time_step)
+        return round(self.equilibration / self.longest_step)
 
     @property
     def total_steps(self) -> int:
         """Steps before the run and of it."""
-        return self.equilibration_steps + max(round(self.duration / self.time_step), 1)
+        return self.equilibration_steps + max(round(self.duration / self.longest_step), 1)
 
     @property
     def strides(self) -> dict[str, int]:
         """Steps between records, for what is recorded."""
         every = {name: getattr(self, f"{name}_every") for name in RECORDED}
-        return {name: round(time / self.time_step) for name, time in every.items() if time is not None}
+        return {name: round(time / self.longest_step) for name, time in every.items() if time is not None}
 
     @property
     def equilibration_ensemble(self) -> Ensemble:
         """Ensemble of the time before the run."""
         return "pile-l" if self.beads > 1 else "langevin"
+
+
+def _several(value: float | tuple[float, ...]) -> tuple[float, ...]:
+    return value if isinstance(value, tuple) else (value,)
 
 
 def _whole(ratio: float) -> bool:

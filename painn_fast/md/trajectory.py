@@ -17,6 +17,7 @@ import torch
 from painn_fast.atomic import atomic_write
 from painn_fast.errors import PaiNNFastError
 from painn_fast.md.estimators import UNITS as ESTIMATES
+from painn_fast.md.folders import molecules_of, trajectory_folders
 from painn_fast.md.segments import open_file, trajectory_files
 from painn_fast.md.settings import RECORDED
 from painn_fast.md.state import System
@@ -27,8 +28,11 @@ ATTEMPTS = 3
 class Trajectory:
     """What a run recorded. Every series has its own interval; a frozen trajectory's rows are NaN from its trip on.
 
+    The trajectories of a run by several processes are read as one, in their order, as far as all have come.
+
     Args:
-        path: folder of the run, or its trajectory.h5.
+        path: folder of the run, or its trajectory.h5; of a run of several molecules the folder of one, such as
+            "run/0-C2H6O".
 
     Raises:
         PaiNNFastError: if there is none, or it cannot be read.
@@ -39,26 +43,44 @@ class Trajectory:
         self.path = path.parent if path.name == "trajectory.h5" else path
         self.header: dict[str, Any] = {}
         self.names: tuple[str, ...] = ()
-        for file in self._files():
-            self.header = dict(file.attrs)
-            self.names = tuple(name for name in RECORDED if name in self.names or name in file)
+        self._parts = (
+            [path] if path.is_file() and path != self.path / "trajectory.h5" else trajectory_folders(self.path)
+        )
+        if not self._parts:
+            self._complain()
+        headers = [self._look(part) for part in self._parts]
+        self.header = headers[-1]
+        if len(headers) > 1:
+            self._join(headers)
 
-    def _files(self) -> Iterator[h5py.File]:
-        """The files of the run, opened in order; a run that is going on may fold them at the same time."""
-        for attempt in range(ATTEMPTS):
-            try:
-                with ExitStack() as stack:
-                    paths = trajectory_files(self.path) if self.path.is_dir() else [self.path]
-                    files = [stack.enter_context(open_file(path)) for path in paths]
-                    if not files:
-                        raise FileNotFoundError
-                    yield from files
-                    return
-            except FileNotFoundError:
-                if attempt == ATTEMPTS - 1:
-                    raise PaiNNFastError(
-                        "no trajectory here", where=self.path, expected="the folder of a run, or its trajectory.h5"
-                    ) from None
+    def _complain(self) -> None:
+        molecules = molecules_of(self.path)
+        if molecules:
+            raise PaiNNFastError(
+                "a run of several molecules", where=self.path, got=", ".join(molecules),
+                fix=f"read one of them: {self.path / molecules[0]}",
+            )  # fmt: skip
+        raise PaiNNFastError(
+            "no trajectory here", where=self.path, expected="the folder of a run, or its trajectory.h5"
+        )
+
+    def _look(self, part: Path) -> dict[str, Any]:
+        header: dict[str, Any] = {}
+        for file in _files(part):
+            header = dict(file.attrs)
+            self.names = tuple(name for name in RECORDED if name in self.names or name in file)
+        return header
+
+    def _join(self, headers: list[dict[str, Any]]) -> None:
+        """One header of those of several processes."""
+        counts = [int(header["trajectories"]) for header in headers]
+        self.header["trajectories"] = sum(counts)
+        self.header["trajectory"] = np.concatenate([header["trajectory"] for header in headers])
+        self.header["frozen"] = json.dumps([trip for header in headers for trip in json.loads(header["frozen"])])
+        for name in ("temperature", "time_step", "seed"):
+            each = [np.broadcast_to(h[name], count) for h, count in zip(headers, counts, strict=True)]
+            values = np.concatenate(each)
+            self.header[name] = values[0] if (values == values[0]).all() else values
 
     @property
     def system(self) -> System:
@@ -72,8 +94,35 @@ class Trajectory:
 
     @property
     def temperature(self) -> float:
-        """K, of the thermostat and the springs."""
-        return float(self.header["temperature"])
+        """K, of the thermostat and the springs.
+
+        Raises:
+            PaiNNFastError: if trajectories have different ones, see `temperatures`.
+        """
+        return self._only("temperature", "K")
+
+    @property
+    def temperatures(self) -> np.ndarray:
+        """K, of each trajectory [S]."""
+        return np.broadcast_to(self.header["temperature"], self.trajectories)
+
+    @property
+    def time_steps(self) -> np.ndarray:
+        """fs, of each trajectory [S]."""
+        return np.broadcast_to(self.header["time_step"], self.trajectories)
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """Numbers of the trajectories [S] among all of the run, those of other molecules included."""
+        return np.array(self.header["trajectory"])
+
+    def _only(self, name: str, unit: str) -> float:
+        values = np.unique(self.header[name])
+        if len(values) > 1:
+            raise PaiNNFastError(
+                f"trajectories of different {name}", where=self.path, got=f"{values} {unit}", expected="one for all"
+            )
+        return float(values[0])
 
     @property
     def beads(self) -> int:
@@ -93,9 +142,7 @@ class Trajectory:
     @property
     def alive(self) -> np.ndarray:
         """Trajectories that no guard stopped [S] bool."""
-        alive = np.ones(self.trajectories, dtype=bool)
-        alive[[trip["trajectory"] for trip in self.frozen]] = False
-        return alive
+        return ~np.isin(self.numbers, [trip["trajectory"] for trip in self.frozen])
 
     def read(self, series: str, column: str = "value") -> np.ndarray:
         """All frames of one column of a series.
@@ -110,15 +157,34 @@ class Trajectory:
                 expected=", ".join(self.names),
                 fix=f'set {series}_every, for example "2 fs"',
             )
-        return np.concatenate([file[series][column][()] for file in self._files() if series in file])
+        parts = [
+            np.concatenate([file[series][column][()] for file in _files(part) if series in file])
+            for part in self._parts
+        ]
+        frames = min(len(part) for part in parts)
+        if column in ("step", "time"):
+            return parts[0][:frames]
+        return parts[0] if len(parts) == 1 else np.concatenate([part[:frames] for part in parts], axis=1)
 
-    def times(self, series: str = "positions") -> np.ndarray:
-        """Times of the frames of a series [T] fs, from the start of the run (equilibration not counted)."""
-        return self.read(series, "time")
+    def times(self, series: str = "positions", trajectory: int | None = None) -> np.ndarray:
+        """Times of the frames of a series [T] fs, from the start of the run (equilibration not counted).
+
+        Of one trajectory, by its place in the arrays, or of all that have the longest time step of the run.
+        """
+        times = self.read(series, "time")
+        return times if trajectory is None else times * (self.time_steps[trajectory] / self._longest)
 
     def interval(self, series: str) -> float:
-        """Time between frames of a series, fs."""
-        return float(self.header[f"{series}_every"])
+        """Time between frames of a series, fs.
+
+        Raises:
+            PaiNNFastError: if trajectories have different time steps.
+        """
+        return float(self.header[f"{series}_every"]) * (self._only("time_step", "fs") / self._longest)
+
+    @property
+    def _longest(self) -> float:
+        return float(self.header["longest_time_step"])
 
     @property
     def positions(self) -> np.ndarray:
@@ -151,7 +217,7 @@ class Trajectory:
         chosen = frames.mean(axis=1) if bead is None else frames[:, bead]
         system = self.system
         structures = [system.atoms(frame) for frame in chosen]
-        for structure, time in zip(structures, self.times("positions"), strict=True):
+        for structure, time in zip(structures, self.times("positions", trajectory), strict=True):
             structure.info["time_fs"] = float(time)
         return structures
 
@@ -159,3 +225,19 @@ class Trajectory:
         """Frames as in `atoms`, as an extended xyz file."""
         with atomic_write(path) as temporary:
             ase.io.write(temporary, self.atoms(trajectory, bead), format="extxyz")
+
+
+def _files(folder: Path) -> Iterator[h5py.File]:
+    """The files of a trajectory, opened in order; a run that is going on may fold them at the same time."""
+    for attempt in range(ATTEMPTS):
+        try:
+            with ExitStack() as stack:
+                paths = trajectory_files(folder) if folder.is_dir() else [folder]
+                files = [stack.enter_context(open_file(path)) for path in paths]
+                if not files:
+                    raise FileNotFoundError
+                yield from files
+                return
+        except FileNotFoundError:
+            if attempt == ATTEMPTS - 1:
+                raise PaiNNFastError("the trajectory has gone", where=folder) from None

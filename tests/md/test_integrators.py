@@ -95,8 +95,7 @@ def centroid(toy):
 def test_trpmd_centroid_of_a_harmonic_oscillator_feels_no_noise(toy):
     noisy = toy(harmonic, P=16, ensemble="t-rpmd")
     quiet = toy(harmonic, P=1, ensemble="t-rpmd")
-    other = toy(harmonic, P=16, ensemble="t-rpmd", seed=1)
-    other.integrator.thermostat.seed = 99
+    other = toy(harmonic, P=16, ensemble="t-rpmd", seed=99)
     for each in (quiet, other):
         each.state.positions.copy_(noisy.state.positions if each is other else centroid(noisy)[:, None])
         each.state.momenta.copy_(noisy.state.momenta if each is other else noisy.state.momenta.mean(1)[:, None])

@@ -1,0 +1,6 @@
+"""What a time step of ring-polymer dynamics does besides evaluating forces."""
+
+from painn_fast.kernels.ring.ops import steps
+from painn_fast.kernels.ring.reference import Ring, Steps
+
+__all__ = ["Ring", "Steps", "steps"]
