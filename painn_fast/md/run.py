@@ -251,7 +251,8 @@ class _Run:
         self._keep_trips(fresh)
         for trip in fresh:
             self.line.keep(str(trip))
-            group, s = self._find(trip.trajectory)
+            k, s = self._find(trip.trajectory)
+            group = self.simulation.groups[k]
             frames = [group.system.atoms(bead.cpu()) for bead in group.state.positions[s]]
             with atomic_write(self.folder / f"frozen-{trip.trajectory}.xyz") as temporary:
                 ase.io.write(temporary, frames, format="extxyz", comment=str(trip))
@@ -260,14 +261,13 @@ class _Run:
         """Into the files of the molecules that they concern."""
         self._told += len(trips)
         for trip in trips:
-            group, _ = self._find(trip.trajectory)
-            self.recorders[self.simulation.groups.index(group)].frozen.append(trip.as_json())
+            self.recorders[self._find(trip.trajectory)[0]].frozen.append(trip.as_json())
 
-    def _find(self, number: int) -> tuple[Group, int]:
-        """Group of a trajectory, and its place there."""
+    def _find(self, number: int) -> tuple[int, int]:
+        """Which group a trajectory is in, and its place there."""
         return next(
-            (group, int(place))
-            for group in self.simulation.groups
+            (k, int(place))
+            for k, group in enumerate(self.simulation.groups)
             for place in torch.nonzero(group.state.trajectory == number)[:, 0]
         )
 

@@ -16,7 +16,7 @@ from painn_fast.md.state import State, System
 from painn_fast.units import AMU_A2_PER_FS2, KB
 
 
-@dataclass
+@dataclass(eq=False)
 class Group:
     """The trajectories of one molecule; integrator and estimators are those of the present phase."""
 
