@@ -7,7 +7,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from painn_fast.errors import PaiNNFastError
 UNIX_PREFIX = "/tmp/ipi_"
 """i-PI's own: where its sockets of mode "unix" lie."""
 PATIENCE = 0.02
-"""Seconds without news from i-PI after which an incomplete set of beads is evaluated."""
+"""Seconds; more than i-PI takes from one connection to the next."""
 MISSES = 3
 """Batches without a connection after which the next ones do not wait for it."""
 RETRY = 0.2
@@ -55,6 +55,9 @@ class Address:
         """A new connection; OSError if there is none."""
         if self.unix is None:
             connected = socket.create_connection((self.host, self.port), timeout=1.0)
+            if connected.getsockname() == connected.getpeername():  # the kernel chose this very port for our own end
+                connected.close()
+                raise ConnectionRefusedError("Connection refused")
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return connected
         connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -72,13 +75,14 @@ class Client:
     """Serves i-PI through several connections at once, as if they were as many processes.
 
     A batch is what all connections have sent. One that has had nothing to do for `MISSES` batches is not waited for,
-    and none is when nothing has arrived for `PATIENCE`.
+    and none is when nothing has arrived for a while.
 
     Attributes:
         evaluate: `Driver.evaluate`, say.
         address: of i-PI.
         clients: connections, one a bead.
         timeout: seconds to wait for i-PI to start.
+        patience: seconds without news from i-PI after which what has arrived is evaluated, though not all have sent.
         tell: shown what goes on now.
         keep: shown what is worth keeping.
         batches: size of a batch to how many there were.
@@ -87,7 +91,9 @@ class Client:
     evaluate: Callable[[Structures], list[Result]]
     address: Address
     clients: int = 1
+    _: KW_ONLY
     timeout: float = 300.0
+    patience: float = PATIENCE
     tell: Callable[[str], None] = lambda message: None
     keep: Callable[[str], None] = lambda message: None
     batches: Counter[int] = field(default_factory=Counter)
@@ -100,12 +106,14 @@ class Client:
                 model cannot evaluate.
         """
         self._missed: dict[Connection, int] = {}
+        self._opened = 0
         self._selector = selectors.DefaultSelector()
         said_exit = False
         try:
             self._add(self._first())
-            while self._missed:
-                self._grow()
+            while any(connection.greeted or not said_exit for connection in self._missed):
+                if not said_exit:
+                    self._grow()
                 self._round()
                 for connection in [one for one in self._missed if one.over]:
                     said_exit |= connection.said_exit
@@ -144,13 +152,14 @@ class Client:
 
     def _grow(self) -> None:
         """One more connection, if more are wanted and i-PI has noticed those that there are: its queue is short."""
-        if len(self._missed) < self.clients and all(connection.greeted for connection in self._missed):
+        if self._opened < self.clients and all(connection.greeted for connection in self._missed):
             try:
                 self._add(self.address.connect())
             except OSError:  # full, or about to end
                 return
 
     def _add(self, connected: socket.socket) -> None:
+        self._opened += 1
         connection = Connection(connected)
         self._missed[connection] = 0
         self._selector.register(connected, selectors.EVENT_READ, connection)
@@ -164,7 +173,7 @@ class Client:
         """Hear what has arrived, or evaluate what there is."""
         waiting = [connection for connection in self._missed if connection.request]
         complete = all(connection.request or missed >= MISSES for connection, missed in self._missed.items())
-        wait = (0.0 if complete else PATIENCE) if waiting else RETRY
+        wait = (0.0 if complete else self.patience) if waiting else RETRY
         events = self._selector.select(wait)
         for key, mask in events:
             if mask & selectors.EVENT_READ:

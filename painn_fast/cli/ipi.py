@@ -53,4 +53,4 @@ def ipi(
     driver = Driver(model, structure, properties, dtype, device)
     driver.warm_up(clients)
     with StatusLine() as status:
-        Client(driver.evaluate, where, clients, seconds, status.update, status.keep).run()
+        Client(driver.evaluate, where, clients, timeout=seconds, tell=status.update, keep=status.keep).run()

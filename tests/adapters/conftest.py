@@ -31,7 +31,7 @@ INPUT = """
     <forces><force forcefield="painn"/></forces>
     <ensemble><temperature units="kelvin">300</temperature></ensemble>
     <motion mode="dynamics">
-      <dynamics mode="nvt">
+      <dynamics mode="nvt" splitting="baoab">
         <timestep units="femtosecond">0.5</timestep>
         <thermostat mode="pile_l"><tau units="femtosecond">TAU</tau></thermostat>
       </dynamics>
@@ -52,8 +52,11 @@ seen |= {"positions": system.beads.q, "energies": system.forces.pots, "forces": 
 np.savez("seen.npz", virials=system.forces.virs, **seen)
 softexit.trigger(status="success", message="done")
 """
-PATIENCE = 300
-"""Seconds after which i-PI is taken for hanging."""
+
+
+def patience(steps: int) -> float:
+    """Seconds after which i-PI is taken for hanging."""
+    return 120 + 0.1 * steps
 
 
 @dataclass
@@ -65,8 +68,7 @@ class Run:
 
     def finish(self) -> None:
         """Wait for its end."""
-        out, _ = self.process.communicate(timeout=PATIENCE)
-        assert self.process.returncode == 0, out[-3000:]
+        assert self.process.wait(timeout=60) == 0, (self.folder / "log").read_text()[-3000:]
 
     @property
     def energies(self) -> np.ndarray:
@@ -92,9 +94,9 @@ def start(tmp_path_factory):
         (folder / "input.xml").write_text(text)
         (folder / "painn.py").write_text(custom)
         (folder / "ethanol.xyz").write_bytes((MODELS / "ethanol.xyz").read_bytes())
-        output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        process = subprocess.Popen([sys.executable, "-c", RUN], cwd=folder, **output)
-        timers.append(threading.Timer(PATIENCE, process.kill))
+        with (folder / "log").open("w") as log:
+            process = subprocess.Popen([sys.executable, "-c", RUN], cwd=folder, stdout=log, stderr=log)
+        timers.append(threading.Timer(patience(steps), process.kill))
         timers[-1].start()
         return Run(folder, process)
 
