@@ -36,7 +36,7 @@ class Driver:
     Args:
         model: a potential, or what `painn_fast.load` takes.
         structure: elements in i-PI's order, and whether the structure is periodic: atoms, or a file that ASE reads; a
-            bundled model has its own. Cells come from i-PI; for a molecule they mean nothing.
+            bundled model has its own. Cells come from i-PI; a molecule only has to be smaller than half of its.
         properties: names out of `EXTRAS`, in a list, or in a text with commas or blanks.
         dtype: "float32" or "float64", of the network; None keeps the file's.
         device: "cpu", "cuda", ...; None is the CPU.
@@ -80,7 +80,7 @@ class Driver:
         """All of `beads` in one batch.
 
         Raises:
-            PaiNNFastError: for another number of atoms, or positions that are not finite.
+            PaiNNFastError: for another number of atoms, positions that are not finite, or a molecule that is torn.
         """
         if beads.positions.shape[1] != len(self.atoms):
             raise PaiNNFastError(
@@ -89,6 +89,8 @@ class Driver:
             )  # fmt: skip
         if not np.isfinite(beads.positions).all():
             raise PaiNNFastError("i-PI sent positions that are not finite", fix="try a shorter time step")
+        if not self.periodic:
+            _check_whole(beads)
         positions = beads.positions * BOHR
         values = self._crystals(beads.cells, positions) if self.periodic else self._molecules(positions)
         extras = [
@@ -106,8 +108,8 @@ class Driver:
 
     def warm_up(self, beads: int) -> None:
         """Meet errors, and compile, before i-PI waits."""
-        cells, positions = self.atoms.cell.array.T[None] / BOHR, self.atoms.positions[None] / BOHR
-        self.evaluate(Structures(cells.repeat(beads, 0), positions.repeat(beads, 0)))
+        cell = self.atoms.cell.array.T * (self.periodic / BOHR)
+        self.evaluate(Structures(np.stack([cell] * beads), np.stack([self.atoms.positions / BOHR] * beads)))
 
     def _molecules(self, positions: np.ndarray) -> dict[str, np.ndarray]:
         assert self._molecule is not None
@@ -138,6 +140,17 @@ class Driver:
                     got=repr(name),
                     expected=" | ".join(known) or "none of this model",
                 )
+
+
+def _check_whole(beads: Structures) -> None:
+    """Raise PaiNNFastError for what looks like a molecule whose atoms i-PI has folded into the cell."""
+    shortest, largest = np.linalg.norm(beads.cells, axis=1).min(), np.ptp(beads.positions, axis=1).max()
+    if largest > 0.5 * shortest > 0.0:
+        raise PaiNNFastError(
+            "a molecule that is as large as half of i-PI's cell: its atoms may have been folded into it",
+            got=f"{largest * BOHR:.1f} Å, a cell of {shortest * BOHR:.1f} Å",
+            fix="write pbc='False' in i-PI's force field, or a larger cell",
+        )
 
 
 def _structure(model: Potential | str | Path, structure: ase.Atoms | str | Path | None) -> ase.Atoms:

@@ -112,7 +112,7 @@ def test_virial_is_minus_the_derivative_by_strain(periodic, crystal, ethanol):
 def test_cell_counts_for_what_is_periodic_only(crystal, driver, ethanol):
     for model, counts in ((crystal, True), (driver, False)):
         sent = structures(beads_of(model.atoms, 1))
-        other = model.evaluate(Structures(sent.cells + 8.0 * np.eye(3), sent.positions))
+        other = model.evaluate(Structures(sent.cells + 80.0 * np.eye(3), sent.positions))
         assert (model.evaluate(sent)[0].energy != other[0].energy) == counts
 
 
@@ -122,6 +122,9 @@ def test_driver_tells_what_is_wrong(driver, ethanol, tmp_path):
         driver.evaluate(Structures(sent.cells, sent.positions[:, 1:]))
     with pytest.raises(PaiNNFastError, match="not finite"):
         driver.evaluate(Structures(sent.cells, sent.positions * np.nan))
+    folded = np.mod(sent.positions, 40.0)
+    with pytest.raises(PaiNNFastError, match=r"folded into it.*a cell of 21.2 Å; fix: write pbc='False'"):
+        driver.evaluate(Structures(sent.cells + 40.0 * np.eye(3), folded))
     with pytest.raises(PaiNNFastError, match=r"no such extra.*charges.*dipole \| polarizability"):
         Driver("ethanol", properties="dipole,charges")
     with pytest.raises(PaiNNFastError, match=r"no such extra.*none of this model"):

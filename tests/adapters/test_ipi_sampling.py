@@ -63,7 +63,7 @@ def test_errors_are_those_of_correlated_numbers():
 
 def test_a_short_trajectory_of_ipi_is_like_ours(ipi, tmp_path):
     """Its means differ from ours by no more than those of our own trajectories do."""
-    steps, skip, trajectories, tau = 300, 80, 12, 20.0
+    steps, skip, trajectories, tau = 240, 60, 10, 20.0
     theirs = ipi(steps, tau)[skip:].mean(axis=0)
     means = ours(tmp_path / "ours", trajectories, steps, tau)[:, skip:].mean(axis=1)
     error = means.std(axis=0, ddof=1) * (1 + 1 / trajectories) ** 0.5
