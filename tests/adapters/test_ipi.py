@@ -156,24 +156,26 @@ STRUCTURE, CUSTOM = re.findall(r"^```python\n(.*?)^```$", PAGE, flags=re.MULTILI
 @pytest.fixture(scope="module")
 def reference(start):
     """i-PI with the model in its process, all beads in one call, as documented."""
-    run = start(DIRECT, custom=CUSTOM, beads=BEADS, steps=STEPS)
-    run.finish()
-    return run
+    return start(DIRECT, custom=CUSTOM, beads=BEADS, steps=STEPS)
 
 
 def test_ipi_goes_the_same_way_by_socket_and_in_its_process(start, serve, port, reference, ethanol):
     ways = {
-        "mode='inet' with a client too many": (BEADS + 1, "", Counter({BEADS: STEPS + 1})),
-        "mode='inet' with batches of its own": (1, f"<batch_size>{BEADS}</batch_size>", Counter({BEADS: STEPS + 1})),
-        "mode='unix' threaded": (BEADS, "<consolidate_messages>False</consolidate_messages>", None),
+        "inet": (BEADS + 1, "", Counter({BEADS: STEPS + 1})),  # a client too many
+        "unix batched": (1, f"<batch_size>{BEADS}</batch_size>", Counter({BEADS: STEPS + 1})),
+        "unix threaded": (BEADS, "<consolidate_messages>False</consolidate_messages>", None),
     }
-    for way, (clients, options, batches) in ways.items():
-        name = "localhost" if "inet" in way else "painn"
-        mode = way.split()[0]
-        run = start(f"<ffsocket name='painn' {mode}><address>{name}</address><port>{port}</port>{options}</ffsocket>")
-        address = Address(port=port) if "inet" in way else Address(unix=str(run.folder / "ipi-painn"))
+    runs = {}
+    for way, (_, options, _) in ways.items():
+        mode, name = way[:4], "localhost" if way == "inet" else "painn"
+        place = f"<address>{name}</address><port>{port}</port>"
+        runs[way] = start(f"<ffsocket name='painn' mode='{mode}'>{place}{options}</ffsocket>")
+    for way, (clients, _, batches) in ways.items():
+        run = runs[way]
+        address = Address(port=port) if way == "inet" else Address(unix=str(run.folder / "ipi-painn"))
         client = serve(address, clients, patience=5.0 if clients <= BEADS else 0.5)
         run.finish()
+        reference.finish()
         assert batches in (None, client.batches), way
         np.testing.assert_array_equal(run.energies, reference.energies, err_msg=way)
         for key, values in reference.seen.items():
@@ -200,6 +202,7 @@ def test_example_of_the_documentation_runs(tmp_path, monkeypatch, port):
 
 
 def test_ipi_sees_what_evaluate_gives(reference, ethanol):
+    reference.finish()
     seen = reference.seen
     beads = [ethanol.copy() for _ in range(BEADS)]
     for bead, positions in zip(beads, seen["positions"], strict=True):
