@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import painn_fast
-from painn_fast.cli import bench, convert, data, doctor, evaluate, info, label, md, select, spectrum, table, train
+from painn_fast.cli import bench, convert, data, doctor, evaluate, info, ipi, label, md, select, spectrum, table, train
 from painn_fast.errors import PaiNNFastError, one_line
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
@@ -30,6 +30,7 @@ app.command("select")(select.select)
 app.command("train")(train.train)
 app.command("table")(table.table)
 app.command("md")(md.md)
+app.command("ipi")(ipi.ipi)
 app.command("spectrum")(spectrum.spectrum)
 app.command("bench")(bench.bench)
 app.command("doctor")(doctor.doctor)

@@ -181,3 +181,13 @@ def test_bench_of_what_does_not_exist(fails, own_folder):
     fails(("bench", "--table", "results.json"), "results.json", "missing key 'machine'")
     fails(("bench", "ethanol-1", "--out", "results.json"), "results.json", "is there already")
     assert (own_folder / "results.json").read_text() == "{}"
+
+
+def test_ipi_that_is_not_there(fails):
+    fails(("ipi", "ethanol", "--address", "localhost"), "not an address", "host:port")
+    fails(("ipi", "ethanol", "--address", "localhost:1", "--unix", "name"), "two addresses")
+    fails(("ipi", "ethanol", "--timeout", "5"), "missing unit of duration")
+    fails(("ipi", "ethanol", "--properties", "charges"), "no such extra", "'charges'", "dipole")
+    fails(
+        ("ipi", "ethanol", "--unix", "./missing", "--timeout", "0 s"), "i-PI does not listen", "./missing", "--timeout"
+    )

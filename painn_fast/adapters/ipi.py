@@ -1,0 +1,163 @@
+"""i-PI runs our models: as a client of its `ffsocket`, or in its process as the custom PES of its `ffdirect`.
+
+Either way all beads that i-PI has sent are evaluated as one batch. i-PI speaks atomic units: bohr, hartree, and in the
+extras "dipole" in e a0 and "polarizability" in a0^3.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import ase
+import numpy as np
+import torch
+
+from painn_fast.adapters.ipi_protocol import Result, Structures
+from painn_fast.errors import PaiNNFastError
+from painn_fast.evaluate import evaluate
+from painn_fast.io import load
+from painn_fast.io.load import MODELS, bundled
+from painn_fast.io.structures import read_structures
+from painn_fast.md.forces import ModelForces
+from painn_fast.nn import Potential
+from painn_fast.units import BOHR, HARTREE
+
+EXTRAS = {"dipole": BOHR, "polarizability": BOHR**3}
+"""Properties that go into the extras, with their atomic units in ours."""
+
+
+class Driver:
+    """A model as i-PI calls it, in atomic units; of the shape of the classes in `ipi.pes`, none of which it needs.
+
+    Args:
+        model: a potential, or what `painn_fast.load` takes.
+        structure: elements in i-PI's order, and whether the structure is periodic: atoms, or a file that ASE reads; a
+            bundled model has its own. Cells come from i-PI; a molecule only has to be smaller than half of its.
+        properties: names out of `EXTRAS`, in a list, or in a text with commas or blanks.
+        dtype: "float32" or "float64", of the network; None keeps the file's.
+        device: "cpu", "cuda", ...; None is the CPU.
+        verbosity: i-PI's; ignored.
+
+    Raises:
+        PaiNNFastError: for a property or an element that the model does not know.
+    """
+
+    def __init__(
+        self,
+        model: Potential | str | Path,
+        structure: ase.Atoms | str | Path | None = None,
+        properties: str | Iterable[str] = (),
+        dtype: str | None = None,
+        device: str | None = None,
+        verbosity: Any = None,
+    ) -> None:
+        if dtype not in (None, "float32", "float64"):
+            raise PaiNNFastError("no network runs in this type", got=repr(dtype), expected="float32 | float64")
+        self.atoms = _structure(model, structure)
+        if not isinstance(model, Potential):
+            model = load(model, dtype=getattr(torch, dtype) if dtype else None, device=device or "cpu")
+        elif dtype or device:
+            raise PaiNNFastError(
+                "a model that is loaded has its type and device", got=f"dtype={dtype}, device={device}"
+            )
+        self.potential = model
+        self.properties = tuple(re.findall(r"[^,\s]+", properties) if isinstance(properties, str) else properties)
+        self.periodic = bool(self.atoms.pbc.any())
+        self._check()
+        self._molecule = None if self.periodic else ModelForces(model, self.atoms)
+
+    def __call__(self, cell: Any, pos: Any) -> Any:
+        """i-PI's call: one structure, or lists of them; energy, forces, virial and extras of each."""
+        if isinstance(cell, list):
+            return [tuple(result) for result in self.evaluate(Structures(np.stack(cell), np.stack(pos)))]
+        return tuple(self.evaluate(Structures(np.asarray(cell)[None], np.asarray(pos)[None]))[0])
+
+    def evaluate(self, beads: Structures) -> list[Result]:
+        """All of `beads` in one batch.
+
+        Raises:
+            PaiNNFastError: for another number of atoms, positions that are not finite, or a molecule that is torn.
+        """
+        if beads.positions.shape[1] != len(self.atoms):
+            raise PaiNNFastError(
+                "i-PI has another structure", got=f"{beads.positions.shape[1]} atoms", expected=f"{len(self.atoms)}",
+                fix="give the structure that i-PI was initialised with",
+            )  # fmt: skip
+        if not np.isfinite(beads.positions).all():
+            raise PaiNNFastError("i-PI sent positions that are not finite", fix="try a shorter time step")
+        if not self.periodic:
+            _check_whole(beads)
+        positions = beads.positions * BOHR
+        values = self._crystals(beads.cells, positions) if self.periodic else self._molecules(positions)
+        extras = [
+            json.dumps({name: (values[name][k] / EXTRAS[name]).tolist() for name in self.properties})
+            if self.properties
+            else ""
+            for k in range(len(positions))
+        ]
+        energy, forces, virial = (
+            values["energy"] / HARTREE,
+            values["forces"] * (BOHR / HARTREE),
+            values["virial"] / HARTREE,
+        )
+        return [Result(float(e), f, v, x) for e, f, v, x in zip(energy, forces, virial, extras, strict=True)]
+
+    def warm_up(self, beads: int) -> None:
+        """Meet errors, and compile, before i-PI waits."""
+        cell = self.atoms.cell.array.T * (self.periodic / BOHR)
+        self.evaluate(Structures(np.stack([cell] * beads), np.stack([self.atoms.positions / BOHR] * beads)))
+
+    def _molecules(self, positions: np.ndarray) -> dict[str, np.ndarray]:
+        assert self._molecule is not None
+        energy, forces, others = self._molecule.evaluate(torch.from_numpy(positions), self.properties)
+        values = {name: value.numpy() for name, value in {"energy": energy, "forces": forces, **others}.items()}
+        away = positions - positions.mean(axis=1, keepdims=True)
+        return values | {"virial": np.einsum("bnx,bny->bxy", away, values["forces"])}
+
+    def _crystals(self, cells: np.ndarray, positions: np.ndarray) -> dict[str, np.ndarray]:
+        beads = []
+        for cell, place in zip(cells, positions, strict=True):
+            bead = self.atoms.copy()
+            bead.cell, bead.positions = cell.T * BOHR, place
+            beads.append(bead)
+        results = evaluate(self.potential, beads, ("energy", "forces", "stress", *self.properties))
+        values = {name: np.array(entries) for name, entries in results.items()}
+        full = values["stress"][:, [[0, 5, 4], [5, 1, 3], [4, 3, 2]]]
+        volume = np.array([bead.get_volume() for bead in beads])
+        return values | {"virial": -full * volume[:, None, None]}
+
+    def _check(self) -> None:
+        for name in self.properties:
+            if name not in EXTRAS or name not in self.potential.properties:
+                known = [extra for extra in EXTRAS if extra in self.potential.properties]
+                raise PaiNNFastError(
+                    "no such extra",
+                    where="properties",
+                    got=repr(name),
+                    expected=" | ".join(known) or "none of this model",
+                )
+
+
+def _check_whole(beads: Structures) -> None:
+    """Raise PaiNNFastError for what looks like a molecule whose atoms i-PI has folded into the cell."""
+    shortest, largest = np.linalg.norm(beads.cells, axis=1).min(), np.ptp(beads.positions, axis=1).max()
+    if largest > 0.5 * shortest > 0.0:
+        raise PaiNNFastError(
+            "a molecule that is as large as half of i-PI's cell: its atoms may have been folded into it",
+            got=f"{largest * BOHR:.1f} Å, a cell of {shortest * BOHR:.1f} Å",
+            fix="write pbc='False' in i-PI's force field, or a larger cell",
+        )
+
+
+def _structure(model: Potential | str | Path, structure: ase.Atoms | str | Path | None) -> ase.Atoms:
+    if isinstance(structure, ase.Atoms):
+        return structure.copy()
+    if structure is not None:
+        return read_structures(structure)[0]
+    if str(model) in bundled():
+        return read_structures(MODELS / f"{model}.xyz")[0]
+    raise PaiNNFastError("no structure", where="structure", expected="a file that ASE reads, atoms in i-PI's order")

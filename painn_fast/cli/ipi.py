@@ -1,0 +1,56 @@
+"""`painn-fast ipi`: forces for i-PI."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from painn_fast.cli.options import Model, Text, flag
+
+
+def ipi(
+    model: Model,
+    structure: Annotated[
+        Text,
+        typer.Argument(
+            metavar="STRUCTURE",
+            help="Elements in i-PI's order and whether it is periodic, a file of ASE's; a bundled model has its own.",
+            show_default=False,
+        ),
+    ] = None,
+    address: Annotated[Text, flag("HOST:PORT", "Where i-PI listens. Default: localhost:31415.")] = None,
+    unix: Annotated[Text, flag("NAME", 'Instead: the address of i-PI\'s <ffsocket mode="unix">, or a path.')] = None,
+    clients: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Connections: as many as there are beads, all served in one batch.")
+    ] = 1,
+    properties: Annotated[
+        str,
+        typer.Option(
+            metavar="NAMES",
+            help="Into i-PI's extras: dipole (e a0), polarizability (a0^3), with commas. Default: none.",
+            show_default=False,
+        ),
+    ] = "",
+    dtype: Annotated[Text, flag("DTYPE", "Of the network, float32 or float64. Default: the file's.")] = None,
+    device: Annotated[Text, flag("DEVICE", "cpu, cuda, cuda:1, ... Default: cpu.")] = None,
+    timeout: Annotated[str, typer.Option(metavar="TIME", help="How long to wait for i-PI to start.")] = "5 min",
+) -> None:
+    """Serve i-PI's ffsocket: energies, forces and virials of all beads in one batch, until i-PI ends.
+
+    i-PI speaks atomic units: energies and virials in hartree, forces in hartree/bohr. The model's own are eV and Å.
+    """
+    from painn_fast.adapters.ipi import Driver
+    from painn_fast.adapters.ipi_client import Address, Client
+    from painn_fast.errors import PaiNNFastError
+    from painn_fast.progress import StatusLine
+    from painn_fast.units import parse_quantity
+
+    if address is not None and unix is not None:
+        raise PaiNNFastError("two addresses", got=f"--address {address} --unix {unix}", fix="give one of them")
+    where = Address(unix=unix) if unix is not None else Address.parse(address or "localhost:31415")
+    seconds = parse_quantity(timeout, "duration")
+    driver = Driver(model, structure, properties, dtype, device)
+    driver.warm_up(clients)
+    with StatusLine() as status:
+        Client(driver.evaluate, where, clients, timeout=seconds, tell=status.update, keep=status.keep).run()
