@@ -106,8 +106,8 @@ def thermostat(p: Tensor, trajectory: Tensor, step: int, ring: Ring) -> Tensor:
 def rescale(p: Tensor, noise: Tensor, ring: Ring) -> Tensor:
     """Factor [S] of the momenta of the centroid p [S, 3 N] that samples their kinetic energy; noise [S, 3 N].
 
-    Bussi, Donadio, Parrinello, J. Chem. Phys. 126, 014101 (2007), eq. A7; the sign is that of Bussi and Parrinello,
-    Comput. Phys. Commun. 179, 26 (2008).
+    Bussi, Donadio, Parrinello, J. Chem. Phys. 126, 014101 (2007), eq. A7, with the sign of the momenta, which moves
+    diffusion closer to that of NVE (Bussi, Parrinello 2008).
     """
     c, thermal = ring.rescaling.T
     kinetic = (p.square() / ring.masses.repeat_interleave(3)).sum(1)  # twice the energy

@@ -19,8 +19,8 @@ UNITS = pv.data.UnitData(
 
 
 class Coupled(ForceField):
-    """Oscillators of several frequencies with quartic springs between neighbours: one factor for all momenta mixes these,
-    but not equal oscillators on their own."""
+    """Oscillators of several frequencies with quartic springs between neighbours: one factor for all momenta is ergodic
+    here, as it is not for equal oscillators on their own."""
 
     def __call__(self, positions):
         stiffness = torch.linspace(1.0, 3.0, positions.shape[1], dtype=torch.float64)[:, None]
@@ -45,7 +45,7 @@ def sampled(toy, ensemble, P, T, frames, measure):
 
 
 def centroid_energies(state):
-    """Kinetic energy of the centroids, at T for any P, and the harmonic potential there, which is when V is harmonic."""
+    """Kinetic energy of the centroids, at T for any P, and the harmonic potential there, also at T if V is harmonic."""
     p, x = state.momenta.mean(1), state.positions.mean(1)
     kinetic = p.square().sum((1, 2)) / (2 * MASS) * AMU_A2_PER_FS2
     harmonic = x.square().sum((1, 2)) * 0.5 * MASS * OMEGA**2 * AMU_A2_PER_FS2

@@ -20,8 +20,8 @@ EVERY = {f"{name}_every": "1 fs" for name in ("positions", "velocities", "energi
 
 
 def settings(folder, **changes):
-    values = {"output": str(folder), "ensemble": "pile-g", "beads": 4, "trajectories": 5, "seed": 7, "duration": "10 fs"}
-    return MDSettings.parse({**values, "equilibration": "4 fs", **EVERY, **changes})
+    values = {"output": str(folder), "ensemble": "pile-g", "beads": 4, "trajectories": 5, "seed": 7}
+    return MDSettings.parse({**values, "equilibration": "4 fs", "duration": "10 fs", **EVERY, **changes})
 
 
 def assert_equal(one, s, other, r):
@@ -128,7 +128,7 @@ def test_each_trajectory_may_have_its_temperature_time_step_and_seed(tmp_path):
     assert got.temperatures.tolist() == [200.0, 300.0, 400.0]
     for s in range(3):
         scale = float(steps[s].split()[0]) / 0.5
-        every = {name: f"{scale} fs" for name in EVERY}
+        every = dict.fromkeys(EVERY, f"{scale} fs")
         times = {"equilibration": f"{4 * scale} fs", "duration": f"{10 * scale} fs"}
         same = {"trajectories": 3, "temperature": kelvin[s], "time_step": steps[s], "seed": seeds[s], **times, **every}
         run(settings(tmp_path / str(s), **same), force_field=Morse(), atoms=OH)
