@@ -34,8 +34,8 @@ class SchNetPack(Side):
     name, title = "schnetpack", "SchNetPack"
 
     def prepare(self, problem: Problem) -> Work:
-        spk = _import_schnetpack()
-        model = _schnetpack_model(spk, problem.potential, with_forces="forces" in problem.properties)
+        spk = import_schnetpack()
+        model = schnetpack_model(spk, problem.potential, with_forces="forces" in problem.properties)
         if problem.mode == "evaluate":
             return self._end_to_end(spk, model, problem)
         inputs = _schnetpack_inputs(spk.properties, problem)
@@ -66,7 +66,7 @@ class SchNetPack(Side):
         return Work(call, lambda result: {name: torch.from_numpy(value).double() for name, value in result.items()})
 
 
-def _import_schnetpack() -> Any:
+def import_schnetpack() -> Any:
     """Version 2.1, the newest that pip installs on Python 3.11, takes type variables from torch that are gone."""
     for name in ("T_co", "T"):
         if not hasattr(dataloader, name):
@@ -78,7 +78,7 @@ def _import_schnetpack() -> Any:
     return importlib.import_module("schnetpack")
 
 
-def _schnetpack_model(spk: Any, potential: Potential, *, with_forces: bool) -> Any:
+def schnetpack_model(spk: Any, potential: Potential, *, with_forces: bool) -> Any:
     config = potential.config.representation
     representation = spk.representation.PaiNN(
         n_atom_basis=config.n_features,
