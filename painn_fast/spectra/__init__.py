@@ -9,15 +9,18 @@ from painn_fast.spectra.raman import RamanSpectrum, raman
 from painn_fast.spectra.relax import relax
 from painn_fast.spectra.run import SpectrumResult, analyse, run
 from painn_fast.spectra.settings import SpectrumSettings
+from painn_fast.spectra.streaming import Correlation, StreamingCorrelation
 
 __all__ = [
     "Analysis",
+    "Correlation",
     "HarmonicSpectrum",
     "InfraredSpectrum",
     "Peak",
     "RamanSpectrum",
     "SpectrumResult",
     "SpectrumSettings",
+    "StreamingCorrelation",
     "analyse",
     "draw",
     "fit_shift",

@@ -6,10 +6,9 @@ from painn_fast.spectra import Analysis
 from painn_fast.spectra.correlation import (
     autocorrelation,
     cosine_transform,
-    in_blocks,
-    mean_and_error,
     mode_density,
     nyquist,
+    standard_error,
 )
 from painn_fast.spectra.window import line_shape
 from painn_fast.testing import assert_close, rotated
@@ -42,7 +41,7 @@ def test_components_are_summed_before_anything_else(normal_coordinates, rng):
     q = normal_coordinates([1000.0, 2000.0], 1, 2.0 * np.arange(20000), 300.0, rng, thermal=False)
     series = np.stack([10.0 * q[..., 0], q[..., 1], 0 * q[..., 0]], axis=-1)
     density = mode_density(series, 2.0, 300.0, Analysis(depth=2000.0))
-    nu, values = density.wavenumber, density.blocks[0]
+    nu, values = density.wavenumber, density.mean
     strong, weak = (np.trapezoid(values[abs(nu - x) < 200], nu[abs(nu - x) < 200]) for x in (1000, 2000))
     assert strong / weak == pytest.approx(100.0, rel=5e-3)
 
@@ -94,11 +93,32 @@ def test_cosine_transform_of_a_gaussian_is_a_gaussian():
     assert nu[1] - nu[0] <= 1.0
 
 
+def mean_and_error(blocks, weights):
+    mean = weights @ blocks
+    return mean, standard_error(mean, blocks, weights)
+
+
 def test_error_is_the_scatter_of_the_mean(rng):
     """Over 400 repetitions the stated error of 8 blocks is what the means scatter by."""
-    means, errors = zip(*(mean_and_error(rng.normal(3.0, 2.0, size=(8, 5))) for _ in range(400)), strict=True)
+    weights = np.full(8, 1 / 8)
+    means, errors = zip(*(mean_and_error(rng.normal(3.0, 2.0, size=(8, 5)), weights) for _ in range(400)), strict=True)
     assert np.std(means, axis=0) == pytest.approx(2.0 / np.sqrt(8), rel=0.12)
     assert np.mean(np.square(errors), axis=0) == pytest.approx(4.0 / 8, rel=0.12)
+
+
+def test_error_of_blocks_of_unequal_length(rng):
+    """Blocks of 10, 10, 10 and 2 numbers: the mean is that of all 32, and so is its error."""
+    sizes = np.array([10, 10, 10, 2])
+    weights = sizes / sizes.sum()
+    errors = []
+    for _ in range(2000):
+        blocks = np.array([rng.normal(size=(size, 3)).mean(axis=0) for size in sizes])
+        errors.append(mean_and_error(blocks, weights)[1])
+    assert np.mean(np.square(errors), axis=0) == pytest.approx(1 / 32, rel=0.08)
+
+
+def test_one_block_says_nothing_of_its_error():
+    assert np.isnan(standard_error(np.ones(5), np.ones((1, 5)), np.ones(1))).all()
 
 
 def test_error_of_thermal_trajectories_covers_the_truth(normal_coordinates, rng):
@@ -107,19 +127,10 @@ def test_error_of_thermal_trajectories_covers_the_truth(normal_coordinates, rng)
     for _ in range(40):
         q = normal_coordinates([1500.0], 16, 2.0 * np.arange(700), 300.0, rng)
         density = mode_density(q, 2.0, 300.0, Analysis(depth=500.0))
-        mean, error = mean_and_error(np.trapezoid(density.blocks, density.wavenumber, axis=1)[:, None])
-        deviations.append((mean[0] - 1.0) / error[0])
+        whole, parts = (np.trapezoid(y, density.wavenumber) for y in (density.mean, density.blocks))
+        error = standard_error(np.array([whole]), parts[:, None], density.weights)[0]
+        deviations.append((whole - 1.0) / error)
     assert 0.5 < np.mean(np.square(deviations)) < 2.0
-
-
-def test_a_single_trajectory_is_cut_into_blocks(rng):
-    series = rng.normal(size=(1, 1000, 3))
-    assert in_blocks(series, 100).shape == (4, 250, 3)
-    assert in_blocks(series, 200).shape == (2, 500, 3)
-    assert in_blocks(series, 600).shape == (1, 1000, 3)
-    assert in_blocks(np.concatenate([series, series]), 100).shape == (2, 1000, 3)
-    assert np.array_equal(in_blocks(series, 100).reshape(1, 1000, 3), series)
-    assert np.isnan(mean_and_error(series[:, 0])[1]).all(), "one block says nothing of its error"
 
 
 @pytest.mark.parametrize(
