@@ -1,10 +1,11 @@
-"""Infrared and Raman spectra: from trajectories, with physical intensities, and from a model's own Hessian."""
+"""Infrared, Raman and power spectra: from trajectories, with physical intensities, and from a model's own Hessian."""
 
 from painn_fast.spectra.correlation import Analysis
 from painn_fast.spectra.harmonic import HarmonicSpectrum, harmonic
 from painn_fast.spectra.infrared import InfraredSpectrum, infrared
 from painn_fast.spectra.peaks import Peak, fit_shift, infrared_peaks, raman_peaks
 from painn_fast.spectra.plot import draw
+from painn_fast.spectra.power import PowerSpectrum, power
 from painn_fast.spectra.raman import RamanSpectrum, raman
 from painn_fast.spectra.relax import relax
 from painn_fast.spectra.run import SpectrumResult, analyse, run
@@ -17,6 +18,7 @@ __all__ = [
     "HarmonicSpectrum",
     "InfraredSpectrum",
     "Peak",
+    "PowerSpectrum",
     "RamanSpectrum",
     "SpectrumResult",
     "SpectrumSettings",
@@ -27,6 +29,7 @@ __all__ = [
     "harmonic",
     "infrared",
     "infrared_peaks",
+    "power",
     "raman",
     "raman_peaks",
     "relax",

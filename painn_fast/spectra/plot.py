@@ -1,4 +1,7 @@
-"""One picture: infrared above, Raman below, anharmonic lines with their errors, harmonic sticks, names at the peaks."""
+"""One picture: infrared above, Raman below, anharmonic lines with their errors, harmonic sticks, names at the peaks.
+
+A power spectrum comes last, a line an element.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,12 @@ from painn_fast.errors import PaiNNFastError
 from painn_fast.spectra.harmonic import HarmonicSpectrum
 from painn_fast.spectra.infrared import InfraredSpectrum
 from painn_fast.spectra.peaks import VIBRATIONS_FROM, Peak
+from painn_fast.spectra.power import PowerSpectrum
 from painn_fast.spectra.raman import RamanSpectrum, stokes_factor
 
 INK, LINE, STICK, FAINT = "#222222", "#1f4e8c", "#d9822b", "#9a9a9a"
+COLOURS = ("#1f4e8c", "#b5382a", "#2e8b57", "#7b4ba0", "#8c6d1f", "#3a3a3a", "#d64f9b")
+"""Of lines in one panel; none is the colour of the sticks."""
 ROOM = 0.56
 """Part of the height of a panel that the spectrum takes; names have the rest."""
 LABELS = 10
@@ -43,18 +49,20 @@ def draw(
     raman: RamanSpectrum | None,
     harmonic: HarmonicSpectrum | None,
     peaks: tuple[Sequence[Peak], Sequence[Peak]] = ((), ()),
+    power: PowerSpectrum | None = None,
     *,
     title: str = "",
     subtitle: str = "",
 ) -> None:
-    """Draw to files, `.png`, `.svg` or `.pdf` by their names. Wavenumbers go up from left to right in both panels.
+    """Draw to files, `.png`, `.svg` or `.pdf` by their names. Wavenumbers go up from left to right in all panels.
 
     Args:
         paths: where to.
-        infrared: upper panel, None for none.
-        raman: lower panel (Stokes cross-section), None for none.
+        infrared: first panel, None for none.
+        raman: second panel (Stokes cross-section), None for none.
         harmonic: sticks, each with its own intensity on the axis to the right; Raman ones with the Stokes factors.
         peaks: of the infrared and the Raman spectrum; the highest ones are named.
+        power: last panel, None for none.
         title: first line.
         subtitle: conditions.
 
@@ -64,25 +72,32 @@ def draw(
     matplotlib = _matplotlib()
     from matplotlib.figure import Figure
 
-    count = (infrared is not None) + (raman is not None)
+    count = sum(spectrum is not None for spectrum in (infrared, raman, power))
     if count == 0:
-        raise PaiNNFastError("nothing to draw", expected="an infrared or a Raman spectrum")
+        raise PaiNNFastError("nothing to draw", expected="an infrared, a Raman or a power spectrum")
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(11.0, 0.9 + 3.8 * count), layout="constrained")
         panels = list(np.atleast_1d(figure.subplots(count, 1, sharex=True)))
+        rest = iter(panels)
         if infrared is not None:
-            _infrared_panel(panels[0], infrared, harmonic, peaks[0])
+            _infrared_panel(next(rest), infrared, harmonic, peaks[0])
         if raman is not None:
-            _raman_panel(panels[-1], raman, harmonic, peaks[1])
+            _raman_panel(next(rest), raman, harmonic, peaks[1])
+        if power is not None:
+            _power_panel(next(rest), power, harmonic)
         panels[-1].set_xlabel("wavenumber / cm$^{-1}$")
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper right", ncols=3, frameon=False, fontsize=9)
         figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
         panels[0].set_title(subtitle, loc="left", fontsize=8.5, color="#555555", pad=8)
-        for path in paths:
-            kind = path.suffix.lstrip(".")
-            with atomic_write(path) as temporary:
-                figure.savefig(temporary, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None)
+        _save(figure, paths)
+
+
+def _save(figure: Any, paths: Sequence[Path]) -> None:
+    for path in paths:
+        kind = path.suffix.lstrip(".")
+        with atomic_write(path) as temporary:
+            figure.savefig(temporary, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None)
 
 
 def can_draw() -> bool:
@@ -121,12 +136,38 @@ def _raman_panel(panel: Any, spectrum: RamanSpectrum, harmonic: HarmonicSpectrum
         _sticks(panel, harmonic.wavenumber, factor * harmonic.activity, "harmonic / 10$^{-30}$ cm$^2$ sr$^{-1}$")
 
 
+def _power_panel(panel: Any, spectrum: PowerSpectrum, harmonic: HarmonicSpectrum | None) -> None:
+    """All atoms as in the other panels, elements as thin lines, harmonic wavenumbers as marks on the axis."""
+    nu = spectrum.wavenumber
+    _line(panel, nu, spectrum.density, spectrum.error, spectrum.analysis.highest)
+    panel.set_ylabel("power spectrum\nmodes / cm$^{-1}$", y=0.5 * ROOM)
+    lines = [
+        panel.plot(nu, values, color=colour, lw=1.0, label=name)[0]
+        for (name, values), colour in zip(spectrum.elements.items(), COLOURS[1:] * len(nu), strict=False)
+    ]
+    if harmonic is not None:
+        top = panel.get_ylim()[1]
+        real = harmonic.wavenumber[harmonic.wavenumber > 0]
+        panel.vlines(real, -0.015 * top, 0.03 * top, color=STICK, lw=1.4)
+    panel.legend(handles=lines, loc="upper left", ncols=len(lines), frameon=False, fontsize=9)
+
+
 def _line(panel: Any, nu: np.ndarray, values: np.ndarray, error: np.ndarray, highest: float) -> None:
-    inside = nu >= min(VIBRATIONS_FROM, 0.5 * nu[-1])
     band = np.nan_to_num(error)
-    top = max(float(np.nanmax(values[inside])) / ROOM, float(np.nanmax((values + band)[inside])) / (ROOM + 0.05))
+    top = _height(nu, values, error)
     panel.fill_between(nu, values - band, values + band, color=LINE, alpha=0.2, lw=0, label="± standard error")
     panel.plot(nu, values, color=LINE, lw=1.3, label="dynamics")
+    _frame(panel, top, highest)
+
+
+def _height(nu: np.ndarray, values: np.ndarray, error: np.ndarray) -> float:
+    """Of a panel in which vibrations and their errors have room below the names."""
+    inside = nu >= min(VIBRATIONS_FROM, 0.5 * nu[-1])
+    above = (values + np.nan_to_num(error))[inside]
+    return max(float(np.nanmax(values[inside])) / ROOM, float(np.nanmax(above)) / (ROOM + 0.05))
+
+
+def _frame(panel: Any, top: float, highest: float) -> None:
     panel.set_xlim(0.0, highest)
     panel.set_ylim(-0.015 * top, top)
     panel.margins(x=0)

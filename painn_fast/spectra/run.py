@@ -1,4 +1,4 @@
-"""A whole spectrum: harmonic lines at once, then dynamics, then infrared and Raman as tables and a picture."""
+"""A whole spectrum: harmonic lines at once, then dynamics, then infrared, Raman and power as tables and a picture."""
 
 from __future__ import annotations
 
@@ -28,13 +28,16 @@ from painn_fast.spectra.harmonic import HarmonicSpectrum, harmonic
 from painn_fast.spectra.infrared import InfraredSpectrum, infrared
 from painn_fast.spectra.peaks import Peak, fit_shift, infrared_peaks, raman_peaks
 from painn_fast.spectra.plot import can_draw, draw
+from painn_fast.spectra.power import PowerSpectrum, power
 from painn_fast.spectra.raman import RamanSpectrum, raman
 from painn_fast.spectra.report import harmonic_table, peak_table
 from painn_fast.spectra.settings import DYNAMICS, SpectrumSettings
 
 OBSERVED = ("dipole", "polarizability")
+SERIES = (*OBSERVED, "velocities")
 PICTURES = ("spectrum.png", "spectrum.svg")
-OUTPUTS = ("harmonic.csv", "harmonic.xyz", "infrared.csv", "raman.csv", "peaks.csv", "settings.toml", *PICTURES)
+TABLES = ("harmonic.csv", "infrared.csv", "raman.csv", "power.csv", "peaks.csv")
+OUTPUTS = (*TABLES, "harmonic.xyz", "settings.toml", *PICTURES)
 METHODS = {"t-rpmd": "T-RPMD", "rpmd": "RPMD", "pile-l": "PILE-L", "nve": "classical NVE", "langevin": "Langevin"}
 
 
@@ -48,13 +51,14 @@ class SpectrumResult:
     harmonic: HarmonicSpectrum | None
     infrared_peaks: tuple[Peak, ...]
     raman_peaks: tuple[Peak, ...]
+    power: PowerSpectrum | None = None
 
 
 def run(settings: SpectrumSettings, *, resume: bool = False, overwrite: bool = False) -> SpectrumResult:
     """Make the spectra of a molecule; progress goes to stderr, the list of peaks to stdout, files to the output folder.
 
-    Files: harmonic.csv and harmonic.xyz (the minimum), infrared.csv, raman.csv, peaks.csv, spectrum.png and .svg,
-    settings.toml, and the trajectory in dynamics/.
+    Files: harmonic.csv and harmonic.xyz (the minimum), infrared.csv, raman.csv, power.csv (if velocities are
+    recorded), peaks.csv, spectrum.png and .svg, settings.toml, and the trajectory in dynamics/.
 
     Args:
         settings: what to do; with a `trajectory` no dynamics is run.
@@ -80,6 +84,7 @@ def run(settings: SpectrumSettings, *, resume: bool = False, overwrite: bool = F
     if recorded is None:
         start = frames if lines is None else [lines.atoms, *frames[1:]]
         observed = tuple(name for name in OBSERVED if model is None or name in model.properties)
+        observed += ("velocities",) if settings.velocities_every is not None else ()
         recorded = Trajectory(md.run(settings.dynamics(observed), atoms=start, resume=resume, overwrite=overwrite))
     result = analyse(recorded, settings, lines)
     _write(result, recorded, settings, about)
@@ -94,14 +99,14 @@ def analyse(
     """Spectra and peaks of a trajectory; trajectories that guards stopped are left out.
 
     Raises:
-        PaiNNFastError: if it recorded neither dipole nor polarizability, or is too short for the analysis.
+        PaiNNFastError: if it recorded no dipole, polarizability or velocities, or is too short for the analysis.
     """
-    recorded = [name for name in OBSERVED if name in trajectory.names]
+    recorded = [name for name in SERIES if name in trajectory.names]
     if not recorded or not trajectory.alive.any():
         raise PaiNNFastError(
             "nothing to make a spectrum of",
             where=trajectory.path,
-            expected="a trajectory with dipole_every or polarizability_every that no guard stopped",
+            expected="a trajectory with dipole_every, polarizability_every or velocities_every that no guard stopped",
         )
     correction = settings.quantum_correction
     if trajectory.beads > 1 and correction != "harmonic":
@@ -109,7 +114,7 @@ def analyse(
             "a quantum correction is for classical runs", got=f"{correction}, {trajectory.beads} beads"
         )
     alive, temperature, chosen = trajectory.alive, trajectory.temperature, settings.analysis
-    ir = rm = None
+    ir = rm = vdos = None
     if "dipole" in recorded:
         series = trajectory.dipole[:, alive].swapaxes(0, 1)
         ir = infrared(series, trajectory.interval("dipole"), temperature, chosen, correction=correction)
@@ -117,10 +122,16 @@ def analyse(
         series = trajectory.polarizability[:, alive].swapaxes(0, 1)
         every = trajectory.interval("polarizability")
         rm = raman(series, every, temperature, chosen, laser=settings.laser, correction=correction)
+    if "velocities" in recorded:
+        system = trajectory.system
+        symbols = ase.Atoms(system.numbers.numpy()).get_chemical_symbols()
+        series = trajectory.velocities[:, alive].mean(axis=2).swapaxes(0, 1)  # of centroids
+        every = trajectory.interval("velocities")
+        vdos = power(series, symbols, system.masses.numpy(), every, temperature, chosen)
     shift = None if harmonic is None else fit_shift(harmonic, ir, rm)
     ir_peaks = () if ir is None else tuple(infrared_peaks(ir, harmonic, shift))
     rm_peaks = () if rm is None else tuple(raman_peaks(rm, harmonic, shift))
-    return SpectrumResult(settings.folder, ir, rm, harmonic, ir_peaks, rm_peaks)
+    return SpectrumResult(settings.folder, ir, rm, harmonic, ir_peaks, rm_peaks, vdos)
 
 
 def _look(folder: Path, allowed: bool) -> None:
@@ -155,9 +166,12 @@ def _model_and_structures(
             raise PaiNNFastError("no model", where="model", expected="a bundled name or a model file")
         return None, []
     model = load(settings.model, energy_unit=settings.energy_unit, device=settings.device)
-    if not set(OBSERVED) & set(model.properties):
+    if not set(OBSERVED) & set(model.properties) and settings.velocities_every is None and trajectory is None:
         raise PaiNNFastError(
-            "the model gives neither dipole nor polarizability", where=settings.model, got=", ".join(model.properties)
+            "the model gives neither dipole nor polarizability",
+            where=settings.model,
+            got=", ".join(model.properties),
+            fix='velocities_every = "2 fs" (--velocities-every) makes a power spectrum',
         )
     own = MODELS / f"{settings.model}.xyz"
     if settings.structure is not None:
@@ -199,6 +213,8 @@ def _write(result: SpectrumResult, trajectory: Trajectory, settings: SpectrumSet
     if result.raman is not None:
         told = {"what": "Raman scattering, Stokes side", **about, "laser": f"{settings.laser:g} nm"}
         table.write_raman(folder / "raman.csv", result.raman, told)
+    if result.power is not None:
+        table.write_power(folder / "power.csv", result.power, {"what": "power spectrum, of centroids", **about})
     table.write_peaks(folder / "peaks.csv", result.infrared_peaks, result.raman_peaks, {"what": "peaks", **about})
     if can_draw():
         draw(
@@ -207,14 +223,15 @@ def _write(result: SpectrumResult, trajectory: Trajectory, settings: SpectrumSet
             result.raman,
             result.harmonic,
             (result.infrared_peaks, result.raman_peaks),
-            title=_title(trajectory, about),
+            result.power,
+            title=_title(result, trajectory, about),
             subtitle=_subtitle(trajectory, settings),
         )
 
 
 def conditions(trajectory: Trajectory, settings: SpectrumSettings) -> dict[str, str]:
     """How the spectra came about, for the heads of tables."""
-    series = next(name for name in OBSERVED if name in trajectory.names)
+    series = next(name for name in SERIES if name in trajectory.names)
     every, chosen = trajectory.interval(series), settings.analysis
     length = every * (len(trajectory.times(series)) - 1) / 1000.0
     count = int(trajectory.alive.sum())
@@ -233,18 +250,22 @@ def conditions(trajectory: Trajectory, settings: SpectrumSettings) -> dict[str, 
     }
 
 
-def _title(trajectory: Trajectory, about: dict[str, str]) -> str:
+def _title(result: SpectrumResult, trajectory: Trajectory, about: dict[str, str]) -> str:
+    named = {"infrared": result.infrared, "Raman": result.raman, "power": result.power}
+    kinds = [name for name, spectrum in named.items() if spectrum is not None]
+    what = f"{', '.join(kinds[:-1])} and {kinds[-1]} spectra" if len(kinds) > 1 else f"{kinds[0]} spectrum"
     system = trajectory.system
     formula = re.sub(r"(\d+)", r"$_{\1}$", ase.Atoms(system.numbers.numpy()).get_chemical_formula())
     name = about.get("model", "")
-    return f"{name or formula}: infrared and Raman spectra" + (f" ({formula})" if name else "")
+    return f"{name or formula}: {what}" + (f" ({formula})" if name else "")
 
 
 def _subtitle(trajectory: Trajectory, settings: SpectrumSettings) -> str:
     told = conditions(trajectory, settings)
     beads = f", {trajectory.beads} beads" if trajectory.beads > 1 else ""
+    laser = f"; laser {settings.laser:g} nm" if "polarizability" in trajectory.names else ""
     return (
-        f"{told['method']}{beads}, {told['temperature']}, {told['sampling']}; laser {settings.laser:g} nm\n"
+        f"{told['method']}{beads}, {told['temperature']}, {told['sampling']}{laser}\n"
         f"window {told['window']}, resolution {settings.analysis.resolution:.0f} cm$^{{-1}}$; {told['frames']}".replace(
             "cm-1", "cm$^{-1}$"
         )

@@ -53,6 +53,8 @@ class SpectrumSettings(Settings):
     """Start trajectories without angular momentum: narrower bands, no rotational ones."""
     dipole_every: Time = "2 fs"
     polarizability_every: Time = "2 fs"
+    velocities_every: Time | None = None
+    """For a power spectrum; None makes none."""
     checkpoint: Duration = "60 s"
     """Wall-clock time between restart files."""
     window: WindowName = "gaussian"
@@ -79,10 +81,10 @@ class SpectrumSettings(Settings):
             return self
         if not self.depth < self.duration:
             raise ValueError(f"depth must be below duration, got {self.depth:g} and {self.duration:g} fs")
-        for name in ("dipole_every", "polarizability_every"):
-            limit = nyquist(getattr(self, name))
-            if self.highest > limit:
-                raise ValueError(f"{name} of {getattr(self, name):g} fs shows nothing above {limit:.0f} cm-1")
+        for name in ("dipole_every", "polarizability_every", "velocities_every"):
+            every = getattr(self, name)
+            if every is not None and self.highest > nyquist(every):
+                raise ValueError(f"{name} of {every:g} fs shows nothing above {nyquist(every):.0f} cm-1")
         self.dynamics()
         return self
 

@@ -13,6 +13,7 @@ from painn_fast.atomic import atomic_write
 from painn_fast.spectra.harmonic import HarmonicSpectrum
 from painn_fast.spectra.infrared import DECADIC, InfraredSpectrum
 from painn_fast.spectra.peaks import Peak
+from painn_fast.spectra.power import PowerSpectrum
 from painn_fast.spectra.raman import RamanSpectrum
 
 Columns = dict[str, Sequence[object] | np.ndarray]
@@ -42,6 +43,17 @@ def write_raman(path: Path, spectrum: RamanSpectrum, about: dict[str, str]) -> N
         "isotropic a^2 / (Ang^4/amu per cm-1)": spectrum.isotropic,
         "anisotropic gamma^2 / (Ang^4/amu per cm-1)": spectrum.anisotropic,
         "depolarisation ratio": spectrum.depolarisation,
+    }
+    write_table(path, columns, about)
+
+
+def write_power(path: Path, spectrum: PowerSpectrum, about: dict[str, str]) -> None:
+    """Power spectrum of all atoms and of those of each element."""
+    columns: Columns = {
+        "wavenumber / cm-1": spectrum.wavenumber,
+        "power spectrum / (modes per cm-1)": spectrum.density,
+        "standard error / (modes per cm-1)": spectrum.error,
+        **{f"{name} / (modes per cm-1)": values for name, values in spectrum.elements.items()},
     }
     write_table(path, columns, about)
 
