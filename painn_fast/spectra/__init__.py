@@ -1,10 +1,13 @@
 """Infrared, Raman and power spectra: from trajectories, with physical intensities, and from a model's own Hessian."""
 
+from painn_fast.spectra.bands import Band, compare_bands
+from painn_fast.spectra.compare import Comparison, compare
 from painn_fast.spectra.correlation import Analysis
 from painn_fast.spectra.harmonic import HarmonicSpectrum, harmonic
 from painn_fast.spectra.infrared import InfraredSpectrum, infrared
+from painn_fast.spectra.overlay import Overlay, read_overlay
 from painn_fast.spectra.peaks import Peak, fit_shift, infrared_peaks, raman_peaks
-from painn_fast.spectra.plot import draw
+from painn_fast.spectra.plot import draw, draw_comparison
 from painn_fast.spectra.power import PowerSpectrum, power
 from painn_fast.spectra.raman import RamanSpectrum, raman
 from painn_fast.spectra.relax import relax
@@ -14,9 +17,12 @@ from painn_fast.spectra.streaming import Correlation, StreamingCorrelation
 
 __all__ = [
     "Analysis",
+    "Band",
+    "Comparison",
     "Correlation",
     "HarmonicSpectrum",
     "InfraredSpectrum",
+    "Overlay",
     "Peak",
     "PowerSpectrum",
     "RamanSpectrum",
@@ -24,7 +30,10 @@ __all__ = [
     "SpectrumSettings",
     "StreamingCorrelation",
     "analyse",
+    "compare",
+    "compare_bands",
     "draw",
+    "draw_comparison",
     "fit_shift",
     "harmonic",
     "infrared",
@@ -32,6 +41,7 @@ __all__ = [
     "power",
     "raman",
     "raman_peaks",
+    "read_overlay",
     "relax",
     "run",
 ]

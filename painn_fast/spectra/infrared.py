@@ -28,6 +28,8 @@ class InfraredSpectrum:
     analysis: Analysis
     interval: float  # fs
     temperature: float  # K
+    blocks: np.ndarray | None = None  # [B, K] of each trajectory, or parts of one that is alone
+    weights: np.ndarray | None = None  # [B]
 
     @classmethod
     def of(
@@ -36,8 +38,17 @@ class InfraredSpectrum:
         """From the correlation of mu_dot, mu in e Å; the rest as in `infrared`."""
         density = spectral_density(correlation, temperature, analysis)  # e^2/amu per cm-1
         factor = KM_PER_MOL * quantum_correction(correction, density.wavenumber, temperature)
-        error = factor * standard_error(density.mean, density.blocks, density.weights)
-        return cls(density.wavenumber, factor * density.mean, error, analysis, correlation.interval, temperature)
+        mean, blocks = factor * density.mean, factor * density.blocks
+        return cls(
+            wavenumber=density.wavenumber,
+            intensity=mean,
+            error=standard_error(mean, blocks, density.weights),
+            analysis=analysis,
+            interval=correlation.interval,
+            temperature=temperature,
+            blocks=blocks,
+            weights=density.weights,
+        )
 
     def integral(self, low: float, high: float) -> float:
         """Integrated intensity between two wavenumbers, km/mol."""

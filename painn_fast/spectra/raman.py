@@ -39,6 +39,8 @@ class RamanSpectrum:
     interval: float  # fs
     temperature: float  # K
     laser: float  # nm
+    blocks: np.ndarray | None = None  # [B, K] activity of each trajectory, or parts of one that is alone
+    weights: np.ndarray | None = None  # [B]
 
     @classmethod
     def of(
@@ -57,7 +59,8 @@ class RamanSpectrum:
         nu = a.wavenumber
         factor = quantum_correction(correction, nu, temperature)
         activity = factor * (45.0 * a.mean + 7.0 * g.mean)
-        error = standard_error(activity, factor * (45.0 * a.blocks + 7.0 * g.blocks), a.weights)
+        blocks = factor * (45.0 * a.blocks + 7.0 * g.blocks)
+        error = standard_error(activity, blocks, a.weights)
         scattered = stokes_factor(nu, temperature, laser) / 45.0
         return cls(
             wavenumber=nu,
@@ -71,6 +74,8 @@ class RamanSpectrum:
             interval=isotropic.interval,
             temperature=temperature,
             laser=laser,
+            blocks=blocks,
+            weights=a.weights,
         )
 
     @property

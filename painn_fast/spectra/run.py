@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,8 +27,10 @@ from painn_fast.spectra import table
 from painn_fast.spectra.correlation import nyquist
 from painn_fast.spectra.harmonic import HarmonicSpectrum, harmonic
 from painn_fast.spectra.infrared import InfraredSpectrum, infrared
+from painn_fast.spectra.overlay import Overlay, read_overlays
+from painn_fast.spectra.panels import can_draw
 from painn_fast.spectra.peaks import Peak, fit_shift, infrared_peaks, raman_peaks
-from painn_fast.spectra.plot import can_draw, draw
+from painn_fast.spectra.plot import draw
 from painn_fast.spectra.power import PowerSpectrum, power
 from painn_fast.spectra.raman import RamanSpectrum, raman
 from painn_fast.spectra.report import harmonic_table, peak_table
@@ -37,7 +40,8 @@ OBSERVED = ("dipole", "polarizability")
 SERIES = (*OBSERVED, "velocities")
 PICTURES = ("spectrum.png", "spectrum.svg")
 TABLES = ("harmonic.csv", "infrared.csv", "raman.csv", "power.csv", "peaks.csv")
-OUTPUTS = (*TABLES, "harmonic.xyz", "settings.toml", *PICTURES)
+COMPARISON = ("comparison.csv", "comparison.png", "comparison.svg")
+OUTPUTS = (*TABLES, "harmonic.xyz", "settings.toml", *PICTURES, *COMPARISON)
 METHODS = {"t-rpmd": "T-RPMD", "rpmd": "RPMD", "pile-l": "PILE-L", "nve": "classical NVE", "langevin": "Langevin"}
 
 
@@ -69,28 +73,49 @@ def run(settings: SpectrumSettings, *, resume: bool = False, overwrite: bool = F
         PaiNNFastError: if the folder holds results and neither `resume` nor `overwrite` is given, if model, structure
             and settings do not fit, if dynamics is interrupted (it can be resumed) or goes astray.
     """
-    folder = settings.folder
-    _look(folder, resume or overwrite)
+    if settings.methods:
+        raise PaiNNFastError("several methods", got=", ".join(settings.methods), fix="compare(settings) runs them")
+    look(settings.folder, resume or overwrite)
+    say = teller()
+    overlays = read_overlays(settings.overlay, settings.highest)
+    recorded = None if settings.trajectory is None else Trajectory(settings.trajectory)
+    model, frames = model_and_structures(settings, recorded)
+    lines = None if model is None else harmonic_lines(model, frames[0], say)
+    about = {} if model is None else about_model(model)
+    claim(settings, about, overwrite)
+    if lines is not None:
+        write_harmonic(settings.folder, lines, about)
+    if recorded is None:
+        recorded = dynamics(settings, model, lines, frames, resume=resume, overwrite=overwrite)
+    result = analyse(recorded, settings, lines)
+    write(result, recorded, settings, about, overlays)
+    Console(file=sys.stdout).print(peak_table(result.infrared_peaks, result.raman_peaks))
+    say.print(f"wrote {settings.folder / PICTURES[0] if can_draw() else settings.folder}")
+    return result
+
+
+def teller() -> Console:
+    """Where progress is told; says so if there will be no picture."""
     say = Console(file=sys.stderr, highlight=False, soft_wrap=True)
     if not can_draw():
         say.print("no matplotlib: there will be tables but no picture; pip install 'painn-fast[plot]' mends it")
-    recorded = None if settings.trajectory is None else Trajectory(settings.trajectory)
-    model, frames = _model_and_structures(settings, recorded)
-    lines = None if model is None else _harmonic(model, frames[0], say)
-    about = {} if model is None else _about_model(model)
-    _claim(settings, about, overwrite)
-    if lines is not None:
-        _write_harmonic(folder, lines, about)
-    if recorded is None:
-        start = frames if lines is None else [lines.atoms, *frames[1:]]
-        observed = tuple(name for name in OBSERVED if model is None or name in model.properties)
-        observed += ("velocities",) if settings.velocities_every is not None else ()
-        recorded = Trajectory(md.run(settings.dynamics(observed), atoms=start, resume=resume, overwrite=overwrite))
-    result = analyse(recorded, settings, lines)
-    _write(result, recorded, settings, about)
-    Console(file=sys.stdout).print(peak_table(result.infrared_peaks, result.raman_peaks))
-    say.print(f"wrote {folder / PICTURES[0] if can_draw() else folder}")
-    return result
+    return say
+
+
+def dynamics(
+    settings: SpectrumSettings,
+    model: Potential | None,
+    lines: HarmonicSpectrum | None,
+    frames: list[ase.Atoms],
+    *,
+    resume: bool,
+    overwrite: bool,
+) -> Trajectory:
+    """Run what the spectra are made from, from the minimum and the other structures in turn."""
+    start = frames if lines is None else [lines.atoms, *frames[1:]]
+    observed = tuple(name for name in OBSERVED if model is None or name in model.properties)
+    observed += ("velocities",) if settings.velocities_every is not None else ()
+    return Trajectory(md.run(settings.dynamics(observed), atoms=start, resume=resume, overwrite=overwrite))
 
 
 def analyse(
@@ -134,7 +159,7 @@ def analyse(
     return SpectrumResult(settings.folder, ir, rm, harmonic, ir_peaks, rm_peaks, vdos)
 
 
-def _look(folder: Path, allowed: bool) -> None:
+def look(folder: Path, allowed: bool) -> None:
     """Raise PaiNNFastError if results are in the way."""
     if folder.exists() and not folder.is_dir():
         raise PaiNNFastError("the output is a file, not a folder", where=folder)
@@ -148,7 +173,7 @@ def _look(folder: Path, allowed: bool) -> None:
         )
 
 
-def _claim(settings: SpectrumSettings, about: dict[str, str], overwrite: bool) -> None:
+def claim(settings: SpectrumSettings, about: dict[str, str], overwrite: bool) -> None:
     """Make the folder, with nothing in it that an earlier run may have said otherwise."""
     settings.folder.mkdir(parents=True, exist_ok=True)
     for name in OUTPUTS if overwrite else ():
@@ -157,7 +182,7 @@ def _claim(settings: SpectrumSettings, about: dict[str, str], overwrite: bool) -
     write_resolved(settings, settings.folder / "settings.toml", told)
 
 
-def _model_and_structures(
+def model_and_structures(
     settings: SpectrumSettings, trajectory: Trajectory | None
 ) -> tuple[Potential | None, list[ase.Atoms]]:
     """The model, if one is given, and structures that it knows."""
@@ -183,7 +208,7 @@ def _model_and_structures(
     raise PaiNNFastError("no structure to start from", where="structure", expected="a file that ASE reads")
 
 
-def _harmonic(model: Potential, atoms: ase.Atoms, say: Console) -> HarmonicSpectrum:
+def harmonic_lines(model: Potential, atoms: ase.Atoms, say: Console) -> HarmonicSpectrum:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         lines = harmonic(model, atoms)
@@ -193,18 +218,24 @@ def _harmonic(model: Potential, atoms: ase.Atoms, say: Console) -> HarmonicSpect
     return lines
 
 
-def _about_model(model: Potential) -> dict[str, str]:
+def about_model(model: Potential) -> dict[str, str]:
     config = model.config
     return {"model": config.name, "model sha256": fingerprint(model.state_dict()), **config.provenance}
 
 
-def _write_harmonic(folder: Path, lines: HarmonicSpectrum, about: dict[str, str]) -> None:
+def write_harmonic(folder: Path, lines: HarmonicSpectrum, about: dict[str, str]) -> None:
     table.write_harmonic(folder / "harmonic.csv", lines, {"what": "harmonic spectrum at the minimum", **about})
     with atomic_write(folder / "harmonic.xyz") as temporary:
         ase.io.write(temporary, lines.atoms, format="extxyz")
 
 
-def _write(result: SpectrumResult, trajectory: Trajectory, settings: SpectrumSettings, about: dict[str, str]) -> None:
+def write(
+    result: SpectrumResult,
+    trajectory: Trajectory,
+    settings: SpectrumSettings,
+    about: dict[str, str],
+    overlays: Sequence[Overlay] = (),
+) -> None:
     """Tables, then the picture."""
     about = {**about, **conditions(trajectory, settings)}
     folder = result.folder
@@ -224,8 +255,9 @@ def _write(result: SpectrumResult, trajectory: Trajectory, settings: SpectrumSet
             result.harmonic,
             (result.infrared_peaks, result.raman_peaks),
             result.power,
-            title=_title(result, trajectory, about),
-            subtitle=_subtitle(trajectory, settings),
+            overlays=overlays,
+            title=title(result, trajectory, about),
+            subtitle=subtitle(trajectory, settings),
         )
 
 
@@ -250,7 +282,14 @@ def conditions(trajectory: Trajectory, settings: SpectrumSettings) -> dict[str, 
     }
 
 
-def _title(result: SpectrumResult, trajectory: Trajectory, about: dict[str, str]) -> str:
+def method_name(trajectory: Trajectory) -> str:
+    """Such as "T-RPMD, 16 beads"."""
+    ensemble = str(trajectory.header["ensemble"])
+    return METHODS.get(ensemble, ensemble) + (f", {trajectory.beads} beads" if trajectory.beads > 1 else "")
+
+
+def title(result: SpectrumResult, trajectory: Trajectory, about: dict[str, str]) -> str:
+    """First line of a picture."""
     named = {"infrared": result.infrared, "Raman": result.raman, "power": result.power}
     kinds = [name for name, spectrum in named.items() if spectrum is not None]
     what = f"{', '.join(kinds[:-1])} and {kinds[-1]} spectra" if len(kinds) > 1 else f"{kinds[0]} spectrum"
@@ -260,12 +299,13 @@ def _title(result: SpectrumResult, trajectory: Trajectory, about: dict[str, str]
     return f"{name or formula}: {what}" + (f" ({formula})" if name else "")
 
 
-def _subtitle(trajectory: Trajectory, settings: SpectrumSettings) -> str:
+def subtitle(trajectory: Trajectory, settings: SpectrumSettings, *, several: bool = False) -> str:
+    """Conditions in a picture; without the method if there are several."""
     told = conditions(trajectory, settings)
-    beads = f", {trajectory.beads} beads" if trajectory.beads > 1 else ""
+    method = "" if several else f"{method_name(trajectory)}, "
     laser = f"; laser {settings.laser:g} nm" if "polarizability" in trajectory.names else ""
     return (
-        f"{told['method']}{beads}, {told['temperature']}, {told['sampling']}{laser}\n"
+        f"{method}{told['temperature']}, {told['sampling']}{laser}\n"
         f"window {told['window']}, resolution {settings.analysis.resolution:.0f} cm$^{{-1}}$; {told['frames']}".replace(
             "cm-1", "cm$^{-1}$"
         )
