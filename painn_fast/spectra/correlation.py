@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.fft
+import scipy.interpolate
 
 from painn_fast.errors import PaiNNFastError
 from painn_fast.spectra.streaming import Correlation, velocity_correlation
@@ -28,15 +29,26 @@ class Analysis:
         window: "gaussian", "hann" or "blackman".
         depth: length of the correlation function, fs.
         highest: end of the spectrum, cm-1.
+        time_step: of velocity Verlet or ring-polymer dynamics (fs), whose shift of frequencies is taken back; 0 leaves
+            them where they are.
     """
 
     window: str = "gaussian"
     depth: float = 2000.0
     highest: float = 4000.0
+    time_step: float = 0.0
 
     def lags(self, interval: float) -> int:
         """Lags of the correlation function of frames at this interval (fs); the window ends after the last one."""
         return round(self.depth / interval)
+
+    def shown(self, wavenumber: np.ndarray) -> np.ndarray:
+        """Where the time step makes a harmonic mode appear, cm-1: sin(omega' dt/2) = omega dt/2; NaN beyond 1."""
+        if self.time_step == 0:
+            return np.asarray(wavenumber, dtype=float)
+        scale = np.pi * SPEED_OF_LIGHT * self.time_step
+        x = scale * np.asarray(wavenumber, dtype=float)
+        return np.arcsin(np.where(x < 1, x, np.nan)) / scale
 
     @property
     def resolution(self) -> float:
@@ -103,6 +115,9 @@ def spectral_density(correlation: Correlation, temperature: float, analysis: Ana
     Q is the mass-weighted normal coordinate, whose velocity has the variance kB T classically and in the
     Kubo-transformed sense, which is what a bead average gives. Where x_dot is the difference of neighbouring frames
     divided by their interval, what that takes away from a frequency, (sin(omega dt/2) / (omega dt/2))^2, is given back.
+    What a time step does to a harmonic mode is taken back: it appears at omega' > omega, and its positions having the
+    variance that they should (BAOAB), that of x_dot is omega'^2 / omega^2 times what it should be, that of a recorded
+    velocity 1 - (omega dt/2)^2 times.
 
     Args:
         correlation: of x_dot, x in a unit u; at least as deep as the analysis.
@@ -120,11 +135,30 @@ def spectral_density(correlation: Correlation, temperature: float, analysis: Ana
     _check_range(interval, analysis)
     lags = _lags(analysis, interval, correlation.lags)
     values = np.concatenate([correlation.mean[None, :lags], correlation.blocks[:, :lags]])
-    nu, transform = cosine_transform(values * window(analysis.window, lags), interval, analysis.highest)
+    nu, transform = cosine_transform(values * window(analysis.window, lags), interval, _reach(analysis))
     half = np.pi * SPEED_OF_LIGHT * nu * interval if correlation.differences else np.zeros_like(nu)  # omega dt / 2
     given_back = (1.0 / np.sinc(half / np.pi)) ** 2
     density = 2.0 * SPEED_OF_LIGHT / (KB * temperature) * AMU_A2_PER_FS2 * given_back * transform
+    if analysis.time_step:
+        nu, density = _without_time_step(nu, density, analysis, correlation.differences)
     return Density(nu, density[0], density[1:], correlation.weights)
+
+
+def _reach(analysis: Analysis) -> float:
+    """How far the spectrum must be known for its end to be, cm-1."""
+    return float(analysis.shown(np.array(analysis.highest)))
+
+
+def _without_time_step(
+    nu: np.ndarray, density: np.ndarray, analysis: Analysis, differences: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Densities [., K] at the wavenumbers that harmonic modes would have without the error of the time step."""
+    true = nu[nu <= analysis.highest * (1 + 1e-12)]
+    shown = analysis.shown(true)
+    x = np.pi * SPEED_OF_LIGHT * analysis.time_step * true  # omega dt / 2
+    stretch = 1.0 / np.sqrt(1.0 - x**2)  # d nu' / d nu
+    excess = np.divide(true, shown, out=np.ones_like(true), where=shown > 0) ** 2 if differences else 1.0 / (1.0 - x**2)
+    return true, scipy.interpolate.CubicSpline(nu, density, axis=1)(shown) * stretch * excess
 
 
 def mode_density(series: np.ndarray, interval: float, temperature: float, analysis: Analysis) -> Density:
@@ -175,13 +209,19 @@ def _check_positive(**values: float) -> None:
 
 
 def _check_range(interval: float, analysis: Analysis) -> None:
-    if not 0 < analysis.highest <= nyquist(interval):
+    if not (analysis.highest > 0 and _reach(analysis) <= nyquist(interval) * (1 + 1e-12)):
         raise PaiNNFastError(
             "the spectrum goes beyond what the frames can tell",
             got=f"{analysis.highest:g} cm-1",
-            expected=f"at most {nyquist(interval):.0f} cm-1 for one frame every {interval:g} fs",
+            expected=f"at most {_limit(interval, analysis):.0f} cm-1 for one frame every {interval:g} fs",
             fix="record more often (dipole_every, polarizability_every, velocities_every) or lower `highest`",
         )
+
+
+def _limit(interval: float, analysis: Analysis) -> float:
+    """Highest wavenumber of a mode that appears below the Nyquist limit, cm-1."""
+    scale = np.pi * SPEED_OF_LIGHT * analysis.time_step
+    return float(np.sin(scale * nyquist(interval)) / scale) if scale else nyquist(interval)
 
 
 def _lags(analysis: Analysis, interval: float, most: int) -> int:

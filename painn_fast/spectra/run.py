@@ -6,7 +6,7 @@ import re
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import ase
@@ -138,7 +138,8 @@ def analyse(
         raise PaiNNFastError(
             "a quantum correction is for classical runs", got=f"{correction}, {trajectory.beads} beads"
         )
-    alive, temperature, chosen = trajectory.alive, trajectory.temperature, settings.analysis
+    alive, temperature = trajectory.alive, trajectory.temperature
+    chosen = replace(settings.analysis, time_step=float(trajectory.header["time_step"]))
     ir = rm = vdos = None
     if "dipole" in recorded:
         series = trajectory.dipole[:, alive].swapaxes(0, 1)
@@ -274,7 +275,7 @@ def conditions(trajectory: Trajectory, settings: SpectrumSettings) -> dict[str, 
         "temperature": f"{trajectory.temperature:g} K",
         "sampling": f"{count} trajectories of {length:g} ps, {count * length:g} ps in all"
         + (f" ({lost} more stopped by guards)" if lost else ""),
-        "time step": f"{float(trajectory.header['time_step']):g} fs",
+        "time step": f"{float(trajectory.header['time_step']):g} fs, its shift of frequencies taken back",
         "frames": f"one every {every:g} fs, Nyquist {nyquist(every):.0f} cm-1",
         "window": f"{chosen.window}, correlation depth {chosen.depth / 1000:g} ps",
         "resolution": f"{chosen.resolution:.1f} cm-1 (full width at half maximum)",

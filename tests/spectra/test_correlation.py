@@ -5,13 +5,16 @@ from painn_fast import PaiNNFastError
 from painn_fast.spectra import Analysis
 from painn_fast.spectra.correlation import (
     autocorrelation,
+    correlate,
     cosine_transform,
     mode_density,
     nyquist,
+    spectral_density,
     standard_error,
 )
 from painn_fast.spectra.window import line_shape
 from painn_fast.testing import assert_close, rotated
+from painn_fast.units import AMU_A2_PER_FS2, KB
 
 
 def directly(series, lags):
@@ -155,3 +158,35 @@ def test_broken_input_is_refused(change, message):
 
 def test_nyquist():
     assert nyquist(2.0) == pytest.approx(8339.1, abs=0.1)
+
+
+def verlet(wavenumber, time_step, steps):
+    """Positions and velocities [1, T, 1] of a harmonic mode by velocity Verlet, with kB T of energy on the average."""
+    omega = 2 * np.pi * 2.99792458e-5 * wavenumber
+    variance = KB * 300.0 / AMU_A2_PER_FS2 / omega**2
+    x, v = np.sqrt(2 * variance), 0.0
+    found = []
+    for _ in range(steps):
+        found.append((x, v))
+        v -= 0.5 * time_step * omega**2 * x
+        x += time_step * v
+        v -= 0.5 * time_step * omega**2 * x
+    return np.array(found).T[:, None, :, None]
+
+
+@pytest.mark.parametrize("time_step", [0.25, 0.5, 1.0, 1.5])
+def test_what_the_time_step_does_to_a_mode_is_taken_back(time_step):
+    """At 1 fs 3700 cm-1 appear at 3778 cm-1, and carry 4 % too much."""
+    positions, velocities = verlet(3700.0, time_step, round(40000 / time_step))
+    analysis = Analysis("hann", 1000.0, 4000.0, time_step)
+    for series, differences in ((positions, True), (velocities, False)):
+        density = spectral_density(correlate(series, time_step, analysis, differences=differences), 300.0, analysis)
+        assert density.wavenumber[density.mean.argmax()] == pytest.approx(3700.0, abs=1.0)
+        assert np.trapezoid(density.mean, density.wavenumber) == pytest.approx(1.0, rel=2e-3)
+    assert analysis.shown(np.array(3700.0)) - 3700.0 == pytest.approx(78 * time_step**2, rel=0.15)
+
+
+def test_a_mode_that_the_time_step_puts_beyond_the_frames_is_refused(rng):
+    series = rng.normal(size=(2, 600, 3))
+    with pytest.raises(PaiNNFastError, match=r"beyond what the frames can tell.*at most 4063 cm-1"):
+        mode_density(series, 4.0, 300.0, Analysis(depth=800.0, highest=4100.0, time_step=1.0))
