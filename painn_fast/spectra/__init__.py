@@ -14,6 +14,7 @@ from painn_fast.spectra.relax import relax
 from painn_fast.spectra.run import SpectrumResult, analyse, run
 from painn_fast.spectra.settings import SpectrumSettings
 from painn_fast.spectra.streaming import Correlation, StreamingCorrelation
+from painn_fast.spectra.streams import SpectrumStreams
 
 __all__ = [
     "Analysis",
@@ -28,6 +29,7 @@ __all__ = [
     "RamanSpectrum",
     "SpectrumResult",
     "SpectrumSettings",
+    "SpectrumStreams",
     "StreamingCorrelation",
     "analyse",
     "compare",

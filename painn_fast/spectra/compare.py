@@ -35,6 +35,7 @@ from painn_fast.spectra.run import (
     write_harmonic,
 )
 from painn_fast.spectra.settings import SpectrumSettings
+from painn_fast.spectra.streams import SpectrumStreams
 
 SAME = ("temperature", "sampling", "time step", "frames", "window", "resolution")
 """Conditions that all methods share, if guards stopped nothing."""
@@ -75,7 +76,7 @@ def compare(settings: SpectrumSettings, *, resume: bool = False, overwrite: bool
         claim(one, about, overwrite)
         write_harmonic(one.folder, lines, about)
         trajectory = dynamics(one, model, lines, frames, resume=resume, overwrite=overwrite)
-        result = analyse(trajectory, one, lines)
+        result = analyse(trajectory, one, lines, SpectrumStreams.load(trajectory.path))
         write(result, trajectory, one, about)
         results[method_name(trajectory)] = result
         trajectories.append(trajectory)
@@ -91,7 +92,7 @@ def compare(settings: SpectrumSettings, *, resume: bool = False, overwrite: bool
             (first.infrared_peaks, first.raman_peaks),
             overlays=overlays,
             title=title(first, trajectories[0], about),
-            subtitle=subtitle(trajectories[0], settings, several=True),
+            subtitle=subtitle(first, trajectories[0], settings, several=True),
         )
     Console(file=sys.stdout).print(comparison_table(bands))
     say.print(f"wrote {folder / COMPARISON[1] if can_draw() else folder}")

@@ -24,20 +24,21 @@ from painn_fast.md import Trajectory
 from painn_fast.nn import Potential
 from painn_fast.settings import write_resolved
 from painn_fast.spectra import table
-from painn_fast.spectra.correlation import nyquist
+from painn_fast.spectra.correlation import Analysis, correlate, nyquist
 from painn_fast.spectra.harmonic import HarmonicSpectrum, harmonic
-from painn_fast.spectra.infrared import InfraredSpectrum, infrared
+from painn_fast.spectra.infrared import InfraredSpectrum
 from painn_fast.spectra.overlay import Overlay, read_overlays
 from painn_fast.spectra.panels import can_draw
 from painn_fast.spectra.peaks import Peak, fit_shift, infrared_peaks, raman_peaks
 from painn_fast.spectra.plot import draw
-from painn_fast.spectra.power import PowerSpectrum, power
-from painn_fast.spectra.raman import RamanSpectrum, raman
+from painn_fast.spectra.power import PowerSpectrum, weighted
+from painn_fast.spectra.raman import RamanSpectrum, invariants
 from painn_fast.spectra.report import harmonic_table, peak_table
 from painn_fast.spectra.settings import DYNAMICS, SpectrumSettings
+from painn_fast.spectra.streaming import Correlation
+from painn_fast.spectra.streams import SERIES, SpectrumStreams
 
 OBSERVED = ("dipole", "polarizability")
-SERIES = (*OBSERVED, "velocities")
 PICTURES = ("spectrum.png", "spectrum.svg")
 TABLES = ("harmonic.csv", "infrared.csv", "raman.csv", "power.csv", "peaks.csv")
 COMPARISON = ("comparison.csv", "comparison.png", "comparison.svg")
@@ -78,17 +79,17 @@ def run(settings: SpectrumSettings, *, resume: bool = False, overwrite: bool = F
     look(settings.folder, resume or overwrite)
     say = teller()
     overlays = read_overlays(settings.overlay, settings.highest)
-    recorded = None if settings.trajectory is None else Trajectory(settings.trajectory)
-    model, frames = model_and_structures(settings, recorded)
+    trajectory = None if settings.trajectory is None else Trajectory(settings.trajectory)
+    model, frames = model_and_structures(settings, trajectory)
     lines = None if model is None else harmonic_lines(model, frames[0], say)
     about = {} if model is None else about_model(model)
     claim(settings, about, overwrite)
     if lines is not None:
         write_harmonic(settings.folder, lines, about)
-    if recorded is None:
-        recorded = dynamics(settings, model, lines, frames, resume=resume, overwrite=overwrite)
-    result = analyse(recorded, settings, lines)
-    write(result, recorded, settings, about, overlays)
+    if trajectory is None:
+        trajectory = dynamics(settings, model, lines, frames, resume=resume, overwrite=overwrite)
+    result = analyse(trajectory, settings, lines, SpectrumStreams.load(trajectory.path))
+    write(result, trajectory, settings, about, overlays)
     Console(file=sys.stdout).print(peak_table(result.infrared_peaks, result.raman_peaks))
     say.print(f"wrote {settings.folder / PICTURES[0] if can_draw() else settings.folder}")
     return result
@@ -119,15 +120,24 @@ def dynamics(
 
 
 def analyse(
-    trajectory: Trajectory, settings: SpectrumSettings, harmonic: HarmonicSpectrum | None = None
+    trajectory: Trajectory,
+    settings: SpectrumSettings,
+    harmonic: HarmonicSpectrum | None = None,
+    streams: SpectrumStreams | None = None,
 ) -> SpectrumResult:
     """Spectra and peaks of a trajectory; trajectories that guards stopped are left out.
 
+    Args:
+        trajectory: with series of dipoles, polarizabilities or velocities.
+        settings: window, depth, range, laser, quantum correction.
+        harmonic: names the peaks.
+        streams: correlations of series that the trajectory did not keep.
+
     Raises:
-        PaiNNFastError: if it recorded no dipole, polarizability or velocities, or is too short for the analysis.
+        PaiNNFastError: if there is no such series, or it is too short for the analysis.
     """
-    recorded = [name for name in SERIES if name in trajectory.names]
-    if not recorded or not trajectory.alive.any():
+    series = recorded(trajectory, streams)
+    if not series or not trajectory.alive.any():
         raise PaiNNFastError(
             "nothing to make a spectrum of",
             where=trajectory.path,
@@ -138,26 +148,53 @@ def analyse(
         raise PaiNNFastError(
             "a quantum correction is for classical runs", got=f"{correction}, {trajectory.beads} beads"
         )
-    alive, temperature = trajectory.alive, trajectory.temperature
     chosen = replace(settings.analysis, time_step=float(trajectory.header["time_step"]))
-    ir = rm = vdos = None
-    if "dipole" in recorded:
-        series = trajectory.dipole[:, alive].swapaxes(0, 1)
-        ir = infrared(series, trajectory.interval("dipole"), temperature, chosen, correction=correction)
-    if "polarizability" in recorded:
-        series = trajectory.polarizability[:, alive].swapaxes(0, 1)
-        every = trajectory.interval("polarizability")
-        rm = raman(series, every, temperature, chosen, laser=settings.laser, correction=correction)
-    if "velocities" in recorded:
-        system = trajectory.system
-        symbols = ase.Atoms(system.numbers.numpy()).get_chemical_symbols()
-        series = trajectory.velocities[:, alive].mean(axis=2).swapaxes(0, 1)  # of centroids
-        every = trajectory.interval("velocities")
-        vdos = power(series, symbols, system.masses.numpy(), every, temperature, chosen)
+    ir, rm, vdos = None, None, None
+    if "dipole" in series:
+        (part,) = _correlations("dipole", trajectory, chosen, streams).values()
+        ir = InfraredSpectrum.of(part, trajectory.temperature, chosen, correction=correction)
+    if "polarizability" in series:
+        parts = _correlations("polarizability", trajectory, chosen, streams)
+        rm = RamanSpectrum.of(
+            parts["isotropic"],
+            parts["anisotropic"],
+            trajectory.temperature,
+            chosen,
+            laser=settings.laser,
+            correction=correction,
+        )
+    if "velocities" in series:
+        elements = _correlations("velocities", trajectory, chosen, streams)
+        vdos = PowerSpectrum.of(elements, trajectory.temperature, chosen)
     shift = None if harmonic is None else fit_shift(harmonic, ir, rm)
     ir_peaks = () if ir is None else tuple(infrared_peaks(ir, harmonic, shift))
     rm_peaks = () if rm is None else tuple(raman_peaks(rm, harmonic, shift))
     return SpectrumResult(settings.folder, ir, rm, harmonic, ir_peaks, rm_peaks, vdos)
+
+
+def recorded(trajectory: Trajectory, streams: SpectrumStreams | None) -> list[str]:
+    """Series that spectra can be made of."""
+    return [name for name in SERIES if name in trajectory.names or (streams and name in streams.intervals)]
+
+
+def _correlations(
+    series: str, trajectory: Trajectory, analysis: Analysis, streams: SpectrumStreams | None
+) -> dict[str, Correlation]:
+    """Of the frames if they are there, else as they were streamed."""
+    if series not in trajectory.names:
+        assert streams is not None
+        return streams.correlations(series)
+    values = trajectory.read(series)[:, trajectory.alive].swapaxes(0, 1)
+    if series == "velocities":
+        system = trajectory.system
+        symbols = ase.Atoms(system.numbers.numpy()).get_chemical_symbols()
+        parts = weighted(values.mean(axis=2), symbols, system.masses.numpy())  # of centroids
+    elif series == "polarizability":
+        parts = dict(zip(("isotropic", "anisotropic"), invariants(values), strict=True))
+    else:
+        parts = {"dipole": values}
+    every, differences = trajectory.interval(series), series != "velocities"
+    return {name: correlate(part, every, analysis, differences=differences) for name, part in parts.items()}
 
 
 def look(folder: Path, allowed: bool) -> None:
@@ -258,15 +295,20 @@ def write(
             result.power,
             overlays=overlays,
             title=title(result, trajectory, about),
-            subtitle=subtitle(trajectory, settings),
+            subtitle=subtitle(result, trajectory, settings),
         )
 
 
 def conditions(trajectory: Trajectory, settings: SpectrumSettings) -> dict[str, str]:
     """How the spectra came about, for the heads of tables."""
-    series = next(name for name in SERIES if name in trajectory.names)
-    every, chosen = trajectory.interval(series), settings.analysis
-    length = every * (len(trajectory.times(series)) - 1) / 1000.0
+    streams, chosen = SpectrumStreams.load(trajectory.path), settings.analysis
+    series = recorded(trajectory, streams)[0]
+    if series in trajectory.names:
+        every = trajectory.interval(series)
+        length = every * (len(trajectory.times(series)) - 1) / 1000.0
+    else:
+        assert streams is not None
+        every, length = streams.intervals[series], streams.length(series) / 1000.0
     count = int(trajectory.alive.sum())
     lost = trajectory.trajectories - count
     return {
@@ -300,11 +342,13 @@ def title(result: SpectrumResult, trajectory: Trajectory, about: dict[str, str])
     return f"{name or formula}: {what}" + (f" ({formula})" if name else "")
 
 
-def subtitle(trajectory: Trajectory, settings: SpectrumSettings, *, several: bool = False) -> str:
+def subtitle(
+    result: SpectrumResult, trajectory: Trajectory, settings: SpectrumSettings, *, several: bool = False
+) -> str:
     """Conditions in a picture; without the method if there are several."""
     told = conditions(trajectory, settings)
     method = "" if several else f"{method_name(trajectory)}, "
-    laser = f"; laser {settings.laser:g} nm" if "polarizability" in trajectory.names else ""
+    laser = f"; laser {settings.laser:g} nm" if result.raman is not None else ""
     return (
         f"{method}{told['temperature']}, {told['sampling']}{laser}\n"
         f"window {told['window']}, resolution {settings.analysis.resolution:.0f} cm$^{{-1}}$; {told['frames']}".replace(
