@@ -1,5 +1,6 @@
 """Infrared, Raman and power spectra: from trajectories, with physical intensities, and from a model's own Hessian."""
 
+from painn_fast.spectra.analyse import SpectrumResult, analyse
 from painn_fast.spectra.bands import Band, compare_bands
 from painn_fast.spectra.compare import Comparison, compare
 from painn_fast.spectra.correlation import Analysis
@@ -11,7 +12,7 @@ from painn_fast.spectra.plot import draw, draw_comparison
 from painn_fast.spectra.power import PowerSpectrum, power
 from painn_fast.spectra.raman import RamanSpectrum, raman
 from painn_fast.spectra.relax import relax
-from painn_fast.spectra.run import SpectrumResult, analyse, run
+from painn_fast.spectra.run import run
 from painn_fast.spectra.settings import SpectrumSettings
 from painn_fast.spectra.streaming import Correlation, StreamingCorrelation
 from painn_fast.spectra.streams import SpectrumStreams

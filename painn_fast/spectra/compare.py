@@ -11,26 +11,22 @@ from rich.console import Console
 from painn_fast.errors import PaiNNFastError
 from painn_fast.md import Trajectory
 from painn_fast.spectra import table
+from painn_fast.spectra.analyse import SpectrumResult, analyse
 from painn_fast.spectra.bands import Band, compare_bands
+from painn_fast.spectra.captions import conditions, method_name, subtitle, title
 from painn_fast.spectra.overlay import read_overlays
 from painn_fast.spectra.panels import can_draw
 from painn_fast.spectra.plot import draw_comparison
 from painn_fast.spectra.report import comparison_table
 from painn_fast.spectra.run import (
     COMPARISON,
-    SpectrumResult,
     about_model,
-    analyse,
     claim,
-    conditions,
     dynamics,
     harmonic_lines,
     look,
-    method_name,
     model_and_structures,
-    subtitle,
     teller,
-    title,
     write,
     write_harmonic,
 )

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import ase
@@ -24,39 +22,21 @@ from painn_fast.md import Trajectory
 from painn_fast.nn import Potential
 from painn_fast.settings import write_resolved
 from painn_fast.spectra import table
-from painn_fast.spectra.correlation import Analysis, correlate, nyquist
+from painn_fast.spectra.analyse import SpectrumResult, analyse
+from painn_fast.spectra.captions import conditions, subtitle, title
 from painn_fast.spectra.harmonic import HarmonicSpectrum, harmonic
-from painn_fast.spectra.infrared import InfraredSpectrum
 from painn_fast.spectra.overlay import Overlay, read_overlays
 from painn_fast.spectra.panels import can_draw
-from painn_fast.spectra.peaks import Peak, fit_shift, infrared_peaks, raman_peaks
 from painn_fast.spectra.plot import draw
-from painn_fast.spectra.power import PowerSpectrum, weighted
-from painn_fast.spectra.raman import RamanSpectrum, invariants
 from painn_fast.spectra.report import harmonic_table, peak_table
 from painn_fast.spectra.settings import DYNAMICS, SpectrumSettings
-from painn_fast.spectra.streaming import Correlation
-from painn_fast.spectra.streams import SERIES, SpectrumStreams
+from painn_fast.spectra.streams import SpectrumStreams
 
 OBSERVED = ("dipole", "polarizability")
 PICTURES = ("spectrum.png", "spectrum.svg")
 TABLES = ("harmonic.csv", "infrared.csv", "raman.csv", "power.csv", "peaks.csv")
 COMPARISON = ("comparison.csv", "comparison.png", "comparison.svg")
 OUTPUTS = (*TABLES, "harmonic.xyz", "settings.toml", *PICTURES, *COMPARISON)
-METHODS = {"t-rpmd": "T-RPMD", "rpmd": "RPMD", "pile-l": "PILE-L", "nve": "classical NVE", "langevin": "Langevin"}
-
-
-@dataclass(frozen=True)
-class SpectrumResult:
-    """What a run found, and where it is written."""
-
-    folder: Path
-    infrared: InfraredSpectrum | None
-    raman: RamanSpectrum | None
-    harmonic: HarmonicSpectrum | None
-    infrared_peaks: tuple[Peak, ...]
-    raman_peaks: tuple[Peak, ...]
-    power: PowerSpectrum | None = None
 
 
 def run(settings: SpectrumSettings, *, resume: bool = False, overwrite: bool = False) -> SpectrumResult:
@@ -117,84 +97,6 @@ def dynamics(
     observed = tuple(name for name in OBSERVED if model is None or name in model.properties)
     observed += ("velocities",) if settings.velocities_every is not None else ()
     return Trajectory(md.run(settings.dynamics(observed), atoms=start, resume=resume, overwrite=overwrite))
-
-
-def analyse(
-    trajectory: Trajectory,
-    settings: SpectrumSettings,
-    harmonic: HarmonicSpectrum | None = None,
-    streams: SpectrumStreams | None = None,
-) -> SpectrumResult:
-    """Spectra and peaks of a trajectory; trajectories that guards stopped are left out.
-
-    Args:
-        trajectory: with series of dipoles, polarizabilities or velocities.
-        settings: window, depth, range, laser, quantum correction.
-        harmonic: names the peaks.
-        streams: correlations of series that the trajectory did not keep.
-
-    Raises:
-        PaiNNFastError: if there is no such series, or it is too short for the analysis.
-    """
-    series = recorded(trajectory, streams)
-    if not series or not trajectory.alive.any():
-        raise PaiNNFastError(
-            "nothing to make a spectrum of",
-            where=trajectory.path,
-            expected="a trajectory with dipole_every, polarizability_every or velocities_every that no guard stopped",
-        )
-    correction = settings.quantum_correction
-    if trajectory.beads > 1 and correction != "harmonic":
-        raise PaiNNFastError(
-            "a quantum correction is for classical runs", got=f"{correction}, {trajectory.beads} beads"
-        )
-    chosen = replace(settings.analysis, time_step=float(trajectory.header["time_step"]))
-    ir, rm, vdos = None, None, None
-    if "dipole" in series:
-        (part,) = _correlations("dipole", trajectory, chosen, streams).values()
-        ir = InfraredSpectrum.of(part, trajectory.temperature, chosen, correction=correction)
-    if "polarizability" in series:
-        parts = _correlations("polarizability", trajectory, chosen, streams)
-        rm = RamanSpectrum.of(
-            parts["isotropic"],
-            parts["anisotropic"],
-            trajectory.temperature,
-            chosen,
-            laser=settings.laser,
-            correction=correction,
-        )
-    if "velocities" in series:
-        elements = _correlations("velocities", trajectory, chosen, streams)
-        vdos = PowerSpectrum.of(elements, trajectory.temperature, chosen)
-    shift = None if harmonic is None else fit_shift(harmonic, ir, rm)
-    ir_peaks = () if ir is None else tuple(infrared_peaks(ir, harmonic, shift))
-    rm_peaks = () if rm is None else tuple(raman_peaks(rm, harmonic, shift))
-    return SpectrumResult(settings.folder, ir, rm, harmonic, ir_peaks, rm_peaks, vdos)
-
-
-def recorded(trajectory: Trajectory, streams: SpectrumStreams | None) -> list[str]:
-    """Series that spectra can be made of."""
-    return [name for name in SERIES if name in trajectory.names or (streams and name in streams.intervals)]
-
-
-def _correlations(
-    series: str, trajectory: Trajectory, analysis: Analysis, streams: SpectrumStreams | None
-) -> dict[str, Correlation]:
-    """Of the frames if they are there, else as they were streamed."""
-    if series not in trajectory.names:
-        assert streams is not None
-        return streams.correlations(series)
-    values = trajectory.read(series)[:, trajectory.alive].swapaxes(0, 1)
-    if series == "velocities":
-        system = trajectory.system
-        symbols = ase.Atoms(system.numbers.numpy()).get_chemical_symbols()
-        parts = weighted(values.mean(axis=2), symbols, system.masses.numpy())  # of centroids
-    elif series == "polarizability":
-        parts = dict(zip(("isotropic", "anisotropic"), invariants(values), strict=True))
-    else:
-        parts = {"dipole": values}
-    every, differences = trajectory.interval(series), series != "velocities"
-    return {name: correlate(part, every, analysis, differences=differences) for name, part in parts.items()}
 
 
 def look(folder: Path, allowed: bool) -> None:
@@ -297,61 +199,3 @@ def write(
             title=title(result, trajectory, about),
             subtitle=subtitle(result, trajectory, settings),
         )
-
-
-def conditions(trajectory: Trajectory, settings: SpectrumSettings) -> dict[str, str]:
-    """How the spectra came about, for the heads of tables."""
-    streams, chosen = SpectrumStreams.load(trajectory.path), settings.analysis
-    series = recorded(trajectory, streams)[0]
-    if series in trajectory.names:
-        every = trajectory.interval(series)
-        length = every * (len(trajectory.times(series)) - 1) / 1000.0
-    else:
-        assert streams is not None
-        every, length = streams.intervals[series], streams.length(series) / 1000.0
-    count = int(trajectory.alive.sum())
-    lost = trajectory.trajectories - count
-    return {
-        "method": METHODS.get(str(trajectory.header["ensemble"]), str(trajectory.header["ensemble"])),
-        "beads": str(trajectory.beads),
-        "temperature": f"{trajectory.temperature:g} K",
-        "sampling": f"{count} trajectories of {length:g} ps, {count * length:g} ps in all"
-        + (f" ({lost} more stopped by guards)" if lost else ""),
-        "time step": f"{float(trajectory.header['time_step']):g} fs, its shift of frequencies taken back",
-        "frames": f"one every {every:g} fs, Nyquist {nyquist(every):.0f} cm-1",
-        "window": f"{chosen.window}, correlation depth {chosen.depth / 1000:g} ps",
-        "resolution": f"{chosen.resolution:.1f} cm-1 (full width at half maximum)",
-        "quantum correction": settings.quantum_correction if trajectory.beads == 1 else "none (Kubo-transformed)",
-    }
-
-
-def method_name(trajectory: Trajectory) -> str:
-    """Such as "T-RPMD, 16 beads"."""
-    ensemble = str(trajectory.header["ensemble"])
-    return METHODS.get(ensemble, ensemble) + (f", {trajectory.beads} beads" if trajectory.beads > 1 else "")
-
-
-def title(result: SpectrumResult, trajectory: Trajectory, about: dict[str, str]) -> str:
-    """First line of a picture."""
-    named = {"infrared": result.infrared, "Raman": result.raman, "power": result.power}
-    kinds = [name for name, spectrum in named.items() if spectrum is not None]
-    what = f"{', '.join(kinds[:-1])} and {kinds[-1]} spectra" if len(kinds) > 1 else f"{kinds[0]} spectrum"
-    system = trajectory.system
-    formula = re.sub(r"(\d+)", r"$_{\1}$", ase.Atoms(system.numbers.numpy()).get_chemical_formula())
-    name = about.get("model", "")
-    return f"{name or formula}: {what}" + (f" ({formula})" if name else "")
-
-
-def subtitle(
-    result: SpectrumResult, trajectory: Trajectory, settings: SpectrumSettings, *, several: bool = False
-) -> str:
-    """Conditions in a picture; without the method if there are several."""
-    told = conditions(trajectory, settings)
-    method = "" if several else f"{method_name(trajectory)}, "
-    laser = f"; laser {settings.laser:g} nm" if result.raman is not None else ""
-    return (
-        f"{method}{told['temperature']}, {told['sampling']}{laser}\n"
-        f"window {told['window']}, resolution {settings.analysis.resolution:.0f} cm$^{{-1}}$; {told['frames']}".replace(
-            "cm-1", "cm$^{-1}$"
-        )
-    )

@@ -1,6 +1,7 @@
 """Several methods, small, from a model to one picture."""
 
 import csv
+import sys
 
 import pytest
 
@@ -14,6 +15,14 @@ SHORT = {
     "duration": "60 fs", "depth": "40 fs", "dipole_every": "1 fs", "method": "classical, rpmd",
     "quantum_correction": "standard",
 }  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _lines(ethanol_modes):
+    """The harmonic spectrum is the same every time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules["painn_fast.spectra.compare"], "harmonic_lines", lambda *_: ethanol_modes)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +71,9 @@ def test_table_of_bands(finished):
         assert float(row["RPMD, 2 beads: shift / cm-1"]) == pytest.approx(shift, abs=1e-2)
 
 
-def test_resume_adds_what_is_not_there(finished, capsys):
-    """Another window, and a method more; the dynamics that are there stay."""
+def test_resume_adds_what_is_not_there(finished, capsys, monkeypatch):
+    """Another window, and a method more; the dynamics that are there stay. It needs no matplotlib."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     settings, _ = finished
     before = (settings.folder / "rpmd" / "dynamics" / "trajectory.h5").read_bytes()
     more = SpectrumSettings(**SHORT | {"method": ["t-rpmd", "rpmd"], "quantum_correction": "harmonic", "window": "hann",
