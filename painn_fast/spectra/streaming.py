@@ -16,6 +16,8 @@ from painn_fast.errors import PaiNNFastError
 
 BINS = 16
 """At most, even."""
+BINS_OF_MANY = 2
+"""At most, of 16 trajectories or more, which are enough to make an error from."""
 LEAST_BLOCK = 64
 """Frames."""
 
@@ -66,7 +68,7 @@ class StreamingCorrelation:
         self._buffer = np.zeros((0, 0, lags - 1 + self.block))  # [S, C, frames]: the lags before a block, the block
         self._last: np.ndarray | None = None  # frame [S, C]
         self._lost = np.zeros(0, dtype=bool)  # [S] trajectories with something that is not finite
-        self._sums = np.zeros((BINS, 0, lags))  # over pairs of frames whose later one is in the bin [BINS, S, lags]
+        self._sums = np.zeros((BINS, 0, lags))  # over pairs of frames whose later one is in the bin [bins, S, lags]
 
     @property
     def alive(self) -> np.ndarray:
@@ -167,7 +169,7 @@ class StreamingCorrelation:
 
     def _begin(self, trajectories: int, components: int) -> None:
         self._buffer = np.zeros((trajectories, components, self._buffer.shape[2]))
-        self._sums = np.zeros((BINS, trajectories, self.lags))
+        self._sums = np.zeros((BINS if trajectories < BINS else BINS_OF_MANY, trajectories, self.lags))
         self._lost = np.zeros(trajectories, dtype=bool)
 
     def _velocity(self, frames: np.ndarray) -> np.ndarray:
@@ -187,7 +189,7 @@ class StreamingCorrelation:
         """Add a full block to its bin, and keep its last lags for the next one."""
         self._sums[self._folded // self._per_bin] += self._pairs(self.block)
         self._folded += 1
-        if self._folded == BINS * self._per_bin:
+        if self._folded == len(self._sums) * self._per_bin:
             half = self._sums[0::2] + self._sums[1::2]
             self._sums = np.concatenate([half, np.zeros_like(half)])
             self._per_bin *= 2
@@ -204,14 +206,14 @@ class StreamingCorrelation:
 
     def _parts(self, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Correlations [B, lags] and weights [B] of parts of one trajectory, two correlation depths or longer."""
-        merged = 1
-        while merged * self._per_bin * self.block < 2 * self.lags:
+        bins, merged = len(self._sums), 1
+        while merged * self._per_bin * self.block < 2 * self.lags and merged < bins:
             merged *= 2
-        edges = np.minimum(np.arange(0, BINS + 1, merged) * self._per_bin * self.block, self._count)
+        edges = np.minimum(np.arange(0, bins + 1, merged) * self._per_bin * self.block, self._count)
         used = np.diff(edges) > 0
         first, end = edges[:-1][used, None], edges[1:][used, None]
         pairs = end - np.maximum(first, np.arange(self.lags))
-        parts = np.add.reduceat(sums, np.arange(0, BINS, merged))[used]
+        parts = np.add.reduceat(sums, np.arange(0, bins, merged))[used]
         return parts / pairs, (end - first)[:, 0] / self._count
 
 

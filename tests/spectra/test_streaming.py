@@ -47,6 +47,17 @@ def test_equals_the_correlation_of_the_whole_series(rng, frames, lags, shape):
     assert_close(velocities.blocks, autocorrelation(series, lags), 1e-13)
 
 
+def test_many_trajectories_take_less_memory_each(rng):
+    series = rng.normal(size=(20, 1500, 2))
+    streaming = pushed(series, 30)
+    assert streaming.state()["sums"].shape == (2, 20, 30)
+    assert_close(streaming.correlation().blocks, autocorrelation(np.diff(series, axis=1), 30), 1e-13)
+    series[1:, 40] = np.nan
+    alone = pushed(series, 30).correlation()
+    assert_close(alone.mean, autocorrelation(np.diff(series[:1], axis=1), 30)[0], 1e-13)
+    assert alone.weights.sum() == pytest.approx(1.0)
+
+
 @pytest.mark.parametrize("frames", [150, 1000, 1024, 1601, 30000])
 def test_one_trajectory_alone_has_parts(rng, frames):
     """Their mean, weighted by their origins, is the whole; each is two depths or longer, but for the last one."""
