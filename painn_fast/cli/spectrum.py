@@ -26,7 +26,10 @@ def spectrum(
         Path | None, typer.Option(metavar="FILE", help="TOML file of settings.", show_default=False)
     ] = None,
     trajectory: Annotated[Text, flag("PATH", "Analyse this run of dynamics instead of doing one.")] = None,
-    method: Annotated[Text, flag("NAME", "t-rpmd, rpmd or classical. Default: t-rpmd.")] = None,
+    method: Annotated[
+        list[str] | None,
+        flag("NAME", "t-rpmd, rpmd or classical; several, as a,b or by several flags, are compared. Default: t-rpmd."),
+    ] = None,
     beads: Annotated[int | None, flag("P", "Beads of the ring polymer. Default: 16.")] = None,
     trajectories: Annotated[int | None, flag("S", "Trajectories, run as one batch. Default: 12.")] = None,
     temperature: Annotated[Text, flag("K", 'Temperature. Default: "300 K".')] = None,
@@ -40,11 +43,16 @@ def spectrum(
     seed: Annotated[int | None, flag("N", "Seed of velocities and noise. Default: 0.")] = None,
     dipole_every: Annotated[Text, flag("TIME", 'Between records of the dipole. Default: "2 fs".')] = None,
     polarizability_every: Annotated[Text, flag("TIME", 'Between polarizabilities. Default: "2 fs".')] = None,
+    velocities_every: Annotated[Text, flag("TIME", "Between velocities, for a power spectrum. Default: never.")] = None,
     window: Annotated[Text, flag("NAME", "Window on the correlation function. Default: gaussian.")] = None,
     depth: Annotated[Text, flag("TIME", 'Length of the correlation function. Default: "1.2 ps".')] = None,
     highest: Annotated[Text, flag("WAVENUMBER", 'End of the spectra. Default: "4000 cm-1".')] = None,
     laser: Annotated[Text, flag("WAVELENGTH", 'Of the Raman laser. Default: "532 nm".')] = None,
     quantum_correction: Annotated[Text, flag("NAME", "Of a classical run. Default: harmonic.")] = None,
+    overlay: Annotated[
+        list[str] | None,
+        flag("FILE", "CSV of wavenumber (cm-1) and intensity to draw over the spectrum, scaled; repeatable."),
+    ] = None,
     checkpoint: Annotated[Text, flag("TIME", 'Wall-clock time between restart files. Default: "60 s".')] = None,
     energy_unit: EnergyUnit = None,
     dtype: Annotated[Text, flag("DTYPE", "Of the network in dynamics. Default: float32.")] = None,
@@ -57,16 +65,18 @@ def spectrum(
 
     Infrared intensities are absolute, in km/mol; wavenumbers in cm-1. Quantities carry their unit: times "0.5 fs" or
     "3 ps", temperatures "300 K". Flags override the file. The output folder (default: MODEL-spectrum) gets
-    spectrum.png, tables as CSV, the list of peaks, the resolved settings and the trajectory.
+    spectrum.png, tables as CSV, the list of peaks, the resolved settings and the trajectory; for several methods a
+    folder each, and comparison.png and comparison.csv.
     """
     from painn_fast.settings import load_settings
-    from painn_fast.spectra import SpectrumSettings, run
+    from painn_fast.spectra import SpectrumSettings, compare, run
 
     flags = given(
         model=model,
         structure=structure,
         trajectory=trajectory,
-        method=method,
+        method=method or None,
+        methods=() if method else None,  # flags override what a file compares
         beads=beads,
         trajectories=trajectories,
         temperature=temperature,
@@ -78,15 +88,18 @@ def spectrum(
         seed=seed,
         dipole_every=dipole_every,
         polarizability_every=polarizability_every,
+        velocities_every=velocities_every,
         window=window,
         depth=depth,
         highest=highest,
         laser=laser,
         quantum_correction=quantum_correction,
+        overlay=overlay or None,
         checkpoint=checkpoint,
         energy_unit=energy_unit,
         dtype=dtype,
         device=device,
         output=output,
     )
-    run(load_settings(SpectrumSettings, config, flags), resume=resume, overwrite=overwrite)
+    settings = load_settings(SpectrumSettings, config, flags)
+    (compare if settings.methods else run)(settings, resume=resume, overwrite=overwrite)

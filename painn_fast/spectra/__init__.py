@@ -1,31 +1,50 @@
-"""Infrared and Raman spectra: from trajectories, with physical intensities, and from a model's own Hessian."""
+"""Infrared, Raman and power spectra: from trajectories, with physical intensities, and from a model's own Hessian."""
 
+from painn_fast.spectra.analyse import SpectrumResult, analyse
+from painn_fast.spectra.bands import Band, compare_bands
+from painn_fast.spectra.compare import Comparison, compare
 from painn_fast.spectra.correlation import Analysis
 from painn_fast.spectra.harmonic import HarmonicSpectrum, harmonic
 from painn_fast.spectra.infrared import InfraredSpectrum, infrared
+from painn_fast.spectra.overlay import Overlay, read_overlay
 from painn_fast.spectra.peaks import Peak, fit_shift, infrared_peaks, raman_peaks
-from painn_fast.spectra.plot import draw
+from painn_fast.spectra.plot import draw, draw_comparison
+from painn_fast.spectra.power import PowerSpectrum, power
 from painn_fast.spectra.raman import RamanSpectrum, raman
 from painn_fast.spectra.relax import relax
-from painn_fast.spectra.run import SpectrumResult, analyse, run
+from painn_fast.spectra.run import run
 from painn_fast.spectra.settings import SpectrumSettings
+from painn_fast.spectra.streaming import Correlation, StreamingCorrelation
+from painn_fast.spectra.streams import SpectrumStreams
 
 __all__ = [
     "Analysis",
+    "Band",
+    "Comparison",
+    "Correlation",
     "HarmonicSpectrum",
     "InfraredSpectrum",
+    "Overlay",
     "Peak",
+    "PowerSpectrum",
     "RamanSpectrum",
     "SpectrumResult",
     "SpectrumSettings",
+    "SpectrumStreams",
+    "StreamingCorrelation",
     "analyse",
+    "compare",
+    "compare_bands",
     "draw",
+    "draw_comparison",
     "fit_shift",
     "harmonic",
     "infrared",
     "infrared_peaks",
+    "power",
     "raman",
     "raman_peaks",
+    "read_overlay",
     "relax",
     "run",
 ]

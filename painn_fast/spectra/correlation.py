@@ -1,4 +1,4 @@
-"""Time-correlation functions of fluctuating quantities and their spectral densities.
+"""Spectral densities of fluctuating quantities, from their time-correlation functions.
 
 Components are summed before anything else is done to them, so that relative intensities survive.
 """
@@ -9,16 +9,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.fft
+import scipy.interpolate
 
 from painn_fast.errors import PaiNNFastError
+from painn_fast.spectra.streaming import Correlation, velocity_correlation
 from painn_fast.spectra.window import resolution, window
 from painn_fast.units import AMU_A2_PER_FS2, KB, SPEED_OF_LIGHT
 
 SPACING = 1.0
 """cm-1 at most, between points of a spectrum."""
 FEWEST_LAGS = 8
-BLOCKS_OF_ONE = 4
-"""Blocks that a single trajectory is cut into for its error."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,26 @@ class Analysis:
         window: "gaussian", "hann" or "blackman".
         depth: length of the correlation function, fs.
         highest: end of the spectrum, cm-1.
+        time_step: of velocity Verlet or ring-polymer dynamics (fs), whose shift of frequencies is taken back; 0 leaves
+            them where they are.
     """
 
     window: str = "gaussian"
     depth: float = 2000.0
     highest: float = 4000.0
+    time_step: float = 0.0
+
+    def lags(self, interval: float) -> int:
+        """Lags of the correlation function of frames at this interval (fs); the window ends after the last one."""
+        return round(self.depth / interval)
+
+    def shown(self, wavenumber: np.ndarray) -> np.ndarray:
+        """Where the time step makes a harmonic mode appear, cm-1: sin(omega' dt/2) = omega dt/2; NaN beyond 1."""
+        if self.time_step == 0:
+            return np.asarray(wavenumber, dtype=float)
+        scale = np.pi * SPEED_OF_LIGHT * self.time_step
+        x = scale * np.asarray(wavenumber, dtype=float)
+        return np.arcsin(np.where(x < 1, x, np.nan)) / scale
 
     @property
     def resolution(self) -> float:
@@ -43,14 +58,16 @@ class Analysis:
 
 @dataclass(frozen=True)
 class Density:
-    """A spectral density of each block (trajectory) on a grid of wavenumbers."""
+    """A spectral density on a grid of wavenumbers: as a whole, and of each block (trajectory) for the error."""
 
     wavenumber: np.ndarray  # [K] cm-1
-    blocks: np.ndarray  # [blocks, K]
+    mean: np.ndarray  # [K]
+    blocks: np.ndarray  # [B, K]
+    weights: np.ndarray  # [B]
 
 
 def autocorrelation(series: np.ndarray, lags: int) -> np.ndarray:
-    """<x(0) . x(t)>, summed over components, averaged over origins, of each trajectory.
+    """<x(0) . x(t)>, summed over components, averaged over origins, of each trajectory: what streaming must equal.
 
     Args:
         series: [S, T, ...]; everything after T is a component.
@@ -67,18 +84,43 @@ def autocorrelation(series: np.ndarray, lags: int) -> np.ndarray:
     return scipy.fft.irfft(power, length, axis=1)[:, :lags] / (steps - np.arange(lags))
 
 
-def mode_density(series: np.ndarray, interval: float, temperature: float, analysis: Analysis) -> Density:
+def correlate(series: np.ndarray, interval: float, analysis: Analysis, *, differences: bool = True) -> Correlation:
+    """Autocorrelation of the velocity of a series, as deep as the analysis wants it.
+
+    Args:
+        series: x [S, T, ...], or its velocity.
+        interval: between frames, fs.
+        analysis: its depth counts.
+        differences: x comes in; if False its velocity does.
+
+    Raises:
+        PaiNNFastError: if the series is too short or not finite.
+    """
+    if series.ndim < 2 or len(series) == 0:
+        raise PaiNNFastError("not a series of trajectories", got=f"shape {series.shape}", expected="[S, T, ...]")
+    if not np.isfinite(series).all():
+        trajectory, frame = (int(i) for i in np.argwhere(~np.isfinite(series))[0][:2])
+        raise PaiNNFastError("a series that is not finite", where=f"trajectory {trajectory}, frame {frame}")
+    _check_positive(interval=interval, depth=analysis.depth)
+    return velocity_correlation(
+        series, _lags(analysis, interval, series.shape[1] - differences), interval, differences=differences
+    )
+
+
+def spectral_density(correlation: Correlation, temperature: float, analysis: Analysis) -> Density:
     """Spectral density of the velocity of x, scaled such that a harmonic mode integrates to |dx/dQ|^2.
 
         D(nu) = 2 c beta Integral <x_dot(0) . x_dot(t)> w(t) cos(2 pi c nu t) dt     over -depth..depth
 
     Q is the mass-weighted normal coordinate, whose velocity has the variance kB T classically and in the
-    Kubo-transformed sense, which is what a bead average gives. x_dot is the difference of neighbouring frames divided
-    by their interval; what that takes away from a frequency, (sin(omega dt/2) / (omega dt/2))^2, is given back.
+    Kubo-transformed sense, which is what a bead average gives. Where x_dot is the difference of neighbouring frames
+    divided by their interval, what that takes away from a frequency, (sin(omega dt/2) / (omega dt/2))^2, is given back.
+    What a time step does to a harmonic mode is taken back: it appears at omega' > omega, and its positions having the
+    variance that they should (BAOAB), that of x_dot is omega'^2 / omega^2 times what it should be, that of a recorded
+    velocity 1 - (omega dt/2)^2 times.
 
     Args:
-        series: x [S, T, ...], in a unit u.
-        interval: between frames, fs.
+        correlation: of x_dot, x in a unit u; at least as deep as the analysis.
         temperature: K.
         analysis: window, depth and range.
 
@@ -86,16 +128,44 @@ def mode_density(series: np.ndarray, interval: float, temperature: float, analys
         u^2 / (Å^2 amu) per cm-1.
 
     Raises:
-        PaiNNFastError: if the series is too short, not finite, or sampled too coarsely for the range.
+        PaiNNFastError: if the correlation is not deep enough, or sampled too coarsely for the range.
     """
-    lags = _check(series, interval, temperature, analysis)
-    velocity = np.diff(in_blocks(series, lags), axis=1) / interval
-    correlation = autocorrelation(velocity, lags) * window(analysis.window, lags)
-    nu, transform = cosine_transform(correlation, interval, analysis.highest)
-    half = np.pi * SPEED_OF_LIGHT * nu * interval  # omega dt / 2
+    interval = correlation.interval
+    _check_positive(interval=interval, temperature=temperature, depth=analysis.depth)
+    _check_range(interval, analysis)
+    lags = _lags(analysis, interval, correlation.lags)
+    values = np.concatenate([correlation.mean[None, :lags], correlation.blocks[:, :lags]])
+    nu, transform = cosine_transform(values * window(analysis.window, lags), interval, _reach(analysis))
+    half = np.pi * SPEED_OF_LIGHT * nu * interval if correlation.differences else np.zeros_like(nu)  # omega dt / 2
     given_back = (1.0 / np.sinc(half / np.pi)) ** 2
-    scale = 2.0 * SPEED_OF_LIGHT / (KB * temperature) * AMU_A2_PER_FS2
-    return Density(nu, scale * given_back * transform)
+    density = 2.0 * SPEED_OF_LIGHT / (KB * temperature) * AMU_A2_PER_FS2 * given_back * transform
+    if analysis.time_step:
+        nu, density = _without_time_step(nu, density, analysis, correlation.differences)
+    return Density(nu, density[0], density[1:], correlation.weights)
+
+
+def _reach(analysis: Analysis) -> float:
+    """How far the spectrum must be known for its end to be, cm-1."""
+    return float(analysis.shown(np.array(analysis.highest)))
+
+
+def _without_time_step(
+    nu: np.ndarray, density: np.ndarray, analysis: Analysis, differences: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Densities [., K] at the wavenumbers that harmonic modes would have without the error of the time step."""
+    true = nu[nu <= analysis.highest * (1 + 1e-12)]
+    shown = analysis.shown(true)
+    x = np.pi * SPEED_OF_LIGHT * analysis.time_step * true  # omega dt / 2
+    stretch = 1.0 / np.sqrt(1.0 - x**2)  # d nu' / d nu
+    excess = np.divide(true, shown, out=np.ones_like(true), where=shown > 0) ** 2 if differences else 1.0 / (1.0 - x**2)
+    return true, scipy.interpolate.CubicSpline(nu, density, axis=1)(shown) * stretch * excess
+
+
+def mode_density(series: np.ndarray, interval: float, temperature: float, analysis: Analysis) -> Density:
+    """`spectral_density` of a series x [S, T, ...] with this interval (fs) between frames."""
+    _check_positive(interval=interval, temperature=temperature)
+    _check_range(interval, analysis)
+    return spectral_density(correlate(series, interval, analysis), temperature, analysis)
 
 
 def cosine_transform(correlation: np.ndarray, interval: float, highest: float) -> tuple[np.ndarray, np.ndarray]:
@@ -119,21 +189,12 @@ def cosine_transform(correlation: np.ndarray, interval: float, highest: float) -
     return nu[kept], transform[:, kept]
 
 
-def mean_and_error(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean over blocks [B, K] and its standard error [K]; NaN for a single block."""
-    count = len(blocks)
-    if count < 2:
-        return blocks.mean(axis=0), np.full(blocks.shape[1:], np.nan)
-    return blocks.mean(axis=0), blocks.std(axis=0, ddof=1) / np.sqrt(count)
-
-
-def in_blocks(series: np.ndarray, lags: int) -> np.ndarray:
-    """Trajectories [S, T, ...] as they are; one alone in blocks, if it has two correlation depths or more for each."""
-    if len(series) > 1:
-        return series
-    count = max(1, min(BLOCKS_OF_ONE, series.shape[1] // (2 * lags + 1)))
-    length = series.shape[1] // count
-    return series[0, : count * length].reshape(count, length, *series.shape[2:])
+def standard_error(mean: np.ndarray, blocks: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Of a mean [K] over independent blocks [B, K], whose variances go as 1 / weight; NaN for a single block."""
+    if len(blocks) < 2:
+        return np.full(blocks.shape[1:], np.nan)
+    scatter = np.einsum("b,bk->k", weights, (blocks - mean) ** 2)
+    return np.sqrt(scatter / (len(blocks) - 1))
 
 
 def nyquist(interval: float) -> float:
@@ -141,29 +202,36 @@ def nyquist(interval: float) -> float:
     return 0.5 / (SPEED_OF_LIGHT * interval)
 
 
-def _check(series: np.ndarray, interval: float, temperature: float, analysis: Analysis) -> int:
-    """Number of lags, after making sure that the series allows for them."""
-    if series.ndim < 2 or len(series) == 0:
-        raise PaiNNFastError("not a series of trajectories", got=f"shape {series.shape}", expected="[S, T, ...]")
-    if not np.isfinite(series).all():
-        trajectory, frame = (int(i) for i in np.argwhere(~np.isfinite(series))[0][:2])
-        raise PaiNNFastError("a series that is not finite", where=f"trajectory {trajectory}, frame {frame}")
-    for name, value in (("interval", interval), ("temperature", temperature), ("depth", analysis.depth)):
+def _check_positive(**values: float) -> None:
+    for name, value in values.items():
         if not value > 0:
             raise PaiNNFastError(f"{name} must be positive", got=value)
-    if not 0 < analysis.highest <= nyquist(interval):
+
+
+def _check_range(interval: float, analysis: Analysis) -> None:
+    if not (analysis.highest > 0 and _reach(analysis) <= nyquist(interval) * (1 + 1e-12)):
         raise PaiNNFastError(
             "the spectrum goes beyond what the frames can tell",
             got=f"{analysis.highest:g} cm-1",
-            expected=f"at most {nyquist(interval):.0f} cm-1 for one frame every {interval:g} fs",
-            fix="record more often (dipole_every, polarizability_every) or lower `highest`",
+            expected=f"at most {_limit(interval, analysis):.0f} cm-1 for one frame every {interval:g} fs",
+            fix="record more often (dipole_every, polarizability_every, velocities_every) or lower `highest`",
         )
-    lags = round(analysis.depth / interval)
-    if not FEWEST_LAGS <= lags < series.shape[1]:
+
+
+def _limit(interval: float, analysis: Analysis) -> float:
+    """Highest wavenumber of a mode that appears below the Nyquist limit, cm-1."""
+    scale = np.pi * SPEED_OF_LIGHT * analysis.time_step
+    return float(np.sin(scale * nyquist(interval)) / scale) if scale else nyquist(interval)
+
+
+def _lags(analysis: Analysis, interval: float, most: int) -> int:
+    """Number of lags, after making sure that there are as many."""
+    lags = analysis.lags(interval)
+    if not FEWEST_LAGS <= lags <= most:
         raise PaiNNFastError(
             "the correlation depth does not fit the run",
             got=f"{analysis.depth:g} fs",
-            expected=f"{FEWEST_LAGS * interval:g} to {(series.shape[1] - 1) * interval:g} fs, as long as a trajectory",
+            expected=f"{FEWEST_LAGS * interval:g} to {most * interval:g} fs, within the trajectory or its correlation",
             fix="set depth lower, or duration higher",
         )
     return lags

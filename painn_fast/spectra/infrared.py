@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from painn_fast.errors import PaiNNFastError
-from painn_fast.spectra.correlation import Analysis, mean_and_error, mode_density
+from painn_fast.spectra.correlation import Analysis, correlate, spectral_density, standard_error
 from painn_fast.spectra.quantum import quantum_correction
+from painn_fast.spectra.streaming import Correlation
 from painn_fast.units import DEBYE
 
 KM_PER_MOL = 42.2561 / DEBYE**2
@@ -27,6 +28,27 @@ class InfraredSpectrum:
     analysis: Analysis
     interval: float  # fs
     temperature: float  # K
+    blocks: np.ndarray | None = None  # [B, K] of each trajectory, or parts of one that is alone
+    weights: np.ndarray | None = None  # [B]
+
+    @classmethod
+    def of(
+        cls, correlation: Correlation, temperature: float, analysis: Analysis, *, correction: str = "harmonic"
+    ) -> InfraredSpectrum:
+        """From the correlation of mu_dot, mu in e Å; the rest as in `infrared`."""
+        density = spectral_density(correlation, temperature, analysis)  # e^2/amu per cm-1
+        factor = KM_PER_MOL * quantum_correction(correction, density.wavenumber, temperature)
+        mean, blocks = factor * density.mean, factor * density.blocks
+        return cls(
+            wavenumber=density.wavenumber,
+            intensity=mean,
+            error=standard_error(mean, blocks, density.weights),
+            analysis=analysis,
+            interval=correlation.interval,
+            temperature=temperature,
+            blocks=blocks,
+            weights=density.weights,
+        )
 
     def integral(self, low: float, high: float) -> float:
         """Integrated intensity between two wavenumbers, km/mol."""
@@ -59,7 +81,5 @@ def infrared(
     if dipole.ndim != 3 or dipole.shape[2] != 3:
         raise PaiNNFastError("not a series of dipoles", got=f"shape {dipole.shape}", expected="[S, T, 3]")
     analysis = analysis or Analysis()
-    density = mode_density(dipole, interval, temperature, analysis)  # e^2/amu per cm-1
-    factor = KM_PER_MOL * quantum_correction(correction, density.wavenumber, temperature)
-    mean, error = mean_and_error(factor * density.blocks)
-    return InfraredSpectrum(density.wavenumber, mean, error, analysis, interval, temperature)
+    correlation = correlate(dipole, interval, analysis)
+    return InfraredSpectrum.of(correlation, temperature, analysis, correction=correction)

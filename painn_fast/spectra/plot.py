@@ -1,40 +1,24 @@
-"""One picture: infrared above, Raman below, anharmonic lines with their errors, harmonic sticks, names at the peaks."""
+"""One picture: infrared above, Raman below, anharmonic lines with their errors, harmonic sticks, names at the peaks.
+
+A power spectrum comes last. Methods that are compared are lines of their own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from painn_fast.atomic import atomic_write
 from painn_fast.errors import PaiNNFastError
 from painn_fast.spectra.harmonic import HarmonicSpectrum
 from painn_fast.spectra.infrared import InfraredSpectrum
-from painn_fast.spectra.peaks import VIBRATIONS_FROM, Peak
+from painn_fast.spectra.overlay import Overlay
+from painn_fast.spectra.panels import COLOURS, ROOM, STICK, STYLE, Curve, figure, lines, matplotlib, names, save, sticks
+from painn_fast.spectra.peaks import Peak
+from painn_fast.spectra.power import PowerSpectrum
 from painn_fast.spectra.raman import RamanSpectrum, stokes_factor
 
-INK, LINE, STICK, FAINT = "#222222", "#1f4e8c", "#d9822b", "#9a9a9a"
-ROOM = 0.56
-"""Part of the height of a panel that the spectrum takes; names have the rest."""
-LABELS = 10
-"""At most, in a panel."""
-APART = 0.019
-"""Between labels, as a part of the width of a panel."""
-STYLE = {
-    "font.size": 9.5,
-    "font.family": ["DejaVu Sans"],
-    "axes.edgecolor": FAINT,
-    "axes.linewidth": 0.8,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "xtick.direction": "out",
-    "svg.hashsalt": "painn-fast",
-    "svg.fonttype": "none",
-}
+Peaks = tuple[Sequence[Peak], Sequence[Peak]]
 
 
 def draw(
@@ -42,163 +26,117 @@ def draw(
     infrared: InfraredSpectrum | None,
     raman: RamanSpectrum | None,
     harmonic: HarmonicSpectrum | None,
-    peaks: tuple[Sequence[Peak], Sequence[Peak]] = ((), ()),
+    peaks: Peaks = ((), ()),
+    power: PowerSpectrum | None = None,
     *,
+    overlays: Sequence[Overlay] = (),
     title: str = "",
     subtitle: str = "",
 ) -> None:
-    """Draw to files, `.png`, `.svg` or `.pdf` by their names. Wavenumbers go up from left to right in both panels.
+    """Draw to files, `.png`, `.svg` or `.pdf` by their names. Wavenumbers go up from left to right in all panels.
 
     Args:
         paths: where to.
-        infrared: upper panel, None for none.
-        raman: lower panel (Stokes cross-section), None for none.
+        infrared: first panel, None for none.
+        raman: second panel (Stokes cross-section), None for none.
         harmonic: sticks, each with its own intensity on the axis to the right; Raman ones with the Stokes factors.
         peaks: of the infrared and the Raman spectrum; the highest ones are named.
+        power: last panel, None for none.
+        overlays: other spectra, as high as ours.
         title: first line.
         subtitle: conditions.
 
     Raises:
         PaiNNFastError: without matplotlib.
     """
-    matplotlib = _matplotlib()
-    from matplotlib.figure import Figure
+    spectra = {"dynamics": (infrared, raman, power)}
+    _draw(paths, spectra, harmonic, peaks, overlays, title, subtitle, lambda peak: f"{peak.name}  {peak.position:.0f}")
 
-    count = (infrared is not None) + (raman is not None)
+
+def draw_comparison(
+    paths: Sequence[Path],
+    spectra: Mapping[str, tuple[InfraredSpectrum | None, RamanSpectrum | None, PowerSpectrum | None]],
+    harmonic: HarmonicSpectrum | None,
+    peaks: Peaks = ((), ()),
+    *,
+    overlays: Sequence[Overlay] = (),
+    title: str = "",
+    subtitle: str = "",
+) -> None:
+    """Spectra of several methods, by their names, in one picture; the rest as in `draw`, names without positions."""
+    _draw(paths, spectra, harmonic, peaks, overlays, title, subtitle, lambda peak: peak.name)
+
+
+def _draw(
+    paths: Sequence[Path],
+    spectra: Mapping[str, tuple[InfraredSpectrum | None, RamanSpectrum | None, PowerSpectrum | None]],
+    harmonic: HarmonicSpectrum | None,
+    peaks: Peaks,
+    overlays: Sequence[Overlay],
+    title: str,
+    subtitle: str,
+    text: Callable[[Peak], str],
+) -> None:
+    infrared = {label: one[0] for label, one in spectra.items() if one[0] is not None}
+    raman = {label: one[1] for label, one in spectra.items() if one[1] is not None}
+    power = {label: one[2] for label, one in spectra.items() if one[2] is not None}
+    count = sum(bool(kind) for kind in (infrared, raman, power))
     if count == 0:
-        raise PaiNNFastError("nothing to draw", expected="an infrared or a Raman spectrum")
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(11.0, 0.9 + 3.8 * count), layout="constrained")
-        panels = list(np.atleast_1d(figure.subplots(count, 1, sharex=True)))
-        if infrared is not None:
-            _infrared_panel(panels[0], infrared, harmonic, peaks[0])
-        if raman is not None:
-            _raman_panel(panels[-1], raman, harmonic, peaks[1])
-        panels[-1].set_xlabel("wavenumber / cm$^{-1}$")
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper right", ncols=3, frameon=False, fontsize=9)
-        figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
-        panels[0].set_title(subtitle, loc="left", fontsize=8.5, color="#555555", pad=8)
-        for path in paths:
-            kind = path.suffix.lstrip(".")
-            with atomic_write(path) as temporary:
-                figure.savefig(temporary, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None)
-
-
-def can_draw() -> bool:
-    """Whether matplotlib is there."""
-    try:
-        _matplotlib()
-    except PaiNNFastError:
-        return False
-    return True
-
-
-def _matplotlib() -> Any:
-    try:
-        import matplotlib
-    except ImportError:
-        raise PaiNNFastError("no matplotlib to draw with", fix="pip install 'painn-fast[plot]'") from None
-    return matplotlib
+        raise PaiNNFastError("nothing to draw", expected="an infrared, a Raman or a power spectrum")
+    with matplotlib().rc_context(STYLE):
+        made, panels = figure(count, title, subtitle)
+        rest = iter(panels)
+        if infrared:
+            _infrared_panel(next(rest), infrared, harmonic, [o for o in overlays if o.spectrum == "infrared"])
+            names(panels[0], peaks[0], text)
+        if raman:
+            panel = next(rest)
+            _raman_panel(panel, raman, harmonic, [o for o in overlays if o.spectrum == "Raman"])
+            names(panel, peaks[1], text)
+        if power:
+            _power_panel(next(rest), power, harmonic)
+        save(made, panels, paths)
 
 
 def _infrared_panel(
-    panel: Any, spectrum: InfraredSpectrum, harmonic: HarmonicSpectrum | None, peaks: Sequence[Peak]
+    panel: Any,
+    spectra: dict[str, InfraredSpectrum],
+    harmonic: HarmonicSpectrum | None,
+    overlays: Sequence[Overlay],
 ) -> None:
-    _line(panel, spectrum.wavenumber, spectrum.intensity, spectrum.error, spectrum.analysis.highest)
+    curves = [Curve(label, one.wavenumber, one.intensity, one.error) for label, one in spectra.items()]
+    lines(panel, curves, overlays, _highest(spectra))
     panel.set_ylabel("infrared absorption\nkm mol$^{-1}$ / cm$^{-1}$", y=0.5 * ROOM)
-    _names(panel, peaks)
     if harmonic is not None and harmonic.intensity is not None:
-        _sticks(panel, harmonic.wavenumber, harmonic.intensity, "harmonic / km mol$^{-1}$")
+        sticks(panel, harmonic.wavenumber, harmonic.intensity, "harmonic / km mol$^{-1}$")
 
 
-def _raman_panel(panel: Any, spectrum: RamanSpectrum, harmonic: HarmonicSpectrum | None, peaks: Sequence[Peak]) -> None:
-    _line(panel, spectrum.wavenumber, spectrum.stokes, spectrum.stokes_error, spectrum.analysis.highest)
+def _raman_panel(
+    panel: Any, spectra: dict[str, RamanSpectrum], harmonic: HarmonicSpectrum | None, overlays: Sequence[Overlay]
+) -> None:
+    curves = [Curve(label, one.wavenumber, one.stokes, one.stokes_error) for label, one in spectra.items()]
+    lines(panel, curves, overlays, _highest(spectra))
     panel.set_ylabel("Raman, Stokes\n10$^{-30}$ cm$^2$ sr$^{-1}$ / cm$^{-1}$", y=0.5 * ROOM)
-    _names(panel, peaks)
     if harmonic is not None and harmonic.activity is not None:
-        factor = stokes_factor(harmonic.wavenumber, spectrum.temperature, spectrum.laser) / 45.0
-        _sticks(panel, harmonic.wavenumber, factor * harmonic.activity, "harmonic / 10$^{-30}$ cm$^2$ sr$^{-1}$")
+        first = next(iter(spectra.values()))
+        factor = stokes_factor(harmonic.wavenumber, first.temperature, first.laser) / 45.0
+        sticks(panel, harmonic.wavenumber, factor * harmonic.activity, "harmonic / 10$^{-30}$ cm$^2$ sr$^{-1}$")
 
 
-def _line(panel: Any, nu: np.ndarray, values: np.ndarray, error: np.ndarray, highest: float) -> None:
-    inside = nu >= min(VIBRATIONS_FROM, 0.5 * nu[-1])
-    band = np.nan_to_num(error)
-    top = max(float(np.nanmax(values[inside])) / ROOM, float(np.nanmax((values + band)[inside])) / (ROOM + 0.05))
-    panel.fill_between(nu, values - band, values + band, color=LINE, alpha=0.2, lw=0, label="± standard error")
-    panel.plot(nu, values, color=LINE, lw=1.3, label="dynamics")
-    panel.set_xlim(0.0, highest)
-    panel.set_ylim(-0.015 * top, top)
-    panel.margins(x=0)
-    for side in ("top", "right"):
-        panel.spines[side].set_visible(False)
-    panel.yaxis.set_major_locator(_few_ticks())
-    _no_ticks_among_names(panel)
+def _power_panel(panel: Any, spectra: dict[str, PowerSpectrum], harmonic: HarmonicSpectrum | None) -> None:
+    """Elements of one method alone as thin lines; harmonic wavenumbers as marks on the axis."""
+    curves = [Curve(label, one.wavenumber, one.density, one.error) for label, one in spectra.items()]
+    lines(panel, curves, (), _highest(spectra), room=0.85)
+    panel.set_ylabel("power spectrum\nmodes / cm$^{-1}$")
+    if len(spectra) == 1:
+        (one,) = spectra.values()
+        parts = zip(one.elements.values(), COLOURS[1:] * len(one.elements), strict=False)
+        drawn = [panel.plot(one.wavenumber, values, color=colour, lw=1.0)[0] for values, colour in parts]
+        panel.legend(drawn, list(one.elements), loc="upper right", ncols=len(drawn), frameon=False, fontsize=9)
+    if harmonic is not None:
+        top = panel.get_ylim()[1]
+        panel.vlines(harmonic.wavenumber[harmonic.wavenumber > 0], -0.015 * top, 0.03 * top, color=STICK, lw=1.4)
 
 
-def _sticks(panel: Any, nu: np.ndarray, values: np.ndarray, label: str) -> None:
-    """Harmonic lines on an axis of their own, as high as the spectrum at most."""
-    real = (nu > 0) & np.isfinite(values)
-    sticks = panel.twinx()
-    top = float(values[real].max(initial=0.0)) / ROOM or 1.0
-    sticks.vlines(nu[real], 0.0, values[real], color=STICK, lw=1.4, alpha=0.9)
-    sticks.plot(nu[real], values[real], "o", color=STICK, ms=3.0)
-    sticks.set_ylim(-0.015 * top, top)
-    sticks.set_ylabel(label, color=STICK, y=0.5 * ROOM)
-    sticks.tick_params(axis="y", colors=STICK)
-    sticks.yaxis.set_major_locator(_few_ticks())
-    for side in ("top", "left", "right"):
-        sticks.spines[side].set_visible(False)
-    _no_ticks_among_names(sticks)
-    panel.plot([], [], color=STICK, marker="o", ms=3.0, lw=1.4, label="harmonic (axis on the right)")
-
-
-def _few_ticks() -> Any:
-    from matplotlib.ticker import MaxNLocator
-
-    return MaxNLocator(6, steps=[1, 2, 5, 10])
-
-
-def _no_ticks_among_names(axis: Any) -> None:
-    top = axis.get_ylim()[1]
-    axis.set_yticks([tick for tick in axis.get_yticks() if 0.0 <= tick <= 1.08 * ROOM * top])
-
-
-def _names(panel: Any, peaks: Sequence[Peak]) -> None:
-    """Names of the highest peaks above the spectrum, upright, side by side, with a thin line down to each peak."""
-    chosen = main_peaks(peaks)
-    width, top = panel.get_xlim()[1], panel.get_ylim()[1]
-    places = spread(np.array([peak.position for peak in chosen]), APART * width, APART * width, (1 - APART) * width)
-    foot = (ROOM + 0.065) * top
-    for peak, place in zip(chosen, places, strict=True):
-        above = min(peak.height, top * ROOM) + 0.012 * top
-        panel.plot(
-            [peak.position, peak.position, place], [above, max(above, foot - 0.04 * top), foot], color=FAINT, lw=0.6
-        )
-        text = f"{peak.name}  {peak.position:.0f}"
-        panel.text(place, foot + 0.01 * top, text, rotation=90, ha="center", va="bottom", fontsize=8)
-
-
-def main_peaks(peaks: Sequence[Peak]) -> list[Peak]:
-    """The peaks to name: of neighbours with one name the highest, vibrations only, at most ten, in order."""
-    groups: list[Peak] = []
-    for peak in sorted((p for p in peaks if p.name != "rotation"), key=lambda p: p.position):
-        if groups and groups[-1].name == peak.name:
-            groups[-1] = max(groups[-1], peak, key=lambda p: p.height)
-        else:
-            groups.append(peak)
-    highest = sorted(groups, key=lambda p: -p.height)[:LABELS]
-    return sorted(highest, key=lambda p: p.position)
-
-
-def spread(wanted: np.ndarray, apart: float, low: float, high: float) -> np.ndarray:
-    """Places nearest to the wanted ones (ascending) that keep a distance: isotonic regression by pooling neighbours."""
-    blocks: list[tuple[float, int]] = []  # mean of wanted - k apart, members
-    for k, x in enumerate(wanted):
-        mean, members = float(x) - k * apart, 1
-        while blocks and blocks[-1][0] > mean:
-            before, size = blocks.pop()
-            mean, members = (before * size + mean * members) / (size + members), size + members
-        blocks.append((mean, members))
-    means = np.array([mean for mean, members in blocks for _ in range(members)])
-    return np.clip(means, low, high - max(len(wanted) - 1, 0) * apart) + apart * np.arange(len(wanted))
+def _highest(spectra: Mapping[str, InfraredSpectrum | RamanSpectrum | PowerSpectrum]) -> float:
+    return max(one.analysis.highest for one in spectra.values())

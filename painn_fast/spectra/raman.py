@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from painn_fast.errors import PaiNNFastError
-from painn_fast.spectra.correlation import Analysis, mean_and_error, mode_density
+from painn_fast.spectra.correlation import Analysis, correlate, spectral_density, standard_error
 from painn_fast.spectra.quantum import emission, quantum_correction
+from painn_fast.spectra.streaming import Correlation
 from painn_fast.units import AMU_A2_PER_FS2, HBAR, SPEED_OF_LIGHT
 
 LOWEST = 10.0
@@ -38,6 +39,44 @@ class RamanSpectrum:
     interval: float  # fs
     temperature: float  # K
     laser: float  # nm
+    blocks: np.ndarray | None = None  # [B, K] activity of each trajectory, or parts of one that is alone
+    weights: np.ndarray | None = None  # [B]
+
+    @classmethod
+    def of(
+        cls,
+        isotropic: Correlation,
+        anisotropic: Correlation,
+        temperature: float,
+        analysis: Analysis,
+        *,
+        laser: float = 532.0,
+        correction: str = "harmonic",
+    ) -> RamanSpectrum:
+        """From the correlations of the velocities of the two `invariants` of alpha; the rest as in `raman`."""
+        _check_laser(laser, analysis)
+        a, g = (spectral_density(part, temperature, analysis) for part in (isotropic, anisotropic))
+        nu = a.wavenumber
+        factor = quantum_correction(correction, nu, temperature)
+        activity = factor * (45.0 * a.mean + 7.0 * g.mean)
+        blocks = factor * (45.0 * a.blocks + 7.0 * g.blocks)
+        error = standard_error(activity, blocks, a.weights)
+        scattered = stokes_factor(nu, temperature, laser) / 45.0
+        return cls(
+            wavenumber=nu,
+            isotropic=factor * a.mean,
+            anisotropic=factor * g.mean,
+            activity=activity,
+            error=error,
+            stokes=scattered * activity,
+            stokes_error=scattered * error,
+            analysis=analysis,
+            interval=isotropic.interval,
+            temperature=temperature,
+            laser=laser,
+            blocks=blocks,
+            weights=a.weights,
+        )
 
     @property
     def parallel(self) -> np.ndarray:
@@ -99,27 +138,9 @@ def raman(
             "not a series of polarizabilities", got=f"shape {polarizability.shape}", expected="[S, T, 3, 3]"
         )
     analysis = analysis or Analysis()
-    _check_laser(laser, analysis)
     mean, deviator = invariants(polarizability)
-    isotropic = mode_density(mean, interval, temperature, analysis)
-    anisotropic = mode_density(deviator, interval, temperature, analysis)
-    nu = isotropic.wavenumber
-    factor = quantum_correction(correction, nu, temperature)
-    activity, error = mean_and_error(factor * (45.0 * isotropic.blocks + 7.0 * anisotropic.blocks))
-    scattered = stokes_factor(nu, temperature, laser) / 45.0
-    return RamanSpectrum(
-        wavenumber=nu,
-        isotropic=factor * isotropic.blocks.mean(axis=0),
-        anisotropic=factor * anisotropic.blocks.mean(axis=0),
-        activity=activity,
-        error=error,
-        stokes=scattered * activity,
-        stokes_error=scattered * error,
-        analysis=analysis,
-        interval=interval,
-        temperature=temperature,
-        laser=laser,
-    )
+    correlations = correlate(mean, interval, analysis), correlate(deviator, interval, analysis)
+    return RamanSpectrum.of(*correlations, temperature, analysis, laser=laser, correction=correction)
 
 
 def invariants(alpha: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
+from painn_fast.spectra.bands import Band
 from painn_fast.spectra.harmonic import HarmonicSpectrum
 from painn_fast.spectra.peaks import Peak
 
@@ -39,4 +40,22 @@ def peak_table(infrared: Sequence[Peak], raman: Sequence[Peak]) -> Table:
             table.add_row(
                 kind, f"{peak.position:.0f}", f"{peak.intensity:.1f} {unit}", f"{peak.width:.0f}", peak.name, line
             )
+    return table
+
+
+def comparison_table(bands: Sequence[Band]) -> Table:
+    """Where each method puts the main bands, and how far that is from harmonic."""
+    table = Table(title="bands, cm-1 (shift from harmonic)", title_justify="left", box=None, header_style="bold")
+    table.add_column("spectrum")
+    table.add_column("motion")
+    table.add_column("harmonic", justify="right")
+    methods = list(dict.fromkeys(label for band in bands for label in band.places))
+    for method in methods:
+        table.add_column(method, justify="right")
+    for band in bands:
+        cells = [
+            f"{place.centre:.0f} ({place.centre - band.harmonic:+.0f})" if (place := band.places.get(method)) else ""
+            for method in methods
+        ]
+        table.add_row(band.spectrum, band.name, f"{band.harmonic:.0f}", *cells)
     return table

@@ -1,11 +1,10 @@
-"""A whole spectrum: harmonic lines at once, then dynamics, then infrared and Raman as tables and a picture."""
+"""A whole spectrum: harmonic lines at once, then dynamics, then infrared, Raman and power as tables and a picture."""
 
 from __future__ import annotations
 
-import re
 import sys
 import warnings
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import ase
@@ -23,38 +22,28 @@ from painn_fast.md import Trajectory
 from painn_fast.nn import Potential
 from painn_fast.settings import write_resolved
 from painn_fast.spectra import table
-from painn_fast.spectra.correlation import nyquist
+from painn_fast.spectra.analyse import SpectrumResult, analyse
+from painn_fast.spectra.captions import conditions, subtitle, title
 from painn_fast.spectra.harmonic import HarmonicSpectrum, harmonic
-from painn_fast.spectra.infrared import InfraredSpectrum, infrared
-from painn_fast.spectra.peaks import Peak, fit_shift, infrared_peaks, raman_peaks
-from painn_fast.spectra.plot import can_draw, draw
-from painn_fast.spectra.raman import RamanSpectrum, raman
+from painn_fast.spectra.overlay import Overlay, read_overlays
+from painn_fast.spectra.panels import can_draw
+from painn_fast.spectra.plot import draw
 from painn_fast.spectra.report import harmonic_table, peak_table
 from painn_fast.spectra.settings import DYNAMICS, SpectrumSettings
+from painn_fast.spectra.streams import SpectrumStreams
 
 OBSERVED = ("dipole", "polarizability")
 PICTURES = ("spectrum.png", "spectrum.svg")
-OUTPUTS = ("harmonic.csv", "harmonic.xyz", "infrared.csv", "raman.csv", "peaks.csv", "settings.toml", *PICTURES)
-METHODS = {"t-rpmd": "T-RPMD", "rpmd": "RPMD", "pile-l": "PILE-L", "nve": "classical NVE", "langevin": "Langevin"}
-
-
-@dataclass(frozen=True)
-class SpectrumResult:
-    """What a run found, and where it is written."""
-
-    folder: Path
-    infrared: InfraredSpectrum | None
-    raman: RamanSpectrum | None
-    harmonic: HarmonicSpectrum | None
-    infrared_peaks: tuple[Peak, ...]
-    raman_peaks: tuple[Peak, ...]
+TABLES = ("harmonic.csv", "infrared.csv", "raman.csv", "power.csv", "peaks.csv")
+COMPARISON = ("comparison.csv", "comparison.png", "comparison.svg")
+OUTPUTS = (*TABLES, "harmonic.xyz", "settings.toml", *PICTURES, *COMPARISON)
 
 
 def run(settings: SpectrumSettings, *, resume: bool = False, overwrite: bool = False) -> SpectrumResult:
     """Make the spectra of a molecule; progress goes to stderr, the list of peaks to stdout, files to the output folder.
 
-    Files: harmonic.csv and harmonic.xyz (the minimum), infrared.csv, raman.csv, peaks.csv, spectrum.png and .svg,
-    settings.toml, and the trajectory in dynamics/.
+    Files: harmonic.csv and harmonic.xyz (the minimum), infrared.csv, raman.csv, power.csv (if velocities are
+    recorded), peaks.csv, spectrum.png and .svg, settings.toml, and the trajectory in dynamics/.
 
     Args:
         settings: what to do; with a `trajectory` no dynamics is run.
@@ -65,65 +54,52 @@ def run(settings: SpectrumSettings, *, resume: bool = False, overwrite: bool = F
         PaiNNFastError: if the folder holds results and neither `resume` nor `overwrite` is given, if model, structure
             and settings do not fit, if dynamics is interrupted (it can be resumed) or goes astray.
     """
-    folder = settings.folder
-    _look(folder, resume or overwrite)
-    say = Console(file=sys.stderr, highlight=False, soft_wrap=True)
-    if not can_draw():
-        say.print("no matplotlib: there will be tables but no picture; pip install 'painn-fast[plot]' mends it")
-    recorded = None if settings.trajectory is None else Trajectory(settings.trajectory)
-    model, frames = _model_and_structures(settings, recorded)
-    lines = None if model is None else _harmonic(model, frames[0], say)
-    about = {} if model is None else _about_model(model)
-    _claim(settings, about, overwrite)
+    if settings.methods:
+        raise PaiNNFastError("several methods", got=", ".join(settings.methods), fix="compare(settings) runs them")
+    look(settings.folder, resume or overwrite)
+    say = teller()
+    overlays = read_overlays(settings.overlay, settings.highest)
+    trajectory = None if settings.trajectory is None else Trajectory(settings.trajectory)
+    model, frames = model_and_structures(settings, trajectory)
+    lines = None if model is None else harmonic_lines(model, frames[0], say)
+    about = {} if model is None else about_model(model)
+    claim(settings, about, overwrite)
     if lines is not None:
-        _write_harmonic(folder, lines, about)
-    if recorded is None:
-        start = frames if lines is None else [lines.atoms, *frames[1:]]
-        observed = tuple(name for name in OBSERVED if model is None or name in model.properties)
-        recorded = Trajectory(md.run(settings.dynamics(observed), atoms=start, resume=resume, overwrite=overwrite))
-    result = analyse(recorded, settings, lines)
-    _write(result, recorded, settings, about)
+        write_harmonic(settings.folder, lines, about)
+    if trajectory is None:
+        trajectory = dynamics(settings, model, lines, frames, resume=resume, overwrite=overwrite)
+    result = analyse(trajectory, settings, lines, SpectrumStreams.load(trajectory.path))
+    write(result, trajectory, settings, about, overlays)
     Console(file=sys.stdout).print(peak_table(result.infrared_peaks, result.raman_peaks))
-    say.print(f"wrote {folder / PICTURES[0] if can_draw() else folder}")
+    say.print(f"wrote {settings.folder / PICTURES[0] if can_draw() else settings.folder}")
     return result
 
 
-def analyse(
-    trajectory: Trajectory, settings: SpectrumSettings, harmonic: HarmonicSpectrum | None = None
-) -> SpectrumResult:
-    """Spectra and peaks of a trajectory; trajectories that guards stopped are left out.
-
-    Raises:
-        PaiNNFastError: if it recorded neither dipole nor polarizability, or is too short for the analysis.
-    """
-    recorded = [name for name in OBSERVED if name in trajectory.names]
-    if not recorded or not trajectory.alive.any():
-        raise PaiNNFastError(
-            "nothing to make a spectrum of",
-            where=trajectory.path,
-            expected="a trajectory with dipole_every or polarizability_every that no guard stopped",
-        )
-    correction = settings.quantum_correction
-    if trajectory.beads > 1 and correction != "harmonic":
-        raise PaiNNFastError(
-            "a quantum correction is for classical runs", got=f"{correction}, {trajectory.beads} beads"
-        )
-    alive, temperature, chosen = trajectory.alive, trajectory.temperature, settings.analysis
-    ir = rm = None
-    if "dipole" in recorded:
-        series = trajectory.dipole[:, alive].swapaxes(0, 1)
-        ir = infrared(series, trajectory.interval("dipole"), temperature, chosen, correction=correction)
-    if "polarizability" in recorded:
-        series = trajectory.polarizability[:, alive].swapaxes(0, 1)
-        every = trajectory.interval("polarizability")
-        rm = raman(series, every, temperature, chosen, laser=settings.laser, correction=correction)
-    shift = None if harmonic is None else fit_shift(harmonic, ir, rm)
-    ir_peaks = () if ir is None else tuple(infrared_peaks(ir, harmonic, shift))
-    rm_peaks = () if rm is None else tuple(raman_peaks(rm, harmonic, shift))
-    return SpectrumResult(settings.folder, ir, rm, harmonic, ir_peaks, rm_peaks)
+def teller() -> Console:
+    """Where progress is told; says so if there will be no picture."""
+    say = Console(file=sys.stderr, highlight=False, soft_wrap=True)
+    if not can_draw():
+        say.print("no matplotlib: there will be tables but no picture; pip install 'painn-fast[plot]' mends it")
+    return say
 
 
-def _look(folder: Path, allowed: bool) -> None:
+def dynamics(
+    settings: SpectrumSettings,
+    model: Potential | None,
+    lines: HarmonicSpectrum | None,
+    frames: list[ase.Atoms],
+    *,
+    resume: bool,
+    overwrite: bool,
+) -> Trajectory:
+    """Run what the spectra are made from, from the minimum and the other structures in turn."""
+    start = frames if lines is None else [lines.atoms, *frames[1:]]
+    observed = tuple(name for name in OBSERVED if model is None or name in model.properties)
+    observed += ("velocities",) if settings.velocities_every is not None else ()
+    return Trajectory(md.run(settings.dynamics(observed), atoms=start, resume=resume, overwrite=overwrite))
+
+
+def look(folder: Path, allowed: bool) -> None:
     """Raise PaiNNFastError if results are in the way."""
     if folder.exists() and not folder.is_dir():
         raise PaiNNFastError("the output is a file, not a folder", where=folder)
@@ -137,7 +113,7 @@ def _look(folder: Path, allowed: bool) -> None:
         )
 
 
-def _claim(settings: SpectrumSettings, about: dict[str, str], overwrite: bool) -> None:
+def claim(settings: SpectrumSettings, about: dict[str, str], overwrite: bool) -> None:
     """Make the folder, with nothing in it that an earlier run may have said otherwise."""
     settings.folder.mkdir(parents=True, exist_ok=True)
     for name in OUTPUTS if overwrite else ():
@@ -146,7 +122,7 @@ def _claim(settings: SpectrumSettings, about: dict[str, str], overwrite: bool) -
     write_resolved(settings, settings.folder / "settings.toml", told)
 
 
-def _model_and_structures(
+def model_and_structures(
     settings: SpectrumSettings, trajectory: Trajectory | None
 ) -> tuple[Potential | None, list[ase.Atoms]]:
     """The model, if one is given, and structures that it knows."""
@@ -155,9 +131,12 @@ def _model_and_structures(
             raise PaiNNFastError("no model", where="model", expected="a bundled name or a model file")
         return None, []
     model = load(settings.model, energy_unit=settings.energy_unit, device=settings.device)
-    if not set(OBSERVED) & set(model.properties):
+    if not set(OBSERVED) & set(model.properties) and settings.velocities_every is None and trajectory is None:
         raise PaiNNFastError(
-            "the model gives neither dipole nor polarizability", where=settings.model, got=", ".join(model.properties)
+            "the model gives neither dipole nor polarizability",
+            where=settings.model,
+            got=", ".join(model.properties),
+            fix='velocities_every = "2 fs" (--velocities-every) makes a power spectrum',
         )
     own = MODELS / f"{settings.model}.xyz"
     if settings.structure is not None:
@@ -169,7 +148,7 @@ def _model_and_structures(
     raise PaiNNFastError("no structure to start from", where="structure", expected="a file that ASE reads")
 
 
-def _harmonic(model: Potential, atoms: ase.Atoms, say: Console) -> HarmonicSpectrum:
+def harmonic_lines(model: Potential, atoms: ase.Atoms, say: Console) -> HarmonicSpectrum:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         lines = harmonic(model, atoms)
@@ -179,18 +158,24 @@ def _harmonic(model: Potential, atoms: ase.Atoms, say: Console) -> HarmonicSpect
     return lines
 
 
-def _about_model(model: Potential) -> dict[str, str]:
+def about_model(model: Potential) -> dict[str, str]:
     config = model.config
     return {"model": config.name, "model sha256": fingerprint(model.state_dict()), **config.provenance}
 
 
-def _write_harmonic(folder: Path, lines: HarmonicSpectrum, about: dict[str, str]) -> None:
+def write_harmonic(folder: Path, lines: HarmonicSpectrum, about: dict[str, str]) -> None:
     table.write_harmonic(folder / "harmonic.csv", lines, {"what": "harmonic spectrum at the minimum", **about})
     with atomic_write(folder / "harmonic.xyz") as temporary:
         ase.io.write(temporary, lines.atoms, format="extxyz")
 
 
-def _write(result: SpectrumResult, trajectory: Trajectory, settings: SpectrumSettings, about: dict[str, str]) -> None:
+def write(
+    result: SpectrumResult,
+    trajectory: Trajectory,
+    settings: SpectrumSettings,
+    about: dict[str, str],
+    overlays: Sequence[Overlay] = (),
+) -> None:
     """Tables, then the picture."""
     about = {**about, **conditions(trajectory, settings)}
     folder = result.folder
@@ -199,6 +184,8 @@ def _write(result: SpectrumResult, trajectory: Trajectory, settings: SpectrumSet
     if result.raman is not None:
         told = {"what": "Raman scattering, Stokes side", **about, "laser": f"{settings.laser:g} nm"}
         table.write_raman(folder / "raman.csv", result.raman, told)
+    if result.power is not None:
+        table.write_power(folder / "power.csv", result.power, {"what": "power spectrum, of centroids", **about})
     table.write_peaks(folder / "peaks.csv", result.infrared_peaks, result.raman_peaks, {"what": "peaks", **about})
     if can_draw():
         draw(
@@ -207,45 +194,8 @@ def _write(result: SpectrumResult, trajectory: Trajectory, settings: SpectrumSet
             result.raman,
             result.harmonic,
             (result.infrared_peaks, result.raman_peaks),
-            title=_title(trajectory, about),
-            subtitle=_subtitle(trajectory, settings),
+            result.power,
+            overlays=overlays,
+            title=title(result, trajectory, about),
+            subtitle=subtitle(result, trajectory, settings),
         )
-
-
-def conditions(trajectory: Trajectory, settings: SpectrumSettings) -> dict[str, str]:
-    """How the spectra came about, for the heads of tables."""
-    series = next(name for name in OBSERVED if name in trajectory.names)
-    every, chosen = trajectory.interval(series), settings.analysis
-    length = every * (len(trajectory.times(series)) - 1) / 1000.0
-    count = int(trajectory.alive.sum())
-    lost = trajectory.trajectories - count
-    return {
-        "method": METHODS.get(str(trajectory.header["ensemble"]), str(trajectory.header["ensemble"])),
-        "beads": str(trajectory.beads),
-        "temperature": f"{trajectory.temperature:g} K",
-        "sampling": f"{count} trajectories of {length:g} ps, {count * length:g} ps in all"
-        + (f" ({lost} more stopped by guards)" if lost else ""),
-        "time step": f"{float(trajectory.header['time_step']):g} fs",
-        "frames": f"one every {every:g} fs, Nyquist {nyquist(every):.0f} cm-1",
-        "window": f"{chosen.window}, correlation depth {chosen.depth / 1000:g} ps",
-        "resolution": f"{chosen.resolution:.1f} cm-1 (full width at half maximum)",
-        "quantum correction": settings.quantum_correction if trajectory.beads == 1 else "none (Kubo-transformed)",
-    }
-
-
-def _title(trajectory: Trajectory, about: dict[str, str]) -> str:
-    system = trajectory.system
-    formula = re.sub(r"(\d+)", r"$_{\1}$", ase.Atoms(system.numbers.numpy()).get_chemical_formula())
-    name = about.get("model", "")
-    return f"{name or formula}: infrared and Raman spectra" + (f" ({formula})" if name else "")
-
-
-def _subtitle(trajectory: Trajectory, settings: SpectrumSettings) -> str:
-    told = conditions(trajectory, settings)
-    beads = f", {trajectory.beads} beads" if trajectory.beads > 1 else ""
-    return (
-        f"{told['method']}{beads}, {told['temperature']}, {told['sampling']}; laser {settings.laser:g} nm\n"
-        f"window {told['window']}, resolution {settings.analysis.resolution:.0f} cm$^{{-1}}$; {told['frames']}".replace(
-            "cm-1", "cm$^{-1}$"
-        )
-    )

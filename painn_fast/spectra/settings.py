@@ -37,8 +37,10 @@ class SpectrumSettings(Settings):
     trajectory: str | None = None
     """A run of dynamics that is there already; then none is done."""
     method: Method = "t-rpmd"
+    methods: tuple[Method, ...] = ()
+    """Several, to be compared, instead of `method`; `method = "classical, t-rpmd"` says the same."""
     beads: PositiveInt = 16
-    """1 if the method is classical."""
+    """1 for a classical method."""
     trajectories: PositiveInt = 12
     temperature: Temperature = "300 K"
     time_step: Time = "0.5 fs"
@@ -53,6 +55,8 @@ class SpectrumSettings(Settings):
     """Start trajectories without angular momentum: narrower bands, no rotational ones."""
     dipole_every: Time = "2 fs"
     polarizability_every: Time = "2 fs"
+    velocities_every: Time | None = None
+    """For a power spectrum; None makes none."""
     checkpoint: Duration = "60 s"
     """Wall-clock time between restart files."""
     window: WindowName = "gaussian"
@@ -63,28 +67,62 @@ class SpectrumSettings(Settings):
     laser: Wavelength = "532 nm"
     quantum_correction: QuantumCorrection = "harmonic"
     """For classical runs; ring polymers need none."""
+    overlay: tuple[str, ...] = ()
+    """CSV files of wavenumber (cm-1) and intensity to draw over the spectra; "raman=FILE" belongs to Raman."""
 
     @model_validator(mode="before")
     @classmethod
-    def _one_bead_if_classical(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("method") == "classical":
-            return {"beads": 1, **values}
-        return values
+    def _methods(cls, values: Any) -> Any:
+        """A list, or names with commas between them, are methods to compare; a classical one alone has one bead."""
+        if not isinstance(values, dict):
+            return values
+        values = dict(values)
+        listed = _listed(values.get("methods") or values.get("method"))
+        if len(listed) > 1:
+            values.pop("method", None)
+            values["methods"] = listed
+        elif listed:
+            values["methods"], values["method"] = (), listed[0]
+        return {"beads": 1, **values} if listed == ["classical"] else values
 
     @model_validator(mode="after")
     def _sensible(self) -> SpectrumSettings:
+        if self.methods:
+            return self._comparison()
         if self.method != "classical" and self.quantum_correction != "harmonic":
             raise ValueError(f"quantum_correction {self.quantum_correction} is for classical runs, not {self.method}")
         if self.trajectory is not None:
             return self
         if not self.depth < self.duration:
             raise ValueError(f"depth must be below duration, got {self.depth:g} and {self.duration:g} fs")
-        for name in ("dipole_every", "polarizability_every"):
-            limit = nyquist(getattr(self, name))
-            if self.highest > limit:
-                raise ValueError(f"{name} of {getattr(self, name):g} fs shows nothing above {limit:.0f} cm-1")
+        for name in ("dipole_every", "polarizability_every", "velocities_every"):
+            every = getattr(self, name)
+            if every is not None and self.highest > nyquist(every):
+                raise ValueError(f"{name} of {every:g} fs shows nothing above {nyquist(every):.0f} cm-1")
         self.dynamics()
         return self
+
+    def _comparison(self) -> SpectrumSettings:
+        """Self, after a look at the settings of each method."""
+        if len(set(self.methods)) < len(self.methods):
+            raise ValueError(f"a method twice in {', '.join(self.methods)}")
+        if self.trajectory is not None:
+            raise ValueError("either a trajectory that is there or several methods to run")
+        if self.quantum_correction != "harmonic" and "classical" not in self.methods:
+            raise ValueError(f"quantum_correction {self.quantum_correction} is for classical runs")
+        for method in self.methods:
+            self.of(method)
+        return self
+
+    def of(self, method: Method) -> SpectrumSettings:
+        """The settings of one of several methods: in a folder of its own, without what does not concern it."""
+        values = self.model_dump(mode="json", exclude_none=True)
+        values |= {"method": method, "methods": (), "overlay": (), "output": str(self.folder / method)}
+        if method == "classical":
+            values["beads"] = 1
+        else:
+            values["quantum_correction"] = "harmonic"
+        return SpectrumSettings.parse(values, where=method)
 
     @property
     def folder(self) -> Path:
@@ -118,3 +156,15 @@ class SpectrumSettings(Settings):
         values |= {"ensemble": ENSEMBLES[self.method], "output": str(self.folder / DYNAMICS)}
         values |= {"energies_every": f"{10 * self.time_step!r} fs"}
         return MDSettings.parse(values, where="dynamics")
+
+
+def _listed(names: Any) -> list[Any]:
+    """Names from one, several or several in one text; anything else as it is."""
+    if names is None:
+        return []
+    parts = [names] if isinstance(names, str) else list(names) if isinstance(names, (list, tuple)) else [names]
+    return [
+        name.strip() if isinstance(name, str) else name
+        for part in parts
+        for name in (part.split(",") if isinstance(part, str) else [part])
+    ]

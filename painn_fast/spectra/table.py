@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from painn_fast.atomic import atomic_write
+from painn_fast.spectra.bands import Band
 from painn_fast.spectra.harmonic import HarmonicSpectrum
 from painn_fast.spectra.infrared import DECADIC, InfraredSpectrum
 from painn_fast.spectra.peaks import Peak
+from painn_fast.spectra.power import PowerSpectrum
 from painn_fast.spectra.raman import RamanSpectrum
 
 Columns = dict[str, Sequence[object] | np.ndarray]
@@ -42,6 +44,17 @@ def write_raman(path: Path, spectrum: RamanSpectrum, about: dict[str, str]) -> N
         "isotropic a^2 / (Ang^4/amu per cm-1)": spectrum.isotropic,
         "anisotropic gamma^2 / (Ang^4/amu per cm-1)": spectrum.anisotropic,
         "depolarisation ratio": spectrum.depolarisation,
+    }
+    write_table(path, columns, about)
+
+
+def write_power(path: Path, spectrum: PowerSpectrum, about: dict[str, str]) -> None:
+    """Power spectrum of all atoms and of those of each element."""
+    columns: Columns = {
+        "wavenumber / cm-1": spectrum.wavenumber,
+        "power spectrum / (modes per cm-1)": spectrum.density,
+        "standard error / (modes per cm-1)": spectrum.error,
+        **{f"{name} / (modes per cm-1)": values for name, values in spectrum.elements.items()},
     }
     write_table(path, columns, about)
 
@@ -82,6 +95,26 @@ def write_peaks(path: Path, infrared: Sequence[Peak], raman: Sequence[Peak], abo
         "nearest harmonic mode": [peak.mode for peak in peaks],
         "its wavenumber / cm-1": [peak.harmonic for peak in peaks],
     }
+    write_table(path, columns, about)
+
+
+def write_comparison(path: Path, bands: Sequence[Band], about: dict[str, str]) -> None:
+    """Main bands: harmonic, and by each method, with shifts from harmonic."""
+    columns: Columns = {
+        "spectrum": [band.spectrum for band in bands],
+        "motion": [band.name for band in bands],
+        "modes": [" ".join(str(mode) for mode in band.modes) for band in bands],
+        "harmonic / cm-1": [band.harmonic for band in bands],
+        "harmonic intensity": [band.intensity for band in bands],
+        "unit of intensity": ["km/mol" if band.spectrum == "infrared" else "Ang^4/amu" for band in bands],
+    }
+    for method in dict.fromkeys(label for band in bands for label in band.places):
+        places = [(band, band.places.get(method)) for band in bands]
+        columns[f"{method}: centre / cm-1"] = [place and place.centre for _, place in places]
+        columns[f"{method}: standard error / cm-1"] = [place and place.error for _, place in places]
+        columns[f"{method}: shift / cm-1"] = [place and place.centre - band.harmonic for band, place in places]
+        columns[f"{method}: peak / cm-1"] = [place and place.peak for _, place in places]
+        columns[f"{method}: intensity"] = [place and place.intensity for _, place in places]
     write_table(path, columns, about)
 
 

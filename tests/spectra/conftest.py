@@ -1,11 +1,16 @@
 """Vibrations whose spectra are known exactly."""
 
+from types import SimpleNamespace
+
 import ase
 import numpy as np
 import pytest
+import torch
+from ase.build import molecule
 
 from painn_fast.io.load import MODELS
 from painn_fast.io.structures import read_structures
+from painn_fast.md import ForceField
 from painn_fast.units import AMU_A2_PER_FS2, KB, SPEED_OF_LIGHT
 
 
@@ -36,8 +41,6 @@ def rng():
 @pytest.fixture(scope="session")
 def ethanol_model():
     """The bundled model, in float64."""
-    import torch
-
     from painn_fast import load
 
     return load("ethanol", dtype=torch.float64)
@@ -53,3 +56,47 @@ def ethanol_modes(ethanol_model, ethanol):
     from painn_fast.spectra import harmonic
 
     return harmonic(ethanol_model, ethanol)
+
+
+class HarmonicMolecule(ForceField):
+    """E = x H x / 2 about a minimum, with a dipole and a polarizability that are linear in x."""
+
+    def __init__(self, minimum, hessian, dipole_slope, polarizability_slope):
+        self.minimum = torch.tensor(minimum)
+        self.hessian = torch.tensor(hessian)
+        self.dipole_slope = torch.tensor(dipole_slope)  # [3, n, 3]
+        self.polarizability_slope = torch.tensor(polarizability_slope)  # [3, 3, n, 3]
+
+    def __call__(self, positions):
+        x = (positions - self.minimum).flatten(1)
+        forces = -x @ self.hessian
+        return -0.5 * (x * forces).sum(1), forces.view_as(positions)
+
+    def observe(self, positions, properties):
+        x = positions - self.minimum
+        given = {
+            "dipole": torch.einsum("inj,bnj->bi", self.dipole_slope, x),
+            "polarizability": torch.einsum("ijnk,bnk->bij", self.polarizability_slope, x),
+        }
+        return {name: given[name] for name in properties}
+
+
+@pytest.fixture(scope="session")
+def water_on_springs():
+    """Springs along the bonds and between the hydrogens, bands 700 cm-1 apart; slopes that know no translation."""
+    rng = np.random.default_rng(11)
+    atoms = molecule("H2O")
+    hessian = np.zeros((9, 9))
+    for i, j, stiffness in ((0, 1, 45.0), (0, 2, 26.0), (1, 2, 7.0)):
+        direction = atoms.positions[i] - atoms.positions[j]
+        row = np.zeros((3, 3))
+        row[i], row[j] = direction, -direction
+        row = row.ravel() / np.linalg.norm(direction)
+        hessian += stiffness * np.outer(row, row)
+    dipole = rng.normal(size=(3, 3, 3))
+    dipole -= dipole.mean(axis=1, keepdims=True)
+    alpha = rng.normal(size=(3, 3, 3, 3))
+    alpha = alpha + alpha.swapaxes(0, 1)
+    alpha -= alpha.mean(axis=2, keepdims=True)
+    force_field = HarmonicMolecule(atoms.positions, hessian, dipole, alpha)
+    return SimpleNamespace(atoms=atoms, hessian=hessian, dipole=dipole, alpha=alpha, force_field=force_field)

@@ -5,14 +5,16 @@ from painn_fast import PaiNNFastError
 from painn_fast.spectra import Analysis
 from painn_fast.spectra.correlation import (
     autocorrelation,
+    correlate,
     cosine_transform,
-    in_blocks,
-    mean_and_error,
     mode_density,
     nyquist,
+    spectral_density,
+    standard_error,
 )
 from painn_fast.spectra.window import line_shape
 from painn_fast.testing import assert_close, rotated
+from painn_fast.units import AMU_A2_PER_FS2, KB
 
 
 def directly(series, lags):
@@ -42,7 +44,7 @@ def test_components_are_summed_before_anything_else(normal_coordinates, rng):
     q = normal_coordinates([1000.0, 2000.0], 1, 2.0 * np.arange(20000), 300.0, rng, thermal=False)
     series = np.stack([10.0 * q[..., 0], q[..., 1], 0 * q[..., 0]], axis=-1)
     density = mode_density(series, 2.0, 300.0, Analysis(depth=2000.0))
-    nu, values = density.wavenumber, density.blocks[0]
+    nu, values = density.wavenumber, density.mean
     strong, weak = (np.trapezoid(values[abs(nu - x) < 200], nu[abs(nu - x) < 200]) for x in (1000, 2000))
     assert strong / weak == pytest.approx(100.0, rel=5e-3)
 
@@ -94,11 +96,32 @@ def test_cosine_transform_of_a_gaussian_is_a_gaussian():
     assert nu[1] - nu[0] <= 1.0
 
 
+def mean_and_error(blocks, weights):
+    mean = weights @ blocks
+    return mean, standard_error(mean, blocks, weights)
+
+
 def test_error_is_the_scatter_of_the_mean(rng):
     """Over 400 repetitions the stated error of 8 blocks is what the means scatter by."""
-    means, errors = zip(*(mean_and_error(rng.normal(3.0, 2.0, size=(8, 5))) for _ in range(400)), strict=True)
+    weights = np.full(8, 1 / 8)
+    means, errors = zip(*(mean_and_error(rng.normal(3.0, 2.0, size=(8, 5)), weights) for _ in range(400)), strict=True)
     assert np.std(means, axis=0) == pytest.approx(2.0 / np.sqrt(8), rel=0.12)
     assert np.mean(np.square(errors), axis=0) == pytest.approx(4.0 / 8, rel=0.12)
+
+
+def test_error_of_blocks_of_unequal_length(rng):
+    """Blocks of 10, 10, 10 and 2 numbers: the mean is that of all 32, and so is its error."""
+    sizes = np.array([10, 10, 10, 2])
+    weights = sizes / sizes.sum()
+    errors = []
+    for _ in range(2000):
+        blocks = np.array([rng.normal(size=(size, 3)).mean(axis=0) for size in sizes])
+        errors.append(mean_and_error(blocks, weights)[1])
+    assert np.mean(np.square(errors), axis=0) == pytest.approx(1 / 32, rel=0.08)
+
+
+def test_one_block_says_nothing_of_its_error():
+    assert np.isnan(standard_error(np.ones(5), np.ones((1, 5)), np.ones(1))).all()
 
 
 def test_error_of_thermal_trajectories_covers_the_truth(normal_coordinates, rng):
@@ -107,19 +130,10 @@ def test_error_of_thermal_trajectories_covers_the_truth(normal_coordinates, rng)
     for _ in range(40):
         q = normal_coordinates([1500.0], 16, 2.0 * np.arange(700), 300.0, rng)
         density = mode_density(q, 2.0, 300.0, Analysis(depth=500.0))
-        mean, error = mean_and_error(np.trapezoid(density.blocks, density.wavenumber, axis=1)[:, None])
-        deviations.append((mean[0] - 1.0) / error[0])
+        whole, parts = (np.trapezoid(y, density.wavenumber) for y in (density.mean, density.blocks))
+        error = standard_error(np.array([whole]), parts[:, None], density.weights)[0]
+        deviations.append((whole - 1.0) / error)
     assert 0.5 < np.mean(np.square(deviations)) < 2.0
-
-
-def test_a_single_trajectory_is_cut_into_blocks(rng):
-    series = rng.normal(size=(1, 1000, 3))
-    assert in_blocks(series, 100).shape == (4, 250, 3)
-    assert in_blocks(series, 200).shape == (2, 500, 3)
-    assert in_blocks(series, 600).shape == (1, 1000, 3)
-    assert in_blocks(np.concatenate([series, series]), 100).shape == (2, 1000, 3)
-    assert np.array_equal(in_blocks(series, 100).reshape(1, 1000, 3), series)
-    assert np.isnan(mean_and_error(series[:, 0])[1]).all(), "one block says nothing of its error"
 
 
 @pytest.mark.parametrize(
@@ -144,3 +158,35 @@ def test_broken_input_is_refused(change, message):
 
 def test_nyquist():
     assert nyquist(2.0) == pytest.approx(8339.1, abs=0.1)
+
+
+def verlet(wavenumber, time_step, steps):
+    """Positions and velocities [1, T, 1] of a harmonic mode by velocity Verlet, with kB T of energy on the average."""
+    omega = 2 * np.pi * 2.99792458e-5 * wavenumber
+    variance = KB * 300.0 / AMU_A2_PER_FS2 / omega**2
+    x, v = np.sqrt(2 * variance), 0.0
+    found = []
+    for _ in range(steps):
+        found.append((x, v))
+        v -= 0.5 * time_step * omega**2 * x
+        x += time_step * v
+        v -= 0.5 * time_step * omega**2 * x
+    return np.array(found).T[:, None, :, None]
+
+
+@pytest.mark.parametrize("time_step", [0.25, 0.5, 1.0, 1.5])
+def test_what_the_time_step_does_to_a_mode_is_taken_back(time_step):
+    """At 1 fs 3700 cm-1 appear at 3778 cm-1, and carry 4 % too much."""
+    positions, velocities = verlet(3700.0, time_step, round(40000 / time_step))
+    analysis = Analysis("hann", 1000.0, 4000.0, time_step)
+    for series, differences in ((positions, True), (velocities, False)):
+        density = spectral_density(correlate(series, time_step, analysis, differences=differences), 300.0, analysis)
+        assert density.wavenumber[density.mean.argmax()] == pytest.approx(3700.0, abs=1.0)
+        assert np.trapezoid(density.mean, density.wavenumber) == pytest.approx(1.0, rel=2e-3)
+    assert analysis.shown(np.array(3700.0)) - 3700.0 == pytest.approx(78 * time_step**2, rel=0.15)
+
+
+def test_a_mode_that_the_time_step_puts_beyond_the_frames_is_refused(rng):
+    series = rng.normal(size=(2, 600, 3))
+    with pytest.raises(PaiNNFastError, match=r"beyond what the frames can tell.*at most 4063 cm-1"):
+        mode_density(series, 4.0, 300.0, Analysis(depth=800.0, highest=4100.0, time_step=1.0))

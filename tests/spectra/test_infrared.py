@@ -65,13 +65,20 @@ def test_absorption_coefficient_of_a_known_unit():
     assert pytest.approx(1e3 * 1e4 / 100 / 1e3 / np.log(10)) == DECADIC  # km -> m, m^2 -> cm^2, m-1, cm^3 -> L
 
 
-@pytest.mark.parametrize("name", ["harmonic", "standard", "schofield"])
+@pytest.mark.parametrize("name", ["harmonic", "standard", "schofield", "mixed"])
 def test_quantum_correction_keeps_detailed_balance_and_the_classical_limit(name):
     """Q(nu) = factor x / (1 - exp(-x)) obeys Q(-nu) = exp(-x) Q(nu), and Q(0) = 1."""
     nu = np.linspace(50.0, 4000.0, 80)
     x = constants.h * constants.c * 100 * nu / (constants.k * 300.0)
     factor = quantum_correction(name, nu, 300.0)
-    whole = {"harmonic": x / (1 - np.exp(-x)), "standard": 2 / (1 + np.exp(-x)), "schofield": np.exp(x / 2)}[name]
+    named = {
+        "harmonic": lambda x: x / (1 - np.exp(-x)),
+        "standard": lambda x: 2 / (1 + np.exp(-x)),
+        "schofield": lambda x: np.exp(x / 2),
+        "mixed": lambda x: np.sqrt(x / (1 - np.exp(-x))) * np.exp(x / 4),
+    }
+    whole = named[name](x)
+    assert named[name](-x) == pytest.approx(np.exp(-x) * whole)
     assert factor * x / (1 - np.exp(-x)) == pytest.approx(whole, rel=1e-5)
     assert quantum_correction(name, np.zeros(1), 300.0) == pytest.approx(1.0)
 

@@ -6,8 +6,8 @@ import pytest
 
 from painn_fast import PaiNNFastError
 from painn_fast.spectra import Analysis, draw, fit_shift, infrared, infrared_peaks, raman, raman_peaks
+from painn_fast.spectra.panels import APART, LABELS, can_draw, main_peaks, spread
 from painn_fast.spectra.peaks import Peak
-from painn_fast.spectra.plot import APART, LABELS, can_draw, main_peaks, spread
 
 
 @pytest.fixture(scope="module")

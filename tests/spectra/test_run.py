@@ -72,6 +72,7 @@ def test_tables_tell_how_they_came_about(finished):
 def test_spectra_are_those_of_the_trajectory(finished):
     folder, result = finished
     trajectory, analysis = Trajectory(folder / "dynamics"), result.infrared.analysis
+    assert analysis.time_step == 1.0
     expected = infrared(trajectory.dipole.swapaxes(0, 1), 1.0, 300.0, analysis)
     assert_close(result.infrared.intensity, expected.intensity, 1e-12)
     scattered = raman(trajectory.polarizability.swapaxes(0, 1), 2.0, 300.0, analysis)
@@ -194,8 +195,8 @@ def test_trajectories_that_guards_stopped_are_left_out(finished):
     for series in three.values():
         series[30:, 2] = np.nan
     stopped = SimpleNamespace(
-        **three, names=("dipole", "polarizability"), alive=np.array([True, True, False]), temperature=300.0, beads=2,
-        interval=whole.interval,
+        read=three.get, names=("dipole", "polarizability"), alive=np.array([True, True, False]), temperature=300.0,
+        beads=2, interval=whole.interval, header={"time_step": 1.0},
     )  # fmt: skip
     settings = SpectrumSettings(**SHORT)
     assert np.array_equal(analyse(stopped, settings).infrared.intensity, analyse(whole, settings).infrared.intensity)

@@ -1,0 +1,73 @@
+"""What tables and pictures say of how they came about."""
+
+from __future__ import annotations
+
+import re
+
+import ase
+
+from painn_fast.md import Trajectory
+from painn_fast.spectra.analyse import SpectrumResult, recorded
+from painn_fast.spectra.correlation import nyquist
+from painn_fast.spectra.settings import SpectrumSettings
+from painn_fast.spectra.streams import SpectrumStreams
+
+METHODS = {"t-rpmd": "T-RPMD", "rpmd": "RPMD", "pile-l": "PILE-L", "nve": "classical NVE", "langevin": "Langevin"}
+
+
+def conditions(trajectory: Trajectory, settings: SpectrumSettings) -> dict[str, str]:
+    """How the spectra came about, for the heads of tables."""
+    streams, chosen = SpectrumStreams.load(trajectory.path), settings.analysis
+    series = recorded(trajectory, streams)[0]
+    if series in trajectory.names:
+        every = trajectory.interval(series)
+        length = every * (len(trajectory.times(series)) - 1) / 1000.0
+    else:
+        assert streams is not None
+        every, length = streams.intervals[series], streams.length(series) / 1000.0
+    count = int(trajectory.alive.sum())
+    lost = trajectory.trajectories - count
+    return {
+        "method": METHODS.get(str(trajectory.header["ensemble"]), str(trajectory.header["ensemble"])),
+        "beads": str(trajectory.beads),
+        "temperature": f"{trajectory.temperature:g} K",
+        "sampling": f"{count} trajectories of {length:g} ps, {count * length:g} ps in all"
+        + (f" ({lost} more stopped by guards)" if lost else ""),
+        "time step": f"{float(trajectory.header['time_step']):g} fs, its shift of frequencies taken back",
+        "frames": f"one every {every:g} fs, Nyquist {nyquist(every):.0f} cm-1",
+        "window": f"{chosen.window}, correlation depth {chosen.depth / 1000:g} ps",
+        "resolution": f"{chosen.resolution:.1f} cm-1 (full width at half maximum)",
+        "quantum correction": settings.quantum_correction if trajectory.beads == 1 else "none (Kubo-transformed)",
+    }
+
+
+def method_name(trajectory: Trajectory) -> str:
+    """Such as "T-RPMD, 16 beads"."""
+    ensemble = str(trajectory.header["ensemble"])
+    return METHODS.get(ensemble, ensemble) + (f", {trajectory.beads} beads" if trajectory.beads > 1 else "")
+
+
+def title(result: SpectrumResult, trajectory: Trajectory, about: dict[str, str]) -> str:
+    """First line of a picture."""
+    named = {"infrared": result.infrared, "Raman": result.raman, "power": result.power}
+    kinds = [name for name, spectrum in named.items() if spectrum is not None]
+    what = f"{', '.join(kinds[:-1])} and {kinds[-1]} spectra" if len(kinds) > 1 else f"{kinds[0]} spectrum"
+    system = trajectory.system
+    formula = re.sub(r"(\d+)", r"$_{\1}$", ase.Atoms(system.numbers.numpy()).get_chemical_formula())
+    name = about.get("model", "")
+    return f"{name or formula}: {what}" + (f" ({formula})" if name else "")
+
+
+def subtitle(
+    result: SpectrumResult, trajectory: Trajectory, settings: SpectrumSettings, *, several: bool = False
+) -> str:
+    """Conditions in a picture; without the method if there are several."""
+    told = conditions(trajectory, settings)
+    method = "" if several else f"{method_name(trajectory)}, "
+    laser = f"; laser {settings.laser:g} nm" if result.raman is not None else ""
+    return (
+        f"{method}{told['temperature']}, {told['sampling']}{laser}\n"
+        f"window {told['window']}, resolution {settings.analysis.resolution:.0f} cm$^{{-1}}$; {told['frames']}".replace(
+            "cm-1", "cm$^{-1}$"
+        )
+    )

@@ -1,0 +1,95 @@
+"""Several methods side by side: a run and its spectra each, one picture of all, a table of their bands."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from painn_fast.errors import PaiNNFastError
+from painn_fast.md import Trajectory
+from painn_fast.spectra import table
+from painn_fast.spectra.analyse import SpectrumResult, analyse
+from painn_fast.spectra.bands import Band, compare_bands
+from painn_fast.spectra.captions import conditions, method_name, subtitle, title
+from painn_fast.spectra.overlay import read_overlays
+from painn_fast.spectra.panels import can_draw
+from painn_fast.spectra.plot import draw_comparison
+from painn_fast.spectra.report import comparison_table
+from painn_fast.spectra.run import (
+    COMPARISON,
+    about_model,
+    claim,
+    dynamics,
+    harmonic_lines,
+    look,
+    model_and_structures,
+    teller,
+    write,
+    write_harmonic,
+)
+from painn_fast.spectra.settings import SpectrumSettings
+from painn_fast.spectra.streams import SpectrumStreams
+
+SAME = ("temperature", "sampling", "time step", "frames", "window", "resolution")
+"""Conditions that all methods share, if guards stopped nothing."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What each method found, by its name, and where their bands are."""
+
+    folder: Path
+    results: dict[str, SpectrumResult]
+    bands: tuple[Band, ...]
+
+
+def compare(settings: SpectrumSettings, *, resume: bool = False, overwrite: bool = False) -> Comparison:
+    """Make the spectra of a molecule by each of `settings.methods`; the table of bands goes to stdout.
+
+    Files: what `run` writes, in a folder a method; harmonic.csv and harmonic.xyz, comparison.csv, comparison.png and
+    .svg beside them. An interrupted comparison goes on with `resume`; methods that are done are analysed anew.
+
+    Raises:
+        PaiNNFastError: as `run`; if there are no several methods.
+    """
+    if not settings.methods:
+        raise PaiNNFastError("nothing to compare", where="methods", got=settings.method, expected="two or more")
+    folder = settings.folder
+    look(folder, resume or overwrite)
+    say = teller()
+    overlays = read_overlays(settings.overlay, settings.highest)
+    model, frames = model_and_structures(settings, None)
+    assert model is not None
+    lines, about = harmonic_lines(model, frames[0], say), about_model(model)
+    claim(settings, about, overwrite)
+    write_harmonic(folder, lines, about)
+    results: dict[str, SpectrumResult] = {}
+    trajectories: list[Trajectory] = []
+    for one in (settings.of(method) for method in settings.methods):
+        claim(one, about, overwrite)
+        write_harmonic(one.folder, lines, about)
+        trajectory = dynamics(one, model, lines, frames, resume=resume, overwrite=overwrite)
+        result = analyse(trajectory, one, lines, SpectrumStreams.load(trajectory.path))
+        write(result, trajectory, one, about)
+        results[method_name(trajectory)] = result
+        trajectories.append(trajectory)
+    bands = tuple(compare_bands(lines, {name: (one.infrared, one.raman) for name, one in results.items()}))
+    first, shared = next(iter(results.values())), conditions(trajectories[0], settings)
+    told = {"what": "main bands by method", **about, **{key: shared[key] for key in SAME}}
+    table.write_comparison(folder / COMPARISON[0], bands, told)
+    if can_draw():
+        draw_comparison(
+            [folder / name for name in COMPARISON[1:]],
+            {name: (one.infrared, one.raman, one.power) for name, one in results.items()},
+            lines,
+            (first.infrared_peaks, first.raman_peaks),
+            overlays=overlays,
+            title=title(first, trajectories[0], about),
+            subtitle=subtitle(first, trajectories[0], settings, several=True),
+        )
+    Console(file=sys.stdout).print(comparison_table(bands))
+    say.print(f"wrote {folder / COMPARISON[1] if can_draw() else folder}")
+    return Comparison(folder, results, bands)

@@ -1,0 +1,196 @@
+"""Parts of a panel: lines with bands of error, sticks, names above, and how it all looks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from painn_fast.atomic import atomic_write
+from painn_fast.errors import PaiNNFastError
+from painn_fast.spectra.overlay import Overlay
+from painn_fast.spectra.peaks import VIBRATIONS_FROM, Peak
+
+INK, LINE, STICK, FAINT = "#222222", "#1f4e8c", "#d9822b", "#9a9a9a"
+COLOURS = (LINE, "#b5382a", "#2e8b57", "#7b4ba0", "#8c6d1f", "#3a3a3a", "#d64f9b")
+"""Of lines in one panel; none is the colour of the sticks."""
+OVERLAYS = ("--", ":", "-.")
+ROOM = 0.56
+"""Part of the height of a panel that the spectrum takes; names have the rest."""
+LABELS = 10
+"""At most, in a panel."""
+APART = 0.019
+"""Between labels, as a part of the width of a panel."""
+STYLE = {
+    "font.size": 9.5,
+    "font.family": ["DejaVu Sans"],
+    "axes.edgecolor": FAINT,
+    "axes.linewidth": 0.8,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "xtick.direction": "out",
+    "svg.hashsalt": "painn-fast",
+    "svg.fonttype": "none",
+}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line with its error."""
+
+    label: str
+    nu: np.ndarray  # [K] cm-1
+    values: np.ndarray  # [K]
+    error: np.ndarray  # [K]
+
+
+def can_draw() -> bool:
+    """Whether matplotlib is there."""
+    try:
+        matplotlib()
+    except PaiNNFastError:
+        return False
+    return True
+
+
+def matplotlib() -> Any:
+    """The package.
+
+    Raises:
+        PaiNNFastError: if it is not there.
+    """
+    try:
+        import matplotlib as package
+    except ImportError:
+        raise PaiNNFastError("no matplotlib to draw with", fix="pip install 'painn-fast[plot]'") from None
+    return package
+
+
+def figure(count: int, title: str, subtitle: str) -> tuple[Any, list[Any]]:
+    """A figure of panels one above the other; within `rc_context(STYLE)`."""
+    from matplotlib.figure import Figure
+
+    made = Figure(figsize=(11.0, 0.9 + 3.8 * count), layout="constrained")
+    panels = list(np.atleast_1d(made.subplots(count, 1, sharex=True)))
+    panels[-1].set_xlabel("wavenumber / cm$^{-1}$")
+    made.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
+    panels[0].set_title(subtitle, loc="left", fontsize=8.5, color="#555555", pad=8)
+    return made, panels
+
+
+def save(made: Any, panels: Sequence[Any], paths: Sequence[Path]) -> None:
+    """Add one legend for all panels and write the files."""
+    named = {
+        label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
+    }
+    place, columns = ("outside upper right", 3) if len(named) <= 3 else ("outside lower center", 4)
+    made.legend(named.values(), named.keys(), loc=place, ncols=columns, frameon=False, fontsize=9)
+    for path in paths:
+        kind = path.suffix.lstrip(".")
+        with atomic_write(path) as temporary:
+            made.savefig(temporary, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None)
+
+
+def lines(panel: Any, curves: Sequence[Curve], overlays: Sequence[Overlay], highest: float, room: float = ROOM) -> None:
+    """Curves, each in a colour of its own if there are several, and overlays as high as the first of them."""
+    for curve, colour in zip(curves, COLOURS * len(curves), strict=False):
+        error = np.nan_to_num(curve.error)
+        low, high = curve.values - error, curve.values + error
+        panel.fill_between(curve.nu, low, high, color=colour, alpha=0.2, lw=0)
+        panel.plot(curve.nu, curve.values, color=colour, lw=1.3, label=curve.label)
+    shade = LINE if len(curves) == 1 else FAINT
+    panel.fill_between([], [], color=shade, alpha=0.3, lw=0, label="± standard error")
+    for overlay, style in zip(overlays, OVERLAYS * len(overlays), strict=False):
+        scale = _top(curves[0].nu, curves[0].values, highest) / _top(overlay.wavenumber, overlay.intensity, highest)
+        values = scale * overlay.intensity
+        panel.plot(overlay.wavenumber, values, color=INK, lw=0.9, ls=style, label=f"{overlay.label} (scaled)")
+    top = max(_height(curve, room) for curve in curves)
+    panel.set_xlim(0.0, highest)
+    panel.set_ylim(-0.015 * top, top)
+    panel.margins(x=0)
+    for side in ("top", "right"):
+        panel.spines[side].set_visible(False)
+    _few_ticks(panel, room)
+
+
+def _top(nu: np.ndarray, values: np.ndarray, highest: float) -> float:
+    """The highest value among the vibrations."""
+    inside = (nu >= min(VIBRATIONS_FROM, 0.5 * highest)) & (nu <= highest)
+    return float(np.nanmax(values[inside]))
+
+
+def _height(curve: Curve, room: float) -> float:
+    """Of a panel in which vibrations and their errors have this part of it."""
+    top, above = (
+        _top(curve.nu, values, curve.nu[-1]) for values in (curve.values, curve.values + np.nan_to_num(curve.error))
+    )
+    return max(top / room, above / (room + 0.05))
+
+
+def sticks(panel: Any, nu: np.ndarray, values: np.ndarray, label: str) -> None:
+    """Harmonic lines on an axis of their own, as high as the spectrum at most."""
+    real = (nu > 0) & np.isfinite(values)
+    axis = panel.twinx()
+    top = float(values[real].max(initial=0.0)) / ROOM or 1.0
+    axis.vlines(nu[real], 0.0, values[real], color=STICK, lw=1.4, alpha=0.9)
+    axis.plot(nu[real], values[real], "o", color=STICK, ms=3.0)
+    axis.set_ylim(-0.015 * top, top)
+    axis.set_ylabel(label, color=STICK, y=0.5 * ROOM)
+    axis.tick_params(axis="y", colors=STICK)
+    for side in ("top", "left", "right"):
+        axis.spines[side].set_visible(False)
+    _few_ticks(axis, ROOM)
+    panel.plot([], [], color=STICK, marker="o", ms=3.0, lw=1.4, label="harmonic (axis on the right)")
+
+
+def _few_ticks(axis: Any, room: float) -> None:
+    """None among the names."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    top = axis.get_ylim()[1]
+    axis.set_yticks([tick for tick in axis.get_yticks() if 0.0 <= tick <= 1.08 * room * top])
+
+
+def names(panel: Any, peaks: Sequence[Peak], text: Callable[[Peak], str]) -> None:
+    """Names of the highest peaks above the spectrum, upright, side by side, with a thin line down to each peak."""
+    chosen = main_peaks(peaks)
+    width, top = panel.get_xlim()[1], panel.get_ylim()[1]
+    places = spread(np.array([peak.position for peak in chosen]), APART * width, APART * width, (1 - APART) * width)
+    foot = (ROOM + 0.065) * top
+    for peak, place in zip(chosen, places, strict=True):
+        above = min(peak.height, top * ROOM) + 0.012 * top
+        panel.plot(
+            [peak.position, peak.position, place], [above, max(above, foot - 0.04 * top), foot], color=FAINT, lw=0.6
+        )
+        panel.text(place, foot + 0.01 * top, text(peak), rotation=90, ha="center", va="bottom", fontsize=8)
+
+
+def main_peaks(peaks: Sequence[Peak]) -> list[Peak]:
+    """The peaks to name: of neighbours with one name the highest, vibrations only, at most ten, in order."""
+    groups: list[Peak] = []
+    for peak in sorted((p for p in peaks if p.name != "rotation"), key=lambda p: p.position):
+        if groups and groups[-1].name == peak.name:
+            groups[-1] = max(groups[-1], peak, key=lambda p: p.height)
+        else:
+            groups.append(peak)
+    highest = sorted(groups, key=lambda p: -p.height)[:LABELS]
+    return sorted(highest, key=lambda p: p.position)
+
+
+def spread(wanted: np.ndarray, apart: float, low: float, high: float) -> np.ndarray:
+    """Places nearest to the wanted ones (ascending) that keep a distance: isotonic regression by pooling neighbours."""
+    blocks: list[tuple[float, int]] = []  # mean of wanted - k apart, members
+    for k, x in enumerate(wanted):
+        mean, members = float(x) - k * apart, 1
+        while blocks and blocks[-1][0] > mean:
+            before, size = blocks.pop()
+            mean, members = (before * size + mean * members) / (size + members), size + members
+        blocks.append((mean, members))
+    means = np.array([mean for mean, members in blocks for _ in range(members)])
+    return np.clip(means, low, high - max(len(wanted) - 1, 0) * apart) + apart * np.arange(len(wanted))

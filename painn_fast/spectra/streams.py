@@ -1,0 +1,149 @@
+"""All correlations that the spectra of a run are made from, fed by dynamics frame by frame."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from painn_fast.atomic import atomic_write
+from painn_fast.errors import PaiNNFastError
+from painn_fast.spectra.power import weighted
+from painn_fast.spectra.raman import invariants
+from painn_fast.spectra.streaming import Correlation, StreamingCorrelation
+
+SERIES = ("dipole", "polarizability", "velocities")
+FILE = "correlations.npz"
+"""In the folder of a run."""
+ABOUT = "about"
+
+
+class SpectrumStreams:
+    """Streaming correlations by the names of what dynamics observes.
+
+    Args:
+        intervals: fs between frames, of "dipole", "polarizability", "velocities" or some of them.
+        depth: of the correlation functions, fs; an analysis may be shallower, not deeper.
+        symbols: of the N atoms; for velocities only.
+        masses: [N] amu; for velocities only.
+    """
+
+    def __init__(
+        self,
+        intervals: Mapping[str, float],
+        depth: float,
+        *,
+        symbols: Sequence[str] = (),
+        masses: Sequence[float] | np.ndarray = (),
+    ) -> None:
+        unknown = set(intervals) - set(SERIES)
+        if unknown or not intervals:
+            raise PaiNNFastError(
+                "no spectrum is made of that", got=", ".join(sorted(unknown)) or "nothing", expected=", ".join(SERIES)
+            )
+        if "velocities" in intervals and not len(symbols) == len(masses) > 0:
+            raise PaiNNFastError("velocities need symbols and masses", got=f"{len(symbols)} and {len(masses)}")
+        self.intervals, self.depth = dict(intervals), float(depth)
+        self.symbols, self.masses = tuple(symbols), np.array(masses, dtype=np.float64)
+        self._streams = {
+            f"{series}.{part}": StreamingCorrelation(round(depth / every), every, differences=series != "velocities")
+            for series, every in self.intervals.items()
+            for part in self._parts(series)
+        }
+
+    @property
+    def alive(self) -> np.ndarray:
+        """Trajectories that were finite in all series so far [S] bool."""
+        return np.all([stream.alive for stream in self._streams.values()], axis=0)
+
+    def length(self, series: str) -> float:
+        """Time that a series went through so far, fs."""
+        stream = next(stream for name, stream in self._streams.items() if name.startswith(f"{series}."))
+        return stream.frames * stream.interval
+
+    def push(self, series: str, values: np.ndarray) -> None:
+        """One frame of all S trajectories; NaN for those that are frozen.
+
+        Args:
+            series: its name.
+            values: dipole [S, 3] e Å and polarizability [S, 3, 3] Å^3, means over beads; velocities [S, P, N, 3] Å/fs.
+
+        Raises:
+            PaiNNFastError: if the series was not announced, or the shape is not that of the frames before.
+        """
+        if series not in self.intervals:
+            raise PaiNNFastError("a series that nobody announced", got=series, expected=", ".join(self.intervals))
+        for part, x in self._split(series, np.asarray(values, dtype=np.float64)).items():
+            self._streams[f"{series}.{part}"].push(x)
+
+    def correlations(self, series: str) -> dict[str, Correlation]:
+        """What `InfraredSpectrum.of` (dipole), `RamanSpectrum.of` (isotropic, anisotropic), `PowerSpectrum.of` take.
+
+        Raises:
+            PaiNNFastError: if there are fewer frames than lags, or no trajectory is alive.
+        """
+        return {part: self._streams[f"{series}.{part}"].correlation() for part in self._parts(series)}
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All that decides how it goes on, as arrays, for a restart file."""
+        return {
+            f"{name}.{key}": value for name, stream in self._streams.items() for key, value in stream.state().items()
+        }
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go on from a `state`: the same frames give the same bits.
+
+        Raises:
+            PaiNNFastError: if it is the state of other series, another depth or other intervals.
+        """
+        found, expected = ({key.rpartition(".")[0] for key in keys} for keys in (state, self.state()))
+        if found != expected:
+            raise PaiNNFastError(
+                "the state of other series", got=", ".join(sorted(found)), expected=", ".join(sorted(expected))
+            )
+        for name, stream in self._streams.items():
+            prefix = f"{name}."
+            stream.restore({key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)})
+
+    def save(self, folder: str | Path) -> None:
+        """Write everything to `correlations.npz` in the folder of a run; the file is whole at any moment."""
+        about = {"intervals": self.intervals, "depth": self.depth, "symbols": self.symbols}
+        about["masses"] = self.masses.tolist()
+        with atomic_write(Path(folder) / FILE) as temporary, open(temporary, "wb") as file:
+            arrays = {ABOUT: np.array(json.dumps(about)), **self.state()}
+            np.savez(file, allow_pickle=False, **arrays)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> SpectrumStreams | None:
+        """What `save` wrote, None if there is no such file.
+
+        Raises:
+            PaiNNFastError: if it cannot be read.
+        """
+        path = Path(folder) / FILE
+        if not path.exists():
+            return None
+        try:
+            with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+                state = {name: file[name] for name in file.files}
+            about = json.loads(str(state.pop(ABOUT)))
+            streams = cls(about["intervals"], about["depth"], symbols=about["symbols"], masses=about["masses"])
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise PaiNNFastError("not a file of correlations", where=path, got=str(error)) from None
+        streams.restore(state)
+        return streams
+
+    def _parts(self, series: str) -> tuple[str, ...]:
+        if series == "velocities":
+            return tuple(weighted(np.zeros((len(self.symbols), 3)), self.symbols, self.masses))
+        return ("isotropic", "anisotropic") if series == "polarizability" else ("dipole",)
+
+    def _split(self, series: str, values: np.ndarray) -> dict[str, np.ndarray]:
+        if series == "velocities":
+            return weighted(values.mean(axis=1), self.symbols, self.masses)  # of centroids
+        return dict(
+            zip(self._parts(series), invariants(values) if series == "polarizability" else (values,), strict=True)
+        )
