@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -44,6 +45,10 @@ def md(
     velocities_every: Annotated[Text, flag("TIME", "Between records of velocities. Default: never.")] = None,
     dipole_every: Annotated[Text, flag("TIME", "Between records of the dipole. Default: never.")] = None,
     polarizability_every: Annotated[Text, flag("TIME", "Between polarizabilities. Default: never.")] = None,
+    stream: Annotated[
+        Text,
+        flag("TIME", 'Depth of correlation functions that dipoles, ... go into instead of being kept, such as "2 ps".'),
+    ] = None,
     checkpoint: Annotated[Text, flag("TIME", 'Wall-clock time between restart files. Default: "60 s".')] = None,
     max_time: Annotated[Text, flag("TIME", 'Save and stop after this wall-clock time, such as "11.5 h".')] = None,
     energy_unit: EnergyUnit = None,
@@ -86,6 +91,7 @@ def md(
         velocities_every=velocities_every,
         dipole_every=dipole_every,
         polarizability_every=polarizability_every,
+        stream=stream,
         checkpoint=checkpoint,
         max_time=max_time,
         energy_unit=energy_unit,
@@ -94,4 +100,6 @@ def md(
         device=device,
         output=output,
     )
-    typer.echo(run(load_settings(MDSettings, config, flags), resume=resume, overwrite=overwrite))
+    path = run(load_settings(MDSettings, config, flags), resume=resume, overwrite=overwrite)
+    if os.environ.get("RANK", "0") == "0":
+        typer.echo(path)

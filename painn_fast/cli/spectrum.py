@@ -53,6 +53,9 @@ def spectrum(
         list[str] | None,
         flag("FILE", "CSV of wavenumber (cm-1) and intensity to draw over the spectrum, scaled; repeatable."),
     ] = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Keep correlation functions and no frames, for very long runs.")
+    ] = False,
     checkpoint: Annotated[Text, flag("TIME", 'Wall-clock time between restart files. Default: "60 s".')] = None,
     energy_unit: EnergyUnit = None,
     dtype: Annotated[Text, flag("DTYPE", "Of the network in dynamics. Default: float32.")] = None,
@@ -95,6 +98,7 @@ def spectrum(
         laser=laser,
         quantum_correction=quantum_correction,
         overlay=overlay or None,
+        stream=stream or None,
         checkpoint=checkpoint,
         energy_unit=energy_unit,
         dtype=dtype,

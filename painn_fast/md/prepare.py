@@ -23,6 +23,7 @@ from painn_fast.md.restart import SYSTEM, Restart, read_restart, remove_restarts
 from painn_fast.md.segments import remove_segments, trajectory_files
 from painn_fast.md.settings import FREE_TO_CHANGE, MDSettings
 from painn_fast.md.state import System
+from painn_fast.md.streams import FILE as CORRELATIONS
 from painn_fast.nn import Potential
 
 
@@ -91,7 +92,8 @@ def clear_folder(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for part in molecules_in(folder):
         remove_segments(part)
-        (part / "trajectory.h5").unlink(missing_ok=True)
+        for name in ("trajectory.h5", CORRELATIONS):
+            (part / name).unlink(missing_ok=True)
     remove_restarts(folder)
     for path in (*folder.glob("settings.toml"), *folder.glob("frozen-*.xyz")):
         path.unlink()

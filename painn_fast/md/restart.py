@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from painn_fast import checkpoint
@@ -30,6 +32,8 @@ class Restart:
     """Of each molecule."""
     systems: list[dict[str, Tensor]]
     force_field: dict[str, Tensor]
+    streams: list[dict[str, Tensor]]
+    """Correlation functions of each molecule."""
     settings: dict[str, Any]
     trips: list[Trip]
     model: str
@@ -41,6 +45,7 @@ def write_restart(
     parts: Sequence[tuple[System, State]],
     *,
     force_field: dict[str, Tensor],
+    streams: Sequence[dict[str, np.ndarray]],
     settings: dict[str, Any],
     trips: list[Trip],
     model: str,
@@ -50,6 +55,7 @@ def write_restart(
     for k, (system, state) in enumerate(parts):
         tensors |= {f"state.{k}.{name}": value for name, value in state.tensors().items()}
         tensors |= {f"system.{k}.{name}": getattr(system, name) for name in SYSTEM}
+        tensors |= {f"stream.{k}.{name}": torch.from_numpy(value) for name, value in streams[k].items()}
     numbers = {
         "step": parts[0][1].step, "molecules": len(parts), "settings": settings,
         "trips": [trip.as_json() for trip in trips], "model": model,
@@ -91,6 +97,7 @@ def _read(path: Path) -> Restart:
             states=[State(**part(f"state.{k}."), step=numbers["step"]) for k in molecules],
             systems=[part(f"system.{k}.") for k in molecules],
             force_field=part("force_field."),
+            streams=[part(f"stream.{k}.") for k in molecules],
             settings=numbers["settings"],
             trips=[Trip(**values) for values in numbers["trips"]],
             model=numbers["model"],

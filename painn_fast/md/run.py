@@ -12,6 +12,7 @@ import ase
 import ase.io
 import numpy as np
 import torch
+from ase.data import chemical_symbols
 from torch import Tensor
 
 from painn_fast.atomic import atomic_write
@@ -30,6 +31,7 @@ from painn_fast.md.segments import Recorder
 from painn_fast.md.settings import MDSettings
 from painn_fast.md.simulation import Group, Simulation
 from painn_fast.md.state import State, System
+from painn_fast.md.streams import SpectrumStreams
 from painn_fast.progress import StatusLine, clock
 from painn_fast.settings import write_resolved
 
@@ -76,6 +78,8 @@ def run(
             trajectories.
     """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if world > 1 and settings.device == "cuda":
+        settings = settings.model_copy(update={"device": f"cuda:{os.environ.get('LOCAL_RANK', '0')}"})
     folder = rank_folder(Path(settings.output), rank, world)
     mine = _share(settings.trajectories, rank, world)
     restart = earlier_run(folder, resume=resume, overwrite=overwrite)
@@ -117,6 +121,7 @@ class _Run:
             )
             for molecule in molecules
         ]
+        self.streams = [_streams(settings, molecule) for molecule in molecules]
         self.reporter = Reporter(line, settings.longest_step, settings.total_steps)
         self.plan = phases(settings, molecules)
         states = [self._first_state(molecule) for molecule in molecules]
@@ -137,8 +142,9 @@ class _Run:
         if restart:
             self.simulation.trips += restart.trips
             self._keep_trips(restart.trips)
-            for recorder in self.recorders:
+            for k, recorder in enumerate(self.recorders):
                 recorder.fold(self.step)
+                _restore(self.streams[k], restart.streams[k])
         else:
             self._checkpoint()
 
@@ -241,9 +247,14 @@ class _Run:
 
     def _record(self, due: list[str], observed: list[dict[str, Tensor]]) -> None:
         sampled = self.step - self.settings.equilibration_steps
-        for recorder, group, seen in zip(self.recorders, self.simulation.groups, observed, strict=True):
+        for k, (group, seen) in enumerate(zip(self.simulation.groups, observed, strict=True)):
+            stream = self.streams[k]
             for name in due:
-                recorder.add(name, self.step, sampled * self.settings.longest_step, _columns(name, group, seen))
+                columns = _columns(name, group, seen)
+                if stream is not None and name in stream.intervals:
+                    stream.push(name, columns["value"])
+                else:
+                    self.recorders[k].add(name, self.step, sampled * self.settings.longest_step, columns)
 
     def _report_trips(self) -> None:
         """Say what guards saw and write the last good frame of what they stopped."""
@@ -278,12 +289,15 @@ class _Run:
             self.folder,
             [(group.system, group.state) for group in self.simulation.groups],
             force_field=self.prepared.force_field.state(),
+            streams=[{} if stream is None else stream.state() for stream in self.streams],
             settings=self.settings.model_dump(mode="json"),
             trips=self.simulation.trips,
             model=self.prepared.model,
         )
-        for recorder in self.recorders:
+        for recorder, stream in zip(self.recorders, self.streams, strict=True):
             recorder.tidy(self.step)
+            if stream is not None:
+                stream.save(recorder.folder)
         self._saved = time.monotonic()
 
     def _header(self, molecule: Molecule) -> dict[str, Any]:
@@ -307,6 +321,20 @@ class _Run:
             "units": "numbers: 1, masses: amu, cell: Ang, temperature: K, *time_step and *_every: fs",
             **intervals,
         }
+
+
+def _streams(settings: MDSettings, molecule: Molecule) -> SpectrumStreams | None:
+    """What takes the series that are not kept."""
+    if not settings.streamed:
+        return None
+    assert settings.stream is not None
+    symbols = [chemical_symbols[z] for z in molecule.system.numbers.tolist()]
+    return SpectrumStreams(settings.streamed, settings.stream, symbols=symbols, masses=_array(molecule.system.masses))
+
+
+def _restore(stream: SpectrumStreams | None, state: dict[str, Tensor]) -> None:
+    if stream is not None:
+        stream.restore({name: _array(value) for name, value in state.items()})
 
 
 def _columns(name: str, group: Group, observed: dict[str, Tensor]) -> dict[str, np.ndarray]:

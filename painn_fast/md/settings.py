@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from painn_fast.md.integrators import Hold
+from painn_fast.md.streams import SERIES
 from painn_fast.md.thermostats import Ensemble
 from painn_fast.settings import Duration, Force, Settings, Temperatures, Time, Times
 
@@ -62,6 +63,9 @@ class MDSettings(Settings):
     velocities_every: Time | None = None
     dipole_every: Time | None = None
     polarizability_every: Time | None = None
+    stream: Time | None = None
+    """Depth of correlation functions that dipole, polarizability and velocities go into at their intervals instead of
+    being kept, for the spectra of runs that are too long to keep."""
     checkpoint: Duration = "60 s"
     """Wall-clock time between restart files: what a killed run loses at most."""
     max_time: Duration | None = None
@@ -89,6 +93,10 @@ class MDSettings(Settings):
                     raise ValueError(f"{name} must be positive, got {value:g}")
         if self.equilibration < 0 or self.checkpoint < 0:
             raise ValueError("equilibration and checkpoint cannot be negative")
+        if self.stream is not None and not any(self.stream >= 2 * every for every in self.streamed.values()):
+            raise ValueError(
+                "stream needs a dipole_every, polarizability_every or velocities_every of less than half its depth"
+            )
         for name in RECORDED:
             every = getattr(self, f"{name}_every")
             if every is not None and not _whole(every / self.longest_step):
@@ -122,6 +130,13 @@ class MDSettings(Settings):
         """Steps between records, for what is recorded."""
         every = {name: getattr(self, f"{name}_every") for name in RECORDED}
         return {name: round(time / self.longest_step) for name, time in every.items() if time is not None}
+
+    @property
+    def streamed(self) -> dict[str, float]:
+        """Intervals (fs) of what goes into correlation functions and is not kept."""
+        if self.stream is None:
+            return {}
+        return {name: stride * self.longest_step for name, stride in self.strides.items() if name in SERIES}
 
     @property
     def equilibration_ensemble(self) -> Ensemble:

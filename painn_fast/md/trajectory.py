@@ -107,6 +107,15 @@ class Trajectory:
         return np.broadcast_to(self.header["temperature"], self.trajectories)
 
     @property
+    def time_step(self) -> float:
+        """fs.
+
+        Raises:
+            PaiNNFastError: if trajectories have different ones, see `time_steps`.
+        """
+        return self._only("time_step", "fs")
+
+    @property
     def time_steps(self) -> np.ndarray:
         """fs, of each trajectory [S]."""
         return np.broadcast_to(self.header["time_step"], self.trajectories)

@@ -1,5 +1,7 @@
 """Infrared, Raman and power spectra: from trajectories, with physical intensities, and from a model's own Hessian."""
 
+from painn_fast.md.streaming import Correlation, StreamingCorrelation
+from painn_fast.md.streams import SpectrumStreams
 from painn_fast.spectra.analyse import SpectrumResult, analyse
 from painn_fast.spectra.bands import Band, compare_bands
 from painn_fast.spectra.compare import Comparison, compare
@@ -14,8 +16,6 @@ from painn_fast.spectra.raman import RamanSpectrum, raman
 from painn_fast.spectra.relax import relax
 from painn_fast.spectra.run import run
 from painn_fast.spectra.settings import SpectrumSettings
-from painn_fast.spectra.streaming import Correlation, StreamingCorrelation
-from painn_fast.spectra.streams import SpectrumStreams
 
 __all__ = [
     "Analysis",

@@ -9,15 +9,15 @@ import ase
 
 from painn_fast.errors import PaiNNFastError
 from painn_fast.md import Trajectory
+from painn_fast.md.streaming import Correlation
+from painn_fast.md.streams import SERIES, SpectrumStreams, invariants, weighted
 from painn_fast.spectra.correlation import Analysis, correlate
 from painn_fast.spectra.harmonic import HarmonicSpectrum
 from painn_fast.spectra.infrared import InfraredSpectrum
 from painn_fast.spectra.peaks import Peak, fit_shift, infrared_peaks, raman_peaks
-from painn_fast.spectra.power import PowerSpectrum, weighted
-from painn_fast.spectra.raman import RamanSpectrum, invariants
+from painn_fast.spectra.power import PowerSpectrum
+from painn_fast.spectra.raman import RamanSpectrum
 from painn_fast.spectra.settings import SpectrumSettings
-from painn_fast.spectra.streaming import Correlation
-from painn_fast.spectra.streams import SERIES, SpectrumStreams
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def analyse(
         raise PaiNNFastError(
             "a quantum correction is for classical runs", got=f"{correction}, {trajectory.beads} beads"
         )
-    chosen = replace(settings.analysis, time_step=float(trajectory.header["time_step"]))
+    chosen = replace(settings.analysis, time_step=trajectory.time_step)
     ir, rm, vdos = None, None, None
     if "dipole" in series:
         (part,) = _correlations("dipole", trajectory, chosen, streams).values()

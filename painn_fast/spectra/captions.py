@@ -7,10 +7,10 @@ import re
 import ase
 
 from painn_fast.md import Trajectory
+from painn_fast.md.streams import SpectrumStreams
 from painn_fast.spectra.analyse import SpectrumResult, recorded
 from painn_fast.spectra.correlation import nyquist
 from painn_fast.spectra.settings import SpectrumSettings
-from painn_fast.spectra.streams import SpectrumStreams
 
 METHODS = {"t-rpmd": "T-RPMD", "rpmd": "RPMD", "pile-l": "PILE-L", "nve": "classical NVE", "langevin": "Langevin"}
 
@@ -33,7 +33,7 @@ def conditions(trajectory: Trajectory, settings: SpectrumSettings) -> dict[str, 
         "temperature": f"{trajectory.temperature:g} K",
         "sampling": f"{count} trajectories of {length:g} ps, {count * length:g} ps in all"
         + (f" ({lost} more stopped by guards)" if lost else ""),
-        "time step": f"{float(trajectory.header['time_step']):g} fs, its shift of frequencies taken back",
+        "time step": f"{trajectory.time_step:g} fs, its shift of frequencies taken back",
         "frames": f"one every {every:g} fs, Nyquist {nyquist(every):.0f} cm-1",
         "window": f"{chosen.window}, correlation depth {chosen.depth / 1000:g} ps",
         "resolution": f"{chosen.resolution:.1f} cm-1 (full width at half maximum)",

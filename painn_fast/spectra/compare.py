@@ -10,6 +10,8 @@ from rich.console import Console
 
 from painn_fast.errors import PaiNNFastError
 from painn_fast.md import Trajectory
+from painn_fast.md.streams import SpectrumStreams
+from painn_fast.ranks import Ranks, ranks
 from painn_fast.spectra import table
 from painn_fast.spectra.analyse import SpectrumResult, analyse
 from painn_fast.spectra.bands import Band, compare_bands
@@ -20,6 +22,7 @@ from painn_fast.spectra.plot import draw_comparison
 from painn_fast.spectra.report import comparison_table
 from painn_fast.spectra.run import (
     COMPARISON,
+    PATIENCE,
     about_model,
     claim,
     dynamics,
@@ -31,7 +34,6 @@ from painn_fast.spectra.run import (
     write_harmonic,
 )
 from painn_fast.spectra.settings import SpectrumSettings
-from painn_fast.spectra.streams import SpectrumStreams
 
 SAME = ("temperature", "sampling", "time step", "frames", "window", "resolution")
 """Conditions that all methods share, if guards stopped nothing."""
@@ -57,26 +59,35 @@ def compare(settings: SpectrumSettings, *, resume: bool = False, overwrite: bool
     """
     if not settings.methods:
         raise PaiNNFastError("nothing to compare", where="methods", got=settings.method, expected="two or more")
-    folder = settings.folder
-    look(folder, resume or overwrite)
-    say = teller()
+    with ranks("cpu", PATIENCE) as (group, _):
+        return _compare(settings, group, resume=resume, overwrite=overwrite)
+
+
+def _compare(settings: SpectrumSettings, group: Ranks, *, resume: bool, overwrite: bool) -> Comparison:
+    folder, say = settings.folder, teller(group)
     overlays = read_overlays(settings.overlay, settings.highest)
     model, frames = model_and_structures(settings, None)
     assert model is not None
-    lines, about = harmonic_lines(model, frames[0], say), about_model(model)
-    claim(settings, about, overwrite)
-    write_harmonic(folder, lines, about)
+    about, lines = about_model(model), None
+    if group.first:
+        look(folder, resume or overwrite)
+        lines = harmonic_lines(model, frames[0], say)
+        for one in (settings, *(settings.of(method) for method in settings.methods)):
+            claim(one, about, overwrite)
+            write_harmonic(one.folder, lines, about)
+    lines = group.told_by_first(lines)
     results: dict[str, SpectrumResult] = {}
     trajectories: list[Trajectory] = []
     for one in (settings.of(method) for method in settings.methods):
-        claim(one, about, overwrite)
-        write_harmonic(one.folder, lines, about)
-        trajectory = dynamics(one, model, lines, frames, resume=resume, overwrite=overwrite)
+        trajectory = dynamics(one, model, lines, frames, group, resume=resume, overwrite=overwrite)
         result = analyse(trajectory, one, lines, SpectrumStreams.load(trajectory.path))
-        write(result, trajectory, one, about)
+        if group.first:
+            write(result, trajectory, one, about)
         results[method_name(trajectory)] = result
         trajectories.append(trajectory)
     bands = tuple(compare_bands(lines, {name: (one.infrared, one.raman) for name, one in results.items()}))
+    if not group.first:
+        return Comparison(folder, results, bands)
     first, shared = next(iter(results.values())), conditions(trajectories[0], settings)
     told = {"what": "main bands by method", **about, **{key: shared[key] for key in SAME}}
     table.write_comparison(folder / COMPARISON[0], bands, told)

@@ -11,11 +11,12 @@ import numpy as np
 from painn_fast.errors import PaiNNFastError
 from painn_fast.evaluate import evaluate
 from painn_fast.graph import batch_atoms
+from painn_fast.md.streams import invariants
 from painn_fast.nn import Potential
 from painn_fast.nn.derivatives import dipole_derivative, polarizability_derivative
 from painn_fast.spectra.assignment import character, mode_name
 from painn_fast.spectra.infrared import KM_PER_MOL
-from painn_fast.spectra.raman import depolarisation_ratio, invariants
+from painn_fast.spectra.raman import depolarisation_ratio
 from painn_fast.spectra.relax import in_float64, internal_frame, relax
 from painn_fast.units import AMU_A2_PER_FS2, SPEED_OF_LIGHT
 

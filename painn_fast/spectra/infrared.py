@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from painn_fast.errors import PaiNNFastError
+from painn_fast.md.streaming import Correlation
 from painn_fast.spectra.correlation import Analysis, correlate, spectral_density, standard_error
 from painn_fast.spectra.quantum import quantum_correction
-from painn_fast.spectra.streaming import Correlation
 from painn_fast.units import DEBYE
 
 KM_PER_MOL = 42.2561 / DEBYE**2

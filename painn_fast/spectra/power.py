@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from painn_fast.errors import PaiNNFastError
+from painn_fast.md.streaming import Correlation
+from painn_fast.md.streams import weighted
 from painn_fast.spectra.correlation import Analysis, correlate, spectral_density, standard_error
-from painn_fast.spectra.streaming import Correlation
 
 
 @dataclass(frozen=True)
@@ -79,11 +80,3 @@ def power(
     parts = weighted(velocities, symbols, masses)
     correlations = {name: correlate(part, interval, analysis, differences=False) for name, part in parts.items()}
     return PowerSpectrum.of(correlations, temperature, analysis)
-
-
-def weighted(velocities: np.ndarray, symbols: Sequence[str], masses: np.ndarray) -> dict[str, np.ndarray]:
-    """sqrt(m) v of the n atoms of each element [..., n, 3], lightest element first, from v of all [..., N, 3]."""
-    root = np.sqrt(masses)[:, None]
-    mass = {symbol: float(masses[list(symbols).index(symbol)]) for symbol in symbols}
-    of = {name: np.flatnonzero(np.array(symbols) == name) for name in sorted(mass, key=lambda name: mass[name])}
-    return {name: velocities[..., atoms, :] * root[atoms] for name, atoms in of.items()}

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from painn_fast.errors import PaiNNFastError
+from painn_fast.md.streaming import Correlation
+from painn_fast.md.streams import invariants
 from painn_fast.spectra.correlation import Analysis, correlate, spectral_density, standard_error
 from painn_fast.spectra.quantum import emission, quantum_correction
-from painn_fast.spectra.streaming import Correlation
 from painn_fast.units import AMU_A2_PER_FS2, HBAR, SPEED_OF_LIGHT
 
 LOWEST = 10.0
@@ -141,21 +142,6 @@ def raman(
     mean, deviator = invariants(polarizability)
     correlations = correlate(mean, interval, analysis), correlate(deviator, interval, analysis)
     return RamanSpectrum.of(*correlations, temperature, analysis, laser=laser, correction=correction)
-
-
-def invariants(alpha: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Isotropic and anisotropic parts of polarizabilities or their derivatives.
-
-    Args:
-        alpha: [..., 3, 3].
-
-    Returns:
-        a = tr(alpha) / 3 [..., 1], and sqrt(3/2) (alpha - a 1) [..., 9], whose square is gamma^2.
-    """
-    symmetric = 0.5 * (alpha + np.swapaxes(alpha, -1, -2))
-    mean = np.trace(symmetric, axis1=-2, axis2=-1) / 3.0
-    deviator = symmetric - mean[..., None, None] * np.eye(3)
-    return mean[..., None], np.sqrt(1.5) * deviator.reshape(*alpha.shape[:-2], 9)
 
 
 def depolarisation_ratio(isotropic: np.ndarray, anisotropic: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import ase
@@ -19,7 +20,9 @@ from painn_fast.io.load import MODELS, bundled
 from painn_fast.io.model_file import fingerprint
 from painn_fast.io.structures import read_structures
 from painn_fast.md import Trajectory
+from painn_fast.md.streams import SpectrumStreams
 from painn_fast.nn import Potential
+from painn_fast.ranks import Ranks, ranks
 from painn_fast.settings import write_resolved
 from painn_fast.spectra import table
 from painn_fast.spectra.analyse import SpectrumResult, analyse
@@ -30,8 +33,9 @@ from painn_fast.spectra.panels import can_draw
 from painn_fast.spectra.plot import draw
 from painn_fast.spectra.report import harmonic_table, peak_table
 from painn_fast.spectra.settings import DYNAMICS, SpectrumSettings
-from painn_fast.spectra.streams import SpectrumStreams
 
+PATIENCE = timedelta(days=100)
+"""How long processes that have done their share of the dynamics wait for the others."""
 OBSERVED = ("dipole", "polarizability")
 PICTURES = ("spectrum.png", "spectrum.svg")
 TABLES = ("harmonic.csv", "infrared.csv", "raman.csv", "power.csv", "peaks.csv")
@@ -45,6 +49,8 @@ def run(settings: SpectrumSettings, *, resume: bool = False, overwrite: bool = F
     Files: harmonic.csv and harmonic.xyz (the minimum), infrared.csv, raman.csv, power.csv (if velocities are
     recorded), peaks.csv, spectrum.png and .svg, settings.toml, and the trajectory in dynamics/.
 
+    Under `torchrun` processes share the trajectories, and the first makes one spectrum of all.
+
     Args:
         settings: what to do; with a `trajectory` no dynamics is run.
         resume: go on with dynamics that were interrupted, or analyse those that are there anew.
@@ -56,28 +62,37 @@ def run(settings: SpectrumSettings, *, resume: bool = False, overwrite: bool = F
     """
     if settings.methods:
         raise PaiNNFastError("several methods", got=", ".join(settings.methods), fix="compare(settings) runs them")
-    look(settings.folder, resume or overwrite)
-    say = teller()
+    with ranks("cpu", PATIENCE) as (group, _):
+        return _run(settings, group, resume=resume, overwrite=overwrite)
+
+
+def _run(settings: SpectrumSettings, group: Ranks, *, resume: bool, overwrite: bool) -> SpectrumResult:
+    say = teller(group)
     overlays = read_overlays(settings.overlay, settings.highest)
     trajectory = None if settings.trajectory is None else Trajectory(settings.trajectory)
     model, frames = model_and_structures(settings, trajectory)
-    lines = None if model is None else harmonic_lines(model, frames[0], say)
     about = {} if model is None else about_model(model)
-    claim(settings, about, overwrite)
-    if lines is not None:
-        write_harmonic(settings.folder, lines, about)
+    lines = None
+    if group.first:
+        look(settings.folder, resume or overwrite)
+        lines = None if model is None else harmonic_lines(model, frames[0], say)
+        claim(settings, about, overwrite)
+        if lines is not None:
+            write_harmonic(settings.folder, lines, about)
+    lines = group.told_by_first(lines)
     if trajectory is None:
-        trajectory = dynamics(settings, model, lines, frames, resume=resume, overwrite=overwrite)
+        trajectory = dynamics(settings, model, lines, frames, group, resume=resume, overwrite=overwrite)
     result = analyse(trajectory, settings, lines, SpectrumStreams.load(trajectory.path))
-    write(result, trajectory, settings, about, overlays)
-    Console(file=sys.stdout).print(peak_table(result.infrared_peaks, result.raman_peaks))
-    say.print(f"wrote {settings.folder / PICTURES[0] if can_draw() else settings.folder}")
+    if group.first:
+        write(result, trajectory, settings, about, overlays)
+        Console(file=sys.stdout).print(peak_table(result.infrared_peaks, result.raman_peaks))
+        say.print(f"wrote {settings.folder / PICTURES[0] if can_draw() else settings.folder}")
     return result
 
 
-def teller() -> Console:
-    """Where progress is told; says so if there will be no picture."""
-    say = Console(file=sys.stderr, highlight=False, soft_wrap=True)
+def teller(group: Ranks) -> Console:
+    """Where progress is told, by the first process; says so if there will be no picture."""
+    say = Console(file=sys.stderr, highlight=False, soft_wrap=True, quiet=not group.first)
     if not can_draw():
         say.print("no matplotlib: there will be tables but no picture; pip install 'painn-fast[plot]' mends it")
     return say
@@ -88,15 +103,18 @@ def dynamics(
     model: Potential | None,
     lines: HarmonicSpectrum | None,
     frames: list[ase.Atoms],
+    group: Ranks,
     *,
     resume: bool,
     overwrite: bool,
 ) -> Trajectory:
-    """Run what the spectra are made from, from the minimum and the other structures in turn."""
+    """Run what the spectra are made from, from the minimum and the other structures in turn; wait for all processes."""
     start = frames if lines is None else [lines.atoms, *frames[1:]]
     observed = tuple(name for name in OBSERVED if model is None or name in model.properties)
     observed += ("velocities",) if settings.velocities_every is not None else ()
-    return Trajectory(md.run(settings.dynamics(observed), atoms=start, resume=resume, overwrite=overwrite))
+    path = md.run(settings.dynamics(observed), atoms=start, resume=resume, overwrite=overwrite)
+    group.wait()
+    return Trajectory(path)
 
 
 def look(folder: Path, allowed: bool) -> None:

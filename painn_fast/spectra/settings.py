@@ -57,6 +57,8 @@ class SpectrumSettings(Settings):
     polarizability_every: Time = "2 fs"
     velocities_every: Time | None = None
     """For a power spectrum; None makes none."""
+    stream: bool = False
+    """Keep correlation functions and no frames of dipole, polarizability and velocities: for very long runs."""
     checkpoint: Duration = "60 s"
     """Wall-clock time between restart files."""
     window: WindowName = "gaussian"
@@ -155,6 +157,7 @@ class SpectrumSettings(Settings):
         values |= {f"{name}_every": text[f"{name}_every"] for name in observed}
         values |= {"ensemble": ENSEMBLES[self.method], "output": str(self.folder / DYNAMICS)}
         values |= {"energies_every": f"{10 * self.time_step!r} fs"}
+        values |= {"stream": text["depth"]} if self.stream else {}
         return MDSettings.parse(values, where="dynamics")
 
 

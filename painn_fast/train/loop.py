@@ -17,6 +17,7 @@ from painn_fast.io.model_file import save_model
 from painn_fast.kernels import threads
 from painn_fast.nn import Potential
 from painn_fast.progress import StatusLine, clock
+from painn_fast.ranks import Ranks, ranks
 from painn_fast.settings import write_resolved
 from painn_fast.train import report
 from painn_fast.train.board import Board
@@ -28,7 +29,6 @@ from painn_fast.train.evaluation import errors, format_errors, predict
 from painn_fast.train.loss import joint_loss, set_references
 from painn_fast.train.model import elements_of, first_model, output_file, use_precision
 from painn_fast.train.optimizer import AdamW, FlatParameters
-from painn_fast.train.ranks import Ranks, ranks
 from painn_fast.train.schedule import Plateau
 from painn_fast.train.settings import TrainSettings, labels_of
 

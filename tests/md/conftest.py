@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from ase import Atoms
@@ -11,6 +12,11 @@ from painn_fast.md.forces import ForceField
 from painn_fast.md.initial import maxwell_boltzmann, ring_positions
 from painn_fast.md.integrators import RingPolymer, evaluate_forces
 from painn_fast.md.state import State, System
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
 
 
 @dataclass

@@ -196,7 +196,7 @@ def test_trajectories_that_guards_stopped_are_left_out(finished):
         series[30:, 2] = np.nan
     stopped = SimpleNamespace(
         read=three.get, names=("dipole", "polarizability"), alive=np.array([True, True, False]), temperature=300.0,
-        beads=2, interval=whole.interval, header={"time_step": 1.0},
+        beads=2, interval=whole.interval, time_step=1.0,
     )  # fmt: skip
     settings = SpectrumSettings(**SHORT)
     assert np.array_equal(analyse(stopped, settings).infrared.intensity, analyse(whole, settings).infrared.intensity)

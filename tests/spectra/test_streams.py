@@ -5,8 +5,8 @@ import pytest
 
 from painn_fast import PaiNNFastError, md
 from painn_fast.md import MDSettings, Trajectory
+from painn_fast.md.streams import FILE
 from painn_fast.spectra import SpectrumSettings, SpectrumStreams, run
-from painn_fast.spectra.streams import FILE
 from painn_fast.testing import assert_close
 
 EVERY = {"dipole": 2.0, "polarizability": 4.0, "velocities": 2.0}

@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from painn_fast.settings import load_settings
 from painn_fast.train import TrainSettings
 from painn_fast.train.loop import Training, read_data
-from painn_fast.train.ranks import ranks
+from painn_fast.ranks import ranks
 
 folder = Path(sys.argv[1])
 settings = load_settings(TrainSettings, folder / "run.toml")

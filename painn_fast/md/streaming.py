@@ -7,6 +7,7 @@ more; they give the error of a trajectory that is alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -166,6 +167,27 @@ class StreamingCorrelation:
         self._buffer, self._sums = np.array(state["buffer"]), np.array(state["sums"])
         self._lost = np.array(state["lost"], dtype=bool)
         self._last = np.array(state["last"]) if begun else None
+
+    def join(self, parts: Sequence[StreamingCorrelation]) -> None:
+        """Become the correlation of the trajectories of all parts, in order; nothing more is to be pushed.
+
+        Raises:
+            PaiNNFastError: if the parts have different numbers of frames.
+        """
+        counts = {part.frames for part in parts}
+        if len(counts) > 1:
+            raise PaiNNFastError(
+                "processes that did not come equally far", got=f"{sorted(counts)} frames", fix="resume those behind"
+            )
+        first = parts[0]
+        self._count, self._folded, self._per_bin, self._last = first._count, first._folded, first._per_bin, first._last
+        self._buffer = np.concatenate([part._buffer for part in parts])
+        self._lost = np.concatenate([part._lost for part in parts])
+        sums = [part._sums for part in parts]
+        if len({(len(part._sums), part._per_bin) for part in parts}) > 1:  # bins of different lengths: all into one
+            self._per_bin = max(self._folded + 1, 1)
+            sums = [np.stack([one.sum(axis=0), np.zeros_like(one[0])]) for one in sums]
+        self._sums = np.concatenate(sums, axis=1)
 
     def _begin(self, trajectories: int, components: int) -> None:
         self._buffer = np.zeros((trajectories, components, self._buffer.shape[2]))

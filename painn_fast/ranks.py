@@ -1,10 +1,11 @@
-"""The processes that train one model together, as `torchrun` starts them; alone, nothing of it happens."""
+"""The processes that work together, as `torchrun` starts them; alone, nothing of it happens."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -41,6 +42,11 @@ class Ranks:
         dist.all_gather_object(box, value)
         return float(sum(box))
 
+    def wait(self) -> None:
+        """Until all processes have come here."""
+        if self.world > 1:
+            dist.barrier()
+
     def told_by_first(self, value: Any) -> Any:
         """What the first process says, in all of them."""
         if self.world == 1:
@@ -51,8 +57,13 @@ class Ranks:
 
 
 @contextmanager
-def ranks(device: str) -> Iterator[tuple[Ranks, str]]:
-    """The group that `torchrun` asks for in the environment, and the device of this process; gloo or NCCL."""
+def ranks(device: str, patience: timedelta | None = None) -> Iterator[tuple[Ranks, str]]:
+    """The group that `torchrun` asks for in the environment, and the device of this process; gloo or NCCL.
+
+    Args:
+        device: such as "cpu" or "cuda", which becomes a device of this process's own.
+        patience: how long one waits for another; None is torch's half hour.
+    """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         yield Ranks(), device
@@ -60,7 +71,7 @@ def ranks(device: str) -> Iterator[tuple[Ranks, str]]:
     if device.startswith("cuda"):
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=patience)
     try:
         yield Ranks(dist.get_rank(), world), device
     finally:

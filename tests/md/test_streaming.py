@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from painn_fast import PaiNNFastError
+from painn_fast.md.streaming import BINS, velocity_correlation
 from painn_fast.spectra import (
     Analysis,
     InfraredSpectrum,
@@ -14,7 +15,6 @@ from painn_fast.spectra import (
 )
 from painn_fast.spectra.correlation import autocorrelation, spectral_density, standard_error
 from painn_fast.spectra.raman import invariants
-from painn_fast.spectra.streaming import BINS, velocity_correlation
 from painn_fast.testing import assert_close
 
 

@@ -11,9 +11,8 @@ import numpy as np
 
 from painn_fast.atomic import atomic_write
 from painn_fast.errors import PaiNNFastError
-from painn_fast.spectra.power import weighted
-from painn_fast.spectra.raman import invariants
-from painn_fast.spectra.streaming import Correlation, StreamingCorrelation
+from painn_fast.md.folders import trajectory_folders
+from painn_fast.md.streaming import Correlation, StreamingCorrelation
 
 SERIES = ("dipole", "polarizability", "velocities")
 FILE = "correlations.npz"
@@ -118,14 +117,18 @@ class SpectrumStreams:
 
     @classmethod
     def load(cls, folder: str | Path) -> SpectrumStreams | None:
-        """What `save` wrote, None if there is no such file.
+        """What `save` wrote, by all processes of a run; None if there is no such file.
 
         Raises:
-            PaiNNFastError: if it cannot be read.
+            PaiNNFastError: if it cannot be read, or the processes did not come equally far.
         """
-        path = Path(folder) / FILE
-        if not path.exists():
+        paths = [part / FILE for part in trajectory_folders(Path(folder)) or [Path(folder)]]
+        if not all(path.exists() for path in paths):
             return None
+        return joined([cls._read(path) for path in paths])
+
+    @classmethod
+    def _read(cls, path: Path) -> SpectrumStreams:
         try:
             with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
                 state = {name: file[name] for name in file.files}
@@ -135,6 +138,11 @@ class SpectrumStreams:
             raise PaiNNFastError("not a file of correlations", where=path, got=str(error)) from None
         streams.restore(state)
         return streams
+
+    @property
+    def streams(self) -> dict[str, StreamingCorrelation]:
+        """By series and part."""
+        return self._streams
 
     def _parts(self, series: str) -> tuple[str, ...]:
         if series == "velocities":
@@ -147,3 +155,41 @@ class SpectrumStreams:
         return dict(
             zip(self._parts(series), invariants(values) if series == "polarizability" else (values,), strict=True)
         )
+
+
+def joined(parts: Sequence[SpectrumStreams]) -> SpectrumStreams:
+    """The streams of several processes as those of all their trajectories, in order; nothing more is to be pushed.
+
+    Raises:
+        PaiNNFastError: if they did not come equally far.
+    """
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    whole = SpectrumStreams(first.intervals, first.depth, symbols=first.symbols, masses=first.masses)
+    for name, stream in whole.streams.items():
+        stream.join([part.streams[name] for part in parts])
+    return whole
+
+
+def invariants(alpha: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Isotropic and anisotropic parts of polarizabilities or their derivatives.
+
+    Args:
+        alpha: [..., 3, 3].
+
+    Returns:
+        a = tr(alpha) / 3 [..., 1], and sqrt(3/2) (alpha - a 1) [..., 9], whose square is gamma^2.
+    """
+    symmetric = 0.5 * (alpha + np.swapaxes(alpha, -1, -2))
+    mean = np.trace(symmetric, axis1=-2, axis2=-1) / 3.0
+    deviator = symmetric - mean[..., None, None] * np.eye(3)
+    return mean[..., None], np.sqrt(1.5) * deviator.reshape(*alpha.shape[:-2], 9)
+
+
+def weighted(velocities: np.ndarray, symbols: Sequence[str], masses: np.ndarray) -> dict[str, np.ndarray]:
+    """sqrt(m) v of the n atoms of each element [..., n, 3], lightest element first, from v of all [..., N, 3]."""
+    root = np.sqrt(masses)[:, None]
+    mass = {symbol: float(masses[list(symbols).index(symbol)]) for symbol in symbols}
+    of = {name: np.flatnonzero(np.array(symbols) == name) for name in sorted(mass, key=lambda name: mass[name])}
+    return {name: velocities[..., atoms, :] * root[atoms] for name, atoms in of.items()}

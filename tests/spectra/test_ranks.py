@@ -1,0 +1,94 @@
+"""Two processes make the spectrum of one; streamed correlation functions make that of recorded frames."""
+
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from painn_fast.errors import PaiNNFastError
+from painn_fast.md import Trajectory
+from painn_fast.md.streams import SpectrumStreams
+from painn_fast.spectra import SpectrumSettings, run
+
+VALUES = {
+    "model": "ethanol", "beads": 2, "trajectories": 5, "equilibration": "4 fs", "duration": "90 fs", "depth": "40 fs",
+    "time_step": "1 fs", "dipole_every": "2 fs", "polarizability_every": "2 fs", "velocities_every": "2 fs",
+}  # fmt: skip
+TABLES = ("infrared.csv", "raman.csv", "power.csv")
+
+
+def columns(folder, table):
+    text = [line for line in (folder / table).read_text().splitlines() if not line.startswith("#")]
+    return np.genfromtxt(text, delimiter=",", skip_header=1)
+
+
+def assert_same(one, other):
+    for table in TABLES:
+        expected = columns(one, table)
+        np.testing.assert_allclose(columns(other, table), expected, rtol=2e-6, atol=1e-6 * np.nanmax(np.abs(expected)))
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone")
+    run(SpectrumSettings.parse({**VALUES, "output": str(folder / "a")}))
+    return folder / "a"
+
+
+def launched(folder, *more):
+    """`painn-fast spectrum` by two processes."""
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in VALUES.items() if name != "model"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "painn_fast.cli"]
+    return subprocess.run(
+        [*command, "spectrum", "ethanol", *flags, "--output", str(folder), *more],
+        check=False, capture_output=True, text=True, timeout=300, cwd=folder.parent,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("more", [(), ("--stream",)])
+def test_two_processes_make_the_spectrum_of_one(alone, tmp_path, more):
+    done = launched(tmp_path / "two", *more)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert_same(alone, tmp_path / "two")
+    assert done.stdout.count("peaks") == 1
+    trajectory = Trajectory(tmp_path / "two" / "dynamics")
+    assert trajectory.numbers.tolist() == [0, 1, 2, 3, 4]
+    if more:
+        assert trajectory.names == ("energies",)
+    else:
+        assert np.array_equal(trajectory.dipole, Trajectory(alone / "dynamics").dipole)
+
+
+def test_streams_of_a_run_that_was_interrupted_make_the_same_spectrum(alone, tmp_path):
+    folder = tmp_path / "s"
+
+    def ask():
+        while not (folder / "dynamics" / "restart.safetensors").exists():
+            time.sleep(0.01)
+        time.sleep(0.3)
+        (folder / "dynamics" / "EXIT").touch()
+
+    settings = SpectrumSettings.parse({**VALUES, "stream": True, "output": str(folder)})
+    thread = threading.Thread(target=ask)
+    thread.start()
+    with pytest.raises(PaiNNFastError, match=r"stopped by the file EXIT after step .* restartable: yes"):
+        run(settings)
+    thread.join()
+    run(settings, resume=True)
+    assert_same(alone, folder)
+
+
+def test_processes_that_did_not_come_equally_far_are_told(tmp_path):
+    for rank, frames in ((0, 30), (1, 31)):
+        folder = tmp_path / f"rank-{rank}"
+        (folder / "segments").mkdir(parents=True)
+        (folder / "segments" / "to-000000000001.h5").touch()
+        streams = SpectrumStreams({"dipole": 2.0}, 40.0)
+        for _ in range(frames):
+            streams.push("dipole", np.random.default_rng(rank).normal(size=(2, 3)))
+        streams.save(folder)
+    with pytest.raises(PaiNNFastError, match="did not come equally far"):
+        SpectrumStreams.load(tmp_path)
