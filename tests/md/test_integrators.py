@@ -79,7 +79,7 @@ def test_one_bead_under_trpmd_is_nve(toy):
     assert_close(one.state.positions, other.state.positions, 1e-12)
 
 
-@pytest.mark.parametrize("ensemble", ["rpmd", "t-rpmd", "pile-l"])
+@pytest.mark.parametrize("ensemble", ["rpmd", "t-rpmd", "pile-l", "pile-g"])
 def test_a_trajectory_does_not_depend_on_its_batch(toy, ensemble):
     together = toy(harmonic, S=5, P=6, ensemble=ensemble)
     alone = toy(harmonic, P=6, ensemble=ensemble, trajectory=torch.tensor([3]))
@@ -170,7 +170,7 @@ def test_energy_of_rpmd_has_no_slope_for_long(toy):
     assert np.abs(slope).max() < 2e-8, f"slopes {slope} eV/atom/ps"
 
 
-@pytest.mark.parametrize("ensemble", ["pile-l", "t-rpmd"])
+@pytest.mark.parametrize("ensemble", ["pile-l", "pile-g", "t-rpmd"])
 def test_heat_from_the_thermostat_closes_the_energy_balance(toy, ensemble):
     run = toy(harmonic, N=20, P=8, ensemble=ensemble, dt=0.05, tau=20.0)
     before = run.estimators(run.state)

@@ -120,6 +120,20 @@ class Counting:
         return self.engine(*args)
 
 
+def test_a_trajectory_of_a_model_is_the_same_alone_and_among_others_whatever_the_number_of_threads(tmp_path):
+    threads = torch.get_num_threads()
+    same = {"model": "ethanol", "ensemble": "t-rpmd", "beads": 3, "dipole_every": "1 fs"}
+    run(settings(tmp_path / "many", trajectories=11, **same))
+    try:
+        torch.set_num_threads(1)
+        run(settings(tmp_path / "one", trajectories=1, **same))
+    finally:
+        torch.set_num_threads(threads)
+    many, one = Trajectory(tmp_path / "many"), Trajectory(tmp_path / "one")
+    assert_equal(many, 0, one, 0)
+    np.testing.assert_allclose(many.dipole[:, 0], one.dipole[:, 0], rtol=1e-4, atol=1e-6)
+
+
 def test_each_trajectory_may_have_its_temperature_time_step_and_seed(tmp_path):
     kelvin, steps, seeds = ["200 K", "300 K", "400 K"], ["0.5 fs", "0.25 fs", "0.5 fs"], [4, 5, 2**40]
     each = {"trajectories": 3, "temperature": kelvin, "time_step": steps, "seed": seeds}

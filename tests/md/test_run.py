@@ -70,7 +70,7 @@ def assert_same_run(one, other):
     assert all(torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[0])
 
 
-@pytest.mark.parametrize("ensemble", ["rpmd", "t-rpmd", "pile-l", "nve", "langevin"])
+@pytest.mark.parametrize("ensemble", ["rpmd", "t-rpmd", "pile-l", "pile-g", "nve", "langevin"])
 def test_n_steps_restart_and_n_steps_equal_2n_steps_bit_for_bit(tmp_path, ensemble):
     beads = {"beads": 1} if ensemble in ("nve", "langevin") else {}
     whole, half = tmp_path / "whole", tmp_path / "half"
