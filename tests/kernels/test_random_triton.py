@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from painn_fast.kernels.random import normal, reference, triton
+from painn_fast.kernels.random import cpu, normal, reference, triton
 
 DEVICE = "cpu" if "TRITON_INTERPRET" in os.environ else "cuda"
 SOME = torch.tensor([0, 5, 2**32 - 1])
@@ -73,3 +73,11 @@ def test_what_a_gpu_runs_has_every_constant_in_double_precision_and_fuses_nothin
     assert "mul.rn.f64" in run.stdout
     assert "fma" not in run.stdout
     assert ".f32" not in run.stdout
+
+
+def test_each_trajectory_may_have_a_seed():
+    seeds = torch.arange(len(SOME)) * 2**35 + 3
+    expected = torch.cat([reference.normal(int(s), t[None], 5, 21, 2) for s, t in zip(seeds, SOME, strict=True)])
+    assert torch.equal(reference.normal(seeds, SOME, 5, 21, 2), expected)
+    assert torch.equal(cpu.normal(seeds, SOME, 5, 21, 2), expected)
+    assert torch.equal(triton.normal(seeds.to(DEVICE), SOME.to(DEVICE), 5, 21, 2).cpu(), expected)
