@@ -93,6 +93,8 @@ def stages(device: str, folder: Path, *, quick: bool) -> list[Stage]:
     operations = [*pytest, "bench/test_operations.py", "--device", device]
     operations += ["--benchmark-json", str(folder / "operations.json"), "--benchmark-columns=median,iqr"]
     operations += ["-k", "forward and not double and ethanol"] if quick else []
+    dynamics = [*pytest, "bench/test_dynamics.py", "--device", device, "-k", "1-painn" if quick else "engine or painn"]
+    dynamics += ["--benchmark-json", str(folder / "dynamics.json"), "--benchmark-columns=median,iqr"]
     roofline = [PYTHON, "bench/roofline.py", str(results), "--device", device, *(["--quick"] if quick else [])]
     compile_words = [*bench, "ethanol-1", "ethanol-64", "qm9-50", "--modes", "energy_forces", "--out", str(compiled)]
     return [
@@ -103,6 +105,7 @@ def stages(device: str, folder: Path, *, quick: bool) -> list[Stage]:
         Stage("bench", 170, [*bench, *cases, "--sides", sides, *rounds, "--out", str(results)]),
         Stage("roofline", 25, roofline),
         Stage("operations", 50, operations),
+        Stage("dynamics", 40, dynamics),
         Stage("precision", 60, precision(device, folder)),
         Stage("memcheck", 50, sanitizer("memcheck", bench, device)),
         Stage("racecheck", 50, sanitizer("racecheck", bench, device)),
