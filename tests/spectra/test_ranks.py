@@ -8,7 +8,9 @@ import time
 import numpy as np
 import pytest
 
+from painn_fast import md
 from painn_fast.errors import PaiNNFastError
+from painn_fast.io.structures import read_structures
 from painn_fast.md import Trajectory
 from painn_fast.md.streams import SpectrumStreams
 from painn_fast.spectra import SpectrumSettings, run
@@ -38,28 +40,39 @@ def alone(tmp_path_factory):
     return folder / "a"
 
 
-def launched(folder, *more):
-    """`painn-fast spectrum` by two processes."""
+def test_two_processes_make_the_spectrum_of_one(alone, tmp_path):
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in VALUES.items() if name != "model"]
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "painn_fast.cli"]
-    return subprocess.run(
-        [*command, "spectrum", "ethanol", *flags, "--output", str(folder), *more],
-        check=False, capture_output=True, text=True, timeout=300, cwd=folder.parent,
+    done = subprocess.run(
+        [*command, "spectrum", "ethanol", *flags, "--output", "two"],
+        check=False, capture_output=True, text=True, timeout=300, cwd=tmp_path,
     )  # fmt: skip
-
-
-@pytest.mark.parametrize("more", [(), ("--stream",)])
-def test_two_processes_make_the_spectrum_of_one(alone, tmp_path, more):
-    done = launched(tmp_path / "two", *more)
     assert done.returncode == 0, done.stderr[-3000:]
     assert_same(alone, tmp_path / "two")
     assert done.stdout.count("peaks") == 1
     trajectory = Trajectory(tmp_path / "two" / "dynamics")
     assert trajectory.numbers.tolist() == [0, 1, 2, 3, 4]
-    if more:
-        assert trajectory.names == ("energies",)
-    else:
-        assert np.array_equal(trajectory.dipole, Trajectory(alone / "dynamics").dipole)
+    assert np.array_equal(trajectory.dipole, Trajectory(alone / "dynamics").dipole)
+
+
+def test_streams_of_two_processes_are_those_of_one(alone, tmp_path, monkeypatch):
+    def dynamics(output):
+        settings = SpectrumSettings.parse({**VALUES, "stream": True, "output": str(output)})
+        start = read_structures(alone / "harmonic.xyz")
+        return md.run(settings.dynamics(("dipole", "polarizability", "velocities")), atoms=start)
+
+    dynamics(tmp_path / "one")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        two = dynamics(tmp_path / "two")
+    assert Trajectory(two).names == ("energies",)
+    one, both = (SpectrumStreams.load(tmp_path / name / "dynamics") for name in ("one", "two"))
+    for series in ("dipole", "polarizability", "velocities"):
+        for part, expected in one.correlations(series).items():
+            got = both.correlations(series)[part]
+            np.testing.assert_allclose(got.mean, expected.mean, rtol=1e-10, atol=1e-12 * expected.mean[0])
+            np.testing.assert_allclose(got.blocks, expected.blocks, rtol=1e-10, atol=1e-12 * expected.mean[0])
 
 
 def test_streams_of_a_run_that_was_interrupted_make_the_same_spectrum(alone, tmp_path):
