@@ -19,7 +19,7 @@ from painn_fast.errors import PaiNNFastError
 from painn_fast.interrupt import Interrupt
 from painn_fast.md import initial
 from painn_fast.md.estimators import UNITS
-from painn_fast.md.folders import molecule_folder, rank_folder
+from painn_fast.md.folders import molecule_folder, rank_folder, remove_temporaries
 from painn_fast.md.forces import ForceField
 from painn_fast.md.guards import Guards, Trip
 from painn_fast.md.phases import Phase, phase_at, phases
@@ -84,6 +84,7 @@ def run(
         clear_folder(folder)
     else:
         check_restart(settings, prepared, restart)
+    remove_temporaries(folder)
     (folder / EXIT).unlink(missing_ok=True)
     write_resolved(settings, folder / "settings.toml", {"model_sha256": prepared.model})
     with StatusLine(silent=rank > 0) as line, Interrupt() as interrupt:

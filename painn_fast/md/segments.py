@@ -97,8 +97,8 @@ def trajectory_files(folder: Path) -> list[Path]:
 
 
 def remove_segments(folder: Path) -> None:
-    """Delete the segments and their folder."""
-    for path in (folder / "segments").glob("*"):
+    """Delete the segments, the last first, so that those left at any moment have no gap, and their folder."""
+    for path in sorted((folder / "segments").glob("*"), reverse=True):
         path.unlink()
     if (folder / "segments").exists():
         (folder / "segments").rmdir()

@@ -3,10 +3,7 @@
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -114,17 +111,6 @@ def test_runs_in_a_thread_where_signals_cannot_be_caught(tmp_path):
     thread = threading.Thread(target=run, args=(settings(tmp_path),), kwargs={"force_field": Morse(), "atoms": DIMER})
     thread.start(), thread.join()
     assert len(Trajectory(tmp_path).times()) == 21
-
-
-def test_a_killed_run_leaves_a_trajectory_that_opens_and_resumes_to_the_same_end(tmp_path):
-    script = Path(__file__).with_name("kill_many_times.py")
-    done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path), "1"], check=False, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    kills, lengths = re.search(r"killed (\d+) times, frames each time \[(.*)\], then equal", done.stdout).groups()
-    assert int(kills) >= 3
-    assert max(map(int, lengths.split(","))) > 0, "never killed after a checkpoint"
 
 
 def test_a_trajectory_longer_than_the_restart_is_cut_to_it(tmp_path):
