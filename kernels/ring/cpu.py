@@ -86,10 +86,10 @@ def _thermostat(p, noise, m, damping, strength, rescaling, degrees, rest):  # ty
 
 
 @compiled()
-def advance_kernel(
+def advance_kernel(  # type: ignore[no-untyped-def]
     positions, momenta, forces, previous, heat, trajectory, step, kick, matrix, back, cosine, sinc, pull, m, unit, seed,
     damping, strength, rescaling, degrees, rest, work,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     """positions, momenta, forces, previous [S, P, D]; m [D]; work [3, P, D]; the rest as in `Ring`."""
     q, p, noise = work[0], work[1], work[2]
     P, D = q.shape
@@ -117,9 +117,9 @@ def advance_kernel(
 
 
 @compiled()
-def close_kernel(
+def close_kernel(  # type: ignore[no-untyped-def]
     positions, momenta, forces, previous, energy, new_energy, new_forces, kick, m, hottest, move, force
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     """Energy and forces into their places, B, and `reference.within`; beads [S, P, D], m [D], energy [S, P]."""
     S, P, D = positions.shape
     fine = True

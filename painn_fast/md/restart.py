@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from painn_fast import checkpoint
+from painn_fast.atomic import space_for
 from painn_fast.errors import PaiNNFastError
 from painn_fast.md.guards import Trip
 from painn_fast.md.state import State, System
@@ -56,9 +57,10 @@ def write_restart(
     }  # fmt: skip
     fresh = folder / "restart.new.safetensors"
     checkpoint.save(fresh, tensors, numbers)
-    if (folder / NEWEST).exists():
-        os.replace(folder / NEWEST, folder / PREVIOUS)
-    os.replace(fresh, folder / NEWEST)
+    with space_for(folder / NEWEST, checkpoint.GO_ON):
+        if (folder / NEWEST).exists():
+            os.replace(folder / NEWEST, folder / PREVIOUS)
+        os.replace(fresh, folder / NEWEST)
 
 
 def read_restart(folder: Path) -> Restart | None:

@@ -138,8 +138,9 @@ class _Run:
         if restart:
             self.simulation.trips += restart.trips
             self._keep_trips(restart.trips)
+            begun = self.step > settings.equilibration_steps  # if not, the first frame is still to be recorded
             for recorder in self.recorders:
-                recorder.fold(self.step)
+                recorder.fold(self.step if begun else self.step - 1)
         else:
             self._checkpoint()
 

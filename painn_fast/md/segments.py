@@ -17,8 +17,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from painn_fast.atomic import atomic_write
+from painn_fast.checkpoint import GO_ON
 from painn_fast.errors import PaiNNFastError
+from painn_fast.hdf5 import new_hdf5
 
 FORMAT, VERSION = "painn-fast trajectory", 1
 SEGMENTS_AT_MOST = 200
@@ -148,10 +149,11 @@ def _write(
     path: Path, header: dict[str, Any], columns: Iterable[tuple[str, np.ndarray]], units: dict[str, str]
 ) -> None:
     """A whole file from named rows; those of the same name are appended one after another."""
-    with atomic_write(path) as temporary, h5py.File(temporary, "w") as file:
+    with new_hdf5(path, fix=GO_ON) as (file, check):
         file.attrs.update(header)
         for name, rows in columns:
             _append(file, name, rows, units)
+            check()
 
 
 def _append(file: h5py.File, name: str, rows: np.ndarray, units: dict[str, str]) -> None:
