@@ -25,6 +25,8 @@ FORMAT, VERSION = "painn-fast trajectory", 1
 SEGMENTS_AT_MOST = 200
 BUFFER_AT_MOST = 64 * 2**20
 """Bytes in memory at which a checkpoint is due whatever the clock says."""
+BLOCK = 4 * 2**20
+"""Bytes that are copied at once when segments are folded."""
 CHUNK = 2**20
 """Bytes of a chunk of HDF5, about."""
 
@@ -140,7 +142,7 @@ def _blocks(path: Path, until: int) -> Iterator[tuple[str, np.ndarray]]:
         for series, group in file.items():
             rows = int(np.searchsorted(group["step"][()], until, side="right"))
             for column, dataset in group.items():
-                block = max(1, BUFFER_AT_MOST // max(dataset[:1].nbytes, 1))
+                block = max(1, BLOCK // max(dataset[:1].nbytes, 1))
                 for start in range(0, rows, block):
                     yield f"{series}/{column}", dataset[start : min(start + block, rows)]
 

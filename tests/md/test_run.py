@@ -154,7 +154,8 @@ def test_when_no_restart_can_be_read_nothing_is_touched(tmp_path):
 
 def test_many_segments_are_folded_on_the_way(tmp_path, monkeypatch):
     monkeypatch.setattr(segments_module, "SEGMENTS_AT_MOST", 5)
-    monkeypatch.setattr(segments_module, "BUFFER_AT_MOST", 1)  # everything goes out at once, a row a block
+    monkeypatch.setattr(segments_module, "BUFFER_AT_MOST", 1)  # everything goes out at once
+    monkeypatch.setattr(segments_module, "BLOCK", 1)  # a row
     many, one = tmp_path / "many", tmp_path / "one"
     run(settings(many), force_field=Morse(), atoms=DIMER)
     monkeypatch.undo()
