@@ -19,10 +19,10 @@ from painn_fast.md import MDSettings, run, segments
 from painn_fast.testing import Morse
 
 OH = Atoms("OH", positions=[[0, 0, 0], [1.4, 0, 0]])
-EVALUATIONS = (0, 3, 26)
-"""After which there is no more space: before the run, soon, and at its end."""
-ROOM = {"limit": (0, 2000, 60_000, 105_000), "disk": (0, 65_536)}
-"""Bytes that a file may have, or that are free: a restart has 2,700, a segment up to 100,000, all in one 114,000."""
+CASES = {"limit": ((2000, 60_000, 105_000), (3, 26)), "disk": ((0, 65_536), (0, 3, 26))}
+"""Bytes that a file may have, or that are free, and evaluations after which it is so.
+
+A restart has 2,700 bytes, a segment up to 100,000, all in one 114,000."""
 
 
 class FillsUp(Morse):
@@ -81,7 +81,7 @@ def main(folder, how):
     leave = limit if how == "limit" else lambda room: fill(filler, room)
     run(settings(whole), force_field=Morse(), atoms=OH)
     said = Counter()
-    for room, n in itertools.product(ROOM[how], EVALUATIONS):
+    for room, n in itertools.product(*CASES[how]):
         field = FillsUp(n, lambda: leave(room))  # noqa: B023  not called later
         try:
             if n == 0:

@@ -19,14 +19,14 @@ from ase import Atoms
 from painn_fast import checkpoint
 from painn_fast.md import MDSettings, Trajectory, run, segments
 from painn_fast.md.estimators import UNITS
-from painn_fast.md.folders import has_trajectory
+from painn_fast.md.folders import molecules_of, trajectory_folders
 from painn_fast.md.restart import read_restart
 from painn_fast.settings import load_settings
 from painn_fast.testing import Morse
 
 OH = Atoms("OH", positions=[[0, 0, 0], [1.4, 0, 0]])
 WATERY = Atoms("HOH", positions=[[1.4, 0, 0], [0, 0, 0], [0, 1.4, 0]])
-CASES = {"one": ([OH], 1), "mixture": ([OH, WATERY], 1), "ranks": ([OH], 2)}
+CASES = {"one": ([OH], 1), "mixture": ([OH, WATERY], 1), "ranks": ([OH, WATERY], 2)}
 """Molecules, and processes that share the run."""
 STEPS_A_KILL = 4
 MAX_CHECKPOINTS = 3
@@ -95,7 +95,7 @@ def columns(trajectory: Trajectory) -> dict[str, np.ndarray]:
 
 def check_prefix(folder: Path, whole: Path) -> int:
     """What a killed run left is the beginning of the whole one; returns its number of frames."""
-    if not any(has_trajectory(part) for part in (folder, *folder.glob("rank-*"))):
+    if not trajectory_folders(folder):
         return 0
     got, all_of_it = Trajectory(folder), Trajectory(whole)
     mine = np.isin(all_of_it.numbers, got.numbers)  # a process that has written nothing yet has no trajectories
@@ -129,7 +129,7 @@ def main(folder: Path, case: str, wanted: int, seed: int) -> None:
     for rank in ranks:
         go(folder / "whole", case, rank, wanted)
     a_step = (time.monotonic() - began) / settings(folder, wanted).total_steps
-    parts = sorted(path.name for path in (folder / "whole").glob("[0-9]*-*")) or [""]
+    parts = molecules_of(folder / "whole") or [""]
     killed, kills, lengths, torn = folder / "killed", 0, [], Counter()
     while True:
         children = []
