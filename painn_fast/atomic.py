@@ -2,26 +2,64 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from painn_fast.errors import PaiNNFastError
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+FREE = "free space there"
+
 
 @contextmanager
-def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; synced to disk it takes that name, on error it is removed."""
+def atomic_write(path: str | Path, *, fix: str = FREE) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; synced to disk it takes that name, on error it is removed.
+
+    Args:
+        path: the file.
+        fix: what to do when the disk is full.
+
+    Raises:
+        PaiNNFastError: if there is no space.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with space_for(path, fix):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            _sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def space_for(path: str | Path, fix: str = FREE) -> Iterator[None]:
+    """Say that there is no space where that is what fails."""
     try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except Exception as error:
+        code = _code(error)
+        if code not in NO_SPACE:
+            raise
+        raise PaiNNFastError("no space for a file", where=path, got=os.strerror(code), fix=fix) from None
+
+
+def _code(error: Exception) -> int:
+    """Number of the system's error; libraries in Rust write it into their messages."""
+    if isinstance(error, OSError):
+        return error.errno or 0
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else 0
 
 
 def _sync_folder(folder: Path) -> None:

@@ -13,11 +13,17 @@ from torch import Tensor
 from painn_fast.atomic import atomic_write
 from painn_fast.errors import PaiNNFastError
 
+GO_ON = "free space there and go on with resume=True, on the command line --resume"
+
 
 def save(path: Path, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
-    """Write a checkpoint; it is either whole or not there."""
+    """Write a checkpoint; it is either whole or not there.
+
+    Raises:
+        PaiNNFastError: if there is no space.
+    """
     flat = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    with atomic_write(path) as temporary:
+    with atomic_write(path, fix=GO_ON) as temporary:
         save_file(flat, temporary, metadata={"numbers": json.dumps(numbers)})
 
 

@@ -13,6 +13,9 @@ from torch import Tensor
 from painn_fast.errors import PaiNNFastError
 from painn_fast.kernels.neighbors import cpu
 
+FARTHEST = 1e6
+"""Cells between atoms; rounding of their positions is still far below that of float32."""
+
 
 class Edges(NamedTuple):
     """Directed edges, sorted by receiver, sender and image; each has its opposite."""
@@ -54,11 +57,16 @@ def neighbor_list(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cuto
         cutoff: Å.
 
     Raises:
-        PaiNNFastError: if the list is not symmetric: every edge must have its mirror image.
+        PaiNNFastError: if the list is not symmetric: every edge must have its mirror image; if atoms are so far outside
+            the cell that numbers of images do not fit.
     """
     box = np.array(cell, dtype=np.float64)
     if np.any(pbc) and not np.all(pbc):
         box = _filled(box, positions, np.asarray(pbc, dtype=bool))
+    if np.any(pbc):
+        apart = float(np.ptp(positions @ np.linalg.pinv(box), axis=0)[np.asarray(pbc, dtype=bool)].max())
+        if apart > FARTHEST:  # images are numbers of 32 bits
+            raise _too_far(apart)
     search = vesin.NeighborList(cutoff=float(cutoff), full_list=True)
     receiver, sender, image = search.compute(
         points=np.ascontiguousarray(positions, dtype=np.float64),
@@ -97,6 +105,12 @@ def joined(parts: Sequence[Edges], n_atoms: Sequence[int]) -> Edges:
     )
 
 
+def _too_far(cells: float) -> PaiNNFastError:
+    return PaiNNFastError(
+        "atoms too far outside the cell", got=f"{cells:.4g} cells apart", fix="put them back, as with atoms.wrap()"
+    )
+
+
 def _filled(box: np.ndarray, positions: np.ndarray, pbc: np.ndarray) -> np.ndarray:
     """The cell with a vector for each open direction, long enough to hold all atoms, so that it has a volume."""
     box = box.copy()
@@ -113,6 +127,8 @@ def _names(receiver: np.ndarray, sender: np.ndarray, image: np.ndarray) -> np.nd
     """One number for each edge [E] that sorts as (receiver, sender, image) does."""
     reach = int(np.abs(image).max(initial=0))
     atoms = int(max(receiver.max(initial=0), sender.max(initial=0))) + 1
+    if atoms**2 * (2 * reach + 1) ** 3 >= 2**63:
+        raise _too_far(reach)
     name = receiver * atoms + sender
     for axis in range(3):
         name = name * (2 * reach + 1) + image[:, axis] + reach

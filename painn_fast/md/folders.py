@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+WRITTEN = ("restart*.safetensors", "settings.toml", "frozen-*.xyz", "trajectory.h5", "segments/to-*.h5")
+"""What a process writes into its folder, or into those of its molecules."""
+
 
 def rank_folder(output: Path, rank: int, world: int) -> Path:
     """Folder of one process: restart files, settings and trajectories."""
@@ -46,6 +49,14 @@ def molecules_of(output: Path) -> list[str]:
     """Names of the molecules' folders in a run of several."""
     names = {one.name for rank in ranks_in(output) for one in molecules_in(rank) if one != rank}
     return sorted(names, key=lambda name: int(name.partition("-")[0]))
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Delete the files that an earlier process of this folder was writing when it was killed."""
+    for part in (folder, *_numbered(folder, "[0-9]*-*")):
+        for name in map(Path, WRITTEN):
+            for path in (part / name.parent).glob(f".{name.name}.*.tmp"):
+                path.unlink()
 
 
 def _numbered(folder: Path, pattern: str) -> list[Path]:

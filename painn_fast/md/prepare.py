@@ -88,13 +88,13 @@ def earlier_run(folder: Path, *, resume: bool, overwrite: bool) -> Restart | Non
 
 
 def clear_folder(folder: Path) -> None:
-    """Make the folder, without anything of an earlier run."""
+    """Make the folder, without anything of an earlier run; restarts go first: none is to be without its frames."""
     folder.mkdir(parents=True, exist_ok=True)
+    remove_restarts(folder)
     for part in molecules_in(folder):
         remove_segments(part)
         for name in ("trajectory.h5", CORRELATIONS):
             (part / name).unlink(missing_ok=True)
-    remove_restarts(folder)
     for path in (*folder.glob("settings.toml"), *folder.glob("frozen-*.xyz")):
         path.unlink()
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from painn_fast import checkpoint
+from painn_fast.atomic import space_for
 from painn_fast.errors import PaiNNFastError
 from painn_fast.md.guards import Trip
 from painn_fast.md.state import State, System
@@ -62,9 +63,10 @@ def write_restart(
     }  # fmt: skip
     fresh = folder / "restart.new.safetensors"
     checkpoint.save(fresh, tensors, numbers)
-    if (folder / NEWEST).exists():
-        os.replace(folder / NEWEST, folder / PREVIOUS)
-    os.replace(fresh, folder / NEWEST)
+    with space_for(folder / NEWEST, checkpoint.GO_ON):
+        if (folder / NEWEST).exists():
+            os.replace(folder / NEWEST, folder / PREVIOUS)
+        os.replace(fresh, folder / NEWEST)
 
 
 def read_restart(folder: Path) -> Restart | None:

@@ -20,7 +20,7 @@ from painn_fast.errors import PaiNNFastError
 from painn_fast.interrupt import Interrupt
 from painn_fast.md import initial
 from painn_fast.md.estimators import UNITS
-from painn_fast.md.folders import molecule_folder, rank_folder
+from painn_fast.md.folders import molecule_folder, rank_folder, remove_temporaries
 from painn_fast.md.forces import ForceField
 from painn_fast.md.guards import Guards, Trip
 from painn_fast.md.phases import Phase, phase_at, phases
@@ -88,6 +88,7 @@ def run(
         clear_folder(folder)
     else:
         check_restart(settings, prepared, restart)
+    remove_temporaries(folder)
     (folder / EXIT).unlink(missing_ok=True)
     write_resolved(settings, folder / "settings.toml", {"model_sha256": prepared.model})
     with StatusLine(silent=rank > 0) as line, Interrupt() as interrupt:
@@ -142,8 +143,9 @@ class _Run:
         if restart:
             self.simulation.trips += restart.trips
             self._keep_trips(restart.trips)
+            begun = self.step > settings.equilibration_steps  # if not, the first frame is still to be recorded
             for k, recorder in enumerate(self.recorders):
-                recorder.fold(self.step)
+                recorder.fold(self.step if begun else self.step - 1)
                 _restore(self.streams[k], restart.streams[k])
         else:
             self._checkpoint()

@@ -17,13 +17,16 @@ from typing import Any
 import h5py
 import numpy as np
 
-from painn_fast.atomic import atomic_write
+from painn_fast.checkpoint import GO_ON
 from painn_fast.errors import PaiNNFastError
+from painn_fast.hdf5 import new_hdf5
 
 FORMAT, VERSION = "painn-fast trajectory", 1
 SEGMENTS_AT_MOST = 200
 BUFFER_AT_MOST = 64 * 2**20
 """Bytes in memory at which a checkpoint is due whatever the clock says."""
+BLOCK = 4 * 2**20
+"""Bytes that are copied at once when segments are folded."""
 CHUNK = 2**20
 """Bytes of a chunk of HDF5, about."""
 
@@ -97,8 +100,8 @@ def trajectory_files(folder: Path) -> list[Path]:
 
 
 def remove_segments(folder: Path) -> None:
-    """Delete the segments and their folder."""
-    for path in (folder / "segments").glob("*"):
+    """Delete the segments, the last first, so that those left at any moment have no gap, and their folder."""
+    for path in sorted((folder / "segments").glob("*"), reverse=True):
         path.unlink()
     if (folder / "segments").exists():
         (folder / "segments").rmdir()
@@ -139,7 +142,7 @@ def _blocks(path: Path, until: int) -> Iterator[tuple[str, np.ndarray]]:
         for series, group in file.items():
             rows = int(np.searchsorted(group["step"][()], until, side="right"))
             for column, dataset in group.items():
-                block = max(1, BUFFER_AT_MOST // max(dataset[:1].nbytes, 1))
+                block = max(1, BLOCK // max(dataset[:1].nbytes, 1))
                 for start in range(0, rows, block):
                     yield f"{series}/{column}", dataset[start : min(start + block, rows)]
 
@@ -148,10 +151,11 @@ def _write(
     path: Path, header: dict[str, Any], columns: Iterable[tuple[str, np.ndarray]], units: dict[str, str]
 ) -> None:
     """A whole file from named rows; those of the same name are appended one after another."""
-    with atomic_write(path) as temporary, h5py.File(temporary, "w") as file:
+    with new_hdf5(path, fix=GO_ON) as (file, check):
         file.attrs.update(header)
         for name, rows in columns:
             _append(file, name, rows, units)
+            check()
 
 
 def _append(file: h5py.File, name: str, rows: np.ndarray, units: dict[str, str]) -> None:

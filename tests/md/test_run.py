@@ -3,10 +3,7 @@
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -116,17 +113,6 @@ def test_runs_in_a_thread_where_signals_cannot_be_caught(tmp_path):
     assert len(Trajectory(tmp_path).times()) == 21
 
 
-def test_a_killed_run_leaves_a_trajectory_that_opens_and_resumes_to_the_same_end(tmp_path):
-    script = Path(__file__).with_name("kill_many_times.py")
-    done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path), "1"], check=False, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    kills, lengths = re.search(r"killed (\d+) times, frames each time \[(.*)\], then equal", done.stdout).groups()
-    assert int(kills) >= 3
-    assert max(map(int, lengths.split(","))) > 0, "never killed after a checkpoint"
-
-
 def test_a_trajectory_longer_than_the_restart_is_cut_to_it(tmp_path):
     whole, behind = tmp_path / "whole", tmp_path / "behind"
     for folder in (whole, behind):
@@ -168,7 +154,8 @@ def test_when_no_restart_can_be_read_nothing_is_touched(tmp_path):
 
 def test_many_segments_are_folded_on_the_way(tmp_path, monkeypatch):
     monkeypatch.setattr(segments_module, "SEGMENTS_AT_MOST", 5)
-    monkeypatch.setattr(segments_module, "BUFFER_AT_MOST", 1)  # everything goes out at once, a row a block
+    monkeypatch.setattr(segments_module, "BUFFER_AT_MOST", 1)  # everything goes out at once
+    monkeypatch.setattr(segments_module, "BLOCK", 1)  # a row
     many, one = tmp_path / "many", tmp_path / "one"
     run(settings(many), force_field=Morse(), atoms=DIMER)
     monkeypatch.undo()

@@ -67,7 +67,7 @@ def test_harmonic_oscillator_of_P_beads_has_the_exact_finite_P_variance(toy, P, 
         assert got < exact - 4 * error, "the finite-P deficit of 3 % should be seen"
 
 
-@pytest.mark.parametrize("P", [1, 4])
+@pytest.mark.parametrize("P", [1, 4, 16])
 def test_harmonic_centroid_has_the_classical_variance(toy, P):
     omega = 0.2
     run = toy(oscillators(omega), N=1500, S=1, P=P, ensemble="pile-l", dt=0.5, T=T, mass=MASS, tau=5.0)

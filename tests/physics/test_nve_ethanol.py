@@ -1,4 +1,4 @@
-"""The bundled ethanol model, float32 network, conserves energy."""
+"""The bundled ethanol model conserves energy: in float32, as it runs, and in float64, as well as a step allows."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ pytestmark = pytest.mark.skipif("ethanol" not in bundled(), reason="the bundled 
 
 
 def energies(folder, **changes):
-    """Times [T] ps and total energies per atom [T, S] meV of NVE at 300 K, 0.5 fs."""
+    """Times [T] ps and total energies per atom [T, S] meV of NVE at 300 K."""
     values = {"model": "ethanol", "output": str(folder), "ensemble": "nve", "temperature": "300 K", "tau": "50 fs"}
     run(MDSettings.parse({**values, "time_step": "0.5 fs", "energies_every": "2 fs", **changes}))
     trajectory = Trajectory(folder)
@@ -28,6 +28,24 @@ def test_energy_has_no_slope_over_half_a_picosecond(tmp_path):
     slope = np.polyfit(picoseconds, total, 1)[0]
     assert total.std(0).max() < 0.5, f"fluctuation {total.std(0)} meV/atom"
     assert abs(slope.mean()) < 0.2, f"slopes {slope} meV/atom/ps"
+
+
+def test_fluctuation_of_the_energy_scales_as_the_square_of_the_time_step(tmp_path):
+    """From the same start, so that both see the same motion."""
+    same = {"dtype": "float64", "trajectories": 2, "equilibration": "0 fs", "duration": "100 fs", "seed": 1}
+    steps = {"time_step": "0.5 fs", "energies_every": "0.5 fs"}, {"time_step": "0.25 fs", "energies_every": "0.5 fs"}
+    coarse, fine = (energies(tmp_path / str(k), **same, **step)[1].std(0) for k, step in enumerate(steps))
+    np.testing.assert_allclose(coarse / fine, 4.0, rtol=0.05, err_msg=f"{coarse} and {fine} meV/atom")
+
+
+@pytest.mark.slow
+def test_energy_in_float64_has_no_slope(tmp_path):
+    """With a step so short that energy wandering between motions does not hide it."""
+    times = {"time_step": "0.1 fs", "equilibration": "0.1 ps", "duration": "3 ps"}
+    picoseconds, total = energies(tmp_path, dtype="float64", trajectories=4, seed=1, **times)
+    slope = np.polyfit(picoseconds, total, 1)[0] / 1000
+    print(f"slopes {slope} eV/atom/ps")  # shown by -rP
+    assert np.abs(slope).max() < 1e-6, f"slopes {slope} eV/atom/ps"
 
 
 @pytest.mark.slow

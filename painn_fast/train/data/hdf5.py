@@ -13,8 +13,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from painn_fast.atomic import atomic_write
 from painn_fast.errors import PaiNNFastError
+from painn_fast.hdf5 import new_hdf5
 from painn_fast.train.data.dataset import SPLITS, Dataset, join
 from painn_fast.train.data.frames import OF_STRUCTURES, Frames
 
@@ -30,7 +30,7 @@ def write_hdf5(data: Dataset | Mapping[str, Dataset] | Frames, path: str | Path,
         said: a text to find again, such as what the file was made of.
     """
     frames = data if isinstance(data, Frames) else _frames(data)
-    with atomic_write(path) as temporary, h5py.File(temporary, "w") as file:
+    with new_hdf5(path) as (file, _):
         file.attrs["format"] = FORMAT
         file.attrs["said"] = said
         file.attrs["keys"] = json.dumps(frames.keys)
