@@ -2,8 +2,6 @@
 
 import subprocess
 import sys
-import threading
-import time
 
 import numpy as np
 import pytest
@@ -75,23 +73,15 @@ def test_streams_of_two_processes_are_those_of_one(alone, tmp_path, monkeypatch)
             np.testing.assert_allclose(got.blocks, expected.blocks, rtol=1e-10, atol=1e-12 * expected.mean[0])
 
 
-def test_streams_of_a_run_that_was_interrupted_make_the_same_spectrum(alone, tmp_path):
-    folder = tmp_path / "s"
-
-    def ask():
-        while not (folder / "dynamics" / "restart.safetensors").exists():
-            time.sleep(0.01)
-        time.sleep(0.3)
-        (folder / "dynamics" / "EXIT").touch()
-
-    settings = SpectrumSettings.parse({**VALUES, "stream": True, "output": str(folder)})
-    thread = threading.Thread(target=ask)
-    thread.start()
-    with pytest.raises(PaiNNFastError, match=r"stopped by the file EXIT after step .* restartable: yes"):
-        run(settings)
-    thread.join()
+def test_streams_of_a_run_that_was_interrupted_make_the_same_spectrum(alone, tmp_path, monkeypatch):
+    settings = SpectrumSettings.parse({**VALUES, "stream": True, "output": str(tmp_path / "s")})
+    runs = sys.modules["painn_fast.md.run"]._Run
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "_stop", lambda self, interrupt: "a test" if self.step == 40 else "")
+        with pytest.raises(PaiNNFastError, match=r"stopped by a test after step 40 of 94; restartable: yes"):
+            run(settings)
     run(settings, resume=True)
-    assert_same(alone, folder)
+    assert_same(alone, tmp_path / "s")
 
 
 def test_processes_that_did_not_come_equally_far_are_told(tmp_path):
