@@ -16,7 +16,7 @@ from painn_fast.io import load
 from painn_fast.io.load import MODELS, bundled
 from painn_fast.io.model_file import fingerprint
 from painn_fast.io.structures import read_structures
-from painn_fast.md.folders import molecules_in
+from painn_fast.md.folders import molecules_in, rank_folder, ranks_in
 from painn_fast.md.forces import EnsembleForces, ForceField, ModelForces
 from painn_fast.md.initial import rotations
 from painn_fast.md.restart import SYSTEM, Restart, read_restart, remove_restarts
@@ -85,6 +85,27 @@ def earlier_run(folder: Path, *, resume: bool, overwrite: bool) -> Restart | Non
     if restart is None:
         raise PaiNNFastError("a trajectory without a restart file cannot be resumed", where=folder)
     return restart
+
+
+def settle_processes(output: Path, rank: int, world: int, *, overwrite: bool) -> None:
+    """See that no run by another number of processes is in the way; the first process removes it if told to.
+
+    Raises:
+        PaiNNFastError: if there is one and it is not to be replaced.
+    """
+    mine = [rank_folder(output, k, world) for k in range(world)]
+    others = [one for one in (output, *ranks_in(output)) if one not in mine and _has_run(one)]
+    if others and not overwrite:
+        raise PaiNNFastError(
+            "the output folder holds a run by another number of processes", where=others[0],
+            fix="start as many as then, replace it (overwrite=True, --overwrite) or choose another output",
+        )  # fmt: skip
+    for one in others if rank == 0 else ():
+        clear_folder(one)
+
+
+def _has_run(folder: Path) -> bool:
+    return bool(molecules_in(folder)) or any(folder.glob("restart*.safetensors"))
 
 
 def clear_folder(folder: Path) -> None:

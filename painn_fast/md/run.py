@@ -24,7 +24,15 @@ from painn_fast.md.folders import molecule_folder, rank_folder, remove_temporari
 from painn_fast.md.forces import ForceField
 from painn_fast.md.guards import Guards, Trip
 from painn_fast.md.phases import Phase, phase_at, phases
-from painn_fast.md.prepare import Molecule, Prepared, check_restart, clear_folder, earlier_run, prepare
+from painn_fast.md.prepare import (
+    Molecule,
+    Prepared,
+    check_restart,
+    clear_folder,
+    earlier_run,
+    prepare,
+    settle_processes,
+)
 from painn_fast.md.reporters import Reporter
 from painn_fast.md.restart import Restart, write_restart
 from painn_fast.md.segments import Recorder
@@ -80,7 +88,9 @@ def run(
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if world > 1 and settings.device == "cuda":
         settings = settings.model_copy(update={"device": f"cuda:{os.environ.get('LOCAL_RANK', '0')}"})
-    folder = rank_folder(Path(settings.output), rank, world)
+    output = Path(settings.output)
+    folder = rank_folder(output, rank, world)
+    settle_processes(output, rank, world, overwrite=overwrite)
     mine = _share(settings.trajectories, rank, world)
     restart = earlier_run(folder, resume=resume, overwrite=overwrite)
     prepared = prepare(settings, force_field, atoms, mine)
@@ -89,12 +99,13 @@ def run(
     else:
         check_restart(settings, prepared, restart)
     remove_temporaries(folder)
-    (folder / EXIT).unlink(missing_ok=True)
+    for place in {folder, output}:
+        (place / EXIT).unlink(missing_ok=True)
     write_resolved(settings, folder / "settings.toml", {"model_sha256": prepared.model})
     with StatusLine(silent=rank > 0) as line, Interrupt() as interrupt:
         _Run(settings, folder, prepared, restart, line).go(interrupt)
     alone = folder / "trajectory.h5"
-    return alone if world == 1 and alone.exists() else Path(settings.output)
+    return alone if world == 1 and alone.exists() else output
 
 
 def _share(trajectories: int, rank: int, world: int) -> range:
@@ -161,7 +172,7 @@ class _Run:
         first = self.step
         phase: Phase | None = None
         stop = ""
-        while self.step < total and not (stop := self._stop(interrupt)) and (simulation.alive):
+        while self.step < total and not (stop := self._stop(interrupt)) and simulation.alive:
             if phase is None or self.step >= phase.end:
                 phase = self._enter(phase_at(self.plan, self.step))
             due = self._due(self.step + 1)

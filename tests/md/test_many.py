@@ -217,6 +217,25 @@ def test_processes_share_the_trajectories_of_a_run(tmp_path, monkeypatch):
             run(settings(shared, **changes), force_field=Morse(), atoms=OH)
 
 
+def test_a_run_by_another_number_of_processes_is_in_the_way(tmp_path, monkeypatch):
+    run(settings(tmp_path), force_field=Morse(), atoms=OH)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for resume in (False, True):
+        monkeypatch.setenv("RANK", "0")
+        with pytest.raises(PaiNNFastError, match="a run by another number of processes"):
+            run(settings(tmp_path), force_field=Morse(), atoms=OH, resume=resume)
+    (tmp_path / "EXIT").touch()
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        run(settings(tmp_path), force_field=Morse(), atoms=OH, overwrite=True)
+    assert Trajectory(tmp_path).numbers.tolist() == [0, 1, 2, 3, 4]
+    assert not (tmp_path / "trajectory.h5").exists()
+    monkeypatch.delenv("WORLD_SIZE")
+    monkeypatch.delenv("RANK")
+    with pytest.raises(PaiNNFastError, match=r"a run by another number of processes; where: .*rank-0"):
+        run(settings(tmp_path), force_field=Morse(), atoms=OH)
+
+
 def test_processes_share_a_mixture_and_what_guards_stopped(tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     for rank in ("0", "1"):
