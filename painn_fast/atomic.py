@@ -12,8 +12,6 @@ from pathlib import Path
 from painn_fast.errors import PaiNNFastError
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
 FREE = "free space there"
 
 

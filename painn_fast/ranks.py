@@ -56,6 +56,11 @@ class Ranks:
         return box[0]
 
 
+def place() -> tuple[int, int]:
+    """Number of this process and how many there are, as `torchrun` tells them; (0, 1) without it."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
 @contextmanager
 def ranks(device: str, patience: timedelta | None = None) -> Iterator[tuple[Ranks, str]]:
     """The group that `torchrun` asks for in the environment, and the device of this process; gloo or NCCL.
@@ -64,7 +69,7 @@ def ranks(device: str, patience: timedelta | None = None) -> Iterator[tuple[Rank
         device: such as "cpu" or "cuda", which becomes a device of this process's own.
         patience: how long one waits for another; None is torch's half hour.
     """
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    world = place()[1]
     if world == 1:
         yield Ranks(), device
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -67,6 +66,7 @@ def md(
     torchrun --nproc_per_node 2 -m painn_fast.cli md ... processes share the trajectories.
     """
     from painn_fast.md import MDSettings, run
+    from painn_fast.ranks import place
     from painn_fast.settings import load_settings
 
     flags = given(
@@ -101,5 +101,5 @@ def md(
         output=output,
     )
     path = run(load_settings(MDSettings, config, flags), resume=resume, overwrite=overwrite)
-    if os.environ.get("RANK", "0") == "0":
+    if place()[0] == 0:
         typer.echo(path)

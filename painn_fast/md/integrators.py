@@ -63,13 +63,14 @@ class RingPolymer:
         gamma = friction(ensemble, omega, tau0)
         thermal = n_beads * KB / AMU_A2_PER_FS2 * temperature  # [S] amu Å^2 / fs^2
         none = torch.empty(len(temperature), 0, dtype=torch.float64, device=temperature.device)
-        angle = omega * (dt if gamma is None else 0.5 * dt)[:, None]
+        drift = (dt if gamma is None else 0.5 * dt)[:, None]  # A is whole, or before and after O
+        angle = omega * drift
         decay = none if gamma is None else gamma * dt[:, None]
         self.ring = Ring(
             kick=0.5 * dt / AMU_A2_PER_FS2,
             matrix=normal_mode_matrix(n_beads).to(temperature.device),
             cosine=torch.cos(angle),
-            sinc=torch.where(omega > 0, torch.sin(angle) / omega, (dt if gamma is None else 0.5 * dt)[:, None]),
+            sinc=torch.where(omega > 0, torch.sin(angle) / omega, drift),
             pull=omega * torch.sin(angle),
             masses=system.masses,
             energy_unit=AMU_A2_PER_FS2,
@@ -152,11 +153,3 @@ class RingPolymer:
 
     def _kinetic(self, momenta: Tensor) -> Tensor:
         return (momenta.square() / self.system.masses[:, None]).flatten(1).sum(1) * (0.5 * AMU_A2_PER_FS2)
-
-
-def evaluate_forces(state: State, force_field: ForceField, properties: Sequence[str] = ()) -> dict[str, Tensor]:
-    """Fill energy and forces of `state` at its positions; returns observed properties of every copy [S P, ...]."""
-    energy, forces, observed = force_field.evaluate(state.copies, properties)
-    state.energy.copy_(energy.view_as(state.energy))
-    state.forces.copy_(forces.view_as(state.forces))
-    return observed

@@ -68,10 +68,7 @@ def earlier_run(folder: Path, *, resume: bool, overwrite: bool) -> Restart | Non
     """
     if folder.exists() and not folder.is_dir():
         raise PaiNNFastError("the output is a file, not a folder", where=folder)
-    files = [
-        *folder.glob("restart*.safetensors"),
-        *(file for part in molecules_in(folder) for file in trajectory_files(part)),
-    ]
+    files = _files(folder)
     if not files or overwrite:
         return None
     if not resume:
@@ -94,7 +91,7 @@ def settle_processes(output: Path, rank: int, world: int, *, overwrite: bool) ->
         PaiNNFastError: if there is one and it is not to be replaced.
     """
     mine = [rank_folder(output, k, world) for k in range(world)]
-    others = [one for one in (output, *ranks_in(output)) if one not in mine and _has_run(one)]
+    others = [one for one in (output, *ranks_in(output)) if one not in mine and _files(one)]
     if others and not overwrite:
         raise PaiNNFastError(
             "the output folder holds a run by another number of processes", where=others[0],
@@ -104,8 +101,10 @@ def settle_processes(output: Path, rank: int, world: int, *, overwrite: bool) ->
         clear_folder(one)
 
 
-def _has_run(folder: Path) -> bool:
-    return bool(molecules_in(folder)) or any(folder.glob("restart*.safetensors"))
+def _files(folder: Path) -> list[Path]:
+    """Restarts and trajectories of one process."""
+    trajectories = [file for part in molecules_in(folder) for file in trajectory_files(part)]
+    return [*folder.glob("restart*.safetensors"), *trajectories]
 
 
 def clear_folder(folder: Path) -> None:

@@ -41,6 +41,7 @@ from painn_fast.md.simulation import Group, Simulation
 from painn_fast.md.state import State, System
 from painn_fast.md.streams import SpectrumStreams
 from painn_fast.progress import StatusLine, clock
+from painn_fast.ranks import place
 from painn_fast.settings import write_resolved
 
 EXIT = "EXIT"
@@ -85,7 +86,7 @@ def run(
             structure do not fit, if the run is stopped before its end (it can be resumed), or if guards stopped all
             trajectories.
     """
-    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    rank, world = place()
     if world > 1 and settings.device == "cuda":
         settings = settings.model_copy(update={"device": f"cuda:{os.environ.get('LOCAL_RANK', '0')}"})
     output = Path(settings.output)
@@ -99,8 +100,8 @@ def run(
     else:
         check_restart(settings, prepared, restart)
     remove_temporaries(folder)
-    for place in {folder, output}:
-        (place / EXIT).unlink(missing_ok=True)
+    for asked in {folder, output}:
+        (asked / EXIT).unlink(missing_ok=True)
     write_resolved(settings, folder / "settings.toml", {"model_sha256": prepared.model})
     with StatusLine(silent=rank > 0) as line, Interrupt() as interrupt:
         _Run(settings, folder, prepared, restart, line).go(interrupt)

@@ -43,12 +43,6 @@ class Group:
             name: self.masked(value.unflatten(0, shape).mean(1)) for name, value in observed.items() if name != SPREAD
         }
 
-    def take(self, evaluation: Evaluation) -> None:
-        """Energy and forces into the state."""
-        energy, forces, _ = evaluation
-        self.state.energy.copy_(energy.view_as(self.state.energy))
-        self.state.forces.copy_(forces.view_as(self.state.forces))
-
 
 class Simulation:
     """Steps groups of trajectories under guards, all copies in one evaluation.
@@ -73,7 +67,7 @@ class Simulation:
         self._limits: list[tuple[Estimators, Tensor] | None] = [None] * len(self.groups)
         if self.step_number == 0:
             for group, evaluation in zip(self.groups, self._evaluate(), strict=True):
-                group.take(evaluation)
+                group.state.take(*evaluation[:2])
                 check_start(group.state, self.guards)
 
     @property
@@ -95,8 +89,6 @@ class Simulation:
             self._close(k, group, evaluation)
         if self.trips:
             self._hold()
-        if not properties:
-            return [{} for _ in self.groups]
         return [group.averages(evaluation[2]) for group, evaluation in zip(self.groups, evaluations, strict=True)]
 
     def observe(self, properties: Sequence[str]) -> list[dict[str, Tensor]]:

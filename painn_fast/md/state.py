@@ -93,6 +93,11 @@ class State:
             alive=torch.ones(S, dtype=torch.bool, device=device),
         )
 
+    def take(self, energy: Tensor, forces: Tensor) -> None:
+        """Energy [S P] eV and forces [S P, N, 3] eV/Å of all copies."""
+        self.energy.copy_(energy.view_as(self.energy))
+        self.forces.copy_(forces.view_as(self.forces))
+
     @property
     def copies(self) -> Tensor:
         """Positions as one batch of structures [S P, N, 3], a view."""

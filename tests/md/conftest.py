@@ -10,7 +10,7 @@ from ase import Atoms
 from painn_fast.md.estimators import Estimators
 from painn_fast.md.forces import ForceField
 from painn_fast.md.initial import maxwell_boltzmann, ring_positions
-from painn_fast.md.integrators import RingPolymer, evaluate_forces
+from painn_fast.md.integrators import RingPolymer
 from painn_fast.md.state import State, System
 
 
@@ -56,7 +56,7 @@ def toy():
         state = State.at(positions, momenta, number)
         field = force_field(system) if isinstance(force_field, type(lambda: 0)) else force_field
         integrator = RingPolymer(system, ensemble, P, temperature, dt, tau0=tau, seed=seed)
-        evaluate_forces(state, field)
+        state.take(*field(state.copies))
         return Toy(system, temperature, integrator, Estimators(system, P, temperature), state, field)
 
     return build
