@@ -2,3 +2,7 @@
 
 if __name__ == "kernels":
     raise ImportError("this folder installs as painn_fast.kernels: run `pip install -e .` and import that")
+
+from painn_fast.kernels import first_calls
+
+first_calls.make()

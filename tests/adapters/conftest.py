@@ -84,7 +84,7 @@ class Run:
 @pytest.fixture(scope="session")
 def start(tmp_path_factory):
     """Start i-PI with `forcefield`, XML, in a folder of its own, which holds `custom` as painn.py."""
-    timers = []
+    timers, processes = [], []
 
     def begin(forcefield: str, *, beads: int = 4, steps: int = 4, tau: float = 50.0, custom: str = "") -> Run:
         folder = tmp_path_factory.mktemp("ipi")
@@ -96,6 +96,7 @@ def start(tmp_path_factory):
         (folder / "ethanol.xyz").write_bytes((MODELS / "ethanol.xyz").read_bytes())
         with (folder / "log").open("w") as log:
             process = subprocess.Popen([sys.executable, "-c", RUN], cwd=folder, stdout=log, stderr=log)
+        processes.append(process)
         timers.append(threading.Timer(patience(steps), process.kill))
         timers[-1].start()
         return Run(folder, process)
@@ -103,6 +104,9 @@ def start(tmp_path_factory):
     yield begin
     for timer in timers:
         timer.cancel()
+    for process in processes:  # that a failed test has left
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture
