@@ -31,6 +31,7 @@ from painn_fast.nn import Potential
 AGREEMENT = 1e-3
 """Relative to the largest force: far above rounding, far below what a mistake would do."""
 FROM_SCHEDULE = {"energy", "energies", "forces", "stress"}
+NONE = torch.empty(0), torch.empty(0)
 CHUNK_ATOMS = 144
 """Atoms in a chunk: more read the weights less often, fewer keep their features in the cache."""
 
@@ -53,6 +54,11 @@ class Workspace:
 
     batch: AtomicBatch
     chunks: list[_Chunk]
+
+    @cached_property
+    def molecule(self) -> np.ndarray:
+        """Of each atom [N]."""
+        return self.batch.molecule.numpy()
 
     @cached_property
     def largest(self) -> tuple[int, int]:
@@ -124,7 +130,7 @@ class CpuEngine:
         features = bool(wanted - FROM_SCHEDULE)
         energies, forces = np.empty(n), np.empty((n, 3))
         virial = np.zeros((work.batch.n_molecules, 3, 3))
-        s, v = (torch.empty(n * features, *shape, dtype=self.potential.dtype) for shape in ((f,), (3, f)))
+        s, v = (torch.empty(n, *shape, dtype=self.potential.dtype) for shape in ((f,), (3, f))) if features else NONE
         place = np.ascontiguousarray(positions.detach().numpy())
         threads = self.threads or thread_count()
 
@@ -151,24 +157,22 @@ class CpuEngine:
                 run(chunk)
         else:
             list(self._threads(threads).map(run, alone))
-        return self._results(work.batch, positions, properties, energies, forces, virial, s, v)
+        return self._results(work, positions, properties, energies, forces, virial, s, v)
 
     def _results(
-        self, batch: AtomicBatch, positions: Tensor, properties: Sequence[str], energies: np.ndarray,
+        self, work: Workspace, positions: Tensor, properties: Sequence[str], energies: np.ndarray,
         forces: np.ndarray, virial: np.ndarray, s: Tensor, v: Tensor,
     ) -> dict[str, Tensor]:  # fmt: skip
+        batch = work.batch
         energy = np.zeros(batch.n_molecules)
-        in_units(energies, forces, batch.molecule.numpy(), self.unit, energy)
-        results = {
-            "energies": torch.from_numpy(energies),
-            "energy": torch.from_numpy(energy),
-            "forces": torch.from_numpy(forces),
-        }
+        in_units(energies, forces, work.molecule, self.unit, energy)
+        made = {"energy": energy, "energies": energies, "forces": forces}
+        results = {name: torch.from_numpy(made[name]) for name in properties if name in made}
         if "stress" in properties:
             volume = torch.linalg.det(batch.cell).abs()[:, None, None]
             results["stress"] = -torch.from_numpy(virial) * self.unit / volume
-        others = [name for name in properties if name not in FROM_SCHEDULE]
-        if others:
+        if len(results) < len(properties):
+            others = [name for name in properties if name not in FROM_SCHEDULE]
             with torch.no_grad():
                 results |= self.potential.results_of_heads(s, v, batch.with_positions(positions), others)
         return {name: results[name] for name in properties}

@@ -118,7 +118,9 @@ class ModelForces(ForceField):
         for which, copies in self._parts:
             found = copies([_at(positions[k], self._device) for k in which], properties)
             for k, one in zip(which, found, strict=True):
-                results[k] = {name: _at(value, positions[k].device) for name, value in one.items()}
+                for name, value in one.items():
+                    one[name] = _at(value, positions[k].device)
+                results[k] = one
         return results
 
 
@@ -219,7 +221,9 @@ class _Fused(_Copies):
 def _apart(results: dict[str, Tensor], positions: Sequence[Tensor]) -> list[dict[str, Tensor]]:
     """Results of a batch, molecule by molecule; forces [B, N, 3]."""
     if len(positions) == 1:
-        return [results | {"forces": results["forces"].view_as(positions[0])} if "forces" in results else results]
+        if "forces" in results:
+            results["forces"] = results["forces"].view_as(positions[0])
+        return [results]
     copies, atoms = [len(place) for place in positions], [place.shape[0] * place.shape[1] for place in positions]
     parts = {name: value.split(atoms if name == "forces" else copies) for name, value in results.items()}
     return [
