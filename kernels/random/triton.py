@@ -117,10 +117,16 @@ def normal_kernel(
     tl.store(p_out + 1, radius * sine, mask=inside & (2 * pair + 1 < count))
 
 
-def normal(seed: int | Tensor, trajectory: Tensor, step: int | Tensor, count: int, stream: int = 0) -> Tensor:
-    """As `reference.normal`; `step` may also be an int64 tensor [1] on the device, for use in a CUDA graph."""
+def normal(
+    seed: int | Tensor, trajectory: Tensor, step: int | Tensor, count: int, stream: int = 0, out: Tensor | None = None
+) -> Tensor:
+    """As `reference.normal`, into `out` [S, count] if there is one.
+
+    `step` may also be an int64 tensor [1] on the device, for use in a CUDA graph.
+    """
     trajectories = len(trajectory)
-    out = torch.empty(trajectories, count, dtype=torch.float64, device=trajectory.device)
+    if out is None:
+        out = torch.empty(trajectories, count, dtype=torch.float64, device=trajectory.device)
     if out.numel() == 0:
         return out
     rows, columns = blocks(count)

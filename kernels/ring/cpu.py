@@ -87,13 +87,15 @@ def _thermostat(p, noise, m, damping, strength, rescaling, degrees, rest):  # ty
 
 @compiled()
 def advance_kernel(  # type: ignore[no-untyped-def]
-    positions, momenta, forces, previous, heat, trajectory, step, kick, matrix, back, cosine, sinc, pull, m, unit, seed,
-    damping, strength, rescaling, degrees, rest, work,
+    positions, momenta, forces, previous, broken, heat, trajectory, step, kick, matrix, back, cosine, sinc, pull, m,
+    unit, seed, damping, strength, rescaling, degrees, rest, work,
 ):  # fmt: skip
     """positions, momenta, forces, previous [S, P, D]; m [D]; work [3, P, D]; the rest as in `Ring`."""
     q, p, noise = work[0], work[1], work[2]
     P, D = q.shape
     for s in range(positions.shape[0]):
+        if broken[s] != 0:
+            continue
         for k in range(P):
             for d in range(D):
                 previous[s, k, d] = positions[s, k, d]
@@ -118,13 +120,14 @@ def advance_kernel(  # type: ignore[no-untyped-def]
 
 @compiled()
 def close_kernel(  # type: ignore[no-untyped-def]
-    positions, momenta, forces, previous, energy, new_energy, new_forces, kick, m, hottest, move, force
+    positions, momenta, forces, previous, broken, energy, step, new_energy, new_forces, kick, m, hottest, move, force
 ):  # fmt: skip
     """Energy and forces into their places, B, and `reference.within`; beads [S, P, D], m [D], energy [S, P]."""
     S, P, D = positions.shape
-    fine = True
     for s in range(S):
-        hot = 0.0
+        if broken[s] != 0:
+            continue
+        hot, fine = 0.0, True
         for k in range(P):
             row = s * P + k
             energy[s, k] = new_energy[row]
@@ -140,8 +143,8 @@ def close_kernel(  # type: ignore[no-untyped-def]
                     kinetic += p**2
                 hot += kinetic / m[n]
                 fine = fine and moved < move * move and pushed < force * force
-        fine = fine and hot < hottest[s]
-    return fine
+        if not (fine and hot < hottest[s]):
+            broken[s] = step
 
 
 class Steps(reference.Steps):
@@ -149,14 +152,14 @@ class Steps(reference.Steps):
 
     def __init__(
         self, positions: Tensor, momenta: Tensor, forces: Tensor, before: Tensor, energy: Tensor, heat: Tensor,
-        trajectory: Tensor, ring: Ring,
+        trajectory: Tensor, alive: Tensor, ring: Ring,
     ) -> None:  # fmt: skip
-        super().__init__(positions, momenta, forces, before, energy, heat, trajectory, ring)
+        super().__init__(positions, momenta, forces, before, energy, heat, trajectory, alive, ring)
         S, P = positions.shape[:2]
         self._beads = tuple(tensor.numpy().reshape(S, P, -1) for tensor in self.beads)
         self._m = ring.masses.repeat_interleave(3).numpy()
         matrix = np.ascontiguousarray(ring.matrix.numpy())
-        self._numbers = heat.numpy(), trajectory.numpy().astype(np.uint64)
+        self._numbers = self.broken.numpy(), heat.numpy(), trajectory.numpy().astype(np.uint64)
         self._fixed = (
             ring.kick.numpy(), matrix, np.ascontiguousarray(matrix.T), ring.cosine.numpy(), ring.sinc.numpy(),
             ring.pull.numpy(), self._m, ring.energy_unit, ring.seed.numpy().astype(np.uint64), ring.damping.numpy(),
@@ -165,11 +168,12 @@ class Steps(reference.Steps):
         )  # fmt: skip
         self._energy = energy.numpy()
 
-    def advance(self, step: int) -> None:
-        advance_kernel(*self._beads, *self._numbers, np.uint64(step), *self._fixed)
+    def advance(self, step: int | None = None) -> None:
+        self._number = self._number + 1 if step is None else step
+        advance_kernel(*self._beads, *self._numbers, np.uint64(self._number), *self._fixed)
 
-    def close(self, energy: Tensor, forces: Tensor, hottest: Tensor, move: float, force: float) -> bool:
+    def close(self, energy: Tensor, forces: Tensor, hottest: Tensor, move: float, force: float) -> None:
         rows = forces.numpy().reshape(-1, self._m.shape[0])
         new = energy.numpy(), np.ascontiguousarray(rows)
-        kick = self._fixed[0]
-        return bool(close_kernel(*self._beads, self._energy, *new, kick, self._m, hottest.numpy(), move, force))
+        looked = self._fixed[0], self._m, hottest.numpy(), move, force
+        close_kernel(*self._beads, self._numbers[0], self._energy, self._number, *new, *looked)

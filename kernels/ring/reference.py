@@ -1,11 +1,11 @@
-"""The parts of a time step of ring-polymer dynamics in plain torch: the specification, and what runs on a GPU.
+"""The parts of a time step of ring-polymer dynamics in plain torch: the specification, and what runs without Triton.
 
     B  p <- p + dt/2 f                             kick of the beads
     A  q <- cos q + sin / (m omega) p,  p <- cos p - m omega sin q        free ring polymer, exact, in normal modes
     O  p <- c p + sqrt(1 - c^2) sqrt(m P kB T) xi                         thermostat of a mode
 
 `advance` is B A, or with a thermostat B A/2 O A/2; then come forces at the new positions, then `close`, the second B
-and a look at what has become of it.
+and a look at what has become of it. Trajectories that broke a limit do not move any more; nothing changes for others.
 """
 
 from __future__ import annotations
@@ -43,14 +43,19 @@ class Ring:
     rest: bool  # whether the centroid of the centre of mass is held at rest by the thermostat
 
 
-def kick(momenta: Tensor, forces: Tensor, ring: Ring) -> None:
-    """B: momenta [S, P, N, 3] in place, with forces [S, P, N, 3]."""
-    momenta += forces * ring.kick[:, None, None, None]
+def kick(momenta: Tensor, forces: Tensor, ring: Ring) -> Tensor:
+    """B: new momenta [S, P, N, 3], with forces [S, P, N, 3]."""
+    return momenta + forces * ring.kick[:, None, None, None]
+
+
+def put(target: Tensor, values: Tensor, moving: Tensor) -> None:
+    """Values [S, ...] into their places in `target`, but only of trajectories that move [S] bool."""
+    target.copy_(torch.where(moving.view(-1, *[1] * (target.ndim - 1)), values, target))
 
 
 def advance(
-    positions: Tensor, momenta: Tensor, forces: Tensor, before: Tensor, heat: Tensor, trajectory: Tensor, step: int,
-    ring: Ring,
+    positions: Tensor, momenta: Tensor, forces: Tensor, before: Tensor, heat: Tensor, trajectory: Tensor,
+    moving: Tensor, step: int, ring: Ring,
 ) -> None:  # fmt: skip
     """Everything of a step up to the evaluation of forces, in place.
 
@@ -61,18 +66,18 @@ def advance(
         before: [S, P, N, 3], becomes a copy of `positions` before the step.
         heat: [S], grows by what the thermostat gives.
         trajectory: numbers of the trajectories [S] int64.
+        moving: [S] bool; the others are left as they are.
         step: number of the step, which with seed and trajectory decides the noise.
         ring: coefficients.
     """
-    before.copy_(positions)
-    kick(momenta, forces, ring)
-    q, p = to_modes(positions, ring), to_modes(momenta, ring)
+    q, p = to_modes(positions, ring), to_modes(kick(momenta, forces, ring), ring)
     free(q, p, ring)
     if ring.damping.shape[1]:
-        heat += thermostat(p, trajectory, step, ring)
+        put(heat, heat + thermostat(p, trajectory, step, ring), moving)
         free(q, p, ring)
-    positions.copy_((ring.matrix.mT @ q).view_as(positions))
-    momenta.copy_((ring.matrix.mT @ p).view_as(momenta))
+    put(before, positions, moving)
+    put(positions, (ring.matrix.mT @ q).view_as(positions), moving)
+    put(momenta, (ring.matrix.mT @ p).view_as(momenta), moving)
 
 
 def to_modes(beads: Tensor, ring: Ring) -> Tensor:
@@ -121,8 +126,8 @@ def rescale(p: Tensor, noise: Tensor, ring: Ring) -> Tensor:
 def within(
     positions: Tensor, momenta: Tensor, forces: Tensor, before: Tensor, energy: Tensor, masses: Tensor, hottest: Tensor,
     move: float, force: float,
-) -> bool:  # fmt: skip
-    """Whether no trajectory breaks a limit; a number that is not one breaks all.
+) -> Tensor:  # fmt: skip
+    """Which trajectories [S] bool break no limit; a number that is not one breaks all.
 
     Args:
         positions: [S, P, N, 3].
@@ -135,9 +140,10 @@ def within(
         move: limit of the length of a bead's move.
         force: limit of the length of a force.
     """
-    moved, pushed = (positions - before).square().sum(-1).amax(), forces.square().sum(-1).amax()
-    hot = (momenta.square() / masses[:, None]).flatten(1).sum(1) / hottest
-    return bool((moved < move**2) & (pushed < force**2) & (hot.amax() < 1.0) & torch.isfinite(energy.sum()))
+    moved, pushed = (positions - before).square().sum(-1), forces.square().sum(-1)
+    hot = (momenta.square() / masses[:, None]).flatten(1).sum(1)
+    short = ((moved < move**2) & (pushed < force**2)).flatten(1).all(1)
+    return short & (hot < hottest) & torch.isfinite(energy).all(1)
 
 
 class Steps:
@@ -151,24 +157,46 @@ class Steps:
         energy: [S, P].
         heat: [S].
         trajectory: [S] int64.
+        alive: [S] bool, which are to move.
         ring: coefficients.
+    """
+
+    broken: Tensor
+    """[S] int64 on the device: 0, or the step in which a trajectory broke a limit; 1 if it was not to move at all.
+
+    It completes that step, and is then left as it is.
     """
 
     def __init__(
         self, positions: Tensor, momenta: Tensor, forces: Tensor, before: Tensor, energy: Tensor, heat: Tensor,
-        trajectory: Tensor, ring: Ring,
+        trajectory: Tensor, alive: Tensor, ring: Ring,
     ) -> None:  # fmt: skip
         self.beads = positions, momenta, forces, before
         self.energy = energy
         self.heat, self.trajectory, self.ring = heat, trajectory, ring
+        self.broken = (~alive).long()
+        self._known = self._look()
+        self._number = 0
 
-    def advance(self, step: int) -> None:
-        """B A, or B A/2 O A/2."""
-        advance(*self.beads, self.heat, self.trajectory, step, self.ring)
+    def advance(self, step: int | None = None) -> None:
+        """B A, or B A/2 O A/2, of the step with this number, 1 or more; without one, of the next."""
+        self._number = self._number + 1 if step is None else step
+        advance(*self.beads, self.heat, self.trajectory, self.broken == 0, self._number, self.ring)
 
-    def close(self, energy: Tensor, forces: Tensor, hottest: Tensor, move: float, force: float) -> bool:
-        """Take energy [S P] and forces [S P, N, 3] at the new positions, B; returns whether all is `within` limits."""
-        self.energy.copy_(energy.view_as(self.energy))
-        self.beads[2].copy_(forces.view_as(self.beads[2]))
-        kick(self.beads[1], self.beads[2], self.ring)
-        return within(*self.beads, self.energy, self.ring.masses, hottest, move, force)
+    def close(self, energy: Tensor, forces: Tensor, hottest: Tensor, move: float, force: float) -> None:
+        """Take energy [S P] and forces [S P, N, 3] at the new positions, B; look who is not `within` limits."""
+        moving = self.broken == 0
+        put(self.energy, energy.view_as(self.energy), moving)
+        put(self.beads[2], forces.view_as(self.beads[2]), moving)
+        put(self.beads[1], kick(self.beads[1], self.beads[2], self.ring), moving)
+        fine = within(*self.beads, self.energy, self.ring.masses, hottest, move, force)
+        self.broken.masked_fill_(moving & ~fine, self._number)
+
+    def fine(self) -> bool:
+        """Whether no trajectory has broken a limit since the last call; waits for the device."""
+        broken = self._look()
+        known, self._known = self._known, broken
+        return torch.equal(known, broken)
+
+    def _look(self) -> Tensor:
+        return self.broken.to("cpu", copy=True)

@@ -11,6 +11,7 @@ MODULES = {
     "painn_fast.kernels.neighbors.triton": 3,
     "painn_fast.kernels.random.triton": 2,
     "painn_fast.kernels.readout.triton": 3,
+    "painn_fast.kernels.ring.triton": 16,
     "painn_fast.kernels.update.triton": 8,
     "painn_fast.kernels.update.triton_training": 8,
 }
