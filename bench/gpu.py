@@ -24,6 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = sys.executable
 MINUTES = 8.8
+ENGINES = ["tests/engine", "tests/md/test_whole_step.py"]
 NOTHING_COLLECTED = 5
 """pytest's exit code."""
 
@@ -100,7 +101,7 @@ def stages(device: str, folder: Path, *, quick: bool) -> list[Stage]:
     return [
         Stage("doctor", 40, [PYTHON, "-m", "painn_fast.cli", "doctor"]),
         Stage("tests-kernels", 150, tests_of_kernels(pytest, device, quick=quick)),
-        Stage("tests-engine", 60, "left out by --quick" if quick else [*pytest, "tests/engine", "--device", device]),
+        Stage("tests-engine", 80, "left out by --quick" if quick else [*pytest, *ENGINES, "--device", device]),
         Stage("tuner", 80, tuner(device)),
         Stage("bench", 170, [*bench, *cases, "--sides", sides, *rounds, "--out", str(results)]),
         Stage("roofline", 25, roofline),

@@ -1,4 +1,4 @@
-"""A step of ring-polymer dynamics of ethanol (PILE-L, 16 beads): `pytest bench/test_dynamics.py`."""
+"""A step of dynamics of ethanol, classical or of rings of 16 beads (PILE-L): `pytest bench/test_dynamics.py`."""
 
 import importlib
 import importlib.util
@@ -15,11 +15,11 @@ from painn_fast.md.integrators import RingPolymer
 from painn_fast.md.simulation import Group, Simulation
 from painn_fast.md.state import State, System
 
-P, KELVIN, STEP = 16, 300.0, 0.25
+KELVIN, STEP = 300.0, 0.25
 
 
-def simulation(potential, atoms, trajectories):
-    """S ring polymers of ethanol, beads spread as those of free particles."""
+def simulation(potential, atoms, trajectories, P):
+    """S ring polymers of P beads of ethanol, beads spread as those of free particles."""
     system = System.from_atoms(atoms, potential.device)
     temperature = torch.full((trajectories,), KELVIN, dtype=torch.float64, device=potential.device)
     number = torch.arange(trajectories, device=potential.device)
@@ -32,18 +32,18 @@ def simulation(potential, atoms, trajectories):
     return Simulation([group], ModelForces(potential, atoms))
 
 
-def engine(potential, atoms, trajectories):
+def engine(potential, atoms, trajectories, P):
     """Energies and forces alone."""
-    run = simulation(potential, atoms, trajectories)
+    run = simulation(potential, atoms, trajectories, P)
     return lambda: run.force_field.together([run.groups[0].state.copies])
 
 
-def painn_fast(potential, atoms, trajectories):
-    run = simulation(potential, atoms, trajectories)
+def painn_fast(potential, atoms, trajectories, P):
+    run = simulation(potential, atoms, trajectories, P)
     return run.step
 
 
-def schnetpack(potential, atoms, trajectories, dtype=torch.float32):
+def schnetpack(potential, atoms, trajectories, P, dtype=torch.float32):
     """SchNetPack's simulator with the same weights, beads and thermostat."""
     spk = import_schnetpack()
     for module in (
@@ -65,7 +65,7 @@ def schnetpack(potential, atoms, trajectories, dtype=torch.float32):
     calculator = Calculator("", "forces", "eV", "Angstrom", neighbors, energy_key="energy")
     system = spk.md.System()
     system.load_molecules([atoms] * trajectories, n_replicas=P)
-    run = simulation(potential, atoms, trajectories)
+    run = simulation(potential, atoms, trajectories, P)
     length = spk.units.unit2internal("Angstrom")
     x = run.groups[0].state.positions  # [S, P, N, 3]
     system.positions = x.transpose(0, 1).reshape(P, -1, 3).float() * length
@@ -93,21 +93,21 @@ def schnetpack(potential, atoms, trajectories, dtype=torch.float32):
     return steps
 
 
-def schnetpack_float64(potential, atoms, trajectories):
+def schnetpack_float64(potential, atoms, trajectories, P):
     """As its calculator loads models."""
-    return schnetpack(potential, atoms, trajectories, torch.float64)
+    return schnetpack(potential, atoms, trajectories, P, torch.float64)
 
 
 @pytest.mark.filterwarnings("ignore")  # of SchNetPack
 @pytest.mark.parametrize("side", [engine, painn_fast, schnetpack, schnetpack_float64], ids=lambda side: side.__name__)
-@pytest.mark.parametrize("trajectories", [1, 16, 256])
-def test_step_of_ring_polymers(timed, benchmark, potential, side, trajectories):
+@pytest.mark.parametrize(("trajectories", "beads"), [(1, 1), (1, 16), (16, 16), (256, 16)])
+def test_step(timed, benchmark, potential, side, trajectories, beads):
     if side.__name__.startswith("schnetpack"):
         if importlib.util.find_spec("schnetpack") is None:
             pytest.skip("SchNetPack is not installed")
         if trajectories * (1 + (side is schnetpack_float64)) > 32:
             pytest.skip("it needs all edges' features at once: more than 10 GB")
     (atoms,) = CASES["ethanol-1"].structures()
-    step = side(potential, atoms, trajectories)
-    benchmark.group = f"{trajectories} x {P} beads of ethanol"
-    timed(step, trajectories=trajectories, beads=P)
+    step = side(potential, atoms, trajectories, beads)
+    benchmark.group = f"{trajectories} x {beads} beads of ethanol"
+    timed(step, trajectories=trajectories, beads=beads)

@@ -166,7 +166,7 @@ class Steps(reference.Steps):
             ring.noise.numpy(), ring.rescaling.numpy(), ring.degrees, ring.rest,
             np.empty((3, *self._beads[0].shape[1:])),
         )  # fmt: skip
-        self._energy = energy.numpy()
+        self._energy, self._seen = energy.numpy(), self.broken.numpy().copy()
 
     def advance(self, step: int | None = None) -> None:
         self._number = self._number + 1 if step is None else step
@@ -177,3 +177,10 @@ class Steps(reference.Steps):
         new = energy.numpy(), np.ascontiguousarray(rows)
         looked = self._fixed[0], self._m, hottest.numpy(), move, force
         close_kernel(*self._beads, self._numbers[0], self._energy, self._number, *new, *looked)
+
+    def fine(self) -> bool:
+        broken = self._numbers[0]
+        if (broken == self._seen).all():
+            return True
+        self._seen = broken.copy()
+        return False

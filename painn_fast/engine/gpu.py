@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from painn_fast import units
+from painn_fast.engine.capture import captured
 from painn_fast.engine.check import CHECKED_EDGES, check_forces
 from painn_fast.engine.gpu_schedule import BlasNode, Buffers, FusedNode, Node, Wanted, buffers, evaluate
 from painn_fast.engine.gpu_weights import pack
@@ -26,10 +27,9 @@ FUSED_UP_TO = {"ieee": 1024, "tf32": 2048, "bf16": 2048}
 """Atoms up to which one launch does all that atoms do between two messages: about one program for each part of a large
 GPU; products of the BLAS, which need many more launches, are better shared out beyond. Chosen without measuring."""
 FROM_SCHEDULE = {"energy", "energies", "forces", "stress"}
+FORCES = Wanted(forces=True, stress=False, vectors=False)
 GROWTH = 1.25
 """Memory that is too small grows by this at least; edges, whose number changes as atoms move, begin with it."""
-WARM_UP = 2
-"""Evaluations before a capture: kernels are compiled and libraries set up by then."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class _Plan:
     node: Node
     loaded: GpuWorkspace | None = None
     mirrored: bool = False
-    graphs: dict[Wanted, torch.cuda.CUDAGraph] = field(default_factory=dict)
+    runs: dict[Wanted, Callable[[], None]] = field(default_factory=dict)
 
 
 class GpuEngine:
@@ -126,6 +126,26 @@ class GpuEngine:
             results = self._results(plan.memory, work, properties)
         return {name: results[name].to(positions.device) for name in properties}
 
+    def launches(self, work: GpuWorkspace, positions: Tensor) -> Callable[[], dict[str, Tensor]]:
+        """Energy [M] and forces [N, 3] at what lies in `positions` [N, 3] Å on the device when it is called.
+
+        It only launches, and works in memory of its own, so that it can be a part of a CUDA graph.
+        """
+        size = self._capacity(work.size, None)
+        node = self._node(1 << work.size[0].bit_length())  # as `_plan` does, for the same bits
+        plan = _Plan(buffers(self.weights, *size, self.potential.device), size, node)
+        with torch.no_grad():
+            self._load(plan, work, mirrored=False)
+
+        @torch.no_grad()
+        def run() -> dict[str, Tensor]:
+            with _blas(tf32=self.precision == "tf32"):
+                plan.memory.positions[: work.size[0]].copy_(positions)
+                evaluate(self.weights, plan.memory, FORCES, plan.node)
+                return self._results(plan.memory, work, ("energy", "forces"))
+
+        return run
+
     def _plan(self, work: GpuWorkspace) -> _Plan:
         """Memory that is large enough, and less than twice as large as needed: one a power of two of atoms."""
         kind = work.size[0].bit_length()
@@ -176,13 +196,13 @@ class GpuEngine:
         def run() -> None:
             evaluate(self.weights, plan.memory, wanted, plan.node)
 
-        if self.potential.device.type != "cuda" or wanted.stress:
+        if wanted.stress:
             run()
-        else:
-            with torch.cuda.device(self.potential.device):
-                if wanted not in plan.graphs:
-                    plan.graphs[wanted] = _captured(run)
-                plan.graphs[wanted].replay()
+            return
+        if wanted not in plan.runs:
+            plan.runs[wanted] = captured(run, self.potential.device)
+        with torch.cuda.device_of(plan.memory.positions):
+            plan.runs[wanted]()
 
     def _node(self, atoms: int) -> Node:
         """By the power of two of atoms, so that results do not depend on what was evaluated before."""
@@ -209,20 +229,6 @@ class GpuEngine:
             batch = work.batch.with_positions(m.positions[:n])
             results |= self.potential.results_of_heads(m.s[:n, :f], m.v[-1, :n, :, :f], batch, others)
         return results
-
-
-def _captured(run: Callable[[], None]) -> torch.cuda.CUDAGraph:
-    """A CUDA graph of `run`, which has run a few times before."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(WARM_UP):
-            run()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        run()
-    return graph
 
 
 @contextmanager

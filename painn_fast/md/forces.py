@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import ase
@@ -20,6 +20,8 @@ COPIES_PER_CHUNK = 64
 """Copies of a molecule that the reference evaluates at once; the engine chooses for itself."""
 Evaluation = tuple[Tensor, Tensor, dict[str, Tensor]]
 """energy [B] eV, forces [B, N, 3] eV/Å, observed properties [B, ...]."""
+Launches = Callable[[], list[tuple[Tensor, Tensor]]]
+"""Gives energy [B] eV and forces [B, N, 3] eV/Å of each molecule."""
 SPREAD = "forces_spread"
 """Observed by an ensemble at every evaluation: standard deviation of the force on each atom [B, N] eV/Å."""
 
@@ -43,6 +45,13 @@ class ForceField(Protocol):
     def together(self, positions: Sequence[Tensor], properties: Sequence[str] = ()) -> list[Evaluation]:
         """The same for copies of each molecule of a mixture, which a force field for mixtures knows by their order."""
         return [self.evaluate(place, properties) for place in positions]
+
+    def launches(self, positions: Sequence[Tensor]) -> Launches | None:
+        """What evaluates copies of each molecule at the positions that lie in these tensors when it is called.
+
+        It must only launch work on a GPU, as a CUDA graph needs; None where that cannot be.
+        """
+        return None
 
     def state(self) -> dict[str, Tensor]:
         """What decides the last bit of the results besides positions; goes into restart files."""
@@ -104,6 +113,11 @@ class ModelForces(ForceField):
         results = self._results(positions, ("energy", "forces", *properties))
         return [(one.pop("energy"), one.pop("forces"), one) for one in results]
 
+    def launches(self, positions: Sequence[Tensor]) -> Launches | None:
+        (_, copies), *others = self._parts
+        here = all(_is_at(place, self._device) for place in positions)
+        return copies.launches(positions) if here and not others and isinstance(copies, _Fused) else None
+
     def state(self) -> dict[str, Tensor]:
         return {
             f"{k}.{name}": value for k, (_, copies) in enumerate(self._parts) for name, value in copies.state().items()
@@ -156,10 +170,13 @@ class EnsembleForces(ForceField):
             member.restore(_of(k, state))
 
 
+def _is_at(tensor: Tensor, device: torch.device) -> bool:
+    return tensor.device == device and tensor.dtype is torch.float64
+
+
 def _at(tensor: Tensor, device: torch.device) -> Tensor:
     """The same numbers in float64 on a device; `Tensor.to` takes 2 us to find that there is nothing to do."""
-    same = tensor.device == device and tensor.dtype is torch.float64
-    return tensor if same else tensor.to(device, torch.float64)
+    return tensor if _is_at(tensor, device) else tensor.to(device, torch.float64)
 
 
 def _of(k: int, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -210,12 +227,34 @@ class _Fused(_Copies):
         self._workspaces: dict[tuple[int, ...], Any] = {}
 
     def __call__(self, positions: Sequence[Tensor], properties: tuple[str, ...]) -> list[dict[str, Tensor]]:
-        copies = tuple(len(place) for place in positions)
+        return _apart(self.engine(self._workspace(positions), _flat(positions), properties), positions)
+
+    def launches(self, positions: Sequence[Tensor]) -> Launches | None:
+        """See `ForceField.launches`; the engine for CPUs has none."""
+        make = getattr(self.engine, "launches", None)
+        if make is None:
+            return None
+        flat = _flat(positions)
+        run = make(self._workspace(positions), flat)
+
+        def evaluate() -> list[tuple[Tensor, Tensor]]:
+            if len(positions) > 1:
+                flat.copy_(_flat(positions))
+            return [(one["energy"], one["forces"]) for one in _apart(run(), positions)]
+
+        return evaluate
+
+    def _workspace(self, positions: Sequence[Tensor]) -> Any:
+        copies = tuple(place.shape[0] for place in positions)
         if copies not in self._workspaces:
             graphs = [_all_pairs(one, place) for one, place in zip(self.ones, positions, strict=True)]
             self._workspaces[copies] = self.engine.workspace(graphs[0] if len(graphs) == 1 else concatenate(graphs))
-        flat = torch.cat([place.reshape(-1, 3) for place in positions]) if len(copies) > 1 else positions[0].view(-1, 3)
-        return _apart(self.engine(self._workspaces[copies], flat, properties), positions)
+        return self._workspaces[copies]
+
+
+def _flat(positions: Sequence[Tensor]) -> Tensor:
+    """All atoms [N, 3]: of one molecule the same memory, of several a copy."""
+    return positions[0].view(-1, 3) if len(positions) == 1 else torch.cat([place.reshape(-1, 3) for place in positions])
 
 
 def _apart(results: dict[str, Tensor], positions: Sequence[Tensor]) -> list[dict[str, Tensor]]:

@@ -86,6 +86,7 @@ class Guards:
     def explain(
         self,
         s: int,
+        step: int,
         state: State,
         previous: Tensor,
         estimators: Estimators,
@@ -93,8 +94,8 @@ class Guards:
         system: System,
         spread: Tensor | None = None,
     ) -> Trip:
-        """Which limit trajectory `s` broke, worst first."""
-        number, step = int(state.trajectory[s]), state.step
+        """Which limit trajectory `s` broke in a step, worst first."""
+        number = int(state.trajectory[s])
         forces = torch.linalg.vector_norm(state.forces[s], dim=-1)  # [P, N]
         moves = torch.linalg.vector_norm(state.positions[s] - previous[s], dim=-1)
         for what, values in (("positions are", moves), ("forces are", forces)):

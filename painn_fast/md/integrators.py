@@ -109,11 +109,20 @@ class RingPolymer:
         if "rotation" in self.hold:
             self._stop_rotation(state)
 
+    def launch(self, state: State) -> None:
+        """`advance`, but for `state.step`, by launches alone; the device counts on from the last step."""
+        self._steps(state).advance()
+
+    @property
+    def launches(self) -> bool:
+        """Whether `launch` can be asked for."""
+        return "rotation" not in self.hold
+
     def close(
         self, state: State, energy: Tensor, forces: Tensor, hottest: Tensor | None = None, move: float = math.inf,
         force: float = math.inf,
-    ) -> bool:  # fmt: skip
-        """The part after it.
+    ) -> None:  # fmt: skip
+        """The part after it. A trajectory that is not finite or over a limit ends with this step, see `broken`.
 
         Args:
             state: takes energy and forces.
@@ -122,12 +131,17 @@ class RingPolymer:
             hottest: limit of sum p^2 / m of each trajectory [S].
             move: limit of the move of a bead in the step, Å.
             force: limit of a force, eV/Å.
-
-        Returns:
-            Whether everything is finite and under the limits.
         """
         limit = self._no_limit if hottest is None else hottest
-        return self._steps(state).close(energy, forces, limit, move, force)
+        self._steps(state).close(energy, forces, limit, move, force)
+
+    def fine(self, state: State) -> bool:
+        """Whether no trajectory broke a limit since this was asked last; waits for the device."""
+        return self._steps(state).fine()
+
+    def broken(self, state: State) -> Tensor:
+        """Of each trajectory [S] the step that broke a limit, 0 for none; steps leave it as it was then."""
+        return self._steps(state).broken
 
     def before(self, state: State) -> Tensor:
         """Positions before the last step [S, P, N, 3] Å."""
@@ -142,13 +156,15 @@ class RingPolymer:
             or bound.beads[2] is not state.forces
         ):
             x = state.positions
-            rest = state.energy, state.heat, state.trajectory, self.ring
+            rest = state.energy, state.heat, state.trajectory, state.alive, self.ring
             self._bound = bound = steps(x, state.momenta, state.forces, x.clone(), *rest)
         return bound
 
     def _stop_rotation(self, state: State) -> None:
         energy = self._kinetic(state.momenta)
-        state.momenta.copy_(remove_rotation(state.momenta, state.positions, self.system.masses))
+        moving = (self.broken(state) == 0)[:, None, None, None]
+        still = remove_rotation(state.momenta, state.positions, self.system.masses)
+        state.momenta.copy_(torch.where(moving, still, state.momenta))
         state.heat += self._kinetic(state.momenta) - energy
 
     def _kinetic(self, momenta: Tensor) -> Tensor:

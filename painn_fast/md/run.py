@@ -178,6 +178,8 @@ class _Run:
                 phase = self._enter(phase_at(self.plan, self.step))
             due = self._due(self.step + 1)
             observed = simulation.step([name for name in OBSERVED if name in due])
+            if due:
+                simulation.look()
             self._record(due, observed)
             self._report_trips()
             self.reporter.look(simulation)
@@ -223,6 +225,7 @@ class _Run:
 
     def _enter(self, phase: Phase) -> Phase:
         simulation = self.simulation
+        simulation.look()  # while the integrators that know are there
         for group, (integrator, estimators) in zip(simulation.groups, phase.parts, strict=True):
             group.integrator, group.estimators = integrator, estimators
         if self.step == self.settings.equilibration_steps:
@@ -297,6 +300,8 @@ class _Run:
         )
 
     def _checkpoint(self) -> None:
+        self.simulation.look()
+        self._report_trips()
         for recorder in self.recorders:
             recorder.flush(self.step)
         write_restart(

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from painn_fast.engine.capture import captured
 from painn_fast.md.estimators import Estimators
 from painn_fast.md.forces import SPREAD, Evaluation, ForceField
 from painn_fast.md.guards import Guards, Trip, check_start
 from painn_fast.md.integrators import RingPolymer
 from painn_fast.md.state import State, System
 from painn_fast.units import AMU_A2_PER_FS2, KB
+
+LOOK_EVERY = 64
+"""Steps on a GPU from one look at the guards to the next: a look waits for the device."""
 
 
 @dataclass(eq=False)
@@ -47,7 +51,8 @@ class Group:
 class Simulation:
     """Steps groups of trajectories under guards, all copies in one evaluation.
 
-    A trajectory that trips a guard is frozen at its last good frame; the others go on.
+    A trajectory that trips a guard is frozen at its last good frame; the others go on. On a GPU a step is one CUDA
+    graph, from the kick to the guards, and the processor learns only now and then what they saw: see `look`.
 
     Args:
         groups: one for each molecule, in the order that the force field knows; their states are changed in place, and
@@ -63,33 +68,40 @@ class Simulation:
         self.groups, self.force_field = list(groups), force_field
         self.guards = guards or Guards()
         self.trips: list[Trip] = []
+        self.look_every = LOOK_EVERY if self.groups[0].state.positions.is_cuda else 1
+        self._unseen = 0
         self._copies = [group.state.copies for group in self.groups]
         self._limits: list[tuple[Estimators, Tensor] | None] = [None] * len(self.groups)
+        self._whole: _Whole | None = None
         if self.step_number == 0:
             for group, evaluation in zip(self.groups, self._evaluate(), strict=True):
                 group.state.take(*evaluation[:2])
                 check_start(group.state, self.guards)
+        self.alive = self._any_alive()
 
     @property
     def step_number(self) -> int:
         """Steps done."""
         return self.groups[0].state.step
 
-    @property
-    def alive(self) -> bool:
-        """Whether any trajectory is."""
-        return any(bool(group.state.alive.any()) for group in self.groups)
-
     def step(self, properties: Sequence[str] = ()) -> list[dict[str, Tensor]]:
         """One time step; returns of each group observed properties averaged over beads [S, ...]."""
-        for group in self.groups:
-            group.integrator.advance(group.state)
-        evaluations = self._evaluate(properties)
-        for k, (group, evaluation) in enumerate(zip(self.groups, evaluations, strict=True)):
-            self._close(k, group, evaluation)
-        if self.trips:
-            self._hold()
-        return [group.averages(evaluation[2]) for group, evaluation in zip(self.groups, evaluations, strict=True)]
+        observed = self._step(properties)
+        self._unseen += 1
+        if properties or self._unseen >= self.look_every:
+            self.look()
+        return [group.averages(seen) for group, seen in zip(self.groups, observed, strict=True)]
+
+    def look(self) -> None:
+        """See what guards saw since the last look: freeze and explain what tripped one, in `trips`.
+
+        Whoever reads a state between steps calls this first: until then a trajectory that tripped stands where it did.
+        """
+        if self._unseen:
+            self._unseen = 0
+            for group in self.groups:
+                if not group.integrator.fine(group.state):
+                    self._trip(group)
 
     def observe(self, properties: Sequence[str]) -> list[dict[str, Tensor]]:
         """Of each group properties of the present frame, averaged over beads [S, ...]; NaN for frozen trajectories."""
@@ -98,38 +110,94 @@ class Simulation:
         evaluations = self._evaluate(properties)
         return [group.averages(evaluation[2]) for group, evaluation in zip(self.groups, evaluations, strict=True)]
 
+    def _step(self, properties: Sequence[str]) -> list[dict[str, Tensor]]:
+        """A step without a look; properties of all copies."""
+        if not properties and self._graph():
+            return [{} for _ in self.groups]
+        for group in self.groups:
+            group.integrator.advance(group.state)
+        evaluations = self._evaluate(properties)
+        for k, (group, (energy, forces, seen)) in enumerate(zip(self.groups, evaluations, strict=True)):
+            self._close(k, energy, forces)
+            if SPREAD in seen:
+                self._look_at_spread(group, seen[SPREAD])
+        return [seen for _, _, seen in evaluations]
+
+    def _graph(self) -> bool:
+        """Take the step by one launch, if that can be; not the first of a phase, which tells the device its number."""
+        integrators = [group.integrator for group in self.groups]
+        if self._whole is None or self._whole.integrators != integrators:
+            self._whole = _Whole(integrators)
+            return False
+        whole = self._whole
+        if whole.run is None and whole.possible:
+            whole.run = self._captured()
+            whole.possible = whole.run is not None
+        if whole.run is None:
+            return False
+        whole.run()
+        for group in self.groups:
+            group.state.step += 1
+        return True
+
+    def _captured(self) -> Callable[[], None] | None:
+        """A whole step of all groups, but for counting it."""
+        evaluate = self.force_field.launches(self._copies)
+        if evaluate is None or not all(group.integrator.launches for group in self.groups):
+            return None
+
+        def run() -> None:
+            for group in self.groups:
+                group.integrator.launch(group.state)
+            for k, (energy, forces) in enumerate(evaluate()):
+                self._close(k, energy, forces)
+
+        return captured(run, self._copies[0].device, warm_up=evaluate)
+
     def _evaluate(self, properties: Sequence[str] = ()) -> list[Evaluation]:
         return self.force_field.together(self._copies, properties)
 
-    def _close(self, k: int, group: Group, evaluation: Evaluation) -> None:
-        """The end of a step, and guards."""
-        energy, forces, observed = evaluation
-        state, estimators = group.state, group.estimators
+    def _close(self, k: int, energy: Tensor, forces: Tensor) -> None:
+        """The end of a step of a group."""
+        group = self.groups[k]
         limit = self._limits[k]
-        if limit is None or limit[0] is not estimators:  # sum p^2 / m of the hottest that may be
+        if limit is None or limit[0] is not group.estimators:  # sum p^2 / m of the hottest that may be
+            estimators = group.estimators
             hottest = self.guards.hottest(estimators, group.temperature)
             limit = estimators, hottest * (estimators.n_beads * KB * estimators.degrees / AMU_A2_PER_FS2)
             self._limits[k] = limit
-        fine = group.integrator.close(state, energy, forces, limit[1], self.guards.move, self.guards.force)
-        spread = observed.get(SPREAD)
-        if spread is not None:
-            spread = spread.view(state.forces.shape[:-1])
-            fine = fine and bool(spread.amax() < self.guards.spread)
-        if fine:
-            return
-        seen = state, group.integrator.before(state), estimators, group.temperature
-        tripped = self.guards.tripped(*seen, spread)
-        for s in torch.nonzero(tripped)[:, 0].tolist():
-            self.trips.append(self.guards.explain(s, *seen, group.system, spread))
-        state.alive &= ~tripped
+        group.integrator.close(group.state, energy, forces, limit[1], self.guards.move, self.guards.force)
 
-    def _hold(self) -> None:
-        """Frozen trajectories stay in the batch, so that nothing changes for the others, and do not move."""
-        for group in self.groups:
-            state = group.state
-            frozen = ~state.alive
-            state.positions[frozen] = group.integrator.before(state)[frozen]
-            state.momenta[frozen] = 0.0
-            state.forces[frozen] = 0.0
-            state.energy[frozen] = 0.0
-            state.heat[frozen] = 0.0
+    def _look_at_spread(self, group: Group, spread: Tensor) -> None:
+        spread = spread.view(group.state.forces.shape[:-1])
+        if not bool(spread.amax() < self.guards.spread):
+            self._trip(group, spread)
+
+    def _trip(self, group: Group, spread: Tensor | None = None) -> None:
+        """Freeze and explain what broke a limit."""
+        state, integrator = group.state, group.integrator
+        broken, before = integrator.broken(state), integrator.before(state)
+        seen = state, before, group.estimators, group.temperature
+        tripped = self.guards.tripped(*seen, spread) | ((broken > 0) & state.alive)
+        for s in torch.nonzero(tripped)[:, 0].tolist():
+            step = int(broken[s]) or state.step
+            self.trips.append(self.guards.explain(s, step, *seen, group.system, spread))
+        broken[tripped & (broken == 0)] = state.step
+        state.alive &= ~tripped
+        state.positions[tripped] = before[tripped]
+        for value in (state.momenta, state.forces, state.energy, state.heat):
+            value[tripped] = 0.0
+        self.alive = self._any_alive()
+
+    def _any_alive(self) -> bool:
+        return any(bool(group.state.alive.any()) for group in self.groups)
+
+
+@dataclass
+class _Whole:
+    """A step by one launch."""
+
+    integrators: list[RingPolymer]
+    """Of the phase."""
+    run: Callable[[], None] | None = None
+    possible: bool = True

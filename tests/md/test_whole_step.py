@@ -1,0 +1,122 @@
+"""A step in one CUDA graph does what its parts do one by one; without a GPU, interpreted and without the graph."""
+
+import pytest
+import torch
+from ase.build import molecule
+
+from painn_fast.md import initial
+from painn_fast.md.estimators import Estimators
+from painn_fast.md.forces import ModelForces
+from painn_fast.md.guards import Guards
+from painn_fast.md.integrators import RingPolymer
+from painn_fast.md.simulation import LOOK_EVERY, Group, Simulation
+from painn_fast.md.state import State, System
+from painn_fast.nn import DipoleHead, EnergyHead, PotentialConfig, RepresentationConfig
+from painn_fast.testing import random_potential
+
+pytest.importorskip("triton")
+
+from painn_fast.engine.gpu import GpuEngine
+from painn_fast.kernels.ring import triton as ring
+
+CUDA = torch.cuda.is_available()
+DEVICE = "cuda" if CUDA else "cpu"
+S, P, KELVIN = 3, 2, 300.0
+
+
+@pytest.fixture(autouse=True)
+def on_a_gpu(monkeypatch):
+    """Engines and ring steps are those for GPUs, here too."""
+    monkeypatch.setattr("painn_fast.md.forces.engine_for", lambda potential, backend: GpuEngine(potential))
+    monkeypatch.setattr("painn_fast.md.integrators.steps", ring.Steps)
+
+
+@pytest.fixture(scope="module")
+def potential():
+    shape = RepresentationConfig(n_features=16, n_layers=1, n_rbf=3, cutoff=4.0)
+    config = PotentialConfig(representation=shape, heads=(EnergyHead(), DipoleHead()), name="small")
+    return random_potential(config, dtype=torch.float32).to(DEVICE)
+
+
+def group(name, ensemble, first):
+    atoms = molecule(name)
+    system = System.from_atoms(atoms, DEVICE)
+    temperature = torch.full((S,), KELVIN, dtype=torch.float64, device=DEVICE)
+    number = torch.arange(first, first + S, device=DEVICE)
+    centre = torch.tensor(atoms.positions, device=DEVICE).expand(S, -1, -1)
+    noise = {"seed": 0, "trajectory": number}
+    x = initial.ring_positions(system, centre, P, temperature, start="free", **noise)
+    p = initial.maxwell_boltzmann(system, P, temperature, **noise)
+    integrator = RingPolymer(system, ensemble, P, temperature, 0.2)
+    return Group(system, State.at(x, p, number), temperature, integrator, Estimators(system, P, temperature)), atoms
+
+
+def simulation(potential, names=("H2O",), ensemble="pile-l", *, whole, guards=None):
+    groups, atoms = zip(*(group(name, ensemble, S * k) for k, name in enumerate(names)), strict=True)
+    field = ModelForces(potential, list(atoms))
+    if not whole:
+        field.launches = lambda positions: None
+    made = Simulation(groups, field, guards)
+    made.look_every = LOOK_EVERY if whole else 1
+    return made
+
+
+def assert_equal(one, other):
+    for a, b in zip(one.groups, other.groups, strict=True):
+        assert a.state.step == b.state.step
+        for name, value in a.state.tensors().items():
+            assert torch.equal(value, b.state.tensors()[name]), name
+
+
+@pytest.mark.parametrize(("names", "ensemble"), [(("H2O",), "pile-l"), (("H2O", "CO"), "t-rpmd"), (("CO",), "rpmd")])
+def test_whole_steps_equal_their_parts(potential, names, ensemble):
+    one, other = (simulation(potential, names, ensemble, whole=whole) for whole in (True, False))
+    for step in range(6):
+        properties = ("dipole",) if step == 3 else ()
+        seen = [each.step(properties) for each in (one, other)]
+        if properties:
+            assert torch.equal(seen[0][0]["dipole"], seen[1][0]["dipole"])
+    assert one._whole.run is not None
+    assert other._whole.run is None
+    assert_equal(one, other)
+
+
+def test_a_trajectory_that_trips_between_looks_is_explained_as_if_each_step_were_looked_at(potential):
+    runs = []
+    for whole in (True, False):
+        run = simulation(potential, whole=whole, guards=Guards(move=0.3))
+        run.step()
+        run.step()
+        run.groups[0].state.momenta[1, 0, 2, 0] = 2.0  # amu Å/fs: 0.4 Å in the next step
+        for _ in range(3):
+            run.step()
+        runs.append(run)
+    one, other = runs
+    assert [trip.step for trip in other.trips] == [3]
+    assert one.trips == []
+    one.look()
+    assert one.trips == other.trips
+    assert "move in one step" in str(one.trips[0])
+    assert one.groups[0].state.alive.tolist() == [True, False, True]
+    for run in runs:
+        run.step()
+    one.look()
+    assert_equal(one, other)
+    assert len(one.trips) == 1
+
+
+def test_all_trajectories_stopped(potential):
+    run = simulation(potential, whole=True, guards=Guards(move=1e-6))
+    for _ in range(3):
+        run.step()
+    assert run.alive
+    run.look()
+    assert not run.alive
+    assert [trip.step for trip in run.trips] == [1, 1, 1]
+
+
+@pytest.mark.skipif(CUDA, reason="looks at what a CPU does")
+def test_a_cpu_looks_at_every_step(potential, monkeypatch):
+    monkeypatch.undo()
+    made, _ = group("H2O", "pile-l", 0)
+    assert Simulation([made], ModelForces(potential, molecule("H2O"))).look_every == 1
