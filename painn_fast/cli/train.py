@@ -30,6 +30,9 @@ def train(
     cooldown_epochs: Annotated[int | None, flag("N", "Cool the learning rate down over so many of the last.")] = None,
     train_size: Annotated[int | None, flag("N", "Train on so many structures only, for learning curves.")] = None,
     seed: Annotated[int | None, flag("N", "Seed of weights and order.")] = None,
+    members: Annotated[
+        int, typer.Option(metavar="N", help="An ensemble: N trainings from seeds one after another, side by side.")
+    ] = 1,
     threads: Annotated[int | None, flag("N", "CPU threads.")] = None,
     device: Annotated[Text, flag("DEVICE", "cpu, cuda, cuda:1, ...")] = None,
     settings: Annotated[
@@ -42,12 +45,12 @@ def train(
     Units of the data are those of the file or of the settings; errors are reported in the units that people quote.
 
     Flags override the file. Ctrl-C saves and stops; --resume goes on. Into the output folder go the model, its card,
-    errors, learning curves and the resolved settings. Several processes: torchrun --nproc_per_node 2 -m
-    painn_fast.cli train ...
+    errors, learning curves and the resolved settings; of an ensemble into member-0, member-1, ... in it. Several
+    processes for one model: torchrun --nproc_per_node 2 -m painn_fast.cli train ...
     """
     from painn_fast.errors import PaiNNFastError
     from painn_fast.settings import merged
-    from painn_fast.train import load_config, run, shipped
+    from painn_fast.train import load_config, run, run_members, shipped
 
     if list_all:
         width = max(map(len, shipped()))
@@ -69,7 +72,12 @@ def train(
     )
     for text in settings or []:
         flags = merged(flags, _setting(text))
-    typer.echo(run(load_config(config, flags), data_folder=data, resume=resume))
+    loaded = load_config(config, flags)
+    if members == 1:
+        typer.echo(run(loaded, data_folder=data, resume=resume))
+        return
+    for path in run_members(loaded, members, data_folder=data, resume=resume):
+        typer.echo(path)
 
 
 def _setting(text: str) -> dict[str, Any]:
