@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,19 +44,10 @@ def space_for(path: str | Path, fix: str = FREE) -> Iterator[None]:
     """Say that there is no space where that is what fails."""
     try:
         yield
-    except Exception as error:
-        code = _code(error)
-        if code not in NO_SPACE:
+    except OSError as error:
+        if error.errno not in NO_SPACE:
             raise
-        raise PaiNNFastError("no space for a file", where=path, got=os.strerror(code), fix=fix) from None
-
-
-def _code(error: Exception) -> int:
-    """Number of the system's error; libraries in Rust write it into their messages."""
-    if isinstance(error, OSError):
-        return error.errno or 0
-    found = re.search(r"\(os error (\d+)\)", str(error))
-    return int(found[1]) if found else 0
+        raise PaiNNFastError("no space for a file", where=path, got=os.strerror(error.errno), fix=fix) from None
 
 
 def _sync_folder(folder: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as as_bytes
 from torch import Tensor
 
 from painn_fast.atomic import atomic_write
@@ -24,7 +24,7 @@ def save(path: Path, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> Non
     """
     flat = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with atomic_write(path, fix=GO_ON) as temporary:
-        save_file(flat, temporary, metadata={"numbers": json.dumps(numbers)})
+        temporary.write_bytes(as_bytes(flat, {"numbers": json.dumps(numbers)}))  # `save_file` leaves files when killed
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

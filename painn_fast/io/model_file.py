@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as as_bytes
 from torch import Tensor
 
 from painn_fast.atomic import atomic_write
@@ -46,7 +46,7 @@ def save_model(potential: Potential, path: str | Path) -> None:
         "config": config,
     }
     with atomic_write(path) as temporary:
-        save_file(tensors, temporary, metadata={"painn_fast": json.dumps(header)})
+        temporary.write_bytes(as_bytes(tensors, {"painn_fast": json.dumps(header)}))
 
 
 def read_header(path: str | Path) -> dict[str, Any]:

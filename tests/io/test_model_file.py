@@ -81,7 +81,7 @@ def test_a_failed_write_leaves_the_old_file(saved, monkeypatch):
     def fail(*_, **__):
         raise OSError("disk full")
 
-    monkeypatch.setattr("painn_fast.io.model_file.save_file", fail)
+    monkeypatch.setattr("painn_fast.io.model_file.as_bytes", fail)
     with pytest.raises(OSError, match="disk full"):
         save_model(random_potential(CONFIG), saved)
     assert saved.read_bytes() == before
