@@ -131,9 +131,7 @@ class GpuEngine:
 
         It only launches, and works in memory of its own, so that it can be a part of a CUDA graph.
         """
-        size = self._capacity(work.size, None)
-        node = self._node(1 << work.size[0].bit_length())  # as `_plan` does, for the same bits
-        plan = _Plan(buffers(self.weights, *size, self.potential.device), size, node)
+        plan = self._new_plan(self._capacity(work.size, None), work.size[0].bit_length())
         with torch.no_grad():
             self._load(plan, work, mirrored=False)
 
@@ -154,9 +152,12 @@ class GpuEngine:
             size = self._capacity(work.size, None if plan is None else plan.size)
             self._plans.pop(kind, None)
             del plan  # its memory goes before the larger one comes
-            memory = buffers(self.weights, *size, self.potential.device)
-            plan = self._plans[kind] = _Plan(memory, size, self._node(1 << kind))
+            plan = self._plans[kind] = self._new_plan(size, kind)
         return plan
+
+    def _new_plan(self, size: tuple[int, int, int], kind: int) -> _Plan:
+        """Memory for graphs up to a size, and of up to 2^kind atoms."""
+        return _Plan(buffers(self.weights, *size, self.potential.device), size, self._node(1 << kind))
 
     @staticmethod
     def _capacity(need: tuple[int, int, int], have: tuple[int, int, int] | None) -> tuple[int, int, int]:

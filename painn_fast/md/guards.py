@@ -62,27 +62,6 @@ class Guards:
         """Limit of the temperature of the momenta [S], K, for targets [S]."""
         return target * max(self.heating, 1.0 + 40.0 / estimators.degrees**0.5)
 
-    def tripped(
-        self, state: State, previous: Tensor, estimators: Estimators, target: Tensor, spread: Tensor | None = None
-    ) -> Tensor:
-        """Trajectories [S] bool that are alive and broke a limit.
-
-        Args:
-            state: after a step.
-            previous: positions before it [S, P, N, 3] Å.
-            estimators: for the temperature of the momenta.
-            target: temperature [S] K.
-            spread: of the forces [S, P, N] eV/Å, if there is an ensemble.
-        """
-        move = (state.positions - previous).square().sum(-1).flatten(1).amax(1)
-        force = state.forces.square().sum(-1).flatten(1).amax(1)
-        fine = (move < self.move**2) & (force < self.force**2)  # false for NaN
-        fine &= estimators.kinetic_temperature(state) < self.hottest(estimators, target)
-        fine &= torch.isfinite(state.energy).all(1)
-        if spread is not None:
-            fine &= spread.flatten(1).amax(1) < self.spread
-        return ~fine & state.alive
-
     def explain(
         self,
         s: int,

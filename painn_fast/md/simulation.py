@@ -177,12 +177,13 @@ class Simulation:
         """Freeze and explain what broke a limit."""
         state, integrator = group.state, group.integrator
         broken, before = integrator.broken(state), integrator.before(state)
-        seen = state, before, group.estimators, group.temperature
-        tripped = self.guards.tripped(*seen, spread) | ((broken > 0) & state.alive)
+        if spread is not None:
+            within = spread.flatten(1).amax(1) < self.guards.spread  # false for NaN
+            broken[~within & (broken == 0)] = state.step
+        tripped = (broken > 0) & state.alive
+        seen = state, before, group.estimators, group.temperature, group.system, spread
         for s in torch.nonzero(tripped)[:, 0].tolist():
-            step = int(broken[s]) or state.step
-            self.trips.append(self.guards.explain(s, step, *seen, group.system, spread))
-        broken[tripped & (broken == 0)] = state.step
+            self.trips.append(self.guards.explain(s, int(broken[s]), *seen))
         state.alive &= ~tripped
         state.positions[tripped] = before[tripped]
         for value in (state.momenta, state.forces, state.energy, state.heat):

@@ -73,7 +73,8 @@ def run_members(
     output.mkdir(parents=True, exist_ok=True)
     with StatusLine() as status, Interrupt() as interrupt:
         running: dict[int, subprocess.Popen[str]] = {}
-        waiting, codes = list(range(members)), dict.fromkeys(range(members), -signal.SIGTERM)
+        waiting = list(range(members))
+        failed: list[int] = []
         with _stopped_at_the_end(running):
             while running or (waiting and not interrupt.signal):
                 while waiting and len(running) < at_a_time:
@@ -85,18 +86,16 @@ def run_members(
                     _stop(running.values())
                 for k in [k for k, process in running.items() if process.poll() is not None]:
                     _stop([running[k]])
-                    codes[k] = running.pop(k).returncode
+                    failed += [k] if running.pop(k).returncode else []
                     status.keep(f"member {k}: {_said(each[k])}")
                 if running:
                     status.update(" | ".join(f"member {k}: {_said(each[k])}" for k in running))
         if interrupt.signal:
             raise PaiNNFastError("interrupted; everything is saved", where=output, fix="go on with --resume")
-        failed = [k for k, code in codes.items() if code]
         if failed:
-            log = Path(each[failed[0]].output) / LOG
-            raise PaiNNFastError(
-                f"member {failed[0]} stopped", where=log, got=_said(each[failed[0]]), fix="then go on with --resume"
-            )
+            k = min(failed)
+            log = Path(each[k].output) / LOG
+            raise PaiNNFastError(f"member {k} stopped", where=log, got=_said(each[k]), fix="then go on with --resume")
         paths = [output_file(one) for one in each]
         _report(paths, read_data(settings, data_folder)["test"], settings, status)
     return paths
