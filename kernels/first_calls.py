@@ -2,8 +2,8 @@
 
 torch hands exp, sin, sqrt and others to MKL's vector library, from each of its threads. MKL up to 2024.2, which torch's
 wheels hold, looks for the right code in the first call of each function. When several threads make that call at once,
-one of them may get code of low accuracy for its part of it: 3e-9 instead of 1e-16 for exp in float64. A table of
-filters made then, and all energies from it, differ between two runs of a program.
+one of them may get code of low accuracy for its part of it, with half the digits of float64. A table of filters made
+then, and all energies from it, differ between two runs of a program.
 See https://github.com/pytorch/pytorch/issues/188792.
 """
 
