@@ -162,7 +162,8 @@ def load_config(name_or_path: str | Path, overrides: dict[str, Any] | None = Non
     """Settings of a shipped configuration or of a TOML file, with `overrides` on top.
 
     A file may have variants, tables [variants.NAME] whose keys go over its own; they are called FILE-NAME, with the
-    path of the file if it is not shipped, and so is their output.
+    path of the file if it is not shipped, and so is their output. `like = "md17"` takes all other keys from a shipped
+    file, but for its variants.
 
     Raises:
         PaiNNFastError: if there is no such configuration; names the nearest one.
@@ -171,6 +172,10 @@ def load_config(name_or_path: str | Path, overrides: dict[str, Any] | None = Non
     values = read_toml(path)
     values.pop("resolved", None)
     variants = values.pop("variants", {})
+    if "like" in values:
+        base = read_toml(_find_shipped(str(values.pop("like"))))
+        base.pop("variants", None)
+        values = merged(base, values)
     if variant is None and variants:
         raise PaiNNFastError(
             "a configuration of several variants", where=path, expected=f"{name_or_path}-NAME: {', '.join(variants)}"
@@ -179,6 +184,15 @@ def load_config(name_or_path: str | Path, overrides: dict[str, Any] | None = Non
         name = f"{path.stem}-{variant}"
         values = merged(values, {"name": name, "output": name, **variants[variant]})
     return TrainSettings.parse(merged(values, overrides or {}), where=str(name_or_path))
+
+
+def _find_shipped(stem: str) -> Path:
+    """File that `like` names."""
+    path = CONFIGS / f"{stem}.toml"
+    if path not in CONFIGS.glob("*.toml"):
+        names = ", ".join(sorted(file.stem for file in CONFIGS.glob("*.toml")))
+        raise PaiNNFastError("no such shipped configuration", where="like", got=repr(stem), expected=names)
+    return path
 
 
 def _find(name: str) -> tuple[Path, str | None]:

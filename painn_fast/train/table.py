@@ -38,7 +38,7 @@ def table(folders: Sequence[str | Path]) -> str:
             for training in trainings:
                 if training["name"] == f"{key}-{row}":
                     used.add(id(training))
-                    rows += _compared(facts, training)
+                    rows += _compared(facts, training, ratio=published.get("ratio", True))
         if rows:
             columns = [*published["columns"], "measured", "unit", "of the first", *FACTS]
             said += [f"**{published['title']}** ({published['source']})", "", *_markdown(["", *columns], rows), ""]
@@ -60,20 +60,20 @@ def _read(folder: Path) -> dict[str, Any]:
     return facts | {"errors": errors.get("test") or errors.get("validation") or {}}
 
 
-def _compared(facts: dict[str, Any], training: dict[str, Any]) -> list[list[str]]:
-    """Rows of one training: one property, or energy and forces."""
+def _compared(facts: dict[str, Any], training: dict[str, Any], *, ratio: bool) -> list[list[str]]:
+    """Rows of one training: one property, or energy and forces; no ratio to other data, or to what is not in print."""
     if "property" in facts:
         parts = [(facts["name"], facts["property"], facts["unit"], facts["values"])]
     else:
         units = {"energy": "kcal/mol", "forces": "kcal/mol/Å"}
-        parts = [(f"{facts['name']}, {name}", name, unit, facts[name]) for name, unit in units.items()]
+        parts = [(f"{facts['name']}, {name}", name, unit, facts.get(name)) for name, unit in units.items()]
     rows = []
     for label, name, unit, values in parts:
         if name in training["errors"]:
             error = training["errors"][name]
             measured = error["mae"] * _size(name, error["unit"]) / _size(name, unit)
-            ratio = f"{measured / values[0]:.2f}"
-            rows.append([label, *map(str, values), f"{measured:.3g}", unit, ratio, *_facts(training)])
+            compared = f"{measured / values[0]:.2f}" if values and ratio else ""
+            rows.append([label, *map(str, values or [""]), f"{measured:.3g}", unit, compared, *_facts(training)])
     return rows
 
 
