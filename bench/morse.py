@@ -1,7 +1,7 @@
-"""What each method makes of an O-H-like Morse oscillator, which is solved exactly: `python bench/morse.py` (some minutes).
+"""An O-H-like Morse oscillator, solved exactly, by each method of dynamics: `python bench/morse.py` (some minutes).
 
-Harmonic at 3919 cm-1, fundamental at 3749: centres of the bands that classical dynamics, RPMD and T-RPMD at 300 K give, with
-their standard errors, and the kinetic energy of a harmonic mode at 3919 cm-1 by the number of beads.
+Harmonic at 3919 cm-1, fundamental at 3749: centres of the bands that classical dynamics, RPMD and T-RPMD at 300 K give,
+with their standard errors, and the kinetic energy of a harmonic mode at 3919 cm-1 by the number of beads.
 """
 
 from __future__ import annotations

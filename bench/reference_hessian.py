@@ -1,5 +1,6 @@
-"""Harmonic reference from electronic structure: `python bench/reference_hessian.py START.xyz OUT.npz` (half an hour for ethanol; resumable).
+"""Harmonic lines by electronic structure: `python bench/reference_hessian.py START.xyz OUT.npz`.
 
+It can be interrupted and started again; ethanol takes half an hour.
 Relaxes START at PBE0/def2-SVPD (density fitting, PySCF), then takes central differences of analytic forces, dipoles and
 polarizabilities with steps of 0.01 Å, whose h^2 error is 1 cm-1 for an O-H stretch and less for others.
 OUT holds numbers, positions (Å), hessian [3 n, 3 n] (eV/Å^2), dipole_derivative [3 n, 3] (e),
