@@ -3,8 +3,8 @@
 It can be interrupted and started again; ethanol takes half an hour.
 Relaxes START at PBE0/def2-SVPD (density fitting, PySCF), then takes central differences of analytic forces, dipoles and
 polarizabilities with steps of 0.01 Å, whose h^2 error is 1 cm-1 for an O-H stretch and less for others.
-OUT holds numbers, positions (Å), hessian [3 n, 3 n] (eV/Å^2), dipole_derivative [3 n, 3] (e),
-polarizability_derivative [3 n, 3, 3] (Å^2); `tests/data/ethanol_*_pbe0_hessian.npz` were made in this way.
+OUT holds numbers, positions (Å), hessian [3 n, 3 n] (eV/Å^2), dipole_derivative [3, n, 3] (e),
+polarizability_derivative [3, 3, n, 3] (Å^2); `tests/data/ethanol_*_pbe0_hessian.npz` were made in this way.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ def main() -> None:
         numbers=atoms.numbers,
         positions=atoms.positions,
         hessian=(hessian + hessian.T) / 2,
-        dipole_derivative=slope["dipole"],
-        polarizability_derivative=slope["polarizability"].reshape(-1, 3, 3),
+        dipole_derivative=slope["dipole"].T.reshape(3, -1, 3),
+        polarizability_derivative=slope["polarizability"].T.reshape(3, 3, -1, 3),
         level=f"{LEVEL}, density fitting, grid level 3 (PySCF)",
     )
 

@@ -40,7 +40,9 @@ class RepresentationConfig(Settings):
     shared_filters: bool = False
     shared_interactions: bool = False
     activation: Literal["silu", "shifted_softplus"] = "silu"
-    epsilon: PositiveFloat = 1e-8
+    epsilon: PositiveFloat = 1e-3
+    """In |V v| = sqrt(V^2 + epsilon). SchNetPack has 1e-8, which leaves a cusp where a vector channel passes zero: the
+    surface is rough within 1 mÅ of symmetric structures and minima, and harmonic lines are wrong (docs/spectra.md)."""
     max_z: PositiveInt = 100
     charge_embedding: ElectronicConfig | None = None
     spin_embedding: ElectronicConfig | None = None
