@@ -3,27 +3,55 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import ase
+import numpy as np
 import torch
-from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes, all_properties
 
 from painn_fast.engine import check_backend
 from painn_fast.ensemble import SPREAD, Ensemble
+from painn_fast.errors import PaiNNFastError, UndefinedProperty
 from painn_fast.evaluate import evaluate
+from painn_fast.graph.charge import charge_and_multiplicity
 from painn_fast.nn import Potential
 
 FREE = {"energy", "energies", "forces", "stress"}
 """Properties that come with the energy and its derivative, computed at every call so that ASE asks once a step."""
 
 
+class PropertyError(UndefinedProperty, PropertyNotImplementedError):
+    """What ASE expects of a property that a calculator does not have or that is not defined for the structure."""
+
+
+class Results(dict[str, Any]):
+    """Results by name. ASE's own code, which takes all of them at once, sees only those that ASE has a name for;
+    polarizability, hessian and spreads are found by their names."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        super().__init__({name: value for name, value in values.items() if name in all_properties})
+        self.others = {name: value for name, value in values.items() if name not in all_properties}
+
+    def __missing__(self, name: str) -> Any:
+        return self.others[name]
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or name in self.others
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return dict.get(self, name, self.others.get(name, default))
+
+
 class PaiNNCalculator(Calculator):
     """PaiNN for `ase.md`, `ase.optimize`, `ase.vibrations` and everything else that takes a calculator.
 
     Gives energy, free_energy, energies, forces, stress, dipole, charges, polarizability and hessian, as far as the
-    model has the heads; eV, Å, e. Dipole and polarizability are for molecules in vacuum.
+    model has the heads; eV, Å, e. Dipole and polarizability are for molecules in vacuum, stress for structures that are
+    periodic in three directions. Total charge (e) and spin multiplicity are read from `atoms.info`, by the names in
+    `painn_fast.graph.charge`; a change of them is a change of the structure.
 
     Args:
         model: a potential, or what `painn_fast.load` takes (name, file), or an ensemble of them, whose spreads
@@ -36,13 +64,15 @@ class PaiNNCalculator(Calculator):
 
     Raises:
         PaiNNFastError: for an element that the model does not know, positions that are not finite, atoms on top of each
-            other, a property that the model does not have.
+            other, a charge or a spin that cannot be read; for a property that the model does not have, or that is not
+            defined for the structure, one that is ASE's PropertyNotImplementedError too.
     """
 
     name = "painn-fast"
     implemented_properties: list[str] = [
         "energy", "free_energy", "energies", "forces", "stress", "dipole", "charges", "polarizability", "hessian",
     ]  # fmt: skip
+    ignored_changes: set[str] = {"initial_charges", "initial_magmoms"}
 
     def __init__(
         self,
@@ -66,17 +96,57 @@ class PaiNNCalculator(Calculator):
         given = {*model.properties, "free_energy", "hessian"} if "energy" in model.properties else set(model.properties)
         self.implemented_properties = [name for name in type(self).implemented_properties if name in given]
 
+    def check_state(self, atoms: ase.Atoms, tol: float = 1e-15) -> list[str]:
+        """What differs from the structure that `results` belong to, in ASE's words, and "info" for charge and spin."""
+        changes: list[str] = super().check_state(atoms, tol=tol)
+        if self.atoms is not None and _electronic(self.atoms) != _electronic(atoms):
+            return [*changes, "info"]
+        return changes
+
+    def get_property(self, name: str, atoms: ase.Atoms | None = None, allow_calculation: bool = True) -> Any:
+        """A property of `atoms`, a copy; None if it would have to be calculated and that is not allowed."""
+        if name not in self.implemented_properties:
+            raise PropertyError(
+                "the model does not give this property",
+                got=repr(name),
+                expected=" | ".join(self.implemented_properties),
+            )
+        if atoms is None and self.atoms is None and allow_calculation:
+            raise PaiNNFastError("no structure to evaluate", got="a calculator without atoms", fix="give it some")
+        return super().get_property(name, atoms, allow_calculation)
+
     def calculate(
         self, atoms: ase.Atoms | None = None, properties: Any = ("energy",), system_changes: Any = all_changes
     ) -> None:
         """Fill `self.results` for `atoms`; called by ASE."""
         super().calculate(atoms, properties, system_changes)
+        if self.atoms is None:
+            raise PaiNNFastError("no structure to evaluate", got="a calculator without atoms", fix="give it some")
+        before = {} if system_changes else self._all_results()
+        self.results = {}
         wanted = {"energy" if name == "free_energy" else name for name in properties}
         if wanted & FREE:
             wanted |= FREE if self.atoms.pbc.all() else FREE - {"stress"}
         if isinstance(self.potential, Ensemble):
             wanted |= {f"{name}{SPREAD}" for name in wanted} & set(self.potential.properties)
-        results = evaluate(self.potential, [self.atoms], sorted(wanted), backend=self.backend)
-        self.results.update({name: entry[0] for name, entry in results.items()})
-        if "energy" in self.results:
-            self.results["free_energy"] = self.results["energy"]
+        try:
+            found = evaluate(self.potential, [self.atoms], sorted(wanted), backend=self.backend)
+        except UndefinedProperty as error:
+            raise PropertyError(
+                error.what, where=error.where, got=error.got, expected=error.expected, fix=error.fix
+            ) from None
+        fresh = {name: np.array(one) if isinstance(one, np.ndarray) else one for name, (one,) in found.items()}
+        if "energy" in fresh:
+            fresh["free_energy"] = fresh["energy"]
+        self.results = Results({**before, **fresh})
+
+    def _all_results(self) -> dict[str, Any]:
+        return {**self.results, **getattr(self.results, "others", {})}
+
+
+def _electronic(atoms: ase.Atoms) -> tuple[float, float] | None:
+    """Charge and multiplicity; None if they cannot be read, which the evaluation tells."""
+    try:
+        return charge_and_multiplicity(atoms.info, where="")
+    except PaiNNFastError:
+        return None

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from painn_fast.errors import PaiNNFastError
+from painn_fast.errors import PaiNNFastError, UndefinedProperty
 from painn_fast.graph import AtomicBatch
 from painn_fast.io import load
 from painn_fast.nn import Potential
@@ -65,7 +65,7 @@ class Ensemble:
         """Raise PaiNNFastError for properties or elements that a member cannot give."""
         for name in properties:
             if name not in self.properties and name != "hessian":
-                raise PaiNNFastError(
+                raise UndefinedProperty(
                     "the ensemble does not give this property", got=repr(name), expected=" | ".join(self.properties)
                 )
         for member in self.members:

@@ -25,6 +25,10 @@ class PaiNNFastError(Exception):
         super().__init__("; ".join(one_line(text) for text in said))
 
 
+class UndefinedProperty(PaiNNFastError):
+    """A property that the model does not give, or that is not defined for the structure."""
+
+
 def one_line(text: str) -> str:
     """Without line breaks, and without what a file could make a terminal do."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.split()))

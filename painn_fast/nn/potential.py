@@ -11,7 +11,7 @@ from ase.data import atomic_masses, chemical_symbols
 from torch import Tensor, nn
 
 from painn_fast import units
-from painn_fast.errors import PaiNNFastError
+from painn_fast.errors import PaiNNFastError, UndefinedProperty
 from painn_fast.graph import AtomicBatch
 from painn_fast.nn.config import DipoleHead, EnergyHead, PotentialConfig, ScalarHead, SpatialExtentHead, head_name
 from painn_fast.nn.heads import Atomwise, Dipole, Polarizability, SpatialExtent, build_heads
@@ -180,19 +180,21 @@ class Potential(Float64Buffers):
         return batch.positions - centre[batch.molecule]
 
     def check(self, batch: AtomicBatch, properties: Sequence[str]) -> None:
-        """Raise PaiNNFastError for properties or elements that the model cannot give for this batch."""
+        """Raise PaiNNFastError for elements and UndefinedProperty for properties that the model cannot give."""
         for name in properties:
             if name not in self.properties:
-                raise PaiNNFastError(
+                raise UndefinedProperty(
                     "the model does not give this property",
                     where=f"model '{self.config.name}'",
                     got=repr(name),
                     expected=" | ".join(self.properties),
                 )
         if "stress" in properties and not bool(batch.pbc.all()):
-            raise PaiNNFastError("stress needs a cell that is periodic in three directions", got=batch.pbc.tolist()[0])
+            raise UndefinedProperty(
+                "stress needs a cell that is periodic in three directions", got=batch.pbc.tolist()[0]
+            )
         if self._needs_positions(properties) and bool(batch.pbc.any()):
-            raise PaiNNFastError(
+            raise UndefinedProperty(
                 "dipole, polarizability and spatial extent are not defined in a periodic cell",
                 got=", ".join(sorted(set(properties) - {"energy", "energies", "forces", "stress"})),
                 fix="set atoms.pbc = False for a molecule in vacuum",
