@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from painn_fast.errors import PaiNNFastError
+from painn_fast.graph.charge import charge_and_multiplicity
 from painn_fast.graph.neighbors import Edges, all_pairs, joined, molecule_lists, neighbor_list
 
 ALL_PAIRS_UP_TO = 32
@@ -129,14 +130,15 @@ def batch_atoms(molecules: Sequence[ase.Atoms], cutoff: float, *, neighbors: str
     """Batch `ase.Atoms` (or subclasses) with their neighbour lists.
 
     Args:
-        molecules: structures; `info["charge"]` (e) and `info["spin"]` (2S + 1) are read where present.
+        molecules: structures; total charge (e) and spin multiplicity (2S + 1) are read from `info`, by the names in
+            `painn_fast.graph.charge`.
         cutoff: Å.
         neighbors: "all_pairs" for molecules in vacuum, "list" for pairs within the cut-off, "auto" to choose:
             every pair up to 32 atoms, a list for larger or periodic structures.
 
     Raises:
         PaiNNFastError: for an empty molecule, positions that are not finite, atoms on top of each other, a periodic
-            direction without a cell vector.
+            direction without a cell vector, a charge or a spin that cannot be read.
     """
     if not molecules:
         raise PaiNNFastError("nothing to evaluate", got="an empty list", expected="at least one ase.Atoms")
@@ -159,6 +161,7 @@ def batch_atoms(molecules: Sequence[ase.Atoms], cutoff: float, *, neighbors: str
         parts.append(part)
         sizes.append(len(place))
     edges = joined(parts, sizes)
+    charge, multiplicity = _electronic(molecules)
     _check_overlap(molecules, ends, positions, edges)
     batch = AtomicBatch(
         numbers=torch.from_numpy(np.concatenate([atoms.numbers for atoms in molecules], dtype=np.int64)),
@@ -171,12 +174,20 @@ def batch_atoms(molecules: Sequence[ase.Atoms], cutoff: float, *, neighbors: str
         row_ptr=torch.from_numpy(np.searchsorted(edges.receiver.numpy(), np.arange(len(positions) + 1))),
         cell=torch.from_numpy(cell),
         pbc=torch.from_numpy(pbc),
-        total_charge=torch.tensor([float(atoms.info.get("charge", 0.0)) for atoms in molecules], dtype=torch.float64),
-        spin_multiplicity=torch.tensor(
-            [float(atoms.info.get("spin", 1.0)) for atoms in molecules], dtype=torch.float64
-        ),
+        total_charge=charge,
+        spin_multiplicity=multiplicity,
     )
     return batch.knowing(edges.mirror)
+
+
+def _electronic(molecules: Sequence[ase.Atoms]) -> tuple[Tensor, Tensor]:
+    """Total charges [M] e and spin multiplicities [M]."""
+    both = [
+        charge_and_multiplicity(atoms.info, where=_name(molecules, k)) if atoms.info else (0.0, 1.0)
+        for k, atoms in enumerate(molecules)
+    ]
+    charge, multiplicity = torch.tensor(both, dtype=torch.float64).T.contiguous()
+    return charge, multiplicity
 
 
 def concatenate(batches: Sequence[AtomicBatch]) -> AtomicBatch:
