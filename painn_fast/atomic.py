@@ -29,12 +29,12 @@ def atomic_write(path: str | Path, *, fix: str = FREE) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with space_for(path, fix):
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             yield temporary
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -50,7 +50,15 @@ def space_for(path: str | Path, fix: str = FREE) -> Iterator[None]:
         raise PaiNNFastError("no space for a file", where=path, got=os.strerror(error.errno), fix=fix) from None
 
 
-def _sync_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """A folder and those above it; new ones survive a power cut."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
+
+
+def sync_folder(folder: Path) -> None:
     """A rename survives a power cut only when its folder is synced too; where folders cannot be opened, do without."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)

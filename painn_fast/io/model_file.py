@@ -34,6 +34,11 @@ def _config_fingerprint(config: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 
+def config_fingerprint(config: PotentialConfig) -> str:
+    """SHA-256 of all in a configuration that decides numbers: not of its name and of where the weights come from."""
+    return _config_fingerprint(config.model_dump(mode="json", exclude={"name", "provenance"}))
+
+
 def save_model(potential: Potential, path: str | Path) -> None:
     """Write a model; the file is either whole or not there."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in potential.state_dict().items()}

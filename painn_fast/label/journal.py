@@ -1,4 +1,7 @@
-"""Finished labels as lines of JSON, each on disk before the next: a killed run loses only what was being computed."""
+"""Finished labels as lines of JSON, each on disk before the next: a killed run loses only what was being computed.
+
+Every line ends with its own SHA-256: one that is damaged is noticed, and its structure labelled again.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from painn_fast.atomic import make_folder, sync_folder
 from painn_fast.errors import PaiNNFastError
+from painn_fast.signature import LINE_FIELD, read_line, signed_line
 
 
 class Journal:
@@ -23,15 +28,18 @@ class Journal:
     """
 
     def __init__(self, path: Path, header: dict[str, Any]) -> None:
-        self.path, self.entries = path, {}
+        self.path, self.entries, self.damaged = path, {}, []
         if path.exists():
             self._read(header)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         self._file = path.open("a", encoding="utf-8")
         if not self._whole:
             self._write(header)
+            sync_folder(path.parent)
 
     entries: dict[int, dict[str, Any]]
+    damaged: list[int]
+    """Numbers of lines that are not what was written; their structures are labelled again."""
     _whole = 0
 
     def __enter__(self) -> Self:
@@ -48,7 +56,7 @@ class Journal:
         self._write({"structure": index, **entry})
 
     def _write(self, line: dict[str, Any]) -> None:
-        self._file.write(json.dumps(line) + "\n")
+        self._file.write(signed_line(line) + "\n")
         self._file.flush()
         os.fsync(self._file.fileno())
 
@@ -56,12 +64,11 @@ class Journal:
         """Take in what is there; a line that was cut off by the end of the process is removed."""
         text = self.path.read_bytes()
         end = text.rfind(b"\n") + 1
-        lines = text[:end].splitlines()
-        try:
-            found, *entries = [json.loads(line) for line in lines] or [None]
-        except ValueError as error:
-            raise PaiNNFastError("a damaged journal", where=self.path, got=str(error), fix="remove it") from None
-        if found is not None and found != json.loads(json.dumps(header)):
+        first, *lines = text[:end].split(b"\n")[:-1] or [b""]
+        if not end:
+            return
+        found, signed = self._header(first)
+        if found != json.loads(json.dumps(header)):
             differ = [key for key in header if found.get(key) != json.loads(json.dumps(header[key]))]
             raise PaiNNFastError(
                 "the journal belongs to another run",
@@ -70,7 +77,34 @@ class Journal:
                 expected="; ".join(f"{key} = {found.get(key)}" for key in differ),
                 fix="choose another output, or remove the journal",
             )
+        for number, line in enumerate(lines, 2):
+            entry = self._entry(line, signed)
+            if entry is None:
+                self.damaged.append(number)
+            else:
+                self.entries[entry.pop("structure")] = entry
         if end < len(text):
             os.truncate(self.path, end)
         self._whole = end
-        self.entries = {entry.pop("structure"): entry for entry in entries}
+
+    def _header(self, line: bytes) -> tuple[dict[str, Any], bool]:
+        """What is labelled how, and whether lines have hashes; those of earlier versions have none."""
+        found = read_line(line)
+        if found is not None:
+            return found, True
+        try:
+            found = json.loads(line)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict) or LINE_FIELD in found:
+            got = "a first line with another SHA-256 than written" if found else "a first line that is not JSON"
+            raise PaiNNFastError("a damaged journal", where=self.path, got=got, fix="remove it")
+        return found, False
+
+    def _entry(self, line: bytes, signed: bool) -> dict[str, Any] | None:
+        """What a line says of a structure; None if it is damaged."""
+        try:
+            entry = read_line(line) if signed else json.loads(line)
+        except ValueError as error:
+            raise PaiNNFastError("a damaged journal", where=self.path, got=str(error), fix="remove it") from None
+        return entry if isinstance(entry, dict) and isinstance(entry.get("structure"), int) else None

@@ -23,7 +23,7 @@ from painn_fast.label.journal import Journal
 from painn_fast.label.methods import How, Method
 from painn_fast.label.output import FORMATS, write
 from painn_fast.label.structures import structures
-from painn_fast.progress import StatusLine, clock
+from painn_fast.progress import StatusLine, clock, warn
 
 
 def label(
@@ -83,6 +83,8 @@ def label(
         "polarizability_every": polarizability_every,
     }
     with Journal(journal_path, header) as journal:
+        for number in journal.damaged:
+            warn(f"{journal_path}: line {number} is damaged; its structure is labelled again")
         left = [k for k in range(len(frames)) if k not in journal.entries]
         if left and not finish:
             _label(frames, left, how, polarizability_every, workers or os.cpu_count() or 1, journal)

@@ -11,17 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from painn_fast.atomic import make_folder
 from painn_fast.errors import PaiNNFastError
 from painn_fast.io import load
 from painn_fast.io.load import MODELS, bundled
-from painn_fast.io.model_file import fingerprint
+from painn_fast.io.model_file import config_fingerprint, fingerprint
 from painn_fast.io.structures import read_structures
 from painn_fast.md.folders import molecules_in, rank_folder, ranks_in
 from painn_fast.md.forces import EnsembleForces, ForceField, ModelForces
 from painn_fast.md.initial import rotations
-from painn_fast.md.restart import SYSTEM, Restart, read_restart, remove_restarts
+from painn_fast.md.restart import Restart, read_restart, remove_restarts
 from painn_fast.md.segments import remove_segments, trajectory_files
-from painn_fast.md.settings import FREE_TO_CHANGE, MDSettings
+from painn_fast.md.settings import MDSettings
 from painn_fast.md.state import System
 from painn_fast.md.streams import FILE as CORRELATIONS
 from painn_fast.nn import Potential
@@ -41,6 +42,16 @@ class Molecule:
     seed: Tensor  # [S] int64
     rotations: int
     """Rotational degrees of freedom; 0 in a cell."""
+    charge: float
+    """e."""
+    spin: float
+    """Multiplicity, 2S + 1."""
+
+    @property
+    def start(self) -> dict[str, Tensor]:
+        """What its trajectories start from, as a restart file keeps it."""
+        told = {name: torch.tensor(getattr(self, name), dtype=torch.float64) for name in ("charge", "spin")}
+        return {"positions": self.positions.cpu(), **told}
 
     @property
     def formula(self) -> str:
@@ -57,7 +68,9 @@ class Prepared:
     """Of all molecules of the run; those of this process may be fewer."""
     force_field: ForceField
     model: str
-    """SHA-256 of the model's tensors."""
+    """SHA-256 of the model's weights."""
+    config: str
+    """SHA-256 of what else decides its numbers."""
 
 
 def earlier_run(folder: Path, *, resume: bool, overwrite: bool) -> Restart | None:
@@ -109,7 +122,7 @@ def _files(folder: Path) -> list[Path]:
 
 def clear_folder(folder: Path) -> None:
     """Make the folder, without anything of an earlier run; restarts go first: none is to be without its frames."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     remove_restarts(folder)
     for part in molecules_in(folder):
         remove_segments(part)
@@ -149,14 +162,15 @@ def prepare(
     of_kind = dict(sorted(of_kind.items()))
     order = sorted(set(kinds))
     molecules = [_molecule(settings, frames, order.index(kind), numbers) for kind, numbers in of_kind.items()]
-    model = "none: a force field of the caller's"
+    model = config = "none: a force field of the caller's"
     if force_field is None:
         potentials = [_potential(settings, name) for name in settings.members or (settings.model,)]
         model = " ".join(fingerprint(potential.state_dict()) for potential in potentials)
+        config = " ".join(config_fingerprint(potential.config) for potential in potentials)
         firsts = [frames[numbers[0] % len(frames)] for numbers in of_kind.values()]
         members = [ModelForces(potential, firsts, backend=settings.backend) for potential in potentials]
         force_field = EnsembleForces(members) if settings.members else members[0]
-    return Prepared(molecules, len(order), force_field, model)
+    return Prepared(molecules, len(order), force_field, model, config)
 
 
 def _molecule(settings: MDSettings, frames: list[ase.Atoms], index: int, numbers: list[int]) -> Molecule:
@@ -183,6 +197,7 @@ def _molecule(settings: MDSettings, frames: list[ase.Atoms], index: int, numbers
         of_mine("time_step"),
         of_mine("seed", torch.int64),
         0 if starts[0].pbc.any() else rotations(place[0], system.masses),
+        *_told(starts[0]),
     )
 
 
@@ -192,10 +207,15 @@ def _kinds(frames: list[ase.Atoms]) -> list[int]:
     kinds = []
     for number, frame in enumerate(frames):
         System.from_atoms(frame)
-        told = (frame.info.get("charge", 0.0), frame.info.get("spin", 1.0))
+        told = _told(frame)
         arrays = (frame.numbers, frame.get_masses(), frame.cell.array, frame.pbc)
         kinds.append(first.setdefault((*told, *(array.tobytes() for array in arrays)), number))
     return kinds
+
+
+def _told(frame: ase.Atoms) -> tuple[float, float]:
+    """Charge (e) and spin multiplicity."""
+    return float(frame.info.get("charge", 0.0)), float(frame.info.get("spin", 1.0))
 
 
 def _potential(settings: MDSettings, name: str) -> Potential:
@@ -223,35 +243,3 @@ def _structures(settings: MDSettings, atoms: ase.Atoms | list[ase.Atoms] | None)
     if not frames:
         raise PaiNNFastError("no structure to start from", where=settings.structure, got="no frames")
     return frames
-
-
-def check_restart(settings: MDSettings, prepared: Prepared, restart: Restart) -> None:
-    """Raise PaiNNFastError unless the restart belongs to these settings, this model and this structure."""
-    now = settings.model_dump(mode="json")
-    for name, value in now.items():
-        before = restart.settings.get(name)
-        if name not in FREE_TO_CHANGE | {"model", "members", "structure", "energy_unit"} and before != value:
-            raise PaiNNFastError(
-                "a resumed run must keep its settings",
-                where=name,
-                got=value,
-                expected=before,
-                fix="or choose another output",
-            )
-    if restart.model != prepared.model:
-        raise PaiNNFastError("the run began with another model", got=prepared.model, expected=restart.model)
-    if len(restart.states) != len(prepared.molecules):
-        raise PaiNNFastError(
-            "the run began with other molecules",
-            got=f"{len(prepared.molecules)} molecules",
-            expected=len(restart.states),
-        )
-    for molecule, system, state in zip(prepared.molecules, restart.systems, restart.states, strict=True):
-        for name in SYSTEM:
-            if not torch.equal(system[name], getattr(molecule.system, name).cpu()):
-                raise PaiNNFastError("the run began with another structure", where=name)
-        if not torch.equal(state.trajectory, molecule.trajectory.cpu()):
-            raise PaiNNFastError(
-                "the run began with other trajectories in this folder", got=molecule.trajectory.tolist(),
-                expected=state.trajectory.tolist(), fix="resume with as many processes as it began with",
-            )  # fmt: skip

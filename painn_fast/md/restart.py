@@ -5,7 +5,7 @@ Noise is a function of (seed, trajectory, step) and thermostats have no memory, 
 
 from __future__ import annotations
 
-import os
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +16,15 @@ import torch
 from torch import Tensor
 
 from painn_fast import checkpoint
-from painn_fast.atomic import space_for
 from painn_fast.errors import PaiNNFastError
 from painn_fast.md.guards import Trip
+from painn_fast.md.settings import MOST_STEPS
 from painn_fast.md.state import State, System
 
 SYSTEM = ("numbers", "masses", "cell", "pbc")
-NEWEST, PREVIOUS = "restart.safetensors", "restart.previous.safetensors"
+START = ("positions", "charge", "spin")
+"""Of the structures that trajectories started from: [S, N, 3] Å, e, 2S + 1."""
+NEWEST = "restart.safetensors"
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,14 @@ class Restart:
     settings: dict[str, Any]
     trips: list[Trip]
     model: str
-    """SHA-256 of the model."""
+    """SHA-256 of the model's weights."""
+    config: str
+    """SHA-256 of what else decides its numbers."""
+    starts: list[dict[str, Tensor]]
+    """What the trajectories of each molecule started from, see `START`."""
+    file: Path
+    failed: tuple[PaiNNFastError, ...] = ()
+    """Why newer files could not be read."""
 
 
 def write_restart(
@@ -50,41 +59,31 @@ def write_restart(
     settings: dict[str, Any],
     trips: list[Trip],
     model: str,
+    config: str,
+    starts: Sequence[dict[str, Tensor]],
 ) -> None:
     """Write the newest restart file and keep the one before; a reader finds a whole one at any moment."""
     tensors = {f"force_field.{name}": value for name, value in force_field.items()}
     for k, (system, state) in enumerate(parts):
         tensors |= {f"state.{k}.{name}": value for name, value in state.tensors().items()}
         tensors |= {f"system.{k}.{name}": getattr(system, name) for name in SYSTEM}
+        tensors |= {f"start.{k}.{name}": value for name, value in starts[k].items()}
         tensors |= {f"stream.{k}.{name}": torch.from_numpy(value) for name, value in streams[k].items()}
     numbers = {
         "step": parts[0][1].step, "molecules": len(parts), "settings": settings,
-        "trips": [trip.as_json() for trip in trips], "model": model,
+        "trips": [trip.as_json() for trip in trips], "model": model, "config": config,
     }  # fmt: skip
-    fresh = folder / "restart.new.safetensors"
-    checkpoint.save(fresh, tensors, numbers)
-    with space_for(folder / NEWEST, checkpoint.GO_ON):
-        if (folder / NEWEST).exists():
-            os.replace(folder / NEWEST, folder / PREVIOUS)
-        os.replace(fresh, folder / NEWEST)
+    checkpoint.save_newest(folder / NEWEST, tensors, numbers)
 
 
 def read_restart(folder: Path) -> Restart | None:
-    """The newest restart file that can be read; None if there is none.
+    """The newest restart file that can be read, and in `failed` why not a newer one; None if there is none.
 
     Raises:
         PaiNNFastError: if there are some, but none can be read.
     """
-    broken: PaiNNFastError | None = None
-    for name in ("restart.new.safetensors", NEWEST, PREVIOUS):
-        if (folder / name).exists():
-            try:
-                return _read(folder / name)
-            except PaiNNFastError as error:
-                broken = broken or error
-    if broken is not None:
-        raise broken
-    return None
+    restart, failed = checkpoint.load_newest(folder / NEWEST, _read)
+    return None if restart is None else dataclasses.replace(restart, failed=tuple(failed))
 
 
 def _read(path: Path) -> Restart:
@@ -95,7 +94,7 @@ def _read(path: Path) -> Restart:
 
     try:
         molecules = range(numbers["molecules"])
-        return Restart(
+        restart = Restart(
             states=[State(**part(f"state.{k}."), step=numbers["step"]) for k in molecules],
             systems=[part(f"system.{k}.") for k in molecules],
             force_field=part("force_field."),
@@ -103,9 +102,30 @@ def _read(path: Path) -> Restart:
             settings=numbers["settings"],
             trips=[Trip(**values) for values in numbers["trips"]],
             model=numbers["model"],
+            config=numbers["config"],
+            starts=[part(f"start.{k}.") for k in molecules],
+            file=path,
         )
     except (KeyError, TypeError) as error:
         raise PaiNNFastError("not a restart file of this version", where=path, got=str(error)) from None
+    _check(restart, path)
+    return restart
+
+
+def _check(restart: Restart, path: Path) -> None:
+    """Raise PaiNNFastError unless the step and the shapes can be those of a run."""
+    step = restart.states[0].step if restart.states else None
+    if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step <= MOST_STEPS:
+        raise PaiNNFastError("not a step of a run", where=path, got=step, expected=f"0 to {MOST_STEPS}")
+    for state, system in zip(restart.states, restart.systems, strict=True):
+        S, P = state.energy.shape if state.energy.ndim == 2 else (0, 0)
+        N = len(system["numbers"])
+        shapes = {name: tuple(tensor.shape) for name, tensor in state.tensors().items()}
+        moving = dict.fromkeys(("positions", "momenta", "forces"), (S, P, N, 3))
+        expected = {**moving, "energy": (S, P), **dict.fromkeys(("heat", "trajectory", "alive"), (S,))}
+        wrong = [name for name, shape in expected.items() if shapes[name] != shape]
+        if wrong or not S * P * N:
+            raise PaiNNFastError("not a state of a run", where=path, got=f"shapes {shapes}")
 
 
 def remove_restarts(folder: Path) -> None:

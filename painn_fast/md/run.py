@@ -24,23 +24,16 @@ from painn_fast.md.folders import molecule_folder, rank_folder, remove_temporari
 from painn_fast.md.forces import ForceField
 from painn_fast.md.guards import Guards, Trip
 from painn_fast.md.phases import Phase, phase_at, phases
-from painn_fast.md.prepare import (
-    Molecule,
-    Prepared,
-    check_restart,
-    clear_folder,
-    earlier_run,
-    prepare,
-    settle_processes,
-)
+from painn_fast.md.prepare import Molecule, Prepared, clear_folder, earlier_run, prepare, settle_processes
 from painn_fast.md.reporters import Reporter
 from painn_fast.md.restart import Restart, write_restart
-from painn_fast.md.segments import Recorder
+from painn_fast.md.resume import fallback, resumed, run_identity, set_aside
+from painn_fast.md.segments import RUN, Recorder
 from painn_fast.md.settings import MDSettings
 from painn_fast.md.simulation import Group, Simulation
 from painn_fast.md.state import State, System
 from painn_fast.md.streams import SpectrumStreams
-from painn_fast.progress import StatusLine, clock
+from painn_fast.progress import StatusLine, clock, warn
 from painn_fast.ranks import place
 from painn_fast.settings import write_resolved
 
@@ -98,7 +91,10 @@ def run(
     if restart is None:
         clear_folder(folder)
     else:
-        check_restart(settings, prepared, restart)
+        prepared = resumed(settings, prepared, restart, folder)
+        for note in fallback(settings, prepared, restart, folder):
+            warn(note)
+        set_aside(restart)
     remove_temporaries(folder)
     for asked in {folder, output}:
         (asked / EXIT).unlink(missing_ok=True)
@@ -312,6 +308,8 @@ class _Run:
             settings=self.settings.model_dump(mode="json"),
             trips=self.simulation.trips,
             model=self.prepared.model,
+            config=self.prepared.config,
+            starts=[molecule.start for molecule in self.prepared.molecules],
         )
         for recorder, stream in zip(self.recorders, self.streams, strict=True):
             recorder.tidy(self.step)
@@ -336,6 +334,7 @@ class _Run:
             "ensemble": settings.ensemble,
             "seed": _one_or_all(molecule.seed),
             "model_sha256": self.prepared.model,
+            RUN: run_identity(settings, self.prepared, molecule),
             "settings": json.dumps(settings.model_dump(mode="json")),
             "units": "numbers: 1, masses: amu, cell: Ang, temperature: K, *time_step and *_every: fs",
             **intervals,

@@ -19,16 +19,18 @@ import numpy as np
 
 from painn_fast.checkpoint import GO_ON
 from painn_fast.errors import PaiNNFastError
-from painn_fast.hdf5 import new_hdf5
+from painn_fast.hdf5 import CHUNK, check_header, checked_dataset, damaged, new_hdf5, read_dataset
 
-FORMAT, VERSION = "painn-fast trajectory", 1
+FORMAT, VERSION = "painn-fast trajectory", 2
+READABLE = (1, VERSION)
+"""Files of version 1 have no checksums."""
+RUN = "run_sha256"
+"""Attribute: the same in all files of a run, and in no others."""
 SEGMENTS_AT_MOST = 200
 BUFFER_AT_MOST = 64 * 2**20
 """Bytes in memory at which a checkpoint is due whatever the clock says."""
 BLOCK = 4 * 2**20
 """Bytes that are copied at once when segments are folded."""
-CHUNK = 2**20
-"""Bytes of a chunk of HDF5, about."""
 
 Columns = dict[str, np.ndarray]
 
@@ -111,7 +113,7 @@ def open_file(path: Path) -> h5py.File:
     """An HDF5 file of ours, open for reading.
 
     Raises:
-        PaiNNFastError: if it cannot be opened, or is not one of ours.
+        PaiNNFastError: if it cannot be opened, is not one of ours, or its header is not what was written.
     """
     try:
         file = h5py.File(path, "r")
@@ -121,12 +123,21 @@ def open_file(path: Path) -> h5py.File:
         raise PaiNNFastError(
             "not a readable trajectory", where=path, got=str(error), expected="an HDF5 file written by painn-fast md"
         ) from None
-    if file.attrs.get("format") != FORMAT or file.attrs.get("version") != VERSION:
-        got = f"format {file.attrs.get('format')!r}, version {file.attrs.get('version')}"
+    try:
+        form, version = file.attrs.get("format"), file.attrs.get("version")
+        if form != FORMAT or version not in READABLE:
+            raise PaiNNFastError(
+                "not a painn-fast trajectory", where=path, got=f"format {form!r}, version {version}",
+                expected=f"{FORMAT}, version {' or '.join(map(str, READABLE))}",
+            )  # fmt: skip
+        if version > 1:
+            check_header(file, path)
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         file.close()
-        raise PaiNNFastError(
-            "not a painn-fast trajectory", where=path, got=got, expected=f"{FORMAT}, version {VERSION}"
-        )
+        raise damaged(path, "the header", error) from None
+    except PaiNNFastError:
+        file.close()
+        raise
     return file
 
 
@@ -140,11 +151,12 @@ def _blocks(path: Path, until: int) -> Iterator[tuple[str, np.ndarray]]:
     """Names and rows of all datasets of a file, a block at a time, rows with step <= until."""
     with open_file(path) as file:
         for series, group in file.items():
-            rows = int(np.searchsorted(group["step"][()], until, side="right"))
+            rows = int(np.searchsorted(read_dataset(file, f"{series}/step"), until, side="right"))
             for column, dataset in group.items():
-                block = max(1, BLOCK // max(dataset[:1].nbytes, 1))
+                block = max(1, BLOCK // max(dataset.nbytes // max(len(dataset), 1), 1))
                 for start in range(0, rows, block):
-                    yield f"{series}/{column}", dataset[start : min(start + block, rows)]
+                    name = f"{series}/{column}"
+                    yield name, read_dataset(file, name, slice(start, min(start + block, rows)))
 
 
 def _write(
@@ -162,7 +174,7 @@ def _append(file: h5py.File, name: str, rows: np.ndarray, units: dict[str, str])
     if name not in file:
         frames = max(1, CHUNK // max(rows[:1].nbytes, 1))
         chunk = (min(frames, max(len(rows), 1024 if rows.ndim == 1 else 1)), *rows.shape[1:])
-        dataset = file.create_dataset(name, data=rows, maxshape=(None, *rows.shape[1:]), chunks=chunk, dtype=rows.dtype)
+        dataset = checked_dataset(file, name, rows, chunk=chunk, grows=True)
         dataset.attrs["unit"] = units.get(name, "fs" if name.endswith("/time") else "")
         return
     dataset = file[name]

@@ -14,6 +14,8 @@ from painn_fast.settings import Duration, Force, Settings, Temperatures, Time, T
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 RECORDED = ("positions", "velocities", "energies", "dipole", "polarizability")
 """What a run can write; how often says the setting `<name>_every`."""
+MOST_STEPS = 10**12
+"""Of a run: 0.5 ms in steps of 0.5 fs. Noise has numbers up to 2^48."""
 FREE_TO_CHANGE = {"duration", "checkpoint", "max_time", "output", "device"}
 """Settings that a resumed run may have otherwise than it began."""
 

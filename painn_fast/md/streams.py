@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -13,11 +14,12 @@ from painn_fast.atomic import atomic_write
 from painn_fast.errors import PaiNNFastError
 from painn_fast.md.folders import trajectory_folders
 from painn_fast.md.streaming import Correlation, StreamingCorrelation
+from painn_fast.signature import npz_intact, signed_npz
 
 SERIES = ("dipole", "polarizability", "velocities")
 FILE = "correlations.npz"
 """In the folder of a run."""
-ABOUT = "about"
+ABOUT, VERSION = "about", 2
 
 
 class SpectrumStreams:
@@ -110,17 +112,16 @@ class SpectrumStreams:
     def save(self, folder: str | Path) -> None:
         """Write everything to `correlations.npz` in the folder of a run; the file is whole at any moment."""
         about = {"intervals": self.intervals, "depth": self.depth, "symbols": self.symbols}
-        about["masses"] = self.masses.tolist()
-        with atomic_write(Path(folder) / FILE) as temporary, open(temporary, "wb") as file:
-            arrays = {ABOUT: np.array(json.dumps(about)), **self.state()}
-            np.savez(file, allow_pickle=False, **arrays)
+        about |= {"masses": self.masses.tolist(), "version": VERSION}
+        with atomic_write(Path(folder) / FILE) as temporary:
+            temporary.write_bytes(signed_npz({ABOUT: np.array(json.dumps(about)), **self.state()}))
 
     @classmethod
     def load(cls, folder: str | Path) -> SpectrumStreams | None:
         """What `save` wrote, by all processes of a run; None if there is no such file.
 
         Raises:
-            PaiNNFastError: if it cannot be read, or the processes did not come equally far.
+            PaiNNFastError: if it cannot be read, is not what was written, or the processes did not come equally far.
         """
         paths = [part / FILE for part in trajectory_folders(Path(folder)) or [Path(folder)]]
         if not all(path.exists() for path in paths):
@@ -130,9 +131,12 @@ class SpectrumStreams:
     @classmethod
     def _read(cls, path: Path) -> SpectrumStreams:
         try:
-            with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+            data = path.read_bytes()
+            with np.load(io.BytesIO(data), allow_pickle=False) as file:
                 state = {name: file[name] for name in file.files}
             about = json.loads(str(state.pop(ABOUT)))
+            if about.get("version", 1) > 1 and not npz_intact(data):  # version 1 has no hash
+                raise ValueError("damaged: another SHA-256 than written")
             streams = cls(about["intervals"], about["depth"], symbols=about["symbols"], masses=about["masses"])
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise PaiNNFastError("not a file of correlations", where=path, got=str(error)) from None

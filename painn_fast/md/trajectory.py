@@ -16,6 +16,7 @@ import torch
 
 from painn_fast.atomic import atomic_write
 from painn_fast.errors import PaiNNFastError
+from painn_fast.hdf5 import read_dataset
 from painn_fast.md.estimators import UNITS as ESTIMATES
 from painn_fast.md.folders import molecules_of, trajectory_folders
 from painn_fast.md.segments import open_file, trajectory_files
@@ -157,7 +158,7 @@ class Trajectory:
         """All frames of one column of a series.
 
         Raises:
-            PaiNNFastError: if the run did not record it.
+            PaiNNFastError: if the run did not record it, or a file is damaged.
         """
         if series not in self.names:
             raise PaiNNFastError(
@@ -167,7 +168,7 @@ class Trajectory:
                 fix=f'set {series}_every, for example "2 fs"',
             )
         parts = [
-            np.concatenate([file[series][column][()] for file in _files(part) if series in file])
+            np.concatenate([read_dataset(file, f"{series}/{column}") for file in _files(part) if series in file])
             for part in self._parts
         ]
         frames = min(len(part) for part in parts)

@@ -16,7 +16,7 @@ from painn_fast.interrupt import Interrupt
 from painn_fast.io.model_file import save_model
 from painn_fast.kernels import threads
 from painn_fast.nn import Potential
-from painn_fast.progress import StatusLine, clock
+from painn_fast.progress import StatusLine, clock, warn
 from painn_fast.ranks import Ranks, ranks
 from painn_fast.settings import write_resolved
 from painn_fast.train import report
@@ -74,6 +74,7 @@ class Training:
         self.done, self.loss = 0, 0.0  # steps of this epoch, and the sum of their losses
         self.seconds = 0.0
         self.history: list[dict[str, float]] = []
+        self.unreadable: list[PaiNNFastError] = []  # checkpoints that are damaged
         self._order = -1, np.zeros(0, dtype=np.int64)
 
     @property
@@ -175,15 +176,20 @@ class Training:
         numbers = {"epoch": self.epoch, "step": self.step, "seconds": self.seconds, "history": self.history}
         numbers |= {"done": self.done, "loss": self.loss, "ranks": self.ranks.world}
         numbers |= {"schedule": self.schedule.state(), "data": self.data_fingerprint, "settings": self._frozen()}
-        checkpoint.save(path, tensors | self.optimizer.state(), numbers)
+        checkpoint.set_aside(self.unreadable)
+        self.unreadable = []
+        checkpoint.save_newest(path, tensors | self.optimizer.state(), numbers)
 
     def restore(self, path: Path) -> None:
-        """Continue from a checkpoint.
+        """Continue from the newest checkpoint that can be read; say so if that is not the newest.
 
         Raises:
-            PaiNNFastError: if it was made with other settings or other data.
+            PaiNNFastError: if it was made with other settings or other data, or none can be read.
         """
-        tensors, numbers = checkpoint.load(path)
+        found, self.unreadable = checkpoint.load_newest(path, checkpoint.load)
+        if found is None:
+            raise PaiNNFastError("no checkpoint", where=path)
+        tensors, numbers = found
         for key, now in (("settings", self._frozen()), ("data", self.data_fingerprint)):
             if numbers.get(key) != now:
                 raise PaiNNFastError(
@@ -200,6 +206,10 @@ class Training:
         self.schedule = Plateau(**numbers["schedule"])
         self.epoch, self.step, self.seconds = numbers["epoch"], numbers["step"], numbers["seconds"]
         self.done, self.loss, self.history = numbers["done"], numbers["loss"], numbers["history"]
+        if self.ranks.first:
+            for error in self.unreadable:
+                goes = f"going on from the checkpoint before, epoch {self.epoch}, step {self.step}"
+                warn(f"{error.where}: {error.what}, {error.got}; {goes}; what came after it is trained again")
 
     def _modules(self) -> list[tuple[str, Potential]]:
         return [("model", self.model), ("average", self.average), ("best", self.best)]
@@ -267,7 +277,7 @@ def run(settings: TrainSettings, *, data_folder: str | Path = ".", resume: bool 
         torch.set_num_threads(settings.threads)
     output = Path(settings.output)
     saved = output / "checkpoint.safetensors"
-    if saved.exists() and not resume:
+    if checkpoint.there(saved) and not resume:
         raise PaiNNFastError(
             "the output folder holds a training", where=output, fix="resume it with --resume, or choose another"
         )
@@ -275,7 +285,7 @@ def run(settings: TrainSettings, *, data_folder: str | Path = ".", resume: bool 
     doubts = judge(check(data, settings.representation.max_z), settings.checks)
     with ranks(settings.device) as (together, device):
         training = Training(settings, data, together, device)
-        if resume and saved.exists():
+        if resume and checkpoint.there(saved):
             training.restore(saved)
         output.mkdir(parents=True, exist_ok=True)
         with StatusLine(silent=not together.first) as status, Interrupt() as interrupt:
