@@ -26,7 +26,8 @@ def first_model(settings: TrainSettings, data: Dataset, elements: tuple[int, ...
         elements: atomic numbers of all structures.
 
     Raises:
-        PaiNNFastError: if the settings ask for another representation than that of the model to start from.
+        PaiNNFastError: if the settings ask for another representation than that of the model to start from; only epsilon,
+            which has no weights, may be another, where the settings name it.
     """
     torch.manual_seed(settings.seed)
     if settings.start_from is None:
@@ -36,12 +37,17 @@ def first_model(settings: TrainSettings, data: Dataset, elements: tuple[int, ...
         return model
     origin = load(settings.start_from)
     theirs = origin.config
-    if "representation" in settings.model_fields_set and settings.representation != theirs.representation:
+    differ = {}
+    if "representation" in settings.model_fields_set:
         differ = {
             name: f"{getattr(settings.representation, name)} instead of {value}"
             for name, value in theirs.representation
-            if getattr(settings.representation, name) != value
+            if getattr(settings.representation, name) != value and name != "epsilon"
         }
+        if "epsilon" in settings.representation.model_fields_set:
+            smooth = theirs.representation.model_copy(update={"epsilon": settings.representation.epsilon})
+            theirs = theirs.model_copy(update={"representation": smooth})
+    if differ:
         raise PaiNNFastError(
             "another representation than that of the model to start from",
             where=settings.start_from,

@@ -297,6 +297,15 @@ def test_a_training_starts_from_the_weights_of_a_model(toy, tmp_path):
         train(toy, tmp_path, **again | {"representation": {**toy["representation"], "n_features": 32}})
 
 
+def test_a_training_may_go_on_with_another_epsilon_if_the_settings_name_it(toy, tmp_path):
+    sizes = toy["representation"]
+    first = train(toy | {"representation": sizes | {"epsilon": 1e-8}, "max_epochs": 1}, tmp_path)
+    go_on = toy | {"start_from": str(first), "max_epochs": 1}
+    kept = train(go_on, tmp_path, output=str(tmp_path / "kept"))
+    smooth = train(go_on, tmp_path, output=str(tmp_path / "smooth"), representation=sizes | {"epsilon": 2e-3})
+    assert [load_model(path).config.representation.epsilon for path in (kept, smooth)] == [1e-8, 2e-3]
+
+
 def test_energies_of_another_zero_are_met_at_the_start(toy, tmp_path, arrays, write):
     first = train(toy, tmp_path, output=str(tmp_path / "first"))
     before = error_table(load_model(first), tmp_path / "toy.npz", split="train")["energy"]["mae"]
