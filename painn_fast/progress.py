@@ -57,6 +57,11 @@ class StatusLine:
         self.console.print(Text(message), soft_wrap=True)
 
 
+def warn(message: str) -> None:
+    """A line on stderr about something that went wrong and does not stop the work, whichever process says it."""
+    Console(file=sys.stderr, highlight=False).print(Text(f"warning: {message}", style="yellow"), soft_wrap=True)
+
+
 def clock(seconds: float) -> str:
     """Seconds as 1:02:03 or 2:03."""
     whole = round(max(seconds, 0.0))

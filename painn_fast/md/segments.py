@@ -21,7 +21,9 @@ from painn_fast.checkpoint import GO_ON
 from painn_fast.errors import PaiNNFastError
 from painn_fast.hdf5 import new_hdf5
 
-FORMAT, VERSION = "painn-fast trajectory", 1
+FORMAT, VERSION = "painn-fast trajectory", 2
+READABLE = (1, VERSION)
+"""Files of version 1 do not say charge, spin multiplicity and tags."""
 SEGMENTS_AT_MOST = 200
 BUFFER_AT_MOST = 64 * 2**20
 """Bytes in memory at which a checkpoint is due whatever the clock says."""
@@ -121,11 +123,14 @@ def open_file(path: Path) -> h5py.File:
         raise PaiNNFastError(
             "not a readable trajectory", where=path, got=str(error), expected="an HDF5 file written by painn-fast md"
         ) from None
-    if file.attrs.get("format") != FORMAT or file.attrs.get("version") != VERSION:
+    if file.attrs.get("format") != FORMAT or file.attrs.get("version") not in READABLE:
         got = f"format {file.attrs.get('format')!r}, version {file.attrs.get('version')}"
         file.close()
         raise PaiNNFastError(
-            "not a painn-fast trajectory", where=path, got=got, expected=f"{FORMAT}, version {VERSION}"
+            "not a painn-fast trajectory",
+            where=path,
+            got=got,
+            expected=f"{FORMAT}, version {' or '.join(map(str, READABLE))}",
         )
     return file
 
