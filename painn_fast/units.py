@@ -53,6 +53,7 @@ FORCE = {
     "kcal/mol/Å": KCAL_PER_MOL,
     "Ha/Bohr": HARTREE / BOHR,
 }
+STRESS = {"eV/Ang^3": 1.0, "eV/Å^3": 1.0, "Ha/Bohr^3": HARTREE / BOHR**3, "GPa": _ase.GPa}
 TIME = {"fs": 1.0, "ps": 1e3, "ns": 1e6, "as": 1e-3}
 TEMPERATURE = {"K": 1.0}
 WAVENUMBER = {"cm-1": 1.0, "cm^-1": 1.0, "1/cm": 1.0}
@@ -66,6 +67,7 @@ KINDS = {
     "polarizability": POLARIZABILITY,
     "area": AREA,
     "force": FORCE,
+    "stress": STRESS,
     "time": TIME,
     "temperature": TEMPERATURE,
     "wavenumber": WAVENUMBER,
@@ -74,17 +76,105 @@ KINDS = {
 }
 
 
+DIMENSIONS = {
+    "energy": (1, 0, 0),
+    "length": (0, 1, 0),
+    "area": (0, 2, 0),
+    "polarizability": (0, 3, 0),
+    "force": (1, -1, 0),
+    "stress": (1, -3, 0),
+    "dipole": (0, 1, 1),
+}
+"""Powers of energy, length and charge, of the kinds that expressions such as "kcal/mol/Ang" may stand for."""
+ATOMIC = {
+    "energy": HARTREE,
+    "length": BOHR,
+    "area": BOHR**2,
+    "polarizability": BOHR**3,
+    "force": HARTREE / BOHR,
+    "stress": HARTREE / BOHR**3,
+    "dipole": BOHR,
+}
+"""What "a.u." stands for."""
+_Part = tuple[float, tuple[int, int, int, int]]
+"""Size in our own unit; powers of energy, length, charge and amount of substance, of which none may be left."""
+
+
+def _parts() -> dict[str, _Part]:
+    """The words of which units are products, in lower case."""
+    energies = {name: size for name, size in ENERGY.items() if "/" not in name} | {"Rydberg": 0.5 * HARTREE}
+    molar = {"cal": 1e-3 * _ase.kcal, "kcal": _ase.kcal, "kJ": _ase.kJ}
+    lengths = LENGTH | {"Angstroms": 1.0, "\u212b": 1.0, "pm": 0.01}
+    pressures = {"GPa": _ase.GPa, "kbar": 1e3 * _ase.bar, "bar": _ase.bar}
+    found: dict[str, _Part] = {"mol": (_ase.mol, (0, 0, 0, 1)), "e": (1.0, (0, 0, 1, 0)), "|e|": (1.0, (0, 0, 1, 0))}
+    for table, powers in (
+        (energies, (1, 0, 0, 0)),
+        (molar, (1, 0, 0, 1)),
+        (lengths, (0, 1, 0, 0)),
+        (pressures, (1, -3, 0, 0)),
+        ({"D": DEBYE, "Debye": DEBYE}, (0, 1, 1, 0)),
+        ({f"e{name}": size for name, size in lengths.items()}, (0, 1, 1, 0)),
+    ):
+        found |= {name.casefold(): (size, powers) for name, size in table.items()}
+    return found
+
+
+_PARTS = _parts()
+_PART = re.compile(r"([^\s*/·^()]+)(?:(?:\^|\*\*)\(?([-+]?\d)\)?)?")
+_LONGEST = 60
+"""Characters of an expression."""
+
+
 def factor(kind: str, name: str) -> float:
     """Size of the unit `name` in our own unit of that `kind`, e.g. factor("energy", "kcal/mol") in eV.
 
+    Case does not matter. Units of energies, lengths, dipoles, ... may be products and quotients: "kcal mol-1", "eAng",
+    "Ha/Bohr^3", "a0 a0 a0".
+
     Raises:
-        PaiNNFastError: if the unit is unknown; names those that are known.
+        PaiNNFastError: if the unit is unknown, or one of something else; names those that are known.
     """
     table = KINDS[kind]
     folded = {key.casefold(): value for key, value in table.items()}
-    if name.casefold() not in folded:
-        raise PaiNNFastError(f"unknown unit of {kind}", got=repr(name), expected=" | ".join(table))
-    return folded[name.casefold()]
+    size = folded.get(name.strip().casefold())
+    size = _expression(name, kind) if size is None else size
+    if size is None:
+        raise PaiNNFastError(f"unknown unit of {kind}", got=repr(name[:_LONGEST]), expected=" | ".join(table))
+    return size
+
+
+def is_unit(kind: str, name: str) -> bool:
+    """Whether `name` is a unit of that kind."""
+    try:
+        factor(kind, name)
+    except PaiNNFastError:
+        return False
+    return True
+
+
+def _expression(text: str, kind: str) -> float | None:
+    """Size of a product such as "kcal/mol/Ang", None if it is not one of that kind."""
+    if kind not in DIMENSIONS or len(text) > _LONGEST:
+        return None
+    text = text.replace("³", "^3").replace("²", "^2").replace("⋅", "·").strip()
+    if text.casefold() in ("au", "a.u.", "atomic units"):
+        return ATOMIC[kind]
+    size, total, sign, at = 1.0, [0, 0, 0, 0], 1, 0
+    while at < len(text):
+        match = _PART.match(text, at)
+        if match is None:  # between parts; "/" divides by the next one alone
+            sign = -1 if text[at] == "/" else sign
+            at += 1
+            continue
+        name, power = match[1].casefold(), int(match[2] or 1) * sign
+        if name not in _PARTS and (ending := re.fullmatch(r"(.*?[^\d+-])([-+]?\d)", name)):  # "mol-1", "ang3"
+            name, power = ending[1], int(ending[2]) * power
+        if name not in _PARTS:
+            return None
+        size *= _PARTS[name][0] ** power
+        total = [a + power * b for a, b in zip(total, _PARTS[name][1], strict=True)]
+        sign, at = 1, match.end()
+    return size if total == [*DIMENSIONS[kind], 0] else None
 
 
 def parse_quantity(text: str, kind: str) -> float:

@@ -11,9 +11,13 @@ import ase.io
 import numpy as np
 
 from painn_fast.errors import PaiNNFastError
+from painn_fast.graph.charge import CHARGE_KEYS, MULTIPLICITY_KEYS, charge_and_multiplicity
 from painn_fast.progress import counted
-from painn_fast.train.data.extxyz import labelled
-from painn_fast.train.data.frames import Frames, Gather
+from painn_fast.train.data.extxyz import ASE_UNITS, Texts, labelled
+from painn_fast.train.data.frames import UNSTATED, Frames, Gather
+
+GEOMETRY = ("numbers", "positions")
+TOTALS = (*CHARGE_KEYS, *MULTIPLICITY_KEYS)
 
 
 def read(path: Path) -> Frames:
@@ -22,47 +26,99 @@ def read(path: Path) -> Frames:
     Raises:
         PaiNNFastError: naming file and frame.
     """
-    gather, units = Gather(path, strict=False), dict[str, str]()
+    entries = Entries(path)
     try:
         for atoms in counted(ase.io.iread(path, index=":"), f"reading {path.name}: structures"):
-            found = {**atoms.info, **_others(atoms), **(atoms.calc.results if atoms.calc else {})}
-            units |= {key.removesuffix("_unit"): str(found[key]) for key in found if key.endswith("_unit")}
-            add(gather, atoms, found)
+            results = atoms.calc.results if atoms.calc else {}  # as they are: without constraints applied
+            columns = {name: values for name, values in atoms.arrays.items() if name not in GEOMETRY}
+            entries.add(atoms, results, atoms.info, columns, f"{path}, frame {len(entries.gather)}")
     except PaiNNFastError:
         raise
     except Exception as error:  # every reader of ASE fails in its own way
         raise PaiNNFastError(
             "not a readable structure file",
-            where=f"{path}, frame {len(gather)}",
+            where=f"{path}, frame {len(entries.gather)}",
             got=f"{type(error).__name__}: {error}",
             expected="npz, npy, xyz, h5, QM9's archive, or another format of ASE",
         ) from None
-    return labelled(gather, units)
+    return labelled(entries.gather, entries.texts, entries.conventions())
 
 
-def add(gather: Gather, atoms: ase.Atoms, found: Mapping[str, Any]) -> None:
-    """One structure with all numbers that were found with it."""
-    values, atom_values = {}, {}
-    for name, value in found.items():
-        array = _numbers(value)
-        if array is None:
-            continue
-        if array.shape == (len(atoms), 3) and (len(atoms) not in (1, 3) or "force" in name.lower()):
-            atom_values[name] = array
-        else:
-            values[name] = array.ravel()
-    periodic = bool(atoms.pbc.any())
-    cell, pbc = (np.array(atoms.cell), atoms.pbc) if periodic else (None, None)
-    gather.add(atoms.numbers, atoms.positions, values, atom_values, cell, pbc)
+class Entries:
+    """Structures of ASE with what stands beside them: results of calculators, and numbers that ASE does not define.
+
+    Args:
+        path: the file.
+        first: whose entry has the name where both have one: "results", or "others"; the second is renamed.
+    """
+
+    def __init__(self, path: Path, first: str = "results") -> None:
+        self.gather = Gather(path, strict=lambda name: False)
+        self.texts = Texts(path)
+        self.first = first
+        self._calculated: dict[str, bool] = {}  # whether all values of a name come from calculators
+
+    def add(
+        self,
+        atoms: ase.Atoms,
+        results: Mapping[str, Any],
+        others: Mapping[str, Any],
+        columns: Mapping[str, np.ndarray],
+        where: str,
+    ) -> None:
+        """One structure."""
+        values, atom_values = dict[str, np.ndarray](), dict[str, np.ndarray]()
+        for calculated, entries in ((True, results), (False, others), (False, columns)):
+            for name, value in entries.items():
+                if name.endswith("_unit") and isinstance(value, str):
+                    self.texts.add_unit(name.removesuffix("_unit"), value, where)
+                    continue
+                if name == "split" and isinstance(value, str | int) and not calculated:
+                    self.texts.add_split(str(value), len(self.gather))
+                    continue
+                array = as_numbers(value)
+                if array is None and isinstance(value, str) and name.lower() in TOTALS:
+                    charge_and_multiplicity({name: value}, where=where)  # a number, or an error
+                    array = np.array([float(value)])
+                if array is None:
+                    self.texts.left.setdefault(str(name))
+                    continue
+                own = self._name(name, results, others, calculated=calculated)
+                self._calculated[own] = self._calculated.get(own, True) and calculated
+                of_atoms = entries is columns or _of_atoms(own, array, len(atoms), calculated=calculated)
+                (atom_values if of_atoms else values)[own] = array if of_atoms else array.ravel()
+        cell, pbc = (np.array(atoms.cell), atoms.pbc) if atoms.pbc.any() else (None, None)
+        if atoms.pbc.any() and not np.asarray(atoms.cell).any():
+            self.texts.count_without_cell(len(self.gather))
+        self.gather.add(atoms.numbers, atoms.positions, values, atom_values, cell, pbc)
+
+    def conventions(self) -> dict[str, tuple[str, str]]:
+        """Units of results of calculators as ASE defines them; of anything else none."""
+        others = {name: UNSTATED for name, calculated in self._calculated.items() if not calculated}
+        return {name: unit for name, unit in ASE_UNITS.items() if name not in others} | others
+
+    def _name(self, name: str, results: Mapping[str, Any], others: Mapping[str, Any], *, calculated: bool) -> str:
+        if name not in results or name not in others or calculated == (self.first == "results"):
+            return name
+        return f"calculator.{name}" if calculated else f"data.{name}"
 
 
-def _others(atoms: ase.Atoms) -> dict[str, np.ndarray]:
-    return {name: values for name, values in atoms.arrays.items() if name not in ("numbers", "positions")}
+def _of_atoms(name: str, array: np.ndarray, n: int, *, calculated: bool) -> bool:
+    """Whether an entry beside a structure has a value for each of its atoms: by its name or its size."""
+    if array.ndim == 0 or len(array) != n:
+        return False
+    if name in ("forces", "energies", "charges", "magmoms", "stresses") or "force" in name.lower():
+        return True
+    return array.ndim > 1 and not calculated and array.shape[1:] == (3,) and n not in (1, 3)
 
 
-def _numbers(value: Any) -> np.ndarray | None:
+def as_numbers(value: Any) -> np.ndarray | None:
+    """An array of numbers; None for texts, truth values and objects."""
+    if value is None or isinstance(value, bool | np.bool_ | str | bytes):
+        return None
     try:
-        array = np.asarray(value, dtype=np.float64)
+        array = np.asarray(value)
+        numbers = array.astype(np.float64) if array.dtype.kind in "fiu" else None
     except (TypeError, ValueError):
         return None
-    return array if array.size and not isinstance(value, bool | str | bytes) else None
+    return numbers if numbers is not None and numbers.size else None

@@ -12,6 +12,8 @@ from painn_fast.progress import StatusLine
 from painn_fast.train.data import hdf5
 from painn_fast.train.data.frames import Frames
 
+READERS = 2
+"""Counts up when a reader makes something else of the same file, so that copies of before are made again."""
 SLOW = 5.0
 """Seconds of reading that are worth a copy."""
 
@@ -46,6 +48,6 @@ def _stamp(path: Path) -> str:
     """What changes when the file does; of a folder, how many files it holds and which came last."""
     if path.is_dir():
         times = [entry.stat().st_mtime_ns for entry in os.scandir(path)]
-        return f"{hdf5.FORMAT} folder {len(times)} {max(times, default=0)}"
+        return f"{hdf5.FORMAT} readers {READERS} folder {len(times)} {max(times, default=0)}"
     facts = path.stat()
-    return f"{hdf5.FORMAT} {facts.st_size} {facts.st_mtime_ns}"
+    return f"{hdf5.FORMAT} readers {READERS} {facts.st_size} {facts.st_mtime_ns}"

@@ -1,13 +1,13 @@
 """XYZ and extended XYZ: ten times as fast as through ASE, and an error names frame and line.
 
 The comment line holds pairs such as `energy=-1.5 dipole="0 0 1" Properties=species:S:1:pos:R:3:forces:R:3`. Energies,
-forces and stress are in ASE's units; what else there is has the unit that `<name>_unit` or the settings declare.
+forces, stress and dipoles are in ASE's units; what else there is has the unit that `<name>_unit` or the settings
+declare. Whatever is not understood, or not used, is in the notes.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -17,8 +17,11 @@ import numpy as np
 from ase.data import atomic_numbers
 
 from painn_fast.errors import PaiNNFastError
+from painn_fast.graph.charge import CHARGE_KEYS, MULTIPLICITY_KEYS
 from painn_fast.progress import counted
-from painn_fast.train.data.frames import Frames, Gather, Keys
+from painn_fast.train.data import comment_line
+from painn_fast.train.data.comment_line import CommentLine, numbers, real, truths
+from painn_fast.train.data.frames import CONVENTION, Frames, Gather, Keys
 
 KEYS: Keys = {
     "energy": ("energy",),
@@ -27,18 +30,21 @@ KEYS: Keys = {
     "dipole": ("dipole", "mu"),
     "polarizability": ("polarizability", "alpha"),
 }
-CONVENTION = "ASE's convention"
 ASE_UNITS = {
     "energy": ("eV", CONVENTION),
     "forces": ("eV/Ang", CONVENTION),
-    "force": ("eV/Ang", CONVENTION),
     "stress": ("eV/Ang^3", CONVENTION),
+    "dipole": ("e Ang", CONVENTION),
 }
-CHARGE, SPIN = ("charge", "total_charge"), ("spin", "multiplicity", "spin_multiplicity")
+"""Units of what ASE defines as results of its calculators, by ASE's names."""
+IMPORTANT = {*CHARGE_KEYS, *MULTIPLICITY_KEYS, *(name for names in KEYS.values() for name in names)}
+"""Names whose values must be numbers, of the same shape in all frames."""
+NONE = ("none", "null", "na", "n/a", "-", "")
+"""Words for a value that is missing, in lower case."""
 SPLIT_NAMES = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "test": 2, "0": 0, "1": 1, "2": 2}
 PLAIN = "species:S:1:pos:R:3"
-PAIR = re.compile(r"""([^\s=]+)=("[^"]*"|'[^']*'|\{[^}]*\}|\[[^\]]*\]|[^\s"']*)""")
-TRUTH = {"t": True, "true": True, "f": False, "false": False}
+COLUMNS = {"symbols": "species", "element": "species", "numbers": "Z", "positions": "pos"}
+"""Other names of columns, which ASE reads too."""
 VOIGT = [0, 5, 4, 5, 1, 3, 4, 3, 2]  # xx yy zz yz xz xy to rows
 
 
@@ -47,7 +53,14 @@ class Frame(NamedTuple):
 
     line: int  # of its number of atoms, from 1
     info: dict[str, str]
+    words: list[str]  # of the comment line, that belong to no pair
     rows: list[str]
+
+    def pop(self, name: str) -> str | None:
+        """Take a value of the comment line, whatever the case of its name."""
+        if name in self.info:
+            return self.info.pop(name)
+        return next((self.info.pop(key) for key in self.info if key.lower() == name.lower()), None)
 
 
 def read(path: Path) -> Frames:
@@ -56,33 +69,33 @@ def read(path: Path) -> Frames:
     Raises:
         PaiNNFastError: naming file, frame and line.
     """
-    gather, texts = Gather(path), _Texts(path)
-    with open(path, encoding="utf-8", errors="replace") as stream:
-        for frame in counted(_frames(stream, path), f"reading {path.name}: structures"):
-            properties = frame.info.pop("Properties", PLAIN)
-            numbers, positions, atom_values = _atoms(frame, properties, f"{path}, frame {len(gather)}")
-            cell, pbc = _cell(frame, f"{path}, frame {len(gather)}, line {frame.line + 1}")
-            values = texts.numbers(frame, len(gather))
-            gather.add(numbers, positions, values, atom_values, cell, pbc, frame.line + 1)
-    return labelled(gather, texts.units, texts.split(len(gather)))
+    gather, texts = Gather(path, strict=lambda name: name.lower() in IMPORTANT), Texts(path)
+    with open(path, encoding="utf-8-sig", errors="replace") as stream:
+        for k, frame in enumerate(counted(_frames(stream, path), f"reading {path.name}: structures")):
+            properties = frame.pop("Properties") or PLAIN
+            elements, positions, atom_values = _atoms(frame, properties, texts, k)
+            cell, pbc = _cell(frame, texts, k)
+            values = texts.numbers(frame.info, k, frame.line + 1)
+            texts.add_words(frame.words, k)
+            gather.add(elements, positions, values, atom_values, cell, pbc, frame.line + 1)
+    return labelled(gather, texts, ASE_UNITS)
 
 
-def labelled(gather: Gather, said: dict[str, str], split: np.ndarray | None = None) -> Frames:
-    """Frames with the labels that ASE defines and others, whose units are `said`."""
+def labelled(gather: Gather, texts: Texts, conventions: dict[str, tuple[str, str]], keys: Keys = KEYS) -> Frames:
+    """Frames with the labels `keys`; units are those of the texts, else those by convention."""
     frames = gather.frames()
-    arrays = frames.arrays
+    arrays, said = frames.arrays, texts.units
     if "stress" in arrays and arrays["stress"].shape[1:] == (6,):
         arrays["stress"] = arrays["stress"][:, VOIGT]
-    charge, spin = (next((arrays[name] for name in names if name in arrays), None) for names in (CHARGE, SPIN))
     return dataclasses.replace(
         frames,
-        keys=KEYS,
+        keys=keys,
         units={"length": said.get("length", "Ang")},
         units_from="the file" if "length" in said else CONVENTION,
-        array_units=ASE_UNITS | {name: (unit, "the file") for name, unit in said.items()},
-        split=split,
-        charge=None if charge is None else np.nan_to_num(charge, nan=0.0),
-        spin=None if spin is None else np.nan_to_num(spin, nan=1.0),
+        array_units=conventions | {name: (unit, "the file") for name, unit in said.items()},
+        split=texts.split(len(gather)),
+        notes=(*frames.notes, *texts.notes()),
+        left=tuple(name for name in texts.left if name not in arrays),
     )
 
 
@@ -103,40 +116,51 @@ def _frames(stream: TextIO, path: Path) -> Iterator[Frame]:
             raise PaiNNFastError(
                 "not a readable structure file: it ends within a frame", where=where, expected=f"{n} atoms"
             )
-        yield Frame(line, dict(PAIR.findall(body[0])), body[1:])
+        comment = (
+            comment_line.parse(body[0], f"{path}, frame {k}, line {line + 1}")
+            if body[0].strip()
+            else CommentLine({}, [])
+        )
+        yield Frame(line, comment.pairs, comment.words, body[1:])
         line, k = line + n + 1, k + 1
 
 
-def _atoms(frame: Frame, properties: str, where: str) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+def _atoms(frame: Frame, properties: str, texts: Texts, k: int) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     """Atomic numbers, positions and other columns of numbers."""
+    where = f"{texts.path}, frame {k}"
     columns = _columns(properties, f"{where}, line {frame.line + 1}")
     width = sum(size for _, _, size in columns)
+    texts.count_columns(len(frame.rows[0].split()) - width, k)
     words = [row.split()[:width] for row in frame.rows]
-    for k, row in enumerate(words):
-        if len(row) < width:
-            raise PaiNNFastError(
-                "too few columns", where=f"{where}, line {frame.line + 2 + k}", got=frame.rows[k][:60], expected=width
-            )
-    numbers, positions, values, first = None, None, {}, 0
+    for row, parts in enumerate(words):
+        if len(parts) < width:
+            line = f"{where}, line {frame.line + 2 + row}"
+            raise PaiNNFastError("too few columns", where=line, got=frame.rows[row][:60], expected=width)
+    elements, positions, values, first = None, None, {}, 0
     for name, kind, size in columns:
         part = [row[first : first + size] for row in words]
         first += size
         if name in ("species", "Z"):
-            numbers = _elements([row[0] for row in part], frame, where)
+            elements = _elements([row[0] for row in part], frame, where)
         elif name == "pos":
             positions = _floats(part, frame, where)
         elif kind in "RI":
             values[name] = _floats(part, frame, where)
-    if numbers is None or positions is None or positions.shape[1] != 3:
+        else:
+            texts.left.setdefault(name)
+    if elements is None or positions is None or positions.shape[1] != 3:
         raise PaiNNFastError("no elements or no positions", where=where, got=properties, expected=PLAIN)
-    return numbers, positions, values
+    return elements, positions, values
 
 
 def _columns(properties: str, where: str) -> list[tuple[str, str, int]]:
-    words = properties.strip("\"'").split(":")
+    words = properties.split(":")
     if len(words) % 3 or not all(size.isdecimal() and int(size) for size in words[2::3]):
         raise PaiNNFastError("cannot read Properties", where=where, got=properties, expected=PLAIN)
-    return [(name, kind, int(size)) for name, kind, size in zip(words[::3], words[1::3], words[2::3], strict=True)]
+    names = [COLUMNS.get(name, name) for name in words[::3]]
+    if len(set(names)) < len(names):
+        raise PaiNNFastError("two columns of one name", where=where, got=properties[:200])
+    return [(name, kind.upper(), int(size)) for name, kind, size in zip(names, words[1::3], words[2::3], strict=True)]
 
 
 def _elements(words: list[str], frame: Frame, where: str) -> np.ndarray:
@@ -154,62 +178,97 @@ def _elements(words: list[str], frame: Frame, where: str) -> np.ndarray:
 def _floats(rows: list[list[str]], frame: Frame, where: str) -> np.ndarray:
     try:
         return np.array([[float(word) for word in row] for row in rows])
-    except ValueError as error:
-        for k, row in enumerate(rows):
-            if _number(row) is None:
-                line = frame.line + 2 + k
-                raise PaiNNFastError("not numbers", where=f"{where}, line {line}", got=" ".join(row)) from None
-        raise AssertionError from error
-
-
-def _number(words: list[str]) -> list[float] | None:
-    try:
-        return [float(word) for word in words]
     except ValueError:
-        return None
+        pass  # a number as Fortran writes it, or none
+    values = [[real(word) for word in row] for row in rows]
+    for k, row in enumerate(values):
+        if None in row:
+            line = frame.line + 2 + k
+            raise PaiNNFastError("not numbers", where=f"{where}, line {line}", got=" ".join(rows[k])[:200])
+    return np.array(values, dtype=np.float64)
 
 
-def _cell(frame: Frame, where: str) -> tuple[np.ndarray | None, np.ndarray | None]:
+def _cell(frame: Frame, texts: Texts, k: int) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Vectors as rows, and in which directions they count; a lattice of zeros is none."""
-    lattice, directions = frame.info.pop("Lattice", None), frame.info.pop("pbc", "T T T")
-    if lattice is None:
+    lattice, directions = frame.pop("Lattice"), frame.pop("pbc")
+    periodic = [True] * 3 if directions is None else truths(directions)
+    if lattice is None and periodic is not None:
+        if directions is not None and any(periodic):
+            texts.count_without_cell(k)
         return None, None
-    numbers = _number(_bare(lattice).split())
-    periodic = [TRUTH.get(word.lower()) for word in _bare(directions).split()]
-    if numbers is None or len(numbers) != 9 or len(periodic) != 3 or None in periodic:
+    vectors = None if lattice is None else numbers(lattice)
+    if vectors is None or vectors.shape != (9,) or periodic is None:
         raise PaiNNFastError(
-            "cannot read the cell", where=where, got=f"{lattice} {directions}", expected="9 numbers, 3 T or F"
+            "cannot read the cell",
+            where=f"{texts.path}, frame {k}, line {frame.line + 1}",
+            got=f"{lattice} {directions}"[:200],
+            expected="9 numbers, 3 T or F",
         )
-    return np.array(numbers).reshape(3, 3), np.array(periodic)
+    if directions is not None and any(periodic) and not vectors.any():
+        texts.count_without_cell(k)
+    return vectors.reshape(3, 3), np.array(periodic)
 
 
-def _bare(text: str) -> str:
-    return text.strip("\"'{}[]").replace(",", " ")
-
-
-class _Texts:
-    """What comment lines say beside numbers: units and splits."""
+class Texts:
+    """What frames say beside numbers: units, splits, and what is not understood."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.units = path, dict[str, str]()
+        self.left: dict[str, None] = {}
+        """Names of entries that are no numbers."""
         self._split: dict[int, int] = {}
+        self._seen: dict[str, tuple[int, int, str]] = {}  # how often, first frame, text
 
-    def numbers(self, frame: Frame, k: int) -> dict[str, np.ndarray]:
-        """Numbers [n] of a comment line by their names."""
+    def numbers(self, info: dict[str, str], k: int, line: int) -> dict[str, np.ndarray]:
+        """Numbers [n] of the pairs of a comment line by their names."""
         found = {}
-        for name, text in frame.info.items():
-            bare = _bare(text)
+        for name, text in info.items():
             if name.endswith("_unit"):
-                self._unit(name.removesuffix("_unit"), bare.strip(), f"{self.path}, frame {k}, line {frame.line + 1}")
+                self.add_unit(name.removesuffix("_unit"), text.strip(), f"{self.path}, frame {k}, line {line}")
             elif name == "split":
-                self._split[k] = SPLIT_NAMES.get(bare.strip().lower(), -1)
-            elif (numbers := _number(bare.split())) is not None and numbers:
-                found[name] = np.array(numbers)
+                self.add_split(text, k)
+            elif (values := numbers(text)) is not None:
+                found[name] = values
+            elif name.lower() in IMPORTANT and text.strip().lower() not in NONE:
+                where = f"{self.path}, '{name}', frame {k}, line {line}"
+                raise PaiNNFastError("not numbers", where=where, got=repr(text[:60]), expected="numbers, or nothing")
+            else:
+                self.left.setdefault(name)
         return found
 
-    def _unit(self, name: str, unit: str, where: str) -> None:
+    def add_unit(self, name: str, unit: str, where: str) -> None:
+        """Unit of an array or a kind, the same in all frames."""
         if self.units.setdefault(name, unit) != unit:
             raise PaiNNFastError(f"two units of {name}", where=where, got=unit, expected=self.units[name])
+
+    def add_split(self, name: str, k: int) -> None:
+        """Split of a frame."""
+        self._split[k] = SPLIT_NAMES.get(name.strip().lower(), -1)
+
+    def add_words(self, words: list[str], k: int) -> None:
+        """Words of a comment line that belong to no pair."""
+        if words:
+            self._count("text that is no key=value", k, " ".join(words)[:60])
+
+    def count_columns(self, more: int, k: int) -> None:
+        """Columns of atoms that Properties does not name."""
+        if more > 0:
+            self._count("columns of atoms that Properties does not name", k, f"{more} of them")
+
+    def count_without_cell(self, k: int) -> None:
+        """A frame that is said to be periodic and has no cell."""
+        self._count("periodic without a cell, read as a molecule", k, "")
+
+    def _count(self, what: str, k: int, text: str) -> None:
+        n, first, before = self._seen.get(what, (0, k, text))
+        self._seen[what] = n + 1, first, before
+
+    def notes(self) -> tuple[str, ...]:
+        """What was not understood, a line each."""
+        return tuple(
+            f"{self.path.name}: {what}, in {n} frames, first in frame {first}{f': {text!r}' if text else ''}"
+            for what, (n, first, text) in self._seen.items()
+        )
 
     def split(self, n: int) -> np.ndarray | None:
         """0, 1, 2, or -1 where a frame says none or another; None if no frame says one."""

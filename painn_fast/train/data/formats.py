@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from painn_fast.errors import PaiNNFastError
+from painn_fast.graph.charge import CHARGE_KEYS, MULTIPLICITY_KEYS
 from painn_fast.train.data import ase_database, ase_files, extxyz, hdf5, npy, npz, qm9
 from painn_fast.train.data.cache import cached
 from painn_fast.train.data.frames import Frames
@@ -50,7 +51,8 @@ TEXTS = {"xyz": extxyz.read, "qm9": qm9.read, "database": ase_database.read, "ot
 def _read(path: Path, source: DataFile, folder: str | Path) -> Frames:
     kind = _format(path)
     if kind == "npz":
-        return npz.read(path, None if source.geometry is None else find_data(source.geometry, folder))
+        geometry = None if source.geometry is None else find_data(source.geometry, folder)
+        return npz.read(path, geometry, set(_charge_keys(source)))
     if source.geometry is not None:
         raise PaiNNFastError("geometry from another file is for .npz only", where=path)
     if kind == "npy":
@@ -58,6 +60,12 @@ def _read(path: Path, source: DataFile, folder: str | Path) -> Frames:
         beside = path.parent if Path(folder).is_file() else folder
         return npy.read(path, source.symbols, labels, lambda name: find_data(name, beside))
     return hdf5.read(path) if kind == "hdf5" else cached(path, TEXTS[kind])
+
+
+def _charge_keys(source: DataFile) -> list[str]:
+    """Arrays that the settings name for charge and multiplicity; with "" none of those that are called so is read."""
+    names = {"charge": CHARGE_KEYS, "multiplicity": MULTIPLICITY_KEYS, "spin": MULTIPLICITY_KEYS}
+    return [name for label, keys in names.items() if label in source.keys for name in (source.keys[label], *keys)]
 
 
 SUFFIXES = {

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from painn_fast.errors import PaiNNFastError
+from painn_fast.graph.charge import CHARGE_KEYS, MULTIPLICITY_KEYS
 
 Keys = Mapping[str, tuple[str, ...]]
 """Names that a label goes by in a format, the usual one first."""
+CONVENTION = "ASE's convention"
+"""Who says the units of what ASE defines."""
+UNSTATED = ("", "")
+"""Unit of an array that says none by itself, not even by the convention of its format."""
+LISTED = 12
+"""Names in a list of them, and characters of a name are at most five times as many."""
 OF_STRUCTURES = ("split", "cell", "pbc", "charge", "spin", "index")
 
 
@@ -35,6 +42,7 @@ class Frames:
     index: np.ndarray | None = None  # [n] number of each structure by its format; default: its place, from 0
     frame: np.ndarray | None = None  # [n] place in the file; default: all, from 0
     notes: tuple[str, ...] = ()  # what the user should know of the file, a line each
+    left: tuple[str, ...] = ()  # names of entries that are no arrays of numbers: texts, truth values, objects
 
     def __len__(self) -> int:
         return len(self.n_atoms)
@@ -68,6 +76,13 @@ class Frames:
     def frames(self) -> np.ndarray:
         """Place [n] of each structure in its file."""
         return np.arange(len(self)) if self.frame is None else self.frame
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names with commas between them, of bounded length."""
+    names = list(dict.fromkeys(names))
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(name if len(name) <= 5 * LISTED else f"{name[: 5 * LISTED]}..." for name in names[:LISTED]) + more
 
 
 def repeated(numbers: np.ndarray, n: int) -> np.ndarray:
@@ -116,10 +131,10 @@ class Gather:
 
     Args:
         path: where they come from, for messages.
-        strict: an array whose shape changes is an error, not left out.
+        strict: names of arrays whose change of shape is an error; others are left out then.
     """
 
-    def __init__(self, path: object, *, strict: bool = True) -> None:
+    def __init__(self, path: object, *, strict: Callable[[str], bool] = lambda name: True) -> None:
         self.path, self.strict = path, strict
         self.geometry: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
         self._values, self._atom_values = Columns(of_atoms=False), Columns(of_atoms=True)
@@ -146,7 +161,7 @@ class Gather:
         """
         torn = [*self._values.add(len(self), values), *self._atom_values.add(self._n_atoms, atom_values)]
         for name, shape, before in torn:
-            if self.strict:
+            if self.strict(name):
                 where = f"{self.path}, '{name}', frame {len(self)}" + (f", line {line}" if line else "")
                 raise PaiNNFastError("another shape than in the frames before", where=where, got=shape, expected=before)
             self._torn.add(name)
@@ -158,7 +173,10 @@ class Gather:
         """All of them, with neither keys nor units."""
         if not len(self):
             raise PaiNNFastError("a data file without structures", where=self.path)
-        torn = self._torn | (self._values.known.keys() & self._atom_values.known.keys())
+        torn = self._torn
+        totals = {name for name in self._atom_values.known if name.lower() in (*CHARGE_KEYS, *MULTIPLICITY_KEYS)}
+        for name in (self._values.known.keys() & self._atom_values.known.keys() | totals) - torn:
+            self._atom_values.known[f"{name} of atoms"] = self._atom_values.known.pop(name)
         for name in torn:
             self._values.known.pop(name, None)
             self._atom_values.known.pop(name, None)
@@ -171,5 +189,5 @@ class Gather:
             arrays=self._values.arrays(len(self)) | self._atom_values.arrays(self._n_atoms),
             cell=cells,
             pbc=np.array(pbc, dtype=bool) & (np.abs(cells).max(axis=2) > 0),
-            notes=(f"left out, as their shape changes: {', '.join(sorted(torn))}",) if torn else (),
+            notes=(f"left out, as their shape changes: {listed(sorted(torn))}",) if torn else (),
         )

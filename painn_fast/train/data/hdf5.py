@@ -19,6 +19,8 @@ from painn_fast.train.data.dataset import SPLITS, Dataset, join
 from painn_fast.train.data.frames import OF_STRUCTURES, Frames
 
 FORMAT = "painn-fast structures 1"
+LEFT = 100
+"""Names of entries that are no numbers, as many and as much of each as is kept: an attribute has 64 kB."""
 
 
 def write_hdf5(data: Dataset | Mapping[str, Dataset] | Frames, path: str | Path, said: str = "") -> None:
@@ -38,6 +40,7 @@ def write_hdf5(data: Dataset | Mapping[str, Dataset] | Frames, path: str | Path,
         file.attrs["units_from"] = frames.units_from
         file.attrs["array_units"] = json.dumps(frames.array_units)
         file.attrs["notes"] = json.dumps(frames.notes)
+        file.attrs["left"] = json.dumps([name[:LEFT] for name in frames.left[:LEFT]])
         for name in ("n_atoms", "numbers", "positions", *OF_STRUCTURES):
             values = getattr(frames, name)
             if values is not None:
@@ -90,6 +93,7 @@ def _read(file: h5py.File) -> Frames:
         units_from=str(file.attrs["units_from"]),
         array_units={name: (unit, by) for name, (unit, by) in said.items()},
         notes=tuple(json.loads(file.attrs["notes"])),
+        left=tuple(json.loads(file.attrs.get("left", "[]"))),
         **{name: file[name][()] for name in OF_STRUCTURES if name in file},
     )
 

@@ -2,60 +2,90 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from painn_fast import units
 from painn_fast.errors import PaiNNFastError
-from painn_fast.train.data.dataset import SHAPES
-from painn_fast.train.data.frames import Frames
+from painn_fast.train.data.dataset import PER_ATOM, SHAPES
+from painn_fast.train.data.frames import CONVENTION, UNSTATED, Frames
 from painn_fast.train.settings import DataFile
 
-KIND = {"dipole_magnitude": "dipole", "spatial_extent": "area"}
+KIND = {"dipole_magnitude": "dipole", "spatial_extent": "area", "forces": "force"}
 """Kind of unit of labels that are not called by it."""
-USUAL = {"forces": "eV/Ang", "stress": "eV/Ang^3"}
-"""Our own units of labels that are no kind by themselves."""
-ENERGY = {name.casefold() for name in units.ENERGY}
+PER_LENGTH = {"forces": "", "stress": "^3"}
+"""Labels whose unit is that of energies over one of length, and its power."""
+
+
+def kind_of(label: str, unit: str) -> str | None:
+    """Kind of the unit of a label: its own, for other scalars energy; None where `unit` is a name of something else."""
+    kind = KIND.get(label, label)
+    if kind in units.KINDS:
+        return kind
+    return "energy" if units.is_unit("energy", unit) else None
 
 
 def size_of_unit(label: str, name: str) -> float:
-    """A unit of a label in our own: eV, eV/Å, e Å, Å³, Å²; of other scalars eV, or 1 if it is no unit of energy."""
-    if label in ("forces", "stress"):
-        energy, _, length = name.rpartition("/")
-        cube = re.fullmatch(r"(.*?)(?:\^3|³)", length)
-        size = units.factor("length", cube[1] if cube else length)
-        return units.factor("energy", energy) / (size**3 if label == "stress" else size)
-    kind = KIND.get(label, label)
-    if kind not in units.KINDS:
-        kind = "energy" if name.casefold() in ENERGY else ""
-    return units.factor(kind, name) if kind else 1.0
+    """A unit of a label in our own: eV, eV/Å, e Å, Å³, Å²; of other scalars eV, or 1 if it is no unit of energy.
+
+    A number, as SchNetPack's databases may have it, is that size itself.
+    """
+    kind = kind_of(label, name)
+    if kind is None:
+        return 1.0
+    return float(name) if _is_size(name) else units.factor(kind, name)
 
 
 def own_unit(label: str, name: str) -> str:
     """Unit of a label after its conversion from `name`."""
-    kind = KIND.get(label, label)
-    if kind not in units.KINDS:
-        kind = "energy" if name.casefold() in ENERGY else ""
-    return USUAL.get(label) or (next(iter(units.KINDS[kind])) if kind else name)
+    kind = kind_of(label, name)
+    return name if kind is None else next(iter(units.KINDS[kind]))
+
+
+def _is_size(unit: str) -> bool:
+    """Whether a unit is a number, its size in eV, Å and e."""
+    try:
+        return 0 < float(unit) < float("inf")
+    except ValueError:
+        return False
 
 
 def unit_of(frames: Frames, source: DataFile, label: str) -> tuple[str, str] | None:
     """Unit of a label, or "length", and who says so: the settings, else the file; None if nobody does."""
     array = key_of(frames, source, label)
-    single = frames.array_units.get(array or label)
-    for table, by in ((source.units, "the settings"), (frames.units, frames.units_from)):
-        if table is frames.units and single is not None:
-            return single
-        for name in (label, *([array] if array else [])):
-            if name in table:
-                return table[name], by
-        if label in ("forces", "stress") and "energy" in table:
-            length = (source.units if "length" in source.units else frames.units).get("length", "Ang")
-            return f"{table['energy']}/{length}" + "^3" * (label == "stress"), by
-        if KIND.get(label, label) in table:
-            return table[KIND.get(label, label)], by
-    return None
+    names, single = (label, *([array] if array else [])), frames.array_units.get(array or label)
+    length = (source.units if "length" in source.units else frames.units).get("length", "Ang")
+    in_settings = _declared(source.units, names, length)
+    if in_settings is not None:
+        return in_settings, "the settings"
+    if single is not None and single != UNSTATED:
+        return single
+    in_file = _declared(frames.units, names, length)
+    if in_file is not None:
+        return in_file, frames.units_from
+    energy = unit_of(frames, source, "energy") if label in PER_LENGTH else None
+    if energy is None or (single == UNSTATED and energy[1] == CONVENTION):
+        return None  # nothing that ASE defines says the unit of what it does not define
+    return _per_length(energy[0], length, label), energy[1]
+
+
+def _declared(table: Mapping[str, str], names: Sequence[str], length: str) -> str | None:
+    """Unit of the label names[0] in a table of units of labels, arrays and kinds."""
+    label = names[0]
+    for name in names:
+        if name in table:
+            return table[name]
+    if label in PER_LENGTH and "energy" in table:
+        return _per_length(table["energy"], length, label)
+    return table.get(KIND.get(label, label))
+
+
+def _per_length(energy: str, length: str, label: str) -> str:
+    if _is_size(energy) or _is_size(length):
+        size = size_of_unit("energy", energy) / size_of_unit("length", length) ** (3 if label == "stress" else 1)
+        return repr(size)
+    return f"{energy}/{length}{PER_LENGTH[label]}"
 
 
 def key_of(frames: Frames, source: DataFile, label: str) -> str | None:
@@ -64,11 +94,14 @@ def key_of(frames: Frames, source: DataFile, label: str) -> str | None:
     if label in source.keys:
         return source.keys[label] or None
     names = [key for key in frames.keys.get(label, (label,)) if key in frames.arrays]
-    return next((key for key in names if label == "energy" or _fits(frames, key, label)), None)
+    return next((key for key in names if _fits(frames, key, label)), None)
 
 
 def _fits(frames: Frames, key: str, label: str) -> bool:
-    return (frames.arrays[key].size > len(frames)) == (label in SHAPES)
+    values = frames.arrays[key]
+    if label not in PER_ATOM and frames.of_atoms(key) and len(values) == len(frames.numbers):
+        return False  # a column of atoms that is called like a label of structures
+    return label == "energy" or (values.size > len(frames)) == (label in SHAPES)
 
 
 def factor_of(frames: Frames, source: DataFile, label: str, path: object) -> float:
@@ -87,7 +120,7 @@ def factor_of(frames: Frames, source: DataFile, label: str, path: object) -> flo
             fix=f'set units.{label} for this file in the settings (units = {{ {label} = "..." }}), or store '
             f"'{label}_unit' in the file",
         )
-    return size_of_unit(label, said[0]) if label != "length" else units.factor("length", said[0])
+    return size_of_unit(label, said[0])
 
 
 def scalars(frames: Frames, source: DataFile) -> list[str]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import zipfile
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
 
 from painn_fast.errors import PaiNNFastError
+from painn_fast.graph.charge import AMBIGUOUS_KEY, CHARGE_KEYS, MULTIPLICITY_KEYS
 from painn_fast.train.data.frames import Frames, Keys, repeated
 
 KEYS: Keys = {
@@ -19,16 +21,24 @@ KEYS: Keys = {
     "polarizability": ("polarizability", "alpha"),
     "dipole_magnitude": ("mu",),
     "spatial_extent": ("r2",),
-    "charge": ("charge", "Q"),
+    "stress": ("stress",),
 }
-POSITIONS = ("R", "coords", "positions")
-NUMBERS = ("z", "nuclear_charges", "Z", "numbers")
+POSITIONS = ("R", "coords", "positions", "coordinates")
+NUMBERS = ("z", "nuclear_charges", "Z", "numbers", "atomic_numbers")
+TOTALS = (*CHARGE_KEYS, *MULTIPLICITY_KEYS, AMBIGUOUS_KEY)
+ABOUT = ("name", "theory", "type", "md5", "code_version", "note", "split_names")
+"""Texts that say what a file is; nothing is lost where they are not read."""
 UNITS = {"energy": "e_unit", "length": "r_unit"}
 """What sGDML calls the units; ours are energy_unit, length_unit, ..."""
 
 
-def read(path: Path, geometry: Path | None = None) -> Frames:
+def read(path: Path, geometry: Path | None = None, chosen: Collection[str] = ()) -> Frames:
     """Structures and arrays of a file; R and z out of `geometry`, if it is given.
+
+    Args:
+        path: the file.
+        geometry: another one.
+        chosen: arrays that the settings name, so that nothing about them is asked.
 
     Raises:
         PaiNNFastError: naming the file and the array.
@@ -51,22 +61,61 @@ def read(path: Path, geometry: Path | None = None) -> Frames:
         n, atoms = positions.shape[:2]
         n_atoms = np.full(n, atoms)
         numbers = numbers.astype(np.int64).ravel() if numbers.ndim == 2 else repeated(numbers, n)
-    lattice = arrays.pop("lattice", None)  # sGDML's, columns are the vectors
-    cell = None if lattice is None or lattice.shape != (3, 3) else np.tile(lattice.T, (len(n_atoms), 1, 1))
+        _check_totals(arrays, n, atoms, chosen, path)
+    cell, pbc = _cells(arrays, len(n_atoms), path)
+    for name in [name for name in arrays if name.lower() in TOTALS and arrays[name].ndim == 0]:
+        arrays[name] = np.full(len(n_atoms), arrays[name])
     return Frames(
         numbers=numbers,
         positions=positions.reshape(-1, 3),
         n_atoms=n_atoms,
-        arrays=arrays,
+        arrays={name: values for name, values in arrays.items() if values.ndim and name not in ABOUT},
         keys=KEYS,
         units=implied | said,
         units_from="the file" if not implied else f"the file and its kind ({', '.join(implied.values())})",
         split=split,
         cell=cell,
-        pbc=None if cell is None else np.ones((len(n_atoms), 3), dtype=bool),
-        charge=arrays["charge"].astype(np.float64).ravel() if "charge" in arrays else None,
-        spin=arrays["spin"].astype(np.float64).ravel() if "spin" in arrays else None,
+        pbc=pbc,
+        left=tuple(name for name, values in arrays.items() if not values.ndim and name not in ABOUT),
     )
+
+
+def _check_totals(arrays: dict[str, np.ndarray], n: int, atoms: int, chosen: Collection[str], path: Path) -> None:
+    """Charges [n] of n structures of n atoms: of the structures, or of the atoms?"""
+    for name, values in arrays.items():
+        if name.lower() in TOTALS and values.shape == (n,) == (atoms,) and n > 1 and name not in chosen:
+            kind = "charge" if name.lower() in CHARGE_KEYS else "multiplicity"
+            raise PaiNNFastError(
+                f"is this of the structures, or of the atoms? There are {n} of both",
+                where=f"{path}, '{name}'",
+                got=values.shape,
+                expected=f"({n}, 1) for the {kind} of each structure",
+                fix=f'if it is that of the structures, say keys = {{ {kind} = "{name}" }}, else keys = {{ {kind} = "" }}',
+            )
+
+
+def _cells(arrays: dict[str, np.ndarray], n: int, path: Path) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Cells [n, 3, 3], rows are the vectors, and the directions [n, 3] in which they count; default: all."""
+    lattice, cell, pbc = (arrays.pop(name, None) for name in ("lattice", "cell", "pbc"))
+    if lattice is not None and cell is not None:
+        raise PaiNNFastError("two cells", where=path, got="lattice and cell", expected="one of them")
+    if lattice is None and cell is None:
+        if pbc is not None and np.any(pbc):
+            raise PaiNNFastError(
+                "periodic, but without a cell",
+                where=f"{path}, 'pbc'",
+                fix="store cell, or periodic = false for this file",
+            )
+        return None, None
+    name, values = ("cell", cell) if cell is not None else ("lattice", np.swapaxes(lattice, -1, -2))  # sGDML: columns
+    directions = np.ones(3, dtype=bool) if pbc is None else pbc.astype(bool)
+    for key, array, shape in ((name, values, (3, 3)), ("pbc", directions, (3,))):
+        if array.shape not in ((n, *shape), shape) or array.dtype.kind not in "fiub":
+            raise PaiNNFastError(
+                "wrong shape", where=f"{path}, '{key}'", got=array.shape, expected=f"{shape} or {(n, *shape)}"
+            )
+    cells = np.broadcast_to(values.astype(np.float64), (n, 3, 3)).copy()
+    return cells, np.broadcast_to(directions, (n, 3)) & cells.any(axis=2)
 
 
 def load(path: Path) -> dict[str, np.ndarray]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from painn_fast.errors import PaiNNFastError
+from painn_fast.train.data import totals
 from painn_fast.train.data.dataset import PER_ATOM, SHAPES, SPLITS, Dataset, by_row
 from painn_fast.train.data.formats import find_data, read_frames
-from painn_fast.train.data.frames import Frames
+from painn_fast.train.data.frames import Frames, listed
 from painn_fast.train.data.labels import (
     factor_of,
     is_number,
@@ -20,6 +22,7 @@ from painn_fast.train.data.labels import (
     unit_of,
     units_line,
 )
+from painn_fast.train.data.names import unused_line
 from painn_fast.train.data.splits import draw, split_of
 from painn_fast.train.settings import DataFile, SplitSizes
 
@@ -44,14 +47,15 @@ def to_dataset(frames: Frames, source: DataFile, path: Path, names: tuple[str, .
         row = int(np.searchsorted(np.cumsum(frames.n_atoms), np.flatnonzero(bad)[0], side="right"))
         raise PaiNNFastError("positions are not finite", where=f"{path}, frame {frames.frames[row]}")
     for label in source.keys:
-        if names is not None and label not in names:
+        if names is not None and label not in (*names, *totals.LABELS):
             raise PaiNNFastError(
                 "a key for a label that no head takes", where=f"{path}, keys.{label}", expected=" | ".join(names)
             )
     wanted = dict.fromkeys([*(names if names is not None else (*frames.keys, *scalars(frames, source))), *source.keys])
-    found = {name: _label(frames, source, name, path) for name in wanted if name not in ("charge", "spin")}
+    found = {name: _label(frames, source, name, path) for name in wanted if name not in totals.LABELS}
     labels = {name: values for name, values in found.items() if values is not None}
     said = {name: unit_of(frames, source, name) for name in labels}
+    total = totals.totals(frames, source, path)
     cell = np.zeros((n, 3, 3)) if frames.cell is None else frames.cell * length
     return Dataset(
         numbers=frames.numbers,
@@ -60,14 +64,29 @@ def to_dataset(frames: Frames, source: DataFile, path: Path, names: tuple[str, .
         labels=labels,
         cell=cell,
         pbc=np.zeros((n, 3), dtype=bool) if frames.pbc is None else frames.pbc,
-        charge=np.zeros(n) if frames.charge is None else frames.charge,
-        spin=np.ones(n) if frames.spin is None else frames.spin,
+        charge=total.charge,
+        spin=total.multiplicity,
         file=np.zeros(n, dtype=np.int64),
         frame=frames.frames,
         files=(source.file,),
         units={name: own_unit(name, unit[0]) for name, unit in said.items() if unit},
-        notes=(units_line(frames, source, list(labels)), *frames.notes),
+        notes=(units_line(frames, source, list(labels)), *_notes(frames, source, found, total)),
     )
+
+
+def _notes(
+    frames: Frames, source: DataFile, found: Mapping[str, np.ndarray | None], total: totals.Totals
+) -> Iterator[str]:
+    """What else the user should know: where total charges stand, what the reader has to tell, what is not used."""
+    if total.arrays:
+        yield f"{source.file}: total charge and multiplicity out of {listed(total.arrays)}"
+    yield from frames.notes
+    used = {key_of(frames, source, name) for name, values in found.items() if values is not None}
+    missing = [name for name, values in found.items() if values is None and source.keys.get(name) != ""]
+    missing += [] if total.arrays or frames.charge is not None else ["charge", "multiplicity"]
+    line = unused_line(frames, source.file, [*(name for name in used if name), *total.arrays], missing)
+    if line is not None:
+        yield line
 
 
 def read_split(
@@ -92,9 +111,10 @@ def _label(frames: Frames, source: DataFile, name: str, path: Path) -> np.ndarra
     if key is None:
         return None
     if key not in frames.arrays:
-        raise PaiNNFastError(
-            "missing array", where=f"{path}, '{key}'", got=", ".join(frames.arrays), fix=f"correct keys.{name}"
-        )
+        what = "not numbers" if key in frames.left else "missing array"
+        notes = [note for note in frames.notes if key in note]
+        got = "; ".join(notes) or listed(frames.arrays)
+        raise PaiNNFastError(what, where=f"{path}, '{key}'", got=got, fix=f"correct keys.{name}")
     raw = frames.arrays[key]
     n = len(frames.numbers) if name in PER_ATOM else len(frames)
     want = (n, *SHAPES.get(name, ()))
