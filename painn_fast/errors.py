@@ -29,6 +29,12 @@ class UndefinedProperty(PaiNNFastError):
     """A property that the model does not give, or that is not defined for the structure."""
 
 
+class MissingUnits(PaiNNFastError):
+    """A file that does not state units that are needed; `names` are their kinds, such as "energy"."""
+
+    names: tuple[str, ...] = ()
+
+
 def one_line(text: str) -> str:
     """Without line breaks, and without what a file could make a terminal do."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.split()))

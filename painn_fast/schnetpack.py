@@ -8,7 +8,7 @@ SchNetPack is not imported. Edges may come in any order.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,21 @@ Activation = Callable[[Tensor], Tensor] | None
 M = TypeVar("M", bound=nn.Module)
 
 
+def no_script(module: nn.Module) -> NoReturn:
+    """What `torch.jit.script` calls of a module before it compiles it: ours has operations that TorchScript has not.
+
+    Raises:
+        PaiNNFastError: always; names the way back.
+    """
+    raise PaiNNFastError(
+        "an accelerated model cannot be scripted or traced by torch.jit",
+        where=type(module).__name__,
+        expected="SchNetPack's own classes",
+        fix="deploy a model of SchNetPack that was not accelerated: build it anew and load this one's state_dict(), "
+        "which is in SchNetPack's names",
+    )
+
+
 class Dense(nn.Linear):
     """A linear layer with an activation after it."""
 
@@ -46,6 +61,8 @@ class Dense(nn.Linear):
 
 class PaiNNInteraction(Message):
     """Our message block over SchNetPack's submodules."""
+
+    __prepare_scriptable__ = no_script
 
     def __init__(self, n_atom_basis: int, activation: Activation) -> None:
         nn.Module.__init__(self)
@@ -69,6 +86,7 @@ class PaiNNMixing(Update):
     """Our update block over SchNetPack's submodules."""
 
     gates = 3
+    __prepare_scriptable__ = no_script
 
     def __init__(self, n_atom_basis: int, activation: Activation, epsilon: float = 1e-8) -> None:
         nn.Module.__init__(self)
@@ -110,6 +128,8 @@ class PaiNN(nn.Module):
         electronic_embeddings: modules that give [N, F] from ([N, F], dictionary), added one after another.
     """
 
+    __prepare_scriptable__ = no_script
+
     def __init__(
         self,
         n_atom_basis: int,
@@ -149,6 +169,8 @@ class PaiNN(nn.Module):
         Returns:
             The same dictionary with `scalar_representation` [N, F] and `vector_representation` [N, 3, F].
         """
+        if torch.jit.is_tracing():  # type: ignore[no-untyped-call]  # or numbers of this batch would become constants
+            no_script(self)
         batch, r_ij = graph(inputs)
         d = torch.linalg.vector_norm(r_ij, dim=1)  # [E]
         u = r_ij / d[:, None]
@@ -199,7 +221,7 @@ def accelerate(module: M) -> M:
 
     Outputs, `state_dict` and parameters stay what they were, so that training goes on; what changes are the classes of
     the representation and of its blocks. A model saved whole afterwards needs painn_fast to be loaded again; its state
-    dict does not.
+    dict does not. `torch.jit.script` and `trace` refuse it: deploy a model that was not accelerated.
 
     Args:
         module: a `NeuralNetworkPotential`, an `AtomisticTask`, or a PaiNN itself.

@@ -150,6 +150,29 @@ def test_assigned_weights_are_used(spk):
     assert_close(results(live, spk)["energy"], results(plain, spk)["energy"], 1e-5)
 
 
+@pytest.mark.parametrize("part", ["", "representation", "representation.interactions.0", "representation.mixing.0"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torchscript_is_refused_in_words(spk, part):
+    live = accelerate(spk.model())
+    with pytest.raises(PaiNNFastError, match=r"cannot be scripted or traced.*load this one's state_dict\(\)"):
+        torch.jit.script(live.get_submodule(part))
+    assert type(live.representation) is PaiNN
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_tracing_would_keep_the_numbers_of_one_batch_and_is_refused(spk):
+    live = accelerate(spk.model())
+    with pytest.raises(PaiNNFastError, match="cannot be scripted or traced"):
+        torch.jit.trace(live, (spk.batch(frames()),), strict=False)
+    assert results(live, spk)["energy"].shape == (3,)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torchscript_of_a_model_of_ours_is_refused_in_words():
+    with pytest.raises(PaiNNFastError, match=r"cannot be scripted.*painn-fast convert"):
+        torch.jit.script(pf.load("ethanol"))
+
+
 def test_hooks_stay(spk):
     live, seen = spk.model(), []
     live.representation.register_forward_hook(lambda module, inputs, output: seen.append(type(module)))

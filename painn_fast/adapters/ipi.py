@@ -21,7 +21,7 @@ from painn_fast.errors import PaiNNFastError
 from painn_fast.evaluate import evaluate
 from painn_fast.io import load
 from painn_fast.io.load import MODELS, bundled
-from painn_fast.io.structures import read_structures
+from painn_fast.io.structures import read_structures, refuse_constraints
 from painn_fast.md.forces import ModelForces
 from painn_fast.nn import Potential
 from painn_fast.units import BOHR, HARTREE
@@ -36,14 +36,15 @@ class Driver:
     Args:
         model: a potential, or what `painn_fast.load` takes.
         structure: elements in i-PI's order, and whether the structure is periodic: atoms, or a file that ASE reads; a
-            bundled model has its own. Cells come from i-PI; a molecule only has to be smaller than half of its.
+            bundled model has its own. Cells come from i-PI; a molecule only has to be smaller than half of its. Charge
+            and spin multiplicity are those in `info`; momenta and constraints are i-PI's, so the latter are refused.
         properties: names out of `EXTRAS`, in a list, or in a text with commas or blanks.
         dtype: "float32" or "float64", of the network; None keeps the file's.
         device: "cpu", "cuda", ...; None is the CPU.
         verbosity: i-PI's; ignored.
 
     Raises:
-        PaiNNFastError: for a property or an element that the model does not know.
+        PaiNNFastError: for a property or an element that the model does not know, and for constraints.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Driver:
         if dtype not in (None, "float32", "float64"):
             raise PaiNNFastError("no network runs in this type", got=repr(dtype), expected="float32 | float64")
         self.atoms = _structure(model, structure)
+        refuse_constraints([self.atoms], "the driver of i-PI", fix="i-PI fixes atoms itself, with <fixatoms>")
         if not isinstance(model, Potential):
             model = load(model, dtype=getattr(torch, dtype) if dtype else None, device=device or "cpu")
         elif dtype or device:

@@ -36,7 +36,7 @@ def lines(facts: dict[str, Any]) -> list[str]:
     rows += [
         ("gives", ", ".join(facts["properties"])),
         ("results in", "eV, eV/Å, e Å, Å³"),
-        ("trained in", ", ".join(f"{kind} {unit}" for kind, unit in facts["trained_in"].items())),
+        ("trained in", ", ".join(f"{kind} {_unit(kind, unit)}" for kind, unit in facts["trained_in"].items())),
         ("elements", elements),
         ("cut-off", f"{facts['cutoff']:g} Å"),
         ("parameters", f"{facts['parameters']:,} in {facts['dtype']}"),
@@ -45,6 +45,10 @@ def lines(facts: dict[str, Any]) -> list[str]:
         *facts["provenance"].items(),
     ]
     return [f"{name.replace('_', ' '):<16} {value}" for name, value in rows if value not in (None, "")]
+
+
+def _unit(kind: str, unit: str | None) -> str:
+    return unit or f"not stated (say it with --{kind}-unit where the model is used)"
 
 
 def _table(values: dict[str, Any]) -> str:

@@ -95,3 +95,20 @@ def _number(value: Any, kind: str, where: str) -> float:
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def names_of_charge_and_multiplicity(info: Mapping[Any, Any]) -> list[str]:
+    """The names in `info` that are of total charge or spin multiplicity, as they stand there; `total_spin` too."""
+    known = {*CHARGE_KEYS, *MULTIPLICITY_KEYS, AMBIGUOUS_KEY}
+    return [key for key in info if isinstance(key, str) and key.lower() in known]
+
+
+def set_charge_and_multiplicity(info: dict[Any, Any], charge: float, multiplicity: float) -> None:
+    """Put total charge (e) and spin multiplicity into `info` as "charge" and "spin", and no other names of them; a
+    neutral singlet has neither."""
+    for name in names_of_charge_and_multiplicity(info):
+        del info[name]
+    if charge != 0.0:
+        info["charge"] = int(charge) if charge == int(charge) else charge
+    if multiplicity != 1.0:
+        info["spin"] = int(multiplicity)

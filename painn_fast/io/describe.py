@@ -8,7 +8,10 @@ from typing import Any
 
 from ase.data import chemical_symbols
 
+from painn_fast.errors import MissingUnits
 from painn_fast.io.load import find, load
+from painn_fast.nn import Potential
+from painn_fast.units import KINDS
 
 
 def describe(name_or_path: str | Path, **load_options: Any) -> dict[str, Any]:
@@ -20,13 +23,14 @@ def describe(name_or_path: str | Path, **load_options: Any) -> dict[str, Any]:
 
     Returns:
         JSON-able; `cutoff` in Å, `sha256` of the file's bytes, `elements` as symbols or None where the file does not
-        tell, `model_card` the Markdown file beside the model or None.
+        tell, `model_card` the Markdown file beside the model or None, units in `trained_in` None where neither the
+        file nor `load_options` state them.
 
     Raises:
-        PaiNNFastError: as `painn_fast.load`.
+        PaiNNFastError: as `painn_fast.load`, but for units that are missing.
     """
     path = find(name_or_path)
-    potential = load(path, **load_options)
+    potential, unstated = _load(path, load_options)
     config = potential.config
     card = path.with_suffix(".md")
     return {
@@ -40,12 +44,19 @@ def describe(name_or_path: str | Path, **load_options: Any) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in potential.parameters()),
         "dtype": str(next(potential.parameters()).dtype).removeprefix("torch."),
         "trained_in": {
-            "energy": config.energy_unit,
-            "length": config.length_unit,
-            "dipole": config.dipole_unit,
-            "polarizability": config.polarizability_unit,
+            kind: None if kind in unstated else getattr(config, f"{kind}_unit")
+            for kind in ("energy", "length", "dipole", "polarizability")
         },
         "provenance": dict(config.provenance),
         "representation": config.representation.model_dump(mode="json"),
         "heads": [head.model_dump(mode="json") for head in config.heads],
     }
+
+
+def _load(path: Path, options: dict[str, Any]) -> tuple[Potential, tuple[str, ...]]:
+    """A model to be described, not evaluated, and the kinds of its units that nobody states."""
+    try:
+        return load(path, **options), ()
+    except MissingUnits as error:
+        own = {f"{kind}_unit": next(iter(KINDS[kind])) for kind in error.names}
+        return load(path, **{**options, **own}), error.names

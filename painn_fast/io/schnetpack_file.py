@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from painn_fast.errors import PaiNNFastError
+from painn_fast.errors import MissingUnits, PaiNNFastError
 from painn_fast.io.foreign_pickle import Record, read_torch_pickle
 from painn_fast.io.schnetpack_modules import Description, Module, describe_model, tensors
 from painn_fast.io.schnetpack_weights import Weights, build, describe_weights
@@ -42,7 +42,8 @@ def load_schnetpack(
         A `Potential` in the file's dtype, in evaluation mode.
 
     Raises:
-        PaiNNFastError: for a missing unit, and for anything in the file that is not understood, which it names.
+        MissingUnits: for units that are needed and not given.
+        PaiNNFastError: for anything in the file that is not understood, which it names.
     """
     path = Path(path)
     with TorchArchive(path) as archive:
@@ -55,13 +56,15 @@ def load_schnetpack(
         raise PaiNNFastError("this file says what its heads are", where=path, got="heads", fix="leave them out")
     units = {"energy": energy_unit, "dipole": dipole_unit, "polarizability": polarizability_unit}
     given = {f"{name}_unit": unit for name, unit in units.items() if unit is not None} | {"length_unit": length_unit}
-    for head in description.heads.values():
-        name = head_name(head)
-        if name in units and units[name] is None:
-            raise PaiNNFastError(
-                f"missing unit of {name}", where=path, expected=f"{name}_unit, which SchNetPack's files do not tell",
-                fix=f'say in which unit the model was trained, such as {name}_unit="{EXAMPLE_UNIT[name]}"',
-            )  # fmt: skip
+    missing = [name for name in map(head_name, description.heads.values()) if name in units and units[name] is None]
+    if missing:
+        name = missing[0]
+        error = MissingUnits(
+            f"missing unit of {name}", where=path, expected=f"{name}_unit, which SchNetPack's files do not tell",
+            fix=f'say in which unit the model was trained, such as {name}_unit="{EXAMPLE_UNIT[name]}"',
+        )  # fmt: skip
+        error.names = tuple(missing)
+        raise error
     return build(weights, description, given, path.stem, _provenance(path, description))
 
 

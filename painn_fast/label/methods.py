@@ -5,20 +5,33 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
 import ase
 import numpy as np
+from ase.calculators.calculator import PropertyNotImplementedError
 
 from painn_fast import units
 from painn_fast.errors import PaiNNFastError
+from painn_fast.graph.charge import (
+    CHARGE_KEYS,
+    MULTIPLICITY_KEYS,
+    charge_and_multiplicity,
+    names_of_charge_and_multiplicity,
+    set_charge_and_multiplicity,
+)
 
 Labels = dict[str, Any]
-"""energy float eV, forces [n, 3] eV/Å, dipole [3] e Å, polarizability [3, 3] Å³; as far as the method gives them."""
+"""energy float eV, forces [n, 3] eV/Å without constraints applied, stress [6] eV/Å³ (ASE's sign and Voigt order) of
+structures periodic in three directions, dipole [3] e Å of molecules, polarizability [3, 3] Å³; as far as the method
+gives them."""
 Method = Callable[[ase.Atoms, bool], Labels]
 """Of a structure, with the polarizability or without."""
+DEFAULT_LEVEL = {"pyscf": "PBE0/def2-SVPD", "tblite": "GFN2-xTB"}
+TOTALS = (*CHARGE_KEYS, *MULTIPLICITY_KEYS)
 
 
 @dataclass(frozen=True)
@@ -28,12 +41,55 @@ class How:
     Args:
         method: "pyscf", "tblite", "model:NAME" for a model of ours, or "module:Class" for a calculator of ASE.
         level: theory; "PBE0/def2-SVPD" for pyscf, "GFN2-xTB" for tblite.
-        options: further arguments: grid_level, conv_tol and memory (MB) for pyscf, those of the calculator for others.
+        options: further arguments: grid_level, conv_tol and memory (MB) for pyscf, those of the calculator for others;
+            a total charge (e) and spin multiplicity there are those of all structures.
     """
 
     method: str
     level: str | None = None
     options: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def theory(self) -> str:
+        """Level of theory as labelled files state it: "PBE0/def2-SVPD, pyscf", and options that are set."""
+        level = self.level or DEFAULT_LEVEL.get(self.method)
+        options = [f"{name}={value}" for name, value in self.options if not self._is_total(name)]
+        return ", ".join([*([level] if level else []), self.method, *options])
+
+    @property
+    def foreign(self) -> bool:
+        """Whether it is a calculator that we know nothing of."""
+        return self.method not in DEFAULT_LEVEL and not self.method.startswith("model:")
+
+    def charged(self, atoms: ase.Atoms, where: str = "") -> ase.Atoms:
+        """A copy with total charge and spin multiplicity, its own or those of the options, as "charge" and "spin".
+
+        Raises:
+            PaiNNFastError: for a charge or a spin that cannot be read, or that contradicts the options.
+        """
+        where = where or atoms.get_chemical_formula()
+        asked = {name.lower(): value for name, value in self.options if self._is_total(name)}
+        stated = {name.lower() for name in names_of_charge_and_multiplicity(atoms.info) if atoms.info[name] is not None}
+        totals = []
+        for keys, own, ours in zip(
+            (CHARGE_KEYS, MULTIPLICITY_KEYS),
+            charge_and_multiplicity(atoms.info, where=where),
+            charge_and_multiplicity(asked, where="options"),
+            strict=True,
+        ):
+            if asked.keys() & keys and stated & {*keys} and own != ours:
+                raise PaiNNFastError(
+                    "structure and options contradict each other", where=f"{where}, '{keys[0]}'", got=own,
+                    expected=f"{ours:g}, as the options have it", fix="leave one of them out",
+                )  # fmt: skip
+            totals.append(ours if asked.keys() & keys else own)
+        copy = atoms.copy()
+        set_charge_and_multiplicity(copy.info, *totals)
+        return copy
+
+    def _is_total(self, name: str) -> bool:
+        """Whether an option is a charge or a multiplicity; "spin" of a calculator that is not ours may be anything."""
+        return name.lower() in TOTALS and not (self.foreign and name.lower() == "spin")
 
     def make(self) -> Method:
         """The method itself.
@@ -41,19 +97,22 @@ class How:
         Raises:
             PaiNNFastError: if it is not there, or does not understand its level or options.
         """
-        given = dict(self.options)
+        made = self._make()
+        return lambda atoms, with_polarizability: made(self.charged(atoms), with_polarizability)
+
+    def _make(self) -> Method:
+        given = {name: value for name, value in self.options if self.foreign or not self._is_total(name)}
+        level = self.level or DEFAULT_LEVEL.get(self.method, "")
         if self.method == "pyscf":
-            return _pyscf(self.level or "PBE0/def2-SVPD", given)
+            return _pyscf(level, given)
         if self.method == "tblite":
             _require("tblite", "tblite")
-            return _of_calculator(
-                _load("tblite.ase:TBLite", {"method": self.level or "GFN2-xTB", "verbosity": 0, **given})
-            )
+            return of_calculator(_load("tblite.ase:TBLite", {"method": level, "verbosity": 0, **given}))
         if self.method.startswith("model:"):
             from painn_fast.ase import PaiNNCalculator
 
-            return _of_calculator(PaiNNCalculator(self.method.removeprefix("model:"), **given))
-        return _of_calculator(_load(self.method, given))
+            return of_calculator(PaiNNCalculator(self.method.removeprefix("model:"), **given))
+        return of_calculator(_load(self.method, given))
 
 
 def _require(module: str, package: str) -> None:
@@ -77,24 +136,51 @@ def _load(name: str, options: Mapping[str, Any]) -> Any:
         ) from None
     except TypeError as error:
         raise PaiNNFastError("the calculator does not take these options", where=name, got=str(error)) from None
+    except Exception as error:  # a program, a file or an environment variable that it needs
+        got = f"{type(error).__name__}: {error}"
+        raise PaiNNFastError("the calculator cannot be set up", where=name, got=got) from None
 
 
-def _of_calculator(calculator: Any) -> Method:
+def of_calculator(calculator: Any) -> Method:
+    """A calculator of ASE as a method; what it raises PropertyNotImplementedError for is left out."""
     given = set(calculator.implemented_properties)
     if not {"energy", "forces"} <= given:
         raise PaiNNFastError("a calculator without energy and forces", got=", ".join(sorted(given)))
 
     def method(atoms: ase.Atoms, with_polarizability: bool) -> Labels:
         one = atoms.copy()
+        one.set_constraint()  # or ASE would tell forces of 0 on fixed atoms
+        _tell_charge(calculator, one)
         one.calc = calculator
         labels: Labels = {"energy": float(one.get_potential_energy()), "forces": one.get_forces()}
-        if "dipole" in given and not one.pbc.any():
-            labels["dipole"] = one.get_dipole_moment()
-        if "polarizability" in given and with_polarizability:
-            labels["polarizability"] = np.asarray(calculator.get_property("polarizability", one)).reshape(3, 3)
+        wanted = ["stress"] * bool(one.pbc.all()) + ["dipole"] * (not one.pbc.any())
+        for name in [*wanted, *["polarizability"] * with_polarizability]:
+            if name in given:
+                with suppress(PropertyNotImplementedError):
+                    labels[name] = np.asarray(calculator.get_property(name, one), dtype=float)
+        if "polarizability" in labels:
+            labels["polarizability"] = labels["polarizability"].reshape(3, 3)
         return labels
 
     return method
+
+
+def _tell_charge(calculator: Any, atoms: ase.Atoms) -> None:
+    """Charge and multiplicity in the ways that calculators take them: parameters, or initial values of atoms.
+
+    `atoms.info`, which others read, has them already.
+    """
+    charge, multiplicity = charge_and_multiplicity(atoms.info, where=atoms.get_chemical_formula())
+    known = {**getattr(calculator, "default_parameters", {}), **(getattr(calculator, "parameters", None) or {})}
+    names = {"charge": charge, "multiplicity": multiplicity, "mult": multiplicity}
+    setting = {name: int(value) if value == int(value) else value for name, value in names.items() if name in known}
+    if setting:
+        calculator.set(**setting)
+    n = len(atoms)
+    if charge and not atoms.has("initial_charges") and "charge" not in setting:
+        atoms.set_initial_charges(np.full(n, charge / n))
+    if multiplicity > 1 and not atoms.has("initial_magmoms") and not setting.keys() & {"multiplicity", "mult"}:
+        atoms.set_initial_magnetic_moments(np.full(n, (multiplicity - 1) / n))
 
 
 def _pyscf(level: str, options: dict[str, Any]) -> Method:
@@ -114,11 +200,18 @@ def _pyscf(level: str, options: dict[str, Any]) -> Method:
     lib.num_threads(1)
 
     def method(atoms: ase.Atoms, with_polarizability: bool) -> Labels:
-        charge, spin = int(atoms.info.get("charge", 0)), int(atoms.info.get("spin", 1)) - 1
+        where = atoms.get_chemical_formula()
+        charge, multiplicity = charge_and_multiplicity(atoms.info, where=where)
+        if atoms.pbc.any():
+            got = f"pbc={atoms.pbc.tolist()}"
+            raise PaiNNFastError("pyscf labels molecules in vacuum", where=where, got=got, fix="choose another method")
+        if charge != int(charge):
+            raise PaiNNFastError("a charge that no molecule has", where=where, got=charge, expected="a whole number")
+        spin = int(multiplicity) - 1
         molecule = gto.M(
             atom=[(int(z), place) for z, place in zip(atoms.numbers, atoms.positions, strict=True)],
             basis=basis,
-            charge=charge,
+            charge=int(charge),
             spin=spin,
             unit="Angstrom",
             verbose=0,

@@ -9,15 +9,34 @@ import ase
 import ase.io
 import numpy as np
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.stress import voigt_6_to_full_3x3_stress
 
 from painn_fast.atomic import atomic_write
 from painn_fast.errors import PaiNNFastError
+from painn_fast.graph.charge import charge_and_multiplicity, set_charge_and_multiplicity
 
 FORMATS = (".xyz", ".extxyz", ".npz")
+UNITS = {
+    "energy": "eV", "forces": "eV/Ang", "stress": "eV/Ang^3", "dipole": "e Ang", "polarizability": "Ang^3",
+}  # fmt: skip
+"""Labels and the units that they are written in."""
+IN_NPZ = {"energy": "E", "forces": "F"}
+"""Names of labels in `.npz` that differ."""
+OLD = {*UNITS, "force", "mu", "alpha", "theory", "free_energy"}
+"""Names of labels that a structure may bring along from an earlier labelling."""
 
 
 def write(path: Path, structures: list[ase.Atoms], labels: list[dict[str, Any]], level: str) -> None:
-    """Write `.npz` (structures of one composition) or extended XYZ, in eV, eV/Å, e Å and Å³.
+    """Write `.npz` (structures of one composition) or extended XYZ, in eV, eV/Å, eV/Å³, e Å and Å³.
+
+    Either has cell, periodicity, charge, spin multiplicity, masses and tags of the structures, the units of all labels
+    and the level of theory.
+
+    Args:
+        path: file.
+        structures: n of them.
+        labels: of each, as `painn_fast.label.methods.Labels`.
+        level: of theory.
 
     Raises:
         PaiNNFastError: for structures of different compositions in one `.npz`.
@@ -26,18 +45,26 @@ def write(path: Path, structures: list[ase.Atoms], labels: list[dict[str, Any]],
         if path.suffix == ".npz":
             _write_npz(temporary, structures, labels, level, path)
         else:
-            ase.io.write(
-                temporary, [_with_labels(*pair) for pair in zip(structures, labels, strict=True)], format="extxyz"
-            )
+            frames = [_with_labels(atoms, own, level) for atoms, own in zip(structures, labels, strict=True)]
+            ase.io.write(temporary, frames, format="extxyz")
 
 
-def _with_labels(atoms: ase.Atoms, labels: dict[str, Any]) -> ase.Atoms:
+def _with_labels(atoms: ase.Atoms, labels: dict[str, Any], level: str) -> ase.Atoms:
     labelled = atoms.copy()
-    own = {name: np.asarray(labels[name]) for name in ("forces", "dipole") if name in labels}
+    labelled.set_constraint()  # or readers that honour it would see forces of 0
+    for name in list(labelled.info):
+        if str(name).removesuffix("_unit").lower() in OLD:
+            del labelled.info[name]
+    for name in OLD & labelled.arrays.keys():
+        del labelled.arrays[name]
+    charge, multiplicity = charge_and_multiplicity(atoms.info, where=atoms.get_chemical_formula())
+    set_charge_and_multiplicity(labelled.info, charge, multiplicity)
+    own = {name: np.asarray(labels[name]) for name in ("forces", "stress", "dipole") if name in labels}
     labelled.calc = SinglePointCalculator(labelled, energy=labels["energy"], **own)
     if "polarizability" in labels:
         labelled.info["polarizability"] = np.asarray(labels["polarizability"]).reshape(9)
-        labelled.info["polarizability_unit"] = "Ang^3"
+    labelled.info |= {f"{name}_unit": unit for name, unit in UNITS.items() if name in labels}
+    labelled.info |= {"length_unit": "Ang", "theory": level}
     return labelled
 
 
@@ -47,15 +74,41 @@ def _write_npz(
     numbers = structures[0].numbers
     if any(not np.array_equal(atoms.numbers, numbers) for atoms in structures):
         raise PaiNNFastError("structures of different compositions", where=path, fix="choose an output .xyz")
-    shapes = {"energy": (), "forces": (len(numbers), 3), "dipole": (3,), "polarizability": (3, 3)}
-    names = {"energy": "E", "forces": "F", "dipole": "dipole", "polarizability": "polarizability"}
+    shapes = {
+        "energy": (), "forces": (len(numbers), 3), "stress": (3, 3), "dipole": (3,), "polarizability": (3, 3),
+    }  # fmt: skip
     arrays: dict[str, np.ndarray] = {
-        names[name]: np.array([entry.get(name, np.full(shape, np.nan)) for entry in labels], dtype=np.float64)
+        IN_NPZ.get(name, name): np.array(
+            [_full(name, entry[name]) if name in entry else np.full(shape, np.nan) for entry in labels]
+        )
         for name, shape in shapes.items()
         if any(name in entry for entry in labels)
     }
     arrays |= {"R": np.array([atoms.positions for atoms in structures]), "z": numbers, "theory": np.array(level)}
-    units = {"energy": "eV", "length": "Ang", "dipole": "e Ang", "polarizability": "Ang^3"}
-    arrays |= {f"{kind}_unit": np.array(name) for kind, name in units.items()}
+    arrays |= _geometry(structures)
+    arrays |= {f"{name}_unit": np.array(unit) for name, unit in {**UNITS, "length": "Ang"}.items()}
     with temporary.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # its keyword allow_pickle is no array
+
+
+def _full(name: str, value: Any) -> np.ndarray:
+    """A label as it is written, stress [3, 3]."""
+    array = np.asarray(value, dtype=np.float64)
+    return voigt_6_to_full_3x3_stress(array) if name == "stress" and array.shape == (6,) else array
+
+
+def _geometry(structures: list[ase.Atoms]) -> dict[str, np.ndarray]:
+    """What structures have beside elements and positions, where one of them has it: cell [n, 3, 3] Å, rows are the
+    vectors, pbc [n, 3], charge e and spin 2S + 1 [n, 1], masses amu and tags [n, a]."""
+    arrays: dict[str, np.ndarray] = {}
+    if any(atoms.cell.array.any() for atoms in structures):
+        arrays["cell"] = np.array([atoms.cell.array for atoms in structures])
+        arrays["pbc"] = np.array([atoms.pbc for atoms in structures])
+    both = np.array([charge_and_multiplicity(a.info, where=a.get_chemical_formula()) for a in structures])
+    if (both != (0.0, 1.0)).any():
+        arrays |= {"charge": both[:, :1], "spin": both[:, 1:]}  # [n, 1]: with n atoms, [n] may be taken for theirs
+    if any(atoms.has("masses") for atoms in structures):
+        arrays["masses"] = np.array([atoms.get_masses() for atoms in structures])
+    if any(atoms.has("tags") for atoms in structures):
+        arrays["tags"] = np.array([atoms.get_tags() for atoms in structures])
+    return arrays

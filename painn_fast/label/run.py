@@ -18,6 +18,7 @@ import ase
 import numpy as np
 
 from painn_fast.errors import PaiNNFastError, one_line
+from painn_fast.graph.charge import charge_and_multiplicity
 from painn_fast.interrupt import Interrupt
 from painn_fast.label.journal import Journal
 from painn_fast.label.methods import How, Method
@@ -42,13 +43,14 @@ def label(
     """Label all structures of a file; a killed run goes on where it was.
 
     Args:
-        file: structures: anything that ASE reads, `.npz` with R and z, or a trajectory of ours, whose beads count as
-            structures.
-        output: `.xyz`/`.extxyz`, or `.npz` for structures of one composition. Beside it `OUTPUT.journal` keeps what is
-            finished until all is.
+        file: structures: anything that ASE reads, `.npz` with R and z, our HDF5 data, or a trajectory of ours, whose
+            beads count as structures. Total charge and spin multiplicity are those that it states.
+        output: `.xyz`/`.extxyz`, or `.npz` for structures of one composition; both keep cell, charge, spin
+            multiplicity, masses and tags, and state units and level of theory. Constraints are not kept, and forces are
+            those without them. Beside it `OUTPUT.journal` keeps what is finished until all is.
         method: "pyscf", "tblite", "model:NAME", or an ASE calculator as "module:Class".
         level: "PBE0/def2-SVPD" for pyscf, "GFN2-xTB" for tblite.
-        options: of the method.
+        options: of the method; `charge` and `multiplicity` are those of all structures.
         polarizability_every: of every so many structures also the polarizability, where the method has one; 0 for none.
         every: label every so many structures of the file.
         workers: processes, each on one thread; default: one for each processor.
@@ -65,7 +67,7 @@ def label(
     if output.suffix not in FORMATS:
         raise PaiNNFastError("unknown kind of output", got=output.name, expected=" | ".join(FORMATS))
     how = How(method, level, tuple(sorted((options or {}).items())))
-    frames = structures(file)[::every]
+    frames = [how.charged(atoms, f"{file}, structure {k * every}") for k, atoms in enumerate(structures(file)[::every])]
     journal_path = output.with_name(output.name + ".journal")
     for path in (output, journal_path):
         if path.exists() and not (resume or finish):
@@ -74,6 +76,11 @@ def label(
             )
     if not finish:
         how.make()  # whatever is wrong with it is said here, once
+        if how.foreign and any(atoms.info.keys() & {"charge", "spin"} for atoms in frames):
+            warn(
+                f"{method} is trusted to take charge and spin from its parameters, atoms.info, or the sums of initial "
+                "charges and magnetic moments; a calculator that does none of this computes neutral singlets"
+            )
     header = {
         "structures": len(frames),
         "sha256": _fingerprint(frames),
@@ -93,7 +100,7 @@ def label(
     if not good:
         reasons = sorted({entry["failed"] for entry in entries.values()})
         raise PaiNNFastError("no structure could be labelled", where=file, got="; ".join(reasons[:3]) or "nothing")
-    write(output, [frames[k] for k in good], list(good.values()), level=f"{how.method} {how.level or ''}".strip())
+    write(output, [frames[k] for k in good], list(good.values()), how.theory)
     if len(entries) == len(frames):
         journal_path.unlink()
     return output
@@ -104,6 +111,8 @@ def _fingerprint(frames: list[ase.Atoms]) -> str:
     for atoms in frames:
         digest.update(atoms.numbers.astype(np.int64).tobytes())
         digest.update(np.round(atoms.positions, 8).tobytes())
+        digest.update(np.round(atoms.cell.array, 8).tobytes() + atoms.pbc.tobytes())
+        digest.update(repr(charge_and_multiplicity(atoms.info, where=atoms.get_chemical_formula())).encode())
     return digest.hexdigest()
 
 

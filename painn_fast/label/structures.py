@@ -5,32 +5,84 @@ from __future__ import annotations
 from pathlib import Path
 
 import ase
+import h5py
 import numpy as np
 
 from painn_fast.errors import PaiNNFastError
+from painn_fast.graph.charge import set_charge_and_multiplicity
 from painn_fast.io.structures import read_structures
+from painn_fast.progress import warn
+from painn_fast.train.data import hdf5, npz
+from painn_fast.train.data.dataset import Dataset
+from painn_fast.train.data.frames import Frames
+from painn_fast.train.data.read import to_dataset
+from painn_fast.train.settings import DataFile
 
 
 def structures(file: str | Path) -> list[ase.Atoms]:
-    """All structures of a file that ASE reads, of `.npz` with R and z, or all beads of a trajectory of ours.
+    """All structures of a file that ASE reads, of `.npz` with R and z, of our HDF5 data, or all beads of a trajectory
+    of ours.
+
+    They have what the file says of cell, periodicity, masses and tags, and total charge (e) and spin multiplicity in
+    `info`; positions in Å, which a `.npz` that says no unit is taken to be in.
 
     Raises:
         PaiNNFastError: if it cannot be read; names file and array.
     """
     path = Path(file)
+    if path.suffix == ".npz":
+        return _of_data(npz.read(path), path)
     if path.is_dir() or path.suffix in (".h5", ".hdf5"):
-        return _of_trajectory(path)
-    if path.suffix != ".npz":
-        return read_structures(path)
-    from painn_fast.train.data import npz
-    from painn_fast.train.data.read import to_dataset
-    from painn_fast.train.settings import DataFile
+        return _of_data(hdf5.read(path), path) if _is_data(path) else _of_trajectory(path)
+    return read_structures(path)
 
-    frames = npz.read(path)
+
+def _is_data(path: Path) -> bool:
+    """Whether an HDF5 file is one of labelled data; one that cannot be opened is told of by the reader."""
+    try:
+        with h5py.File(path, "r") as opened:
+            return bool(opened.attrs.get("format") == hdf5.FORMAT)
+    except (OSError, ValueError):
+        return False
+
+
+def _of_data(frames: Frames, path: Path) -> list[ase.Atoms]:
     unit = {} if "length" in frames.units else {"length": "Ang"}
     data = to_dataset(frames, DataFile(file=path.name, units=unit), path, ())
-    ends = zip(data.first[:-1], data.first[1:], strict=True)
-    return [ase.Atoms(data.numbers[a:b], data.positions[a:b]) for a, b in ends]
+    masses, tags = (_of_atoms(frames, name, path) for name in ("masses", "tags"))
+    found = []
+    for row, (a, b) in enumerate(zip(data.first[:-1], data.first[1:], strict=True)):
+        atoms = ase.Atoms(
+            data.numbers[a:b],
+            data.positions[a:b],
+            masses=None if masses is None else masses[a:b],
+            tags=None if tags is None else tags[a:b].astype(int),
+        )
+        _complete(atoms, data, row)
+        found.append(atoms)
+    return found
+
+
+def _complete(atoms: ase.Atoms, data: Dataset, row: int) -> None:
+    """Cell, periodicity, charge and spin of a structure."""
+    if data.cell[row].any():
+        atoms.cell, atoms.pbc = data.cell[row], data.pbc[row]
+    set_charge_and_multiplicity(atoms.info, float(data.charge[row]), float(data.spin[row]))
+
+
+def _of_atoms(frames: Frames, name: str, path: Path) -> np.ndarray | None:
+    """Numbers [A] of the atoms of all structures, which the file may have once for one composition."""
+    values = frames.arrays.get(name)
+    if values is None:
+        return None
+    n, atoms = len(frames), len(frames.numbers)
+    if values.ndim == 1 and len(values) * n == atoms and (frames.n_atoms == len(values)).all():
+        values = np.tile(values, n)
+    if values.size != atoms or values.dtype.kind not in "iuf":
+        raise PaiNNFastError(
+            "wrong shape", where=f"{path}, '{name}'", got=values.shape, expected=f"a number for each of {atoms} atoms"
+        )
+    return values.reshape(atoms)
 
 
 def _of_trajectory(path: Path) -> list[ase.Atoms]:
@@ -39,6 +91,8 @@ def _of_trajectory(path: Path) -> list[ase.Atoms]:
     trajectory = Trajectory(path)
     if "positions" not in trajectory.names:
         raise PaiNNFastError("a trajectory without positions", where=path, fix="run it with --positions-every")
-    positions = np.asarray(trajectory.positions)
+    if not trajectory.tells_charge:
+        warn(f"{path} was written by a version that did not record charge and spin: taken for a neutral singlet")
+    system, positions = trajectory.system, np.asarray(trajectory.positions)
     beads = positions.reshape(-1, *positions.shape[-2:])
-    return [ase.Atoms(trajectory.header["numbers"], bead) for bead in beads if np.isfinite(bead).all()]
+    return [system.atoms(bead) for bead in beads if np.isfinite(bead).all()]

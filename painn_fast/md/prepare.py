@@ -13,10 +13,11 @@ from torch import Tensor
 
 from painn_fast.atomic import make_folder
 from painn_fast.errors import PaiNNFastError
+from painn_fast.graph.charge import charge_and_multiplicity
 from painn_fast.io import load
 from painn_fast.io.load import MODELS, bundled
 from painn_fast.io.model_file import config_fingerprint, fingerprint
-from painn_fast.io.structures import read_structures
+from painn_fast.io.structures import read_structures, refuse_constraints
 from painn_fast.md.folders import molecules_in, rank_folder, ranks_in
 from painn_fast.md.forces import EnsembleForces, ForceField, ModelForces
 from painn_fast.md.initial import rotations
@@ -26,6 +27,7 @@ from painn_fast.md.settings import MDSettings
 from painn_fast.md.state import System
 from painn_fast.md.streams import FILE as CORRELATIONS
 from painn_fast.nn import Potential
+from painn_fast.progress import warn
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,7 @@ def prepare(
         PaiNNFastError: saying what does not fit.
     """
     frames = _structures(settings, atoms)
+    _check_frames(frames, settings.structure if atoms is None else None, first=0 in mine)
     kinds = _kinds(frames)
     if settings.trajectories < len(set(kinds)):
         raise PaiNNFastError(
@@ -171,6 +174,23 @@ def prepare(
         members = [ModelForces(potential, firsts, backend=settings.backend) for potential in potentials]
         force_field = EnsembleForces(members) if settings.members else members[0]
     return Prepared(molecules, len(order), force_field, model, config)
+
+
+def _check_frames(frames: list[ase.Atoms], file: str | None, *, first: bool) -> None:
+    """Refuse constraints, which integrators do not know; say that momenta do not count.
+
+    Args:
+        frames: structures to start from.
+        file: that they come from.
+        first: whether this process is the one that says things.
+    """
+    refuse_constraints(frames, "dynamics", where=file)
+    moving = [k for k, frame in enumerate(frames) if frame.has("momenta") and frame.get_momenta().any()]
+    if moving and first:
+        warn(
+            f"momenta of structure {moving[0]}{f' of {file}' if file else ''} are not used: trajectories start with "
+            "thermal ones at the temperature of the settings"
+        )
 
 
 def _molecule(settings: MDSettings, frames: list[ase.Atoms], index: int, numbers: list[int]) -> Molecule:
@@ -208,14 +228,14 @@ def _kinds(frames: list[ase.Atoms]) -> list[int]:
     for number, frame in enumerate(frames):
         System.from_atoms(frame)
         told = _told(frame)
-        arrays = (frame.numbers, frame.get_masses(), frame.cell.array, frame.pbc)
+        arrays = (frame.numbers, frame.get_masses(), frame.cell.array, frame.pbc, frame.get_tags())
         kinds.append(first.setdefault((*told, *(array.tobytes() for array in arrays)), number))
     return kinds
 
 
 def _told(frame: ase.Atoms) -> tuple[float, float]:
     """Charge (e) and spin multiplicity."""
-    return float(frame.info.get("charge", 0.0)), float(frame.info.get("spin", 1.0))
+    return charge_and_multiplicity(frame.info, where=frame.get_chemical_formula())
 
 
 def _potential(settings: MDSettings, name: str) -> Potential:

@@ -325,6 +325,9 @@ class _Run:
             "masses": _array(system.masses),
             "cell": _array(system.cell),
             "pbc": _array(system.pbc),
+            "total_charge": float(system.total_charge),
+            "spin_multiplicity": float(system.spin_multiplicity),
+            **({} if system.tags is None else {"tags": _array(system.tags)}),
             "beads": settings.beads,
             "trajectories": len(molecule.trajectory),
             "trajectory": _array(molecule.trajectory),
@@ -336,7 +339,8 @@ class _Run:
             "model_sha256": self.prepared.model,
             RUN: run_identity(settings, self.prepared, molecule),
             "settings": json.dumps(settings.model_dump(mode="json")),
-            "units": "numbers: 1, masses: amu, cell: Ang, temperature: K, *time_step and *_every: fs",
+            "units": "numbers: 1, masses: amu, cell: Ang, total_charge: e, spin_multiplicity: 1 (2S + 1), "
+            "temperature: K, *time_step and *_every: fs",
             **intervals,
         }
 

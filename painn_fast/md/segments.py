@@ -23,7 +23,7 @@ from painn_fast.hdf5 import CHUNK, check_header, checked_dataset, damaged, new_h
 
 FORMAT, VERSION = "painn-fast trajectory", 2
 READABLE = (1, VERSION)
-"""Files of version 1 have no checksums."""
+"""Files of version 1 have no checksums, and do not say charge, spin multiplicity and tags."""
 RUN = "run_sha256"
 """Attribute: the same in all files of a run, and in no others."""
 SEGMENTS_AT_MOST = 200

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import ase
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from painn_fast.errors import PaiNNFastError
+from painn_fast.graph.charge import charge_and_multiplicity, set_charge_and_multiplicity
 
 
 @dataclass(frozen=True)
@@ -21,13 +22,17 @@ class System:
     masses: Tensor  # [N] float64, amu
     cell: Tensor  # [3, 3] float64, Å, rows are the vectors
     pbc: Tensor  # [3] bool
+    total_charge: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))  # [] e
+    spin_multiplicity: Tensor = field(default_factory=lambda: torch.ones((), dtype=torch.float64))  # [] 2S + 1
+    tags: Tensor | None = None  # [N] int64, of the user's; nothing depends on them
 
     @classmethod
     def from_atoms(cls, atoms: ase.Atoms, device: torch.device | str = "cpu") -> System:
-        """Atomic numbers, masses (isotopes included), cell and periodicity of `atoms`.
+        """Atomic numbers, masses (isotopes included), cell, periodicity, charge, spin multiplicity and tags of `atoms`.
 
         Raises:
-            PaiNNFastError: for an empty structure, positions that are not finite, masses that are not positive.
+            PaiNNFastError: for an empty structure, positions that are not finite, masses that are not positive, a
+                charge or a spin that cannot be read.
         """
         if len(atoms) == 0:
             raise PaiNNFastError("a structure without atoms", expected="at least one atom")
@@ -42,11 +47,15 @@ class System:
             raise PaiNNFastError(
                 "masses must be positive", where=f"atom {int((masses > 0).argmin())}", got=masses.min()
             )
+        charge, multiplicity = charge_and_multiplicity(atoms.info, where=atoms.get_chemical_formula())
         return cls(
             numbers=torch.tensor(atoms.numbers, dtype=torch.int64, device=device),
             masses=torch.tensor(masses, dtype=torch.float64, device=device),
             cell=torch.tensor(atoms.cell.array, dtype=torch.float64, device=device),
             pbc=torch.tensor(atoms.pbc, dtype=torch.bool, device=device),
+            total_charge=torch.tensor(charge, dtype=torch.float64, device=device),
+            spin_multiplicity=torch.tensor(multiplicity, dtype=torch.float64, device=device),
+            tags=torch.tensor(atoms.get_tags(), dtype=torch.int64, device=device) if atoms.has("tags") else None,
         )
 
     @property
@@ -55,14 +64,17 @@ class System:
         return self.numbers.shape[0]
 
     def atoms(self, positions: np.ndarray | Tensor) -> ase.Atoms:
-        """`ase.Atoms` of this system at positions [N, 3] Å."""
-        return ase.Atoms(
+        """`ase.Atoms` of this system at positions [N, 3] Å; charge and spin multiplicity stand in `info`."""
+        atoms = ase.Atoms(
             self.numbers.cpu().numpy(),
             positions=np.asarray(positions),
             masses=self.masses.cpu().numpy(),
             cell=self.cell.cpu().numpy(),
             pbc=self.pbc.cpu().numpy(),
+            tags=None if self.tags is None else self.tags.cpu().numpy(),
         )
+        set_charge_and_multiplicity(atoms.info, float(self.total_charge), float(self.spin_multiplicity))
+        return atoms
 
 
 @dataclass

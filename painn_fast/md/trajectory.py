@@ -85,13 +85,22 @@ class Trajectory:
 
     @property
     def system(self) -> System:
-        """Elements, masses and cell."""
+        """Elements, masses, cell, charge, spin multiplicity and tags."""
+        tags = self.header.get("tags")
         return System(
             numbers=torch.from_numpy(np.array(self.header["numbers"])),
             masses=torch.from_numpy(np.array(self.header["masses"])),
             cell=torch.from_numpy(np.array(self.header["cell"])),
             pbc=torch.from_numpy(np.array(self.header["pbc"])),
+            total_charge=torch.tensor(float(self.header.get("total_charge", 0.0)), dtype=torch.float64),
+            spin_multiplicity=torch.tensor(float(self.header.get("spin_multiplicity", 1.0)), dtype=torch.float64),
+            tags=None if tags is None else torch.from_numpy(np.array(tags)),
         )
+
+    @property
+    def tells_charge(self) -> bool:
+        """Whether charge and spin multiplicity are known; runs of earlier versions did not write them."""
+        return "total_charge" in self.header
 
     @property
     def temperature(self) -> float:
@@ -222,7 +231,10 @@ class Trajectory:
         return {name: self.read("energies", name) for name in ESTIMATES}
 
     def atoms(self, trajectory: int = 0, bead: int | None = None) -> list[ase.Atoms]:
-        """Frames of one trajectory: of a bead, or (None) of the centroid; `info["time_fs"]` is the time."""
+        """Frames of one trajectory: of a bead, or (None) of the centroid; `info["time_fs"]` is the time.
+
+        They have masses, cell, charge, spin multiplicity and tags of the structure that the run started from.
+        """
         frames = self.positions[:, trajectory]
         chosen = frames.mean(axis=1) if bead is None else frames[:, bead]
         system = self.system

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Self
+from typing import NoReturn, Self
 
 import torch
 from ase.data import atomic_masses, chemical_symbols
@@ -38,6 +38,14 @@ class Potential(Float64Buffers):
         names = [head_name(head) for head in config.heads]
         self.heads = nn.ModuleDict(dict(zip(names, build_heads(config.heads, config.representation), strict=True)))
         self.register_buffer("standard_masses", torch.tensor(atomic_masses, dtype=torch.float64), persistent=False)
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        """What `torch.jit.script` calls first."""
+        raise PaiNNFastError(
+            "a model of painn-fast cannot be scripted by torch.jit",
+            where=f"model '{self.config.name}'",
+            fix="`painn-fast convert` writes a state dict that SchNetPack loads, whose models can be",
+        )
 
     @property
     def cutoff(self) -> float:

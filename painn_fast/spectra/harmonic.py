@@ -17,7 +17,7 @@ from painn_fast.nn.derivatives import dipole_derivative, polarizability_derivati
 from painn_fast.spectra.assignment import character, mode_name
 from painn_fast.spectra.infrared import KM_PER_MOL
 from painn_fast.spectra.raman import depolarisation_ratio
-from painn_fast.spectra.relax import in_float64, internal_frame, relax
+from painn_fast.spectra.relax import check_free, in_float64, internal_frame, relax
 from painn_fast.units import AMU_A2_PER_FS2, SPEED_OF_LIGHT
 
 
@@ -67,6 +67,7 @@ def harmonic(model: Potential, atoms: ase.Atoms, *, relaxed: bool = False) -> Ha
     """
     if len(atoms) < 2:
         raise PaiNNFastError("vibrations need at least two atoms", got=len(atoms))
+    check_free(atoms)
     model = in_float64(model)
     minimum = atoms.copy() if relaxed else relax(model, atoms)
     hessian = evaluate(model, [minimum], ("hessian",))["hessian"][0]

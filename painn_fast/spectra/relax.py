@@ -10,6 +10,7 @@ from ase.optimize import BFGS
 from painn_fast.ase import PaiNNCalculator
 from painn_fast.errors import PaiNNFastError
 from painn_fast.evaluate import evaluate
+from painn_fast.io.structures import refuse_constraints
 from painn_fast.nn import Potential
 
 NEAR = 0.02
@@ -31,18 +32,23 @@ def relax(model: Potential, atoms: ase.Atoms, *, tolerance: float = 1e-5) -> ase
         tolerance: largest force that may be left, eV/Å.
 
     Raises:
-        PaiNNFastError: if it does not get there.
+        PaiNNFastError: for a periodic structure or one with constraints, and if it does not get there.
     """
-    if atoms.pbc.any():
-        raise PaiNNFastError("harmonic analysis is for molecules in vacuum", got=f"pbc={atoms.pbc.tolist()}")
+    check_free(atoms)
     relaxed = atoms.copy()
-    relaxed.set_constraint()
     relaxed.calc = PaiNNCalculator(model, backend="reference")
     if len(atoms) > 1:
         BFGS(relaxed, logfile=None).run(fmax=max(NEAR, tolerance), steps=BFGS_STEPS)
     _newton(model, relaxed, tolerance)
     relaxed.calc = None
     return relaxed
+
+
+def check_free(atoms: ase.Atoms) -> None:
+    """Raise PaiNNFastError unless `atoms` is a molecule in vacuum that can move as it likes."""
+    if atoms.pbc.any():
+        raise PaiNNFastError("harmonic analysis is for molecules in vacuum", got=f"pbc={atoms.pbc.tolist()}")
+    refuse_constraints([atoms], "harmonic analysis", fix="lines of a constrained structure are not those of a minimum")
 
 
 def _newton(model: Potential, atoms: ase.Atoms, tolerance: float) -> None:

@@ -78,6 +78,12 @@ class Training:
         self._order = -1, np.zeros(0, dtype=np.int64)
 
     @property
+    def level_of_theory(self) -> str:
+        """Of the labels: what the settings say, else what the files state."""
+        stated = dict.fromkeys(level for part in self.data.values() for level in part.theory)
+        return self.settings.level_of_theory or "; ".join(stated)
+
+    @property
     def batch_size(self) -> int:
         """Structures of a step, over all processes."""
         return min(self.settings.batch_size, len(self.data["train"]))
@@ -357,7 +363,7 @@ def finish(training: Training, output: Path) -> Path:
     provenance = {
         "data": "; ".join(f"{source.file} ({source.origin})" for source in settings.data),
         "data_sha256": training.data_fingerprint,
-        "level_of_theory": settings.level_of_theory,
+        "level_of_theory": training.level_of_theory,
         "description": settings.description,
         "limits": settings.limits,
         "epochs": str(training.epoch),

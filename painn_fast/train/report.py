@@ -92,7 +92,7 @@ def model_card(training: Training, model: Potential, tables: Tables, said: dict[
             "",
             settings.description or "A PaiNN model.",
             "",
-            f"- **Level of theory**: {settings.level_of_theory or 'not stated'}",
+            f"- **Level of theory**: {training.level_of_theory or 'not stated'}",
             f"- **Data**: {', '.join(f'{n} {split}' for split, n in counts.items())} structures",
             *(f"    - `{source.file}`: {source.origin or 'origin not stated'}" for source in settings.data),
             f"- **Network**: {config.n_features} features, {config.n_layers} layers, "

@@ -66,6 +66,7 @@ class TrainSettings(Settings):
     train_size: PositiveInt | None = None
     """Train on so many of the training structures, drawn by the seed of the split; for learning curves."""
     level_of_theory: str = ""
+    """For the model card; default: what the files of data state."""
     description: str = ""
     limits: str = ""
     representation: RepresentationConfig = RepresentationConfig()

@@ -55,6 +55,22 @@ def test_eval_of_labelled_data_gives_errors(run, water_model, labelled, own_fold
     assert table["energy"]["mae"] == pytest.approx(error / (ase.units.kcal / ase.units.mol), rel=1e-5)
 
 
+def test_info_of_a_model_whose_units_are_not_stated(run, water_model, own_folder):
+    assert run("convert", water_model, own_folder / "foreign.pt").code == 0
+    words = ("info", own_folder / "foreign.pt", "--heads", "energy,dipole,polarizability")
+    outcome = run(*words, "--dipole-unit", "D")
+    assert outcome.code == 0, outcome.err
+    (line,) = [line for line in outcome.out.splitlines() if line.startswith("trained in")]
+    assert "energy not stated (say it with --energy-unit" in line
+    assert "dipole D" in line
+    assert "polarizability not stated" in line
+    facts = json.loads(run(*words, "--json").out)
+    assert facts["trained_in"] == {"energy": None, "length": "Ang", "dipole": None, "polarizability": None}
+    known = json.loads(run("info", water_model, "--json").out)
+    assert facts["parameters"] == known["parameters"]
+    assert facts["cutoff"] == known["cutoff"]
+
+
 def test_eval_takes_another_array_unit_and_split(run, water_model, labelled, own_folder):
     arrays = dict(np.load(labelled))
     hartree = {key: value for key, value in arrays.items() if key != "energy_unit"} | {"E_other": arrays["E"]}

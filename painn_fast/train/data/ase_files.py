@@ -13,7 +13,7 @@ import numpy as np
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph.charge import CHARGE_KEYS, MULTIPLICITY_KEYS, charge_and_multiplicity
 from painn_fast.progress import counted
-from painn_fast.train.data.extxyz import ASE_UNITS, Texts, labelled
+from painn_fast.train.data.extxyz import ASE_UNITS, THEORY, Texts, labelled
 from painn_fast.train.data.frames import UNSTATED, Frames, Gather
 
 GEOMETRY = ("numbers", "positions")
@@ -75,6 +75,9 @@ class Entries:
                     continue
                 if name == "split" and isinstance(value, str | int) and not calculated:
                     self.texts.add_split(str(value), len(self.gather))
+                    continue
+                if name == THEORY and isinstance(value, str) and value.strip() and not calculated:
+                    self.texts.theory.setdefault(value.strip())
                     continue
                 array = as_numbers(value)
                 if array is None and isinstance(value, str) and name.lower() in TOTALS:

@@ -16,6 +16,7 @@ from torch import Tensor
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph import AtomicBatch
 from painn_fast.graph.neighbors import Edges, joined, molecule_lists, neighbor_list
+from painn_fast.train.data.frames import listed
 
 SPLITS = ("train", "validation", "test")
 PER_ATOM = {"forces"}
@@ -40,6 +41,7 @@ class Dataset:
     frame: np.ndarray  # [n] int64, place in its file, from 0
     files: tuple[str, ...]
     units: dict[str, str] = field(default_factory=dict)  # of the labels, where that is known
+    theory: tuple[str, ...] = ()  # levels of theory of the labels, as far as files state them
     notes: tuple[str, ...] = ()  # where labels and units come from, a line for each file
 
     def __len__(self) -> int:
@@ -110,6 +112,10 @@ def join(parts: Sequence[Dataset]) -> Dataset:
                 raise PaiNNFastError(
                     f"two units of {name}", where=", ".join(files), got=unit, expected=units[name], fix="declare one"
                 )
+    theory = tuple(dict.fromkeys(level for part in parts for level in part.theory))
+    notes = dict.fromkeys(line for part in parts for line in part.notes)
+    if len(theory) > 1:
+        notes[f"labels of {len(theory)} levels of theory: {listed(theory)}"] = None
     place = [np.array([files.index(name) for name in part.files], dtype=np.int64) for part in parts]
 
     def together(arrays: list[np.ndarray]) -> np.ndarray:
@@ -132,7 +138,8 @@ def join(parts: Sequence[Dataset]) -> Dataset:
         frame=together([part.frame for part in parts]),
         files=files,
         units=units,
-        notes=tuple(dict.fromkeys(line for part in parts for line in part.notes)),
+        theory=theory,
+        notes=tuple(notes),
     )
 
 

@@ -45,6 +45,8 @@ SPLIT_NAMES = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1,
 PLAIN = "species:S:1:pos:R:3"
 COLUMNS = {"symbols": "species", "element": "species", "numbers": "Z", "positions": "pos"}
 """Other names of columns, which ASE reads too."""
+THEORY = "theory"
+"""Name of the level of theory of the labels."""
 VOIGT = [0, 5, 4, 5, 1, 3, 4, 3, 2]  # xx yy zz yz xz xy to rows
 
 
@@ -95,6 +97,7 @@ def labelled(gather: Gather, texts: Texts, conventions: dict[str, tuple[str, str
         array_units=conventions | {name: (unit, "the file") for name, unit in said.items()},
         split=texts.split(len(gather)),
         notes=(*frames.notes, *texts.notes()),
+        theory=tuple(texts.theory),
         left=tuple(name for name in texts.left if name not in arrays),
     )
 
@@ -214,6 +217,8 @@ class Texts:
 
     def __init__(self, path: Path) -> None:
         self.path, self.units = path, dict[str, str]()
+        self.theory: dict[str, None] = {}
+        """Levels of theory."""
         self.left: dict[str, None] = {}
         """Names of entries that are no numbers."""
         self._split: dict[int, int] = {}
@@ -227,6 +232,8 @@ class Texts:
                 self.add_unit(name.removesuffix("_unit"), text.strip(), f"{self.path}, frame {k}, line {line}")
             elif name == "split":
                 self.add_split(text, k)
+            elif name == THEORY and text.strip():
+                self.theory.setdefault(text.strip())
             elif (values := numbers(text)) is not None:
                 found[name] = values
             elif name.lower() in IMPORTANT and text.strip().lower() not in NONE:

@@ -42,6 +42,7 @@ class Frames:
     index: np.ndarray | None = None  # [n] number of each structure by its format; default: its place, from 0
     frame: np.ndarray | None = None  # [n] place in the file; default: all, from 0
     notes: tuple[str, ...] = ()  # what the user should know of the file, a line each
+    theory: tuple[str, ...] = ()  # levels of theory of the labels, as far as the file states them
     left: tuple[str, ...] = ()  # names of entries that are no arrays of numbers: texts, truth values, objects
 
     def __len__(self) -> int:

@@ -40,6 +40,7 @@ def write_hdf5(data: Dataset | Mapping[str, Dataset] | Frames, path: str | Path,
         file.attrs["units_from"] = frames.units_from
         file.attrs["array_units"] = json.dumps(frames.array_units)
         file.attrs["notes"] = json.dumps(frames.notes)
+        file.attrs["theory"] = json.dumps(frames.theory)
         file.attrs["left"] = json.dumps([name[:LEFT] for name in frames.left[:LEFT]])
         for name in ("n_atoms", "numbers", "positions", *OF_STRUCTURES):
             values = getattr(frames, name)
@@ -93,6 +94,7 @@ def _read(file: h5py.File) -> Frames:
         units_from=str(file.attrs["units_from"]),
         array_units={name: (unit, by) for name, (unit, by) in said.items()},
         notes=tuple(json.loads(file.attrs["notes"])),
+        theory=tuple(json.loads(file.attrs.get("theory", "[]"))),
         left=tuple(json.loads(file.attrs.get("left", "[]"))),
         **{name: file[name][()] for name in OF_STRUCTURES if name in file},
     )
@@ -124,6 +126,7 @@ def _frames(data: Dataset | Mapping[str, Dataset]) -> Frames:
         n_atoms=data.n_atoms,
         arrays=data.labels,
         keys={name: (name,) for name in data.labels},
+        theory=data.theory,
         units={"length": "Ang"},
         array_units={name: (unit, "the file") for name, unit in data.units.items()},
         split=split,

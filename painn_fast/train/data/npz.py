@@ -76,8 +76,16 @@ def read(path: Path, geometry: Path | None = None, chosen: Collection[str] = ())
         split=split,
         cell=cell,
         pbc=pbc,
+        theory=_theory(arrays),
         left=tuple(name for name, values in arrays.items() if not values.ndim and name not in ABOUT),
     )
+
+
+def _theory(arrays: dict[str, np.ndarray]) -> tuple[str, ...]:
+    """Levels of theory, one text or several, as sGDML's files and ours have them."""
+    texts = np.atleast_1d(arrays.get("theory", np.zeros(0, dtype="U1"))).ravel()
+    words = [text.decode(errors="replace") if isinstance(text, bytes) else str(text) for text in texts.tolist()]
+    return tuple(dict.fromkeys(word for word in words if word and texts.dtype.kind in "SU"))
 
 
 def _check_totals(arrays: dict[str, np.ndarray], n: int, atoms: int, chosen: Collection[str], path: Path) -> None:
@@ -90,7 +98,7 @@ def _check_totals(arrays: dict[str, np.ndarray], n: int, atoms: int, chosen: Col
                 where=f"{path}, '{name}'",
                 got=values.shape,
                 expected=f"({n}, 1) for the {kind} of each structure",
-                fix=f'if it is that of the structures, say keys = {{ {kind} = "{name}" }}, else keys = {{ {kind} = "" }}',
+                fix=f'if of the structures, say keys = {{ {kind} = "{name}" }}, else keys = {{ {kind} = "" }}',
             )
 
 

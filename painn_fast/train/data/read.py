@@ -29,6 +29,10 @@ from painn_fast.train.settings import DataFile, SplitSizes
 __all__ = ["draw", "find_data", "read_file", "read_frames", "read_split", "size_of_unit", "to_dataset"]
 
 
+OF_GEOMETRY = ("masses", "tags")
+"""Arrays of atoms that belong to a geometry and that no model takes."""
+
+
 def read_file(source: DataFile, folder: str | Path = ".", names: tuple[str, ...] | None = None) -> Dataset:
     """All structures of one file with the labels `names` (None: the usual ones that it has) in our units.
 
@@ -70,6 +74,7 @@ def to_dataset(frames: Frames, source: DataFile, path: Path, names: tuple[str, .
         frame=frames.frames,
         files=(source.file,),
         units={name: own_unit(name, unit[0]) for name, unit in said.items() if unit},
+        theory=frames.theory,
         notes=(units_line(frames, source, list(labels)), *_notes(frames, source, found, total)),
     )
 
@@ -80,11 +85,13 @@ def _notes(
     """What else the user should know: where total charges stand, what the reader has to tell, what is not used."""
     if total.arrays:
         yield f"{source.file}: total charge and multiplicity out of {listed(total.arrays)}"
+    if frames.theory:
+        yield f"{source.file}: level of theory: {listed(frames.theory)}"
     yield from frames.notes
     used = {key_of(frames, source, name) for name, values in found.items() if values is not None}
     missing = [name for name, values in found.items() if values is None and source.keys.get(name) != ""]
     missing += [] if total.arrays or frames.charge is not None else ["charge", "multiplicity"]
-    line = unused_line(frames, source.file, [*(name for name in used if name), *total.arrays], missing)
+    line = unused_line(frames, source.file, [*(name for name in used if name), *total.arrays, *OF_GEOMETRY], missing)
     if line is not None:
         yield line
 

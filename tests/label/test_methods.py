@@ -1,0 +1,214 @@
+"""What methods label: the real forces, of the charge and spin that the structure has."""
+
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.emt import EMT
+from ase.constraints import FixAtoms, FixBondLength
+
+from painn_fast.errors import PaiNNFastError
+from painn_fast.label import label
+from painn_fast.label.methods import How, of_calculator
+from painn_fast.testing import assert_close
+from painn_fast.train.data import read_file
+from painn_fast.train.settings import DataFile
+
+
+def _needs(name):
+    return pytest.mark.skipif(find_spec(name) is None, reason=f"no {name}")
+
+
+NEEDS_TBLITE, NEEDS_PYSCF = _needs("tblite"), _needs("pyscf")
+METHODS = [
+    How("model:ethanol"),
+    How("ase.calculators.emt:EMT"),
+    pytest.param(How("tblite"), marks=NEEDS_TBLITE),
+    pytest.param(How("pyscf", "HF/STO-3G"), marks=NEEDS_PYSCF),
+]
+SMALLEST = "HF/STO-3G"
+
+
+def water(seed=0):
+    atoms = molecule("H2O")
+    atoms.rattle(0.05, seed=seed)
+    return atoms
+
+
+@pytest.mark.parametrize("how", METHODS, ids=lambda how: how.method)
+def test_forces_are_those_without_constraints(how):
+    method, free, fixed = how.make(), water(), water()
+    fixed.set_constraint([FixAtoms([0]), FixBondLength(0, 1)])
+    expected = method(free, False)["forces"]
+    assert np.abs(expected[0]).max() > 0.01
+    assert_close(method(fixed, False)["forces"], expected, 1e-7)
+    assert len(fixed.constraints) == 2, "the structure of the caller is left alone"
+
+
+def test_stress_is_that_without_constraints_and_of_the_right_sign():
+    atoms = bulk("Cu", cubic=True) * (1, 1, 2)
+    atoms.set_cell(atoms.cell * [1.02, 1.0, 0.99], scale_atoms=True)
+    atoms.rattle(0.05, seed=0)
+    method = How("ase.calculators.emt:EMT").make()
+    expected = method(atoms, False)["stress"]
+    assert_close(expected, _stress_by_differences(EMT(), atoms, 2e-4), 1e-5)
+    assert_close(method(_with(atoms, NoStress()), False)["stress"], expected, 1e-8)
+
+
+@NEEDS_TBLITE
+def test_stress_of_tblite_is_the_derivative_of_its_energy():
+    from tblite.ase import TBLite
+
+    atoms = Atoms("H2", [[0, 0, 0], [0.1, 0.2, 0.74]], cell=[3.0, 3.2, 3.4], pbc=True)
+    found = How("tblite").make()(atoms, False)["stress"]
+    assert_close(found, _stress_by_differences(TBLite(verbosity=0, accuracy=0.01), atoms), 2e-4)
+    assert np.abs(found).max() > 2e-3
+
+
+class NoStress:
+    """A constraint on the cell."""
+
+    def adjust_positions(self, atoms, positions):
+        pass
+
+    def adjust_forces(self, atoms, forces):
+        forces[:] = 0.0
+
+    def adjust_stress(self, atoms, stress):
+        stress[:] = 0.0
+
+
+def _with(atoms, constraint):
+    copy = atoms.copy()
+    copy.set_constraint(constraint)
+    return copy
+
+
+def _stress_by_differences(calculator, atoms, step=1e-3):
+    """[6] eV/Å³, of the energy under strain."""
+    stress = []
+    for i, j in ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1)):
+        energies = []
+        for sign in (1, -1):
+            strain = np.eye(3)
+            strain[i, j] += 0.5 * sign * step
+            strain[j, i] += 0.5 * sign * step
+            one = atoms.copy()
+            one.set_cell(atoms.cell @ strain, scale_atoms=True)
+            one.calc = calculator
+            energies.append(one.get_potential_energy())
+        stress.append((energies[0] - energies[1]) / (2 * step) / atoms.get_volume())
+    return np.array(stress)
+
+
+@pytest.mark.parametrize(("pbc", "names"), [((1, 1, 0), {"energy", "forces"}), (False, {"energy", "forces", "dipole"})])
+def test_properties_are_labelled_where_they_are_defined(pbc, names):
+    atoms = water()
+    atoms.set_cell([9, 9, 9])
+    atoms.pbc = pbc
+    model = "model:ethanol"
+    assert set(How(model).make()(atoms, True)) == (names | {"polarizability"} if "dipole" in names else names)
+
+
+@NEEDS_PYSCF
+def test_pyscf_computes_the_ion_under_all_names_of_its_charge():
+    method, neutral = How("pyscf", SMALLEST).make(), molecule("OH")
+    neutral.info["spin_multiplicity"] = 2
+    anion = molecule("OH")
+    anion.info["total_charge"] = -1
+    assert abs(method(neutral, False)["energy"] - method(anion, False)["energy"]) > 0.1
+    option = How("pyscf", SMALLEST, (("charge", -1),)).make()
+    assert option(molecule("OH"), False)["energy"] == method(anion, False)["energy"]
+
+
+@NEEDS_PYSCF
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"pbc": True, "cell": [9, 9, 9]}, "labels molecules in vacuum"),
+        ({"info": {"charge": 0.5}}, "whole number"),
+        ({"info": {"charge": "none"}}, "not a total charge"),
+        ({"info": {"total_spin": 1}}, "2S, S or the multiplicity"),
+    ],
+)
+def test_what_pyscf_does_not_compute(change, said):
+    with pytest.raises(PaiNNFastError, match=said):
+        How("pyscf", SMALLEST).make()(Atoms("H2", [[0, 0, 0], [0, 0, 0.74]], **change), False)
+
+
+@NEEDS_TBLITE
+def test_tblite_computes_the_charge_of_each_structure():
+    method = How("tblite").make()
+    energies = {}
+    for charge, multiplicity in ((0, 1), (1, 2), (-1, 2), (0, 3), (0, 1)):
+        atoms = water()
+        atoms.info.update(charge=charge, spin=multiplicity)
+        atoms.set_initial_charges([5.0, 0, 0])  # a guess of the user's, no total
+        energy = method(atoms, False)["energy"]
+        assert abs(energies.setdefault((charge, multiplicity), energy) - energy) < 1e-5
+    assert len({round(energy, 2) for energy in energies.values()}) == 4
+
+
+class Reading(Calculator):
+    """Energies that tell what a calculator that we know nothing of was given."""
+
+    implemented_properties = ["energy", "forces"]
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        charge, moment = atoms.get_initial_charges().sum(), atoms.get_initial_magnetic_moments().sum()
+        read = atoms.info.get("charge", 0), atoms.info.get("spin", 1)
+        self.results = {"energy": charge + 10 * moment + 100 * read[0] + 1000 * read[1], "forces": atoms.positions * 0}
+
+
+def test_a_calculator_of_somebody_else_is_told_charge_and_spin():
+    method = of_calculator(Reading())
+    atoms = water()
+    assert method(atoms, False)["energy"] == 1000
+    how = How("other", options=(("charge", 1), ("multiplicity", 3)))
+    assert abs(method(how.charged(atoms), False)["energy"] - (1 + 20 + 100 + 3000)) < 1e-9
+    assert not atoms.has("initial_charges")
+
+
+def test_options_that_contradict_the_structure():
+    atoms = water()
+    atoms.info["total_charge"] = 1
+    assert How("pyscf", options=(("charge", 1),)).charged(atoms).info == {"charge": 1}
+    with pytest.raises(PaiNNFastError, match=r"structure and options contradict.*'charge'; got: 1.0; expected: 0"):
+        How("pyscf", options=(("charge", 0),)).charged(atoms)
+
+
+def test_a_charge_by_option_stands_in_the_labels(tmp_path):
+    molecule("OH").write(tmp_path / "in.xyz")
+    path = label(
+        tmp_path / "in.xyz", tmp_path / "out.xyz", method="ase.calculators.emt:EMT",
+        options={"fixed_cutoff": True}, workers=1,
+    )  # fmt: skip
+    assert read_file(DataFile(file=path.name), tmp_path).charge.tolist() == [0]
+    path = label(
+        tmp_path / "in.xyz", tmp_path / "ion.xyz", method="model:ethanol",
+        options={"charge": -1, "multiplicity": 3}, workers=1,
+    )  # fmt: skip
+    data = read_file(DataFile(file=path.name), tmp_path)
+    assert (data.charge.tolist(), data.spin.tolist()) == ([-1], [3])
+
+
+@pytest.mark.parametrize(
+    ("how", "theory"),
+    [
+        (How("pyscf"), "PBE0/def2-SVPD, pyscf"),
+        (How("pyscf", "HF/STO-3G", (("grid_level", 3), ("charge", 1))), "HF/STO-3G, pyscf, grid_level=3"),
+        (How("tblite"), "GFN2-xTB, tblite"),
+        (How("model:ethanol"), "model:ethanol"),
+    ],
+)
+def test_the_level_of_theory_in_words(how, theory):
+    assert how.theory == theory
+
+
+def test_a_calculator_that_cannot_be_set_up_says_so():
+    with pytest.raises(PaiNNFastError, match=r"the calculator cannot be set up; where: ase.calculators.eam:EAM"):
+        How("ase.calculators.eam:EAM", options=(("potential", "nowhere.alloy"),)).make()
