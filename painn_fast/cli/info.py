@@ -36,7 +36,7 @@ def lines(facts: dict[str, Any]) -> list[str]:
     rows += [
         ("gives", ", ".join(facts["properties"])),
         ("results in", "eV, eV/Å, e Å, Å³"),
-        ("trained in", ", ".join(f"{kind} {unit}" for kind, unit in facts["trained_in"].items())),
+        ("trained in", ", ".join(_trained_in(kind, unit) for kind, unit in facts["trained_in"].items())),
         ("elements", elements),
         ("cut-off", f"{facts['cutoff']:g} Å"),
         ("parameters", f"{facts['parameters']:,} in {facts['dtype']}"),
@@ -45,6 +45,10 @@ def lines(facts: dict[str, Any]) -> list[str]:
         *facts["provenance"].items(),
     ]
     return [f"{name.replace('_', ' '):<16} {value}" for name, value in rows if value not in (None, "")]
+
+
+def _trained_in(kind: str, unit: str | None) -> str:
+    return f"{kind} {unit}" if unit else f"{kind} in a unit that the file does not state (--{kind}-unit)"
 
 
 def _table(values: dict[str, Any]) -> str:

@@ -8,7 +8,10 @@ from typing import Any
 
 from ase.data import chemical_symbols
 
+from painn_fast import units
+from painn_fast.errors import PaiNNFastError
 from painn_fast.io.load import find, load
+from painn_fast.nn import Potential
 
 
 def describe(name_or_path: str | Path, **load_options: Any) -> dict[str, Any]:
@@ -20,13 +23,14 @@ def describe(name_or_path: str | Path, **load_options: Any) -> dict[str, Any]:
 
     Returns:
         JSON-able; `cutoff` in Å, `sha256` of the file's bytes, `elements` as symbols or None where the file does not
-        tell, `model_card` the Markdown file beside the model or None.
+        tell, `model_card` the Markdown file beside the model or None; in `trained_in` None for a unit that neither the
+        file nor the options state, and without which the model cannot be evaluated.
 
     Raises:
         PaiNNFastError: as `painn_fast.load`.
     """
     path = find(name_or_path)
-    potential = load(path, **load_options)
+    potential, missing = _loaded(path, load_options)
     config = potential.config
     card = path.with_suffix(".md")
     return {
@@ -40,12 +44,24 @@ def describe(name_or_path: str | Path, **load_options: Any) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in potential.parameters()),
         "dtype": str(next(potential.parameters()).dtype).removeprefix("torch."),
         "trained_in": {
-            "energy": config.energy_unit,
-            "length": config.length_unit,
-            "dipole": config.dipole_unit,
-            "polarizability": config.polarizability_unit,
+            kind: None if kind in missing else getattr(config, f"{kind}_unit")
+            for kind in ("energy", "length", "dipole", "polarizability")
         },
         "provenance": dict(config.provenance),
         "representation": config.representation.model_dump(mode="json"),
         "heads": [head.model_dump(mode="json") for head in config.heads],
     }
+
+
+def _loaded(path: Path, options: dict[str, Any]) -> tuple[Potential, set[str]]:
+    """A model, with units of our own in the place of those that nobody states, and the kinds of these."""
+    missing: set[str] = set()
+    while True:
+        stand_ins = {f"{kind}_unit": next(iter(units.KINDS[kind])) for kind in missing}
+        try:
+            return load(path, **{**options, **stand_ins}), missing
+        except PaiNNFastError as error:
+            kind = error.what.removeprefix("missing unit of ")
+            if kind == error.what or kind in missing:
+                raise
+            missing.add(kind)
