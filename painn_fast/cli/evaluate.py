@@ -11,7 +11,9 @@ import typer
 
 from painn_fast.atomic import atomic_write
 from painn_fast.cli.options import (
+    Device,
     DipoleUnit,
+    Dtype,
     EnergyUnit,
     Heads,
     LengthUnit,
@@ -59,6 +61,8 @@ def evaluate(
     dipole_unit: DipoleUnit = None,
     polarizability_unit: PolarizabilityUnit = None,
     heads: Heads = None,
+    dtype: Dtype = None,
+    device: Device = None,
 ) -> None:
     """Errors of a model on labelled data, or its properties of structures.
 
@@ -67,7 +71,8 @@ def evaluate(
     """
     from painn_fast.io import load
 
-    potential = load(model, **load_options(energy_unit, length_unit, dipole_unit, polarizability_unit, heads))
+    options = load_options(energy_unit, length_unit, dipole_unit, polarizability_unit, heads)
+    potential = load(model, **options, dtype=dtype, device=device or "cpu")
     keys, units = pairs("--key", key or []), pairs("--data-unit", data_unit or [])
     usual = None if properties else _usual_split(potential, data, keys, units)
     if usual is not None:
@@ -106,7 +111,9 @@ def _errors(
 ) -> tuple[list[dict[str, Any]], Any]:
     from painn_fast.train.evaluation import error_table
 
-    table = error_table(potential, path, split=split, keys=keys, units=units)
+    table = error_table(
+        potential, path, split=split, keys=keys, units=units, tell=lambda note: typer.echo(note, err=True)
+    )
     rows = [
         {
             "property": name,
@@ -126,22 +133,31 @@ def _structures(potential: Any, path: Path, properties: str | None) -> tuple[lis
     from painn_fast.evaluate import evaluate as evaluate_structures
     from painn_fast.io.structures import read_structures
 
-    wanted = [name.strip() for name in properties.split(",")] if properties else _usual(potential)
     molecules = read_structures(path)
+    wanted = [name.strip() for name in properties.split(",")] if properties else _usual(potential, molecules)
     results = evaluate_structures(potential, molecules, wanted)
     table, everything = [], []
     for k, atoms in enumerate(molecules):
         entry = {name: np.asarray(values[k]) for name, values in results.items()}
         facts = {"structure": k, "formula": atoms.get_chemical_formula()}
         columns = [column for name, array in entry.items() for column in _columns(name, array)]
-        table.append(facts | {name: f"{value:.6f}" for name, value in columns})
-        everything.append(facts | {name: array.tolist() for name, array in entry.items()})
+        table.append(facts | {name: f"{value:.6f}" if np.isfinite(value) else "" for name, value in columns})
+        everything.append(
+            facts | {name: array.tolist() if np.isfinite(array).all() else None for name, array in entry.items()}
+        )
     return table, everything
 
 
-def _usual(potential: Any) -> list[str]:
+def _usual(potential: Any, molecules: list[Any]) -> list[str]:
+    """What is printed if nothing is asked for; nothing that no structure has, such as dipoles of crystals."""
+    import numpy as np
+
+    from painn_fast.nn.defined import defined
+
+    pbc = np.array([atoms.pbc for atoms in molecules])
+    has = [name for name in potential.properties if bool(defined(name, pbc).any())]
     names = ("energy", "forces", "dipole", "polarizability")
-    return [name for name in names if name in potential.properties] or list(potential.properties)
+    return [name for name in names if name in has] or has or list(potential.properties)
 
 
 def _columns(name: str, array: Any) -> list[tuple[str, float]]:

@@ -241,7 +241,7 @@ def _told(frame: ase.Atoms) -> tuple[float, float]:
 def _potential(settings: MDSettings, name: str) -> Potential:
     """A model that gives what is to be recorded."""
     dtype = getattr(torch, settings.dtype)
-    potential = load(name, energy_unit=settings.energy_unit, dtype=dtype, device=settings.device)
+    potential = load(name, **settings.load_options, dtype=dtype, device=settings.device)
     for label in ("dipole", "polarizability"):
         if label in settings.strides and label not in potential.properties:
             raise PaiNNFastError(

@@ -14,13 +14,14 @@ from torch import Tensor
 from painn_fast import checkpoint
 from painn_fast.errors import PaiNNFastError
 from painn_fast.hdf5 import read_dataset
+from painn_fast.io.options import LoadOptions
 from painn_fast.md.folders import molecule_folder
 from painn_fast.md.prepare import Molecule, Prepared
 from painn_fast.md.restart import SYSTEM, Restart
 from painn_fast.md.segments import RUN, end_of, open_file, trajectory_files
 from painn_fast.md.settings import FREE_TO_CHANGE, MDSettings
 
-NAMES_ONLY = {"model", "members", "structure", "energy_unit"}
+NAMES_ONLY = {"model", "members", "structure", *LoadOptions.model_fields}
 """Settings that say where something is: what is there is compared instead."""
 SAME = 1e-6
 """Å: positions nearer than that are the same; a structure may have been relaxed anew."""

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from painn_fast import units
 from painn_fast.errors import PaiNNFastError
 from painn_fast.io import load
+from painn_fast.io.load import says_its_units
 from painn_fast.nn import Potential, PotentialConfig
 from painn_fast.nn.config import head_name
 from painn_fast.train.data import Dataset
@@ -26,8 +28,9 @@ def first_model(settings: TrainSettings, data: Dataset, elements: tuple[int, ...
         elements: atomic numbers of all structures.
 
     Raises:
-        PaiNNFastError: if the settings ask for another representation than that of the model to start from; only epsilon,
-            which has no weights, may be another, where the settings name it.
+        PaiNNFastError: if the settings ask for another representation, or other units, than those of the model to start
+            from, and as `painn_fast.load`. Only epsilon, which has no weights, may be another, where the settings name
+            it.
     """
     torch.manual_seed(settings.seed)
     if settings.start_from is None:
@@ -35,7 +38,7 @@ def first_model(settings: TrainSettings, data: Dataset, elements: tuple[int, ...
         model.to(_dtype(settings))
         set_references(model, data)
         return model
-    origin = load(settings.start_from)
+    origin = _origin(settings.start_from, settings)
     theirs = origin.config
     differ = {}
     if "representation" in settings.model_fields_set:
@@ -68,6 +71,42 @@ def first_model(settings: TrainSettings, data: Dataset, elements: tuple[int, ...
     if settings.freeze_representation:
         model.representation.requires_grad_(False)
     return model
+
+
+def _origin(name: str, settings: TrainSettings) -> Potential:
+    """The model to start from; `model_units` and `start_from_heads` are what a SchNetPack file does not say."""
+    if not says_its_units(name):
+        units_of = {f"{kind}_unit": unit for kind, unit in settings.model_units.items()}
+        try:
+            return load(name, **units_of, heads=settings.start_from_heads)
+        except PaiNNFastError as error:
+            raise _in_settings(error) from None
+    if settings.start_from_heads is not None:
+        raise PaiNNFastError("this file says its heads itself", where="start_from_heads", fix="leave it out")
+    origin = load(name)
+    for kind, unit in settings.model_units.items():
+        own = getattr(origin.config, f"{kind}_unit")
+        if units.factor(kind, unit) != units.factor(kind, own):
+            raise PaiNNFastError(
+                "the weights of the model to start from work in other units",
+                where=f"model_units.{kind}",
+                got=unit,
+                expected=own,
+                fix="leave model_units out",
+            )
+    return origin
+
+
+def _in_settings(error: PaiNNFastError) -> PaiNNFastError:
+    """The same with the keys of the settings in the place of the arguments of `painn_fast.load`."""
+    kind = error.what.removeprefix("missing unit of ")
+    if kind != error.what:
+        fix = f'say in which unit it was trained: model_units = {{ {kind} = "..." }} in the settings'
+        return PaiNNFastError(error.what, where=error.where, expected=f"model_units.{kind}", fix=fix)
+    if error.fix is not None and "heads=" in error.fix:
+        fix = 'say which heads it has, in order: start_from_heads = "energy,dipole" in the settings'
+        return PaiNNFastError(error.what, where=error.where, got=error.got, expected=error.expected, fix=fix)
+    return error
 
 
 def _config(settings: TrainSettings, basis: PotentialConfig, elements: tuple[int, ...]) -> PotentialConfig:
