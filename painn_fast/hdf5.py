@@ -1,7 +1,7 @@
 """HDF5 files that tell when they are damaged, on a disk that may be full.
 
-Data sets have Fletcher's checksum in every chunk, the format of HDF5 1.10 has checksums in most of what lies between them, and a
-hash of names, shapes and attributes covers the rest.
+Data sets have Fletcher's checksum in every chunk, the format of HDF5 1.10 has checksums in most of what lies between
+them, and a hash of names, shapes and attributes covers the rest.
 """
 
 from __future__ import annotations

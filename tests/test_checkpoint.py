@@ -53,8 +53,11 @@ def test_a_bit_flipped_in_any_byte_of_a_checkpoint_is_noticed(tmp_path, bits):
     checkpoint.save(path, TENSORS, NUMBERS)
     for place, changed in every_flip(path.read_bytes(), bits):
         path.write_bytes(changed)
-        with pytest.raises(PaiNNFastError, match=r"checkpoint.*one\.safetensors"):
+        try:
             checkpoint.load(path)
+        except PaiNNFastError as error:
+            assert "one.safetensors" in str(error)
+        else:
             pytest.fail(f"the flip in byte {place} was not noticed")
 
 

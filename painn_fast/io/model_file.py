@@ -1,23 +1,32 @@
-"""Model files: safetensors with the configuration as JSON in the header, checked key by key when read."""
+"""Model files: safetensors with the configuration as JSON in the header, checked key by key when read.
+
+Since version 2 the header has the SHA-256 of the weights, of the configuration and of the whole file, so that a bit
+flipped anywhere is noticed. Files of version 1, which need not have them, are read with a note; `save_model` on what was
+read, or `painn-fast convert`, writes the same weights in the present version.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as as_bytes
 from torch import Tensor
 
 from painn_fast.atomic import atomic_write
 from painn_fast.errors import PaiNNFastError
 from painn_fast.nn import Potential, PotentialConfig
+from painn_fast.signature import FIELD, safetensors_intact
+from painn_fast.signature import signed_safetensors as as_bytes
 
+KEY = "painn_fast"
 FORMAT = "painn-fast model"
-VERSION = 1
+VERSION = 2
+READABLE = (1, VERSION)
 
 
 def fingerprint(tensors: dict[str, Tensor]) -> str:
@@ -40,7 +49,12 @@ def config_fingerprint(config: PotentialConfig) -> str:
 
 
 def save_model(potential: Potential, path: str | Path) -> None:
-    """Write a model; the file is either whole or not there."""
+    """Write a model in the present version, its weights bit for bit; the file is either whole or not there.
+
+    Args:
+        potential: such as `load_model` gives, also of an older file.
+        path: the file, `.safetensors`; replaced if it is there.
+    """
     tensors = {name: value.detach().cpu().contiguous() for name, value in potential.state_dict().items()}
     config = potential.config.model_dump(mode="json")
     header = {
@@ -51,7 +65,7 @@ def save_model(potential: Potential, path: str | Path) -> None:
         "config": config,
     }
     with atomic_write(path) as temporary:
-        temporary.write_bytes(as_bytes(tensors, {"painn_fast": json.dumps(header)}))
+        temporary.write_bytes(as_bytes(tensors, KEY, header))
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
@@ -62,7 +76,7 @@ def read_header(path: str | Path) -> dict[str, Any]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get("painn_fast")
+            text = (file.metadata() or {}).get(KEY)
     except (OSError, SafetensorError) as error:
         raise PaiNNFastError(
             "not a readable safetensors file", where=path, got=str(error), fix="the file is damaged or of another kind"
@@ -78,16 +92,21 @@ def read_header(path: str | Path) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise PaiNNFastError("the header is not JSON", where=path, got=str(error)) from None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise PaiNNFastError("not a painn-fast model", where=path, got=str(header)[:80], expected=FORMAT)
-    if header.get("version") != VERSION:
+        raise PaiNNFastError("not a painn-fast model", where=path, got=str(_form(header))[:80], expected=FORMAT)
+    if type(header.get("version")) is not int or header["version"] not in READABLE:
         raise PaiNNFastError(
             "a model file of another version",
             where=path,
             got=header.get("version"),
-            expected=VERSION,
+            expected=" or ".join(map(str, READABLE)),
             fix="update painn-fast",
         )
     return header
+
+
+def _form(header: Any) -> Any:
+    """What a header calls its format."""
+    return header.get("format") if isinstance(header, dict) else type(header).__name__
 
 
 def load_model(path: str | Path) -> Potential:
@@ -106,22 +125,73 @@ def load_model(path: str | Path) -> Potential:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dictionary
     except (OSError, SafetensorError) as error:
         raise PaiNNFastError("not a readable safetensors file", where=path, got=str(error)) from None
+    _check_sizes(values, tensors, str(path))
     config = PotentialConfig.parse(values, where=f"configuration in {path}")
-    fresh = _config_fingerprint(values)
-    if header.get("config_sha256", fresh) != fresh:
-        raise PaiNNFastError(
-            "the configuration is not the one that was written",
-            where=path,
-            got="another SHA-256",
-            fix="fetch the file again",
-        )
+    _check_config(header, values, path)
     potential = _empty(config, tensors, str(path))
     fill(potential, tensors, where=str(path))
     if fingerprint(tensors) != header.get("sha256"):
         raise PaiNNFastError(
-            "the weights are not those that were written", where=path, got="another SHA-256", fix="fetch the file again"
+            "the weights are not those that were written", where=path, got="another SHA-256", fix=FETCH
         )
+    _check_file(header, path)
     return potential.eval()
+
+
+FETCH = "fetch the file again"
+
+
+def _check_config(header: dict[str, Any], values: dict[str, Any], path: str | Path) -> None:
+    """Raise PaiNNFastError unless the configuration is what was written, or the file is old and has no hash of it."""
+    found = header.get("config_sha256")
+    if found is None and header["version"] > 1:
+        raise PaiNNFastError(
+            "a model file without a hash of its configuration", where=path, expected="config_sha256", fix=FETCH
+        )
+    if found is not None and found != _config_fingerprint(values):
+        raise PaiNNFastError(
+            "the configuration is not the one that was written", where=path, got="another SHA-256", fix=FETCH
+        )
+
+
+def _check_file(header: dict[str, Any], path: str | Path) -> None:
+    """Raise PaiNNFastError unless the whole file is what was written; a note for old ones, which do not tell."""
+    if header["version"] == 1:
+        missing = "" if "config_sha256" in header else " has no hash of its configuration and"
+        warnings.warn(
+            f"the model file {path} is of version 1 and{missing} cannot tell when it is damaged: "
+            "`painn-fast convert OLD NEW.safetensors` writes the same weights in the present version",
+            UserWarning,
+            stacklevel=4,
+        )
+        return
+    intact = safetensors_intact(Path(path).read_bytes())
+    if intact is None:
+        raise PaiNNFastError("a model file without its hash", where=path, expected=FIELD, fix=FETCH)
+    if not intact:
+        raise PaiNNFastError("the file is not the one that was written", where=path, got="another SHA-256", fix=FETCH)
+
+
+def _check_sizes(values: dict[str, Any], tensors: dict[str, Tensor], where: str) -> None:
+    """Raise PaiNNFastError if a configuration, not yet validated, asks for more than the weights in the file have.
+
+    The limits of the settings would only say that it is too much.
+    """
+    largest = max((max(tensor.shape, default=1) for tensor in tensors.values()), default=0)
+    representation, heads = values.get("representation"), values.get("heads")
+    asked: list[Any] = []
+    if isinstance(representation, dict):
+        asked += [representation.get(key) for key in ("n_features", "n_layers", "n_rbf", "max_z")]
+    for head in heads if isinstance(heads, list) else []:
+        if isinstance(head, dict):
+            hidden = head.get("hidden")
+            asked += [head.get("n_layers"), *(hidden if isinstance(hidden, list) else [])]
+    size = max((one for one in asked if type(one) is int), default=0)
+    if size > largest:
+        raise PaiNNFastError(
+            "the configuration does not fit the weights", where=where, got=f"a size of {size}",
+            expected=f"at most {largest}",
+        )  # fmt: skip
 
 
 def _empty(config: PotentialConfig, tensors: dict[str, Tensor], where: str) -> Potential:

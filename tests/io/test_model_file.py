@@ -1,6 +1,7 @@
 """Our own model files: what is written is what is read, and whatever is wrong with one is said with its key."""
 
 import json
+import random
 import struct
 
 import pytest
@@ -9,7 +10,9 @@ from safetensors.torch import load_file, save_file
 
 import painn_fast as pf
 from painn_fast.errors import PaiNNFastError
-from painn_fast.io import load_model, save_model
+from painn_fast.io import convert, load_model, save_model
+from painn_fast.io.load import MODELS, bundled
+from painn_fast.io.model_file import VERSION, fingerprint
 from painn_fast.nn import (
     DipoleHead,
     ElectronicConfig,
@@ -132,7 +135,10 @@ def with_representation(**values):
 
 HEADERS = {
     "format": (lambda header: header.update(format="another"), r"not a painn-fast model.*another"),
-    "later version": (lambda header: header.update(version=2), r"another version.*got: 2.*update painn-fast"),
+    "later version": (lambda header: header.update(version=3), r"another version.*got: 3.*update painn-fast"),
+    "no hash": (lambda header: header.pop("config_sha256"), r"without a hash of its configuration.*config_sha256"),
+    "no hash of the file": (lambda header: header.pop("file_sha256"), r"without its hash.*file_sha256"),
+    "another name": (lambda header: header.update(file_sha256="0" * 64), r"file is not the one that was written"),
     "no configuration": (lambda header: header.pop("config"), r"no configuration"),
     "unknown key": (with_config(cutof=3.0), r"unknown key 'cutof'"),
     "unknown head": (with_config(heads=[{"type": "spin"}]), r"heads"),
@@ -183,17 +189,53 @@ def test_a_truncated_file_is_one_clear_line(saved, part):
     assert "\n" not in str(caught.value)
 
 
-def test_every_changed_byte_is_noticed(saved):
-    """Bytes of tensors, of names and of the configuration; only the SHA-256 of the configuration may be blanked out."""
-    data = saved.read_bytes()
-    expected = pf.load(saved)
-    for place in range(3, len(data), len(data) // 60):
+def test_a_bit_flipped_in_any_byte_is_noticed(saved):
+    """Of tensors, names, configuration, hashes, and what lies between them."""
+    data, rng = saved.read_bytes(), random.Random(0)
+    header = 8 + struct.unpack("<Q", data[:8])[0]
+    for place in (*range(8), *range(8, header, 17), *range(header, len(data), 397)):
         changed = bytearray(data)
-        changed[place] ^= 4
+        changed[place] ^= 1 << rng.randrange(8)
         saved.write_bytes(changed)
-        try:
-            model = pf.load(saved)
-        except PaiNNFastError:
-            continue
-        assert model.config == expected.config
-        assert all(torch.equal(a, b) for a, b in zip(model.parameters(), expected.parameters(), strict=True))
+        with pytest.raises(PaiNNFastError):
+            pf.load(saved)
+
+
+def as_version_1(path, **changes):
+    """The file as earlier versions wrote it."""
+    header = header_of(path) | {"version": 1}
+    del header["file_sha256"]
+    rewrite(path, header={key: value for key, value in (header | changes).items() if value is not None})
+
+
+@pytest.mark.parametrize("hashed", [True, False])
+def test_a_file_of_version_1_is_read_with_a_note_and_rewritten_bit_for_bit(saved, tmp_path, hashed):
+    expected = pf.load(saved)
+    as_version_1(saved, **({} if hashed else {"config_sha256": None}))
+    with pytest.warns(UserWarning, match=r"of version 1.*cannot tell when it is damaged.*convert"):
+        old = pf.load(saved)
+    save_model(old, tmp_path / "new.safetensors")
+    new = pf.load(tmp_path / "new.safetensors")
+    assert header_of(tmp_path / "new.safetensors")["version"] == 2
+    assert old.config == new.config == expected.config
+    mine = new.state_dict()
+    assert all(torch.equal(mine[name], value) for name, value in expected.state_dict().items())
+    assert fingerprint(mine) == header_of(saved)["sha256"]
+
+
+def test_convert_rewrites_a_file_of_version_1_in_its_place(saved):
+    as_version_1(saved)
+    with pytest.warns(UserWarning, match="of version 1"):
+        convert(saved, saved, overwrite=True)
+    assert pf.load(saved).config == CONFIG
+
+
+def test_a_hash_that_a_file_of_version_1_has_must_be_right(saved):
+    as_version_1(saved, config_sha256="0" * 64)
+    with pytest.raises(PaiNNFastError, match="configuration is not the one that was written"):
+        pf.load(saved)
+
+
+@pytest.mark.parametrize("name", bundled())
+def test_bundled_models_are_of_the_present_version(name):
+    assert header_of(MODELS / f"{name}.safetensors")["version"] == VERSION
