@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 MODULES = {
+    "painn_fast.kernels.bonds.triton": 2,
     "painn_fast.kernels.neighbors.triton": 3,
     "painn_fast.kernels.random.triton": 2,
     "painn_fast.kernels.readout.triton": 3,
