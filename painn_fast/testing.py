@@ -50,6 +50,15 @@ def random_potential(config: PotentialConfig, *, seed: int = 0, dtype: torch.dty
     return potential
 
 
+def with_epsilon(potential: Potential, epsilon: float) -> Potential:
+    """The same weights with another epsilon in |V v| = sqrt((V v)^2 + epsilon); a larger one is smoother."""
+    config = potential.config
+    representation = config.representation.model_copy(update={"epsilon": epsilon})
+    copy = Potential(config.model_copy(update={"representation": representation})).to(potential.device, potential.dtype)
+    copy.load_state_dict(potential.state_dict())
+    return copy.eval()
+
+
 def rotated(atoms: ase.Atoms, *, seed: int = 1) -> tuple[ase.Atoms, np.ndarray]:
     """A copy rotated about the origin, cell included, and the rotation [3, 3] with R' = R @ rotation.T."""
     matrix = Rotation.random(rng=np.random.default_rng(seed)).as_matrix()

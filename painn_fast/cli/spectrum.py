@@ -63,6 +63,9 @@ def spectrum(
         list[str] | None,
         flag("FILE", "CSV of wavenumber (cm-1) and intensity to draw over the spectrum, scaled; repeatable."),
     ] = None,
+    hessian: Annotated[
+        Text, flag("NAME", "Of the harmonic lines: differences or analytic. Default: differences.")
+    ] = None,
     stream: Annotated[
         bool, typer.Option("--stream", help="Keep correlation functions and no frames, for very long runs.")
     ] = False,
@@ -112,6 +115,7 @@ def spectrum(
         laser=laser,
         quantum_correction=quantum_correction,
         overlay=overlay or None,
+        hessian=hessian,
         stream=stream or None,
         checkpoint=checkpoint,
         energy_unit=energy_unit,

@@ -6,7 +6,8 @@ from painn_fast.spectra.analyse import SpectrumResult, analyse
 from painn_fast.spectra.bands import Band, compare_bands
 from painn_fast.spectra.compare import Comparison, compare
 from painn_fast.spectra.correlation import Analysis
-from painn_fast.spectra.harmonic import HarmonicSpectrum, harmonic
+from painn_fast.spectra.derivatives import hessian
+from painn_fast.spectra.harmonic import HarmonicSpectrum, Roughness, harmonic, roughness
 from painn_fast.spectra.infrared import InfraredSpectrum, infrared
 from painn_fast.spectra.overlay import Overlay, read_overlay
 from painn_fast.spectra.peaks import Peak, fit_shift, infrared_peaks, raman_peaks
@@ -28,6 +29,7 @@ __all__ = [
     "Peak",
     "PowerSpectrum",
     "RamanSpectrum",
+    "Roughness",
     "SpectrumResult",
     "SpectrumSettings",
     "SpectrumStreams",
@@ -39,6 +41,7 @@ __all__ = [
     "draw_comparison",
     "fit_shift",
     "harmonic",
+    "hessian",
     "infrared",
     "infrared_peaks",
     "power",
@@ -46,5 +49,6 @@ __all__ = [
     "raman_peaks",
     "read_overlay",
     "relax",
+    "roughness",
     "run",
 ]

@@ -71,7 +71,7 @@ def _compare(settings: SpectrumSettings, group: Ranks, *, resume: bool, overwrit
     about, lines = about_model(model), None
     if group.first:
         look(folder, resume or overwrite)
-        lines = harmonic_lines(model, frames[0], say)
+        lines = harmonic_lines(model, frames[0], say, settings.hessian)
         for one in (settings, *(settings.of(method) for method in settings.methods)):
             claim(one, about, overwrite)
             write_harmonic(one.folder, lines, about)

@@ -1,4 +1,4 @@
-"""The harmonic spectrum of a model: one Hessian, d mu / dR and d alpha / dR at the minimum."""
+"""The harmonic spectrum of a model: Hessian, d mu / dR and d alpha / dR at the minimum, and how rough that is."""
 
 from __future__ import annotations
 
@@ -9,16 +9,36 @@ import ase
 import numpy as np
 
 from painn_fast.errors import PaiNNFastError
-from painn_fast.evaluate import evaluate
-from painn_fast.graph import batch_atoms
 from painn_fast.md.streams import invariants
 from painn_fast.nn import Potential
-from painn_fast.nn.derivatives import dipole_derivative, polarizability_derivative
 from painn_fast.spectra.assignment import character, mode_name
+from painn_fast.spectra.derivatives import METHODS, STEP, Method, derivatives, hessian, in_float64
 from painn_fast.spectra.infrared import KM_PER_MOL
 from painn_fast.spectra.raman import depolarisation_ratio
-from painn_fast.spectra.relax import check_free, in_float64, internal_frame, relax
+from painn_fast.spectra.relax import check_molecule, internal_frame, relax
 from painn_fast.units import AMU_A2_PER_FS2, SPEED_OF_LIGHT
+
+ROUGH = 2.0
+"""cm-1: a larger roughness is warned of."""
+
+
+@dataclass(frozen=True)
+class Roughness:
+    """How far wavenumbers of the analytic Hessian are from those by differences over 0.01 and 0.02 Å.
+
+    Modes are matched in order of their wavenumber, imaginary ones negative.
+    """
+
+    largest: float  # cm-1, of one mode; what is compared with the limit of 2
+    mean: float  # cm-1, mean absolute difference over all modes
+
+    @property
+    def smooth(self) -> bool:
+        """Whether no line is off by more than the limit."""
+        return self.largest <= ROUGH
+
+    def __str__(self) -> str:
+        return f"{self.largest:.2f} cm-1 at most, {self.mean:.2f} cm-1 in the mean"
 
 
 @dataclass(frozen=True)
@@ -35,6 +55,8 @@ class HarmonicSpectrum:
     isotropic: np.ndarray | None  # [K] a'^2, Å^4/amu, None for a model without polarizability
     anisotropic: np.ndarray | None  # [K] gamma'^2, Å^4/amu
     names: tuple[str, ...]  # such as "O-H stretch"
+    method: Method = "differences"  # what the derivatives are from
+    roughness: Roughness | None = None  # of the surface at this place
 
     @property
     def activity(self) -> np.ndarray | None:
@@ -50,39 +72,89 @@ class HarmonicSpectrum:
             return None
         return depolarisation_ratio(self.isotropic, self.anisotropic)
 
+    def about(self) -> dict[str, str]:
+        """Where the derivatives are from and how rough the surface is, for the header of a table."""
+        where = "at the minimum" if self.method == "analytic" else f"over {STEP:g} and {2 * STEP:g} Å, h^2 term removed"
+        told = {"derivatives": f"{'analytic' if self.method == 'analytic' else 'central differences'} {where}"}
+        if self.roughness is not None:
+            told["roughness"] = f"{self.roughness} (lines of the analytic Hessian against those by differences)"
+        return told
 
-def harmonic(model: Potential, atoms: ase.Atoms, *, relaxed: bool = False) -> HarmonicSpectrum:
-    """Relax a molecule and analyse its vibrations, in float64.
+
+def harmonic(
+    model: Potential, atoms: ase.Atoms, *, relaxed: bool = False, method: Method = "differences"
+) -> HarmonicSpectrum:
+    """Relax a molecule in float64, and analyse its vibrations.
 
     Args:
-        model: with an energy; dipole and polarizability give intensities.
+        model: with an energy; dipole and polarizability give intensities. Differences are taken in its own precision;
+            float32 moves no line by more than some 0.02 cm-1.
         atoms: in vacuum; isotopes by their masses.
+        relaxed: whether `atoms` is at the minimum already.
+        method: "differences", of forces, dipoles and polarizabilities over 0.01 and 0.02 Å with the h^2 term removed,
+            or "analytic", from derivatives at the minimum itself.
+
+    Raises:
+        PaiNNFastError: if the structure does not fit the model, or does not relax; for an unknown method.
+
+    Warns:
+        UserWarning: of imaginary frequencies, and of a surface rougher than 2 cm-1.
+    """
+    if len(atoms) < 2:
+        raise PaiNNFastError("vibrations need at least two atoms", got=len(atoms))
+    if method not in METHODS:
+        raise PaiNNFastError("unknown kind of Hessian", got=repr(method), expected=" | ".join(METHODS))
+    check_molecule(atoms)
+    double = in_float64(model)
+    minimum = atoms.copy() if relaxed else relax(double, atoms)
+    slopes = derivatives(model if method == "differences" else double, minimum, method)
+    wavenumber, modes = normal_modes(minimum, slopes.hessian)
+    if (wavenumber < 0).any():
+        listed = ", ".join(f"{-nu:.0f}i" for nu in wavenumber[wavenumber < 0])
+        warnings.warn(f"imaginary frequencies: {listed} cm-1; not a minimum", UserWarning, stacklevel=2)
+    other = hessian(double, minimum, "analytic") if method == "differences" else hessian(model, minimum)
+    rough = _difference(wavenumber, normal_modes(minimum, other)[0])
+    if not rough.smooth:
+        warnings.warn(_in_words(rough), UserWarning, stacklevel=2)
+    intensity = isotropic = anisotropic = None
+    if slopes.dipole is not None:
+        intensity = infrared_intensities(modes, slopes.dipole)
+    if slopes.polarizability is not None:
+        isotropic, anisotropic = raman_invariants(modes, slopes.polarizability)
+    names = tuple(mode_name(share) for share in character(minimum, slopes.hessian, modes))
+    return HarmonicSpectrum(minimum, wavenumber, modes, intensity, isotropic, anisotropic, names, method, rough)
+
+
+def roughness(model: Potential, atoms: ase.Atoms, *, relaxed: bool = False) -> Roughness:
+    """How far the lines of the analytic Hessian are from those by differences, at the minimum next to a structure.
+
+    Args:
+        model: with an energy.
+        atoms: a molecule in vacuum.
         relaxed: whether `atoms` is at the minimum already.
 
     Raises:
         PaiNNFastError: if the structure does not fit the model, or does not relax.
-
-    Warns:
-        UserWarning: of imaginary frequencies.
     """
-    if len(atoms) < 2:
-        raise PaiNNFastError("vibrations need at least two atoms", got=len(atoms))
-    check_free(atoms)
-    model = in_float64(model)
-    minimum = atoms.copy() if relaxed else relax(model, atoms)
-    hessian = evaluate(model, [minimum], ("hessian",))["hessian"][0]
-    wavenumber, modes = normal_modes(minimum, hessian)
-    if (wavenumber < 0).any():
-        listed = ", ".join(f"{-nu:.0f}i" for nu in wavenumber[wavenumber < 0])
-        warnings.warn(f"imaginary frequencies: {listed} cm-1; not a minimum", UserWarning, stacklevel=2)
-    batch = batch_atoms([minimum], model.cutoff).to(model.device)
-    intensity = isotropic = anisotropic = None
-    if "dipole" in model.properties:
-        intensity = infrared_intensities(modes, dipole_derivative(model, batch).detach().cpu().numpy())
-    if "polarizability" in model.properties:
-        isotropic, anisotropic = raman_invariants(modes, polarizability_derivative(model, batch).detach().cpu().numpy())
-    names = tuple(mode_name(share) for share in character(minimum, hessian, modes))
-    return HarmonicSpectrum(minimum, wavenumber, modes, intensity, isotropic, anisotropic, names)
+    check_molecule(atoms)
+    double = in_float64(model)
+    minimum = atoms if relaxed else relax(double, atoms)
+    matrices = hessian(model, minimum, "differences"), hessian(double, minimum, "analytic")
+    return _difference(*(normal_modes(minimum, matrix)[0] for matrix in matrices))
+
+
+def _difference(one: np.ndarray, other: np.ndarray) -> Roughness:
+    off = np.abs(one - other)
+    return Roughness(float(off.max()), float(off.mean()))
+
+
+def _in_words(rough: Roughness) -> str:
+    return (
+        f"the surface is rough at its minimum: wavenumbers of the analytic Hessian and of central differences over "
+        f"{STEP:g} and {2 * STEP:g} Å are up to {rough.largest:.1f} cm-1 apart, {rough.mean:.1f} in the mean (limit "
+        f"{ROUGH:g}); lines are no surer than that. A model trained with a larger representation.epsilon, such as "
+        "1e-3, is smooth"
+    )
 
 
 def normal_modes(atoms: ase.Atoms, hessian: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ase
 import numpy as np
-import torch
 from ase.optimize import BFGS
 
 from painn_fast.ase import PaiNNCalculator
@@ -12,6 +11,7 @@ from painn_fast.errors import PaiNNFastError
 from painn_fast.evaluate import evaluate
 from painn_fast.io.structures import refuse_constraints
 from painn_fast.nn import Potential
+from painn_fast.spectra.derivatives import hessian
 
 NEAR = 0.02
 """eV/Å: where BFGS hands over to Newton."""
@@ -19,8 +19,12 @@ BFGS_STEPS = 500
 NEWTON_STEPS = 30
 LONGEST = 0.1
 """Å: longest Newton step of an atom."""
-FLOOR = 0.02
-"""eV/(Å^2 amu): curvatures nearer to zero are taken for this, so that a soft torsion makes no giant leap."""
+FLOOR = 1e-4
+"""eV/(Å^2 amu), that of 5 cm-1: curvatures nearer to zero are taken for this."""
+SLOW = 0.2
+"""A step that leaves more than this share of the force asks for another Hessian, that of the place."""
+LINEAR = 1e-3
+"""Square root of the smallest over the largest moment of inertia, below which a molecule is linear: 1 mÅ in 1 Å."""
 
 
 def relax(model: Potential, atoms: ase.Atoms, *, tolerance: float = 1e-5) -> ase.Atoms:
@@ -34,7 +38,7 @@ def relax(model: Potential, atoms: ase.Atoms, *, tolerance: float = 1e-5) -> ase
     Raises:
         PaiNNFastError: for a periodic structure or one with constraints, and if it does not get there.
     """
-    check_free(atoms)
+    check_molecule(atoms)
     relaxed = atoms.copy()
     relaxed.calc = PaiNNCalculator(model, backend="reference")
     if len(atoms) > 1:
@@ -44,7 +48,7 @@ def relax(model: Potential, atoms: ase.Atoms, *, tolerance: float = 1e-5) -> ase
     return relaxed
 
 
-def check_free(atoms: ase.Atoms) -> None:
+def check_molecule(atoms: ase.Atoms) -> None:
     """Raise PaiNNFastError unless `atoms` is a molecule in vacuum that can move as it likes."""
     if atoms.pbc.any():
         raise PaiNNFastError("harmonic analysis is for molecules in vacuum", got=f"pbc={atoms.pbc.tolist()}")
@@ -52,14 +56,21 @@ def check_free(atoms: ase.Atoms) -> None:
 
 
 def _newton(model: Potential, atoms: ase.Atoms, tolerance: float) -> None:
-    largest = float("inf")
+    """Newton steps with one Hessian by differences as long as they help, then with analytic ones.
+
+    On a rough surface the analytic Hessian is that of the last mÅ and nothing else; a bad guide from afar, but what
+    the forces obey in the end.
+    """
+    matrix, before = None, float("inf")
     for _ in range(NEWTON_STEPS):
-        out = evaluate(model, [atoms], ("forces",), backend="reference")
-        forces = out["forces"][0]
+        forces = evaluate(model, [atoms], ("forces",), backend="reference")["forces"][0]
         largest = float(np.linalg.norm(forces, axis=1).max())
         if largest <= tolerance:
             return
-        atoms.positions += _step(atoms, forces, evaluate(model, [atoms], ("hessian",))["hessian"][0])
+        if matrix is None or largest > SLOW * before:
+            matrix = hessian(model, atoms, "differences" if matrix is None else "analytic")
+        atoms.positions += _step(atoms, forces, matrix)
+        before = largest
     raise PaiNNFastError(
         "the structure does not relax",
         where=atoms.get_chemical_formula(),
@@ -85,15 +96,12 @@ def internal_frame(atoms: ase.Atoms) -> np.ndarray:
     """Orthonormal mass-weighted displacements without translation and rotation [3 n, 3 n - 6], or - 5 if linear."""
     root = np.sqrt(atoms.get_masses())
     r = atoms.positions - atoms.get_center_of_mass()
+    moments, axes = atoms.get_moments_of_inertia(vectors=True)
     shifts = [np.outer(root, axis).reshape(-1) for axis in np.eye(3)]
-    turns = [(root[:, None] * np.cross(axis, r)).reshape(-1) for axis in np.eye(3)]
-    rigid = np.array([vector / max(np.linalg.norm(vector), 1e-12) for vector in (*shifts, *turns)])
-    _, size, rows = np.linalg.svd(rigid)
-    return rows[int((size > 1e-4).sum()) :].T
-
-
-def in_float64(model: Potential) -> Potential:
-    """The model itself if it is in float64, else a copy that is."""
-    import copy
-
-    return model if model.dtype == torch.float64 else copy.deepcopy(model).double().eval()
+    turns = [
+        (root[:, None] * np.cross(axis, r)).reshape(-1)
+        for moment, axis in zip(moments, axes, strict=True)
+        if moment > LINEAR**2 * moments.max()
+    ]
+    rigid = np.array([vector / np.linalg.norm(vector) for vector in (*shifts, *turns)])
+    return np.linalg.svd(rigid)[2][len(rigid) :].T

@@ -13,7 +13,15 @@ from painn_fast.spectra.peaks import Peak
 
 def harmonic_table(harmonic: HarmonicSpectrum) -> Table:
     """Modes with their intensities."""
-    table = Table(title="harmonic spectrum", title_justify="left", box=None, header_style="bold")
+    caption = "\n".join(f"{key}: {text}" for key, text in harmonic.about().items())
+    table = Table(
+        title="harmonic spectrum",
+        title_justify="left",
+        caption=caption,
+        caption_justify="left",
+        box=None,
+        header_style="bold",
+    )
     table.add_column("cm-1", justify="right")
     table.add_column("IR km/mol", justify="right")
     table.add_column("Raman Å⁴/amu", justify="right")

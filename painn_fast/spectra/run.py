@@ -27,6 +27,7 @@ from painn_fast.settings import write_resolved
 from painn_fast.spectra import table
 from painn_fast.spectra.analyse import SpectrumResult, analyse
 from painn_fast.spectra.captions import conditions, subtitle, title
+from painn_fast.spectra.derivatives import Method
 from painn_fast.spectra.harmonic import HarmonicSpectrum, harmonic
 from painn_fast.spectra.overlay import Overlay, read_overlays
 from painn_fast.spectra.panels import can_draw
@@ -75,7 +76,7 @@ def _run(settings: SpectrumSettings, group: Ranks, *, resume: bool, overwrite: b
     lines = None
     if group.first:
         look(settings.folder, resume or overwrite)
-        lines = None if model is None else harmonic_lines(model, frames[0], say)
+        lines = None if model is None else harmonic_lines(model, frames[0], say, settings.hessian)
         claim(settings, about, overwrite)
         if lines is not None:
             write_harmonic(settings.folder, lines, about)
@@ -166,10 +167,11 @@ def model_and_structures(
     raise PaiNNFastError("no structure to start from", where="structure", expected="a file that ASE reads")
 
 
-def harmonic_lines(model: Potential, atoms: ase.Atoms, say: Console) -> HarmonicSpectrum:
+def harmonic_lines(model: Potential, atoms: ase.Atoms, say: Console, method: Method) -> HarmonicSpectrum:
+    """The harmonic spectrum, with its table and its warnings on the console."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        lines = harmonic(model, atoms)
+        lines = harmonic(model, atoms, method=method)
     for warning in caught:
         say.print(f"warning: {warning.message}", style="yellow")
     say.print(harmonic_table(lines))
@@ -182,7 +184,8 @@ def about_model(model: Potential) -> dict[str, str]:
 
 
 def write_harmonic(folder: Path, lines: HarmonicSpectrum, about: dict[str, str]) -> None:
-    table.write_harmonic(folder / "harmonic.csv", lines, {"what": "harmonic spectrum at the minimum", **about})
+    told = {"what": "harmonic spectrum at the minimum", **about, **lines.about()}
+    table.write_harmonic(folder / "harmonic.csv", lines, told)
     with atomic_write(folder / "harmonic.xyz") as temporary:
         ase.io.write(temporary, lines.atoms, format="extxyz")
 

@@ -12,6 +12,7 @@ from painn_fast.md.settings import MDSettings
 from painn_fast.md.thermostats import Ensemble
 from painn_fast.settings import Duration, Temperature, Time, Wavelength, Wavenumber
 from painn_fast.spectra.correlation import Analysis, nyquist
+from painn_fast.spectra.derivatives import Method as HessianMethod
 from painn_fast.spectra.quantum import QuantumCorrection
 from painn_fast.spectra.window import WindowName
 
@@ -27,10 +28,12 @@ class SpectrumSettings(LoadOptions):
     model: str = ""
     """A bundled name or a model file."""
     dtype: Literal["float32", "float64"] = "float32"
-    """Of the network in dynamics; the harmonic spectrum is float64 always."""
+    """Of the network in dynamics and in the differences of the harmonic spectrum; it relaxes in float64 always."""
     device: str = "cpu"
     structure: str | None = None
     """Any file that ASE reads; the first frame gives the harmonic spectrum. None takes the bundled model's own."""
+    hessian: HessianMethod = "differences"
+    """Of the harmonic spectrum: central differences over 0.01 and 0.02 Å, or "analytic", derivatives at the minimum."""
     output: str | None = None
     """Folder; None is <model>-spectrum."""
     trajectory: str | None = None

@@ -1,6 +1,7 @@
 """From a model to files, small."""
 
 import csv
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -55,6 +56,26 @@ def test_everything_is_written(finished):
     assert ase.io.read(folder / "harmonic.xyz").get_chemical_formula() == "C2H6O"
 
 
+def test_harmonic_lines_tell_their_method_their_steps_and_how_rough_the_surface_is(finished):
+    told = comments(finished[0] / "harmonic.csv")
+    assert told["derivatives"] == "central differences over 0.01 and 0.02 Å, h^2 term removed"
+    largest, mean = re.match(r"([\d.]+) cm-1 at most, ([\d.]+) cm-1 in the mean", told["roughness"]).groups()
+    assert float(largest) == pytest.approx(finished[1].harmonic.roughness.largest, abs=0.006)
+    assert float(mean) == pytest.approx(finished[1].harmonic.roughness.mean, abs=0.006)
+
+
+def test_an_analytic_harmonic_spectrum_is_a_setting(copy, finished):
+    result = run(SpectrumSettings(**SHORT | {"hessian": "analytic", "output": str(copy)}), resume=True)
+    told = comments(copy / "harmonic.csv")
+    assert told["derivatives"] == "analytic at the minimum"
+    assert told["roughness"] == comments(finished[0] / "harmonic.csv")["roughness"]
+    assert np.abs(result.harmonic.wavenumber - finished[1].harmonic.wavenumber).max() == pytest.approx(
+        result.harmonic.roughness.largest
+    )
+    with pytest.raises(PaiNNFastError, match="hessian"):
+        SpectrumSettings.parse({"model": "ethanol", "hessian": "numeric"}, where="spectrum")
+
+
 def test_tables_tell_how_they_came_about(finished):
     told = comments(finished[0] / "infrared.csv")
     assert told["method"] == "T-RPMD"
@@ -104,6 +125,7 @@ def test_resume_analyses_what_is_there_anew(copy, finished, capsys):
     printed = capsys.readouterr()
     assert "peaks" in printed.out
     assert "harmonic spectrum" in printed.err
+    assert "roughness: " in printed.err
     assert "O-H stretch" in printed.err
 
 

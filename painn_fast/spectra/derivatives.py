@@ -1,0 +1,144 @@
+"""Derivatives at a structure: Hessian, d mu / dR and d alpha / dR, by central differences or by autograd.
+
+A minimum may sit where a vector channel of the network passes through zero, and |V v| = sqrt((V v)^2 + epsilon) bends
+there within about sqrt(epsilon) of its argument. Autograd gives the curvature of that very spot; vibrations, of 0.05 Å
+and more, see the surface around it, and so do central differences over 0.01 and 0.02 Å.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import ase
+import numpy as np
+import torch
+
+from painn_fast.engine import engine_for
+from painn_fast.errors import PaiNNFastError
+from painn_fast.evaluate import ATOMS_PER_BATCH, evaluate
+from painn_fast.graph import batch_atoms
+from painn_fast.nn import Potential
+from painn_fast.nn.derivatives import dipole_derivative, polarizability_derivative
+
+Method = Literal["differences", "analytic"]
+METHODS: tuple[Method, ...] = ("differences", "analytic")
+STEP = 0.01
+"""Å, the shorter one of two; the other is twice as long."""
+ATOMS_AT_ONCE = 65536
+"""Of displaced structures in one batch of the engine: all those of a molecule of 70 atoms."""
+
+
+@dataclass(frozen=True)
+class Derivatives:
+    """At one structure of n atoms; None for what the model does not give."""
+
+    hessian: np.ndarray  # [3 n, 3 n] eV/Å^2, symmetric
+    dipole: np.ndarray | None = None  # d mu / dR [3, n, 3], e
+    polarizability: np.ndarray | None = None  # d alpha / dR [3, 3, n, 3], Å^2
+
+
+def hessian(model: Potential, atoms: ase.Atoms, method: Method = "differences") -> np.ndarray:
+    """Second derivative of the energy.
+
+    Args:
+        model: differences are taken in its own precision, on the engine where that runs it. Rounding of float32 forces
+            moves the lines of ethanol and aspirin by 0.02 cm-1 at most; the analytic Hessian is float64 always.
+        atoms: one structure, at a minimum or elsewhere.
+        method: "differences", central ones of analytic forces over 0.01 and 0.02 Å with the h^2 term removed, or
+            "analytic", the second derivative at this very point.
+
+    Returns:
+        [3 n, 3 n] eV/Å^2, symmetric.
+
+    Raises:
+        PaiNNFastError: for an unknown method, or a structure that the model cannot handle.
+    """
+    return derivatives(model, atoms, method, ()).hessian
+
+
+def derivatives(
+    model: Potential,
+    atoms: ase.Atoms,
+    method: Method = "differences",
+    properties: Sequence[str] = ("dipole", "polarizability"),
+) -> Derivatives:
+    """Hessian as by `hessian`, and derivatives of those of the properties that the model has, by the same method.
+
+    Raises:
+        PaiNNFastError: for an unknown method, or a structure that the model cannot handle.
+    """
+    wanted = [name for name in properties if name in model.properties]
+    if method == "differences":
+        return _by_differences(model, atoms, wanted)
+    if method == "analytic":
+        return _analytic(in_float64(model), atoms, wanted)
+    raise PaiNNFastError("unknown kind of Hessian", got=repr(method), expected=" | ".join(METHODS))
+
+
+def _by_differences(model: Potential, atoms: ase.Atoms, properties: Sequence[str]) -> Derivatives:
+    names = ("forces", *properties)
+    at_once = ATOMS_AT_ONCE if engine_for(model) else ATOMS_PER_BATCH  # tapes of autograd outgrow the caches
+    evaluate(model, [atoms], names)  # a new engine checks itself on its first batch: on one structure, not on all
+
+    def compute(moved: list[ase.Atoms]) -> Mapping[str, Any]:
+        return evaluate(model, moved, names, atoms_per_batch=at_once)
+
+    slopes = differences(compute, atoms)
+    matrix = -slopes["forces"].reshape(3 * len(atoms), -1)
+    dipole, polarizability = (
+        np.moveaxis(slopes[name], (0, 1), (-2, -1)) if name in slopes else None for name in ("dipole", "polarizability")
+    )
+    return Derivatives(0.5 * (matrix + matrix.T), dipole, polarizability)
+
+
+def _analytic(model: Potential, atoms: ase.Atoms, properties: Sequence[str]) -> Derivatives:
+    batch = batch_atoms([atoms], model.cutoff).to(model.device)
+    exact = {"dipole": dipole_derivative, "polarizability": polarizability_derivative}
+    with model.reference():  # plain torch: twice as fast in float64 as the operations that training takes
+        slopes = {name: exact[name](model, batch).detach().cpu().numpy() for name in properties}
+        return Derivatives(evaluate(model, [atoms], ("hessian",))["hessian"][0], **slopes)
+
+
+def differences(
+    compute: Callable[[list[ase.Atoms]], Mapping[str, Any]], atoms: ase.Atoms, step: float = STEP
+) -> dict[str, np.ndarray]:
+    """Derivatives of quantities with respect to positions; the error goes with the fourth power of the step.
+
+    With D(h) = (f(R + h) - f(R - h)) / 2h, which is off by h^2 f''' / 6: (4 D(h) - D(2h)) / 3.
+
+    Args:
+        compute: structures in, one entry a structure for each quantity out; called once, with all 12 n of them.
+        atoms: n of them.
+        step: h, Å.
+
+    Returns:
+        For each quantity of shape [...]: [n, 3, ...], its unit per Å.
+    """
+    steps = (step, 2.0 * step)
+    results = compute([moved for h in steps for moved in displaced(atoms, h)])
+    slopes = {}
+    for name, entries in results.items():
+        values = np.asarray(entries, dtype=np.float64)
+        values = values.reshape(2, len(atoms), 3, 2, *values.shape[1:])  # step, atom, axis, sign
+        short, long = ((one[:, :, 0] - one[:, :, 1]) / (2.0 * h) for one, h in zip(values, steps, strict=True))
+        slopes[name] = (4.0 * short - long) / 3.0
+    return slopes
+
+
+def displaced(atoms: ase.Atoms, step: float) -> list[ase.Atoms]:
+    """Copies with one coordinate moved, atom by atom, axis by axis, by +step, then by -step Å."""
+    moved = []
+    for index in np.ndindex(*atoms.positions.shape):
+        for sign in (1, -1):
+            one = atoms.copy()
+            one.positions[index] += sign * step
+            moved.append(one)
+    return moved
+
+
+def in_float64(model: Potential) -> Potential:
+    """The model itself if it is in float64, else a copy that is."""
+    return model if model.dtype == torch.float64 else copy.deepcopy(model).double().eval()
