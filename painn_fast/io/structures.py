@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import ase
-import ase.io
 
 from painn_fast.errors import PaiNNFastError
+from painn_fast.io.ase_formats import iread
 
 
 def read_structures(path: str | Path) -> list[ase.Atoms]:
@@ -19,7 +19,9 @@ def read_structures(path: str | Path) -> list[ase.Atoms]:
     if not Path(path).is_file():
         raise PaiNNFastError("no such structure file", where=path)
     try:
-        frames = ase.io.read(path, index=":")
+        frames = list(iread(path))
+    except PaiNNFastError:
+        raise
     except Exception as error:  # every reader of ASE fails in its own way
         raise PaiNNFastError(
             "not a readable structure file",

@@ -18,8 +18,9 @@ import h5py
 import numpy as np
 
 from painn_fast.checkpoint import GO_ON
-from painn_fast.errors import PaiNNFastError
+from painn_fast.errors import PaiNNFastError, reading
 from painn_fast.hdf5 import new_hdf5
+from painn_fast.hdf5_guard import open_hdf5
 
 FORMAT, VERSION = "painn-fast trajectory", 1
 SEGMENTS_AT_MOST = 200
@@ -114,15 +115,16 @@ def open_file(path: Path) -> h5py.File:
         PaiNNFastError: if it cannot be opened, or is not one of ours.
     """
     try:
-        file = h5py.File(path, "r")
-    except FileNotFoundError:
-        raise
-    except OSError as error:
+        file = open_hdf5(path)
+    except PaiNNFastError as error:
         raise PaiNNFastError(
-            "not a readable trajectory", where=path, got=str(error), expected="an HDF5 file written by painn-fast md"
-        ) from None
-    if file.attrs.get("format") != FORMAT or file.attrs.get("version") != VERSION:
-        got = f"format {file.attrs.get('format')!r}, version {file.attrs.get('version')}"
+            "not a readable trajectory", where=error.where, got=f"{error.what}: {error.got}",
+            expected="an HDF5 file written by painn-fast md",
+        ) from None  # fmt: skip
+    with reading("a damaged trajectory", path):
+        form, version = file.attrs.get("format"), file.attrs.get("version")
+    if str(form) != FORMAT or str(version) != str(VERSION):
+        got = f"format {form!r}, version {version}"
         file.close()
         raise PaiNNFastError(
             "not a painn-fast trajectory", where=path, got=got, expected=f"{FORMAT}, version {VERSION}"
@@ -132,7 +134,7 @@ def open_file(path: Path) -> h5py.File:
 
 def end_of(path: Path) -> int:
     """Step up to which a file records."""
-    with open_file(path) as file:
+    with open_file(path) as file, reading("a damaged trajectory", path):
         return int(file.attrs["end"])
 
 

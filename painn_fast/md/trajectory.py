@@ -15,12 +15,13 @@ import numpy as np
 import torch
 
 from painn_fast.atomic import atomic_write
-from painn_fast.errors import PaiNNFastError
+from painn_fast.errors import PaiNNFastError, reading
 from painn_fast.md.estimators import UNITS as ESTIMATES
 from painn_fast.md.folders import molecules_of, trajectory_folders
 from painn_fast.md.segments import open_file, trajectory_files
 from painn_fast.md.settings import RECORDED
 from painn_fast.md.state import System
+from painn_fast.md.trajectory_header import checked_header
 
 ATTEMPTS = 3
 
@@ -67,7 +68,7 @@ class Trajectory:
     def _look(self, part: Path) -> dict[str, Any]:
         header: dict[str, Any] = {}
         for file in _files(part):
-            header = dict(file.attrs)
+            header = checked_header(file, part)
             self.names = tuple(name for name in RECORDED if name in self.names or name in file)
         return header
 
@@ -166,10 +167,11 @@ class Trajectory:
                 expected=", ".join(self.names),
                 fix=f'set {series}_every, for example "2 fs"',
             )
-        parts = [
-            np.concatenate([file[series][column][()] for file in _files(part) if series in file])
-            for part in self._parts
-        ]
+        with reading("a damaged trajectory", f"{self.path}, '{series}/{column}'"):
+            parts = [
+                np.concatenate([file[series][column][()] for file in _files(part) if series in file])
+                for part in self._parts
+            ]
         frames = min(len(part) for part in parts)
         if column in ("step", "time"):
             return parts[0][:frames]

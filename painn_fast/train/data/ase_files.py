@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import ase
-import ase.io
 import numpy as np
 
 from painn_fast.errors import PaiNNFastError
+from painn_fast.io.ase_formats import iread
 from painn_fast.progress import counted
 from painn_fast.train.data.extxyz import labelled
 from painn_fast.train.data.frames import Frames, Gather
@@ -24,7 +24,7 @@ def read(path: Path) -> Frames:
     """
     gather, units = Gather(path, strict=False), dict[str, str]()
     try:
-        for atoms in counted(ase.io.iread(path, index=":"), f"reading {path.name}: structures"):
+        for atoms in counted(iread(path), f"reading {path.name}: structures"):
             found = {**atoms.info, **_others(atoms), **(atoms.calc.results if atoms.calc else {})}
             units |= {key.removesuffix("_unit"): str(found[key]) for key in found if key.endswith("_unit")}
             add(gather, atoms, found)
