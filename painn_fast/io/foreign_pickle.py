@@ -3,7 +3,8 @@
 A pickle is a program for a small stack machine, and `pickle.load` lets that program call anything that can be imported.
 Here is the machine without that: names are compared with a list and never looked up, a call is noted down instead of
 made, and attributes are never set. What comes out is plain data, `Name`s, `Record`s of objects and `TensorRecord`s;
-reading them is up to whoever knows what they mean. An instruction or a name that is not listed here ends the reading.
+reading them is up to whoever knows what they mean. An instruction or a name that is not listed here ends the reading,
+and so does a program that takes more than a budget: time and memory stay in proportion to the size of a real model.
 """
 
 from __future__ import annotations
@@ -69,6 +70,19 @@ NOTED_PACKAGES = (
 """Packages whose classes come along in a task or checkpoint (optimizers, metrics, settings); they stay mere names."""
 
 
+MAX_INSTRUCTIONS = 250_000
+"""A model of SchNetPack has some thousand, its checkpoint with the state of an optimizer some ten thousand."""
+MAX_GATHERED = 250_000
+"""Elements that calls copy into new dictionaries and sets; one list may be passed to many calls."""
+MAX_ODD_KEYS = 10_000
+"""Keys of dictionaries that are not text: their hashes can be chosen such that all fall into one place."""
+MAX_NAME = 500
+"""Characters of a module and a name in it."""
+MAX_TUPLE = 16
+"""Elements of a tuple that is looked through each time that it is named: a key, the shape of a tensor."""
+MAX_KEY_BITS = 31
+
+
 def read_torch_pickle(archive: TorchArchive) -> Any:
     """What was saved in `archive`, as plain data and records.
 
@@ -86,18 +100,32 @@ class _Machine:
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
+        self.left = {"instructions": MAX_INSTRUCTIONS, "gathered elements": MAX_GATHERED, "odd keys": MAX_ODD_KEYS}
+
+    def spend(self, what: str, amount: int = 1) -> None:
+        """Take from a budget.
+
+        Raises:
+            PaiNNFastError: if it is used up.
+        """
+        self.left[what] -= amount
+        if self.left[what] < 0:
+            raise PaiNNFastError(f"a pickle that is not one of a model: too many {what}", where=self.where)
 
     def run(self, program: bytes) -> Any:
         try:
             for opcode, argument, _ in pickletools.genops(program):
+                self.spend("instructions")
                 if opcode.name == "STOP":
                     return self.stack.pop()
                 instruction = INSTRUCTIONS.get(opcode.name)
                 if instruction is None:
                     raise PaiNNFastError("a pickle instruction that is not allowed", where=self.where, got=opcode.name)
                 instruction(self, argument)
-        except (IndexError, KeyError, TypeError, ValueError, AttributeError) as error:
-            got = f"{type(error).__name__}: {error}"[:200]
+        except PaiNNFastError:
+            raise
+        except Exception as error:
+            got = f"{type(error).__name__}: {str(error)[:200]}"
             raise PaiNNFastError("a damaged pickle", where=self.where, got=got) from None
         raise PaiNNFastError("a pickle that does not end", where=self.where)
 
@@ -119,6 +147,8 @@ class _Machine:
 
     def name(self, module: str, name: str) -> None:
         """Note a name down, if it is on the list."""
+        if len(module) + len(name) > MAX_NAME:
+            raise PaiNNFastError("a pickle with a name that is too long", where=self.where, expected=MAX_NAME)
         identifiers = name.isidentifier() and all(part.isidentifier() for part in module.split("."))
         listed = name in PLAIN_NAMES.get(module, ()) or any(
             module == package or module.startswith(f"{package}.") for package in NOTED_PACKAGES
@@ -145,7 +175,7 @@ class _Machine:
         if not isinstance(called, Name) or not isinstance(arguments, tuple):
             raise TypeError("a call of something that is not a name")
         gather = GATHER.get(called)
-        self.push(gather(*arguments) if gather is not None else Record(called, arguments))
+        self.push(gather(self, *arguments) if gather is not None else Record(called, arguments))
 
     def new(self) -> None:
         arguments, kind = self.stack.pop(), self.stack.pop()
@@ -166,13 +196,26 @@ class _Machine:
         (target.entries if isinstance(target, Record) else _exactly(target, list)).extend(values)
 
     def add(self, values: list[Any]) -> None:
-        _exactly(self.stack[-1], set).update(_key(value) for value in values)
+        _exactly(self.stack[-1], set).update(self.key(value) for value in values)
 
     def set_items(self, flat: list[Any]) -> None:
         target = self.stack[-1]
         items = target.items if isinstance(target, Record) else _exactly(target, dict)
         for key, value in zip(flat[::2], flat[1::2], strict=True):
-            items[_key(key)] = value
+            items[self.key(key)] = value
+
+    def key(self, value: Any) -> Any:
+        """A key of a dictionary or an element of a set: plain, so that hashing it is fast, and not all hash alike."""
+        if type(value) is str:
+            return value
+        self.spend("odd keys")
+        parts = value if type(value) is tuple and len(value) <= MAX_TUPLE else (value,)
+        for part in parts:
+            if type(part) not in (str, int, float, bool, type(None), Name):
+                raise TypeError(f"a {type(part).__name__} as a key")
+            if type(part) is int and part.bit_length() > MAX_KEY_BITS:
+                raise TypeError("a large number as a key")
+        return value
 
     def storage(self) -> None:
         """BINPERSID: torch refers to ("storage", type, key, device, length)."""
@@ -193,43 +236,43 @@ def _exactly(value: Any, kind: type) -> Any:
     return value
 
 
-def _key(value: Any) -> Any:
-    """A key of a dictionary or an element of a set: plain, so that hashing it cannot take for ever."""
-    plain = (str, int, float, bool, type(None), Name)
-    if type(value) in plain or (type(value) is tuple and all(type(part) in plain for part in value)):
-        return value
-    raise TypeError(f"a {type(value).__name__} as a key")
-
-
-def _tensor(storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any, *hooks: Any) -> TensorRecord:
-    del requires_grad
+def _tensor(
+    machine: _Machine, storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any, *hooks: Any
+) -> TensorRecord:
+    del machine, requires_grad
     if not isinstance(storage, StorageRecord) or any(hooks):
         raise TypeError("a tensor that is not a plain one")
-    if not all(type(number) is int for number in (offset, *_exactly(size, tuple), *_exactly(stride, tuple))):
+    if max(len(_exactly(size, tuple)), len(_exactly(stride, tuple))) > MAX_TUPLE:
+        raise TypeError("a tensor of too many dimensions")
+    if not all(type(number) is int for number in (offset, *size, *stride)):
         raise TypeError("a tensor whose shape is not made of numbers")
     return TensorRecord(storage, offset, size, stride)
 
 
-def _parameter(data: Any, requires_grad: Any = True, hooks: Any = None) -> TensorRecord:
-    del requires_grad
+def _parameter(machine: _Machine, data: Any, requires_grad: Any = True, hooks: Any = None) -> TensorRecord:
+    del machine, requires_grad
     if not isinstance(data, TensorRecord) or hooks:
         raise TypeError("a parameter that is not a plain tensor")
     return data
 
 
-def _dictionary(pairs: Any = ()) -> dict[Any, Any]:
-    return {_key(key): value for key, value in pairs}
+def _dictionary(machine: _Machine, pairs: Any = ()) -> dict[Any, Any]:
+    if type(pairs) not in (list, tuple, dict):
+        raise TypeError(f"a dictionary made of a {type(pairs).__name__}")
+    machine.spend("gathered elements", len(pairs))
+    return {machine.key(key): value for key, value in (pairs.items() if type(pairs) is dict else pairs)}
 
 
-def _set(values: Any = ()) -> set[Any]:
-    return {_key(value) for value in _exactly(values, list)}
+def _set(machine: _Machine, values: Any = ()) -> set[Any]:
+    machine.spend("gathered elements", len(_exactly(values, list)))
+    return {machine.key(value) for value in values}
 
 
 GATHER: dict[Name, Callable[..., Any]] = {
     Name("torch._utils", "_rebuild_tensor_v2"): _tensor,
     Name("torch._utils", "_rebuild_parameter"): _parameter,
     Name("collections", "OrderedDict"): _dictionary,
-    Name("collections", "defaultdict"): lambda factory=None, pairs=(): _dictionary(pairs),
+    Name("collections", "defaultdict"): lambda machine, factory=None, pairs=(): _dictionary(machine, pairs),
     Name("__builtin__", "set"): _set,
     Name("builtins", "set"): _set,
 }

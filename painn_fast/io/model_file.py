@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from painn_fast.atomic import atomic_write
-from painn_fast.errors import PaiNNFastError
+from painn_fast.errors import PaiNNFastError, reading
 from painn_fast.nn import Potential, PotentialConfig
 from painn_fast.signature import FIELD, safetensors_intact
 from painn_fast.signature import signed_safetensors as as_bytes
@@ -27,6 +27,10 @@ KEY = "painn_fast"
 FORMAT = "painn-fast model"
 VERSION = 2
 READABLE = (1, VERSION)
+MAX_HEADER = 16 * 2**20
+"""Characters of the configuration and what it says of its origin; a few thousand are usual."""
+MAX_LAYERS = 1_000
+"""Of one network, and heads of a model."""
 
 
 def fingerprint(tensors: dict[str, Tensor]) -> str:
@@ -74,23 +78,19 @@ def read_header(path: str | Path) -> dict[str, Any]:
     Raises:
         PaiNNFastError: if the file is truncated, of another format or of a later version.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(KEY)
-    except (OSError, SafetensorError) as error:
-        raise PaiNNFastError(
-            "not a readable safetensors file", where=path, got=str(error), fix="the file is damaged or of another kind"
-        ) from None
+    damaged = "the file is damaged or of another kind"
+    with reading("not a readable safetensors file", path, fix=damaged), safe_open(path, framework="pt") as file:
+        text = (file.metadata() or {}).get(KEY)
     if text is None:
         raise PaiNNFastError(
             "a safetensors file without a painn-fast header",
             where=path,
             fix="for a plain state dict say what it is with `painn-fast convert`",
         )
-    try:
+    if len(text) > MAX_HEADER:
+        raise PaiNNFastError("too long a header", where=path, got=f"{len(text)} characters", expected=MAX_HEADER)
+    with reading("the header is not JSON", path):
         header = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise PaiNNFastError("the header is not JSON", where=path, got=str(error)) from None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise PaiNNFastError("not a painn-fast model", where=path, got=str(_form(header))[:80], expected=FORMAT)
     if type(header.get("version")) is not int or header["version"] not in READABLE:
@@ -120,16 +120,14 @@ def load_model(path: str | Path) -> Potential:
     values = header.get("config")
     if not isinstance(values, dict):
         raise PaiNNFastError("the header has no configuration", where=path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dictionary
-    except (OSError, SafetensorError) as error:
-        raise PaiNNFastError("not a readable safetensors file", where=path, got=str(error)) from None
+    with reading("not a readable safetensors file", path), safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dictionary
     _check_sizes(values, tensors, str(path))
-    config = PotentialConfig.parse(values, where=f"configuration in {path}")
-    _check_config(header, values, path)
+    with reading("a configuration that cannot be read", path):
+        config = PotentialConfig.parse(values, where=f"configuration in {path}")
+        _check_config(header, values, path)
     potential = _empty(config, tensors, str(path))
-    fill(potential, tensors, where=str(path))
+    fill(potential, tensors)
     if fingerprint(tensors) != header.get("sha256"):
         raise PaiNNFastError(
             "the weights are not those that were written", where=path, got="another SHA-256", fix=FETCH
@@ -195,26 +193,49 @@ def _check_sizes(values: dict[str, Any], tensors: dict[str, Tensor], where: str)
 
 
 def _empty(config: PotentialConfig, tensors: dict[str, Tensor], where: str) -> Potential:
-    """The model of a configuration, unless that asks for far more memory than the weights in the file take."""
-    largest = max((max(tensor.shape, default=1) for tensor in tensors.values()), default=0)
+    """The model of a configuration, once it is known to be that of the tensors: it takes no more memory than they."""
+    largest = max((max(tensor.shape, default=1) for tensor in tensors.values() if tensor.numel()), default=0)
     representation = config.representation
-    sizes = [representation.n_features, representation.n_layers, representation.n_rbf, representation.max_z]
-    sizes += [size for head in config.heads for size in (head.n_layers, *(head.hidden or ()))]
-    if max(sizes) > largest:
-        got = f"a size of {max(sizes)}"
-        raise PaiNNFastError(
-            "the configuration does not fit the weights", where=where, got=got, expected=f"at most {largest}"
-        )
+    sizes = [representation.n_features, representation.n_rbf, representation.max_z]
+    sizes += [size for head in config.heads for size in head.hidden or ()]
+    embeddings = (representation.charge_embedding, representation.spin_embedding)
+    layers = [representation.n_layers, len(config.heads)]
+    layers += [size for head in config.heads for size in (head.n_layers, len(head.hidden or ()))]
+    layers += [embedding.n_residual for embedding in embeddings if embedding is not None]
+    for what, numbers, most in (("size", sizes, largest), ("layers", layers, min(len(tensors), MAX_LAYERS))):
+        if max(numbers, default=0) > most:
+            raise PaiNNFastError(
+                "the configuration does not fit the weights",
+                where=where,
+                got=f"{what}: {max(numbers)}",
+                expected=f"at most {most}",
+            )
+    check(outline(config, where), tensors, where)
     return Potential(config)
 
 
-def fill(potential: Potential, tensors: dict[str, Tensor], where: str) -> None:
-    """Put tensors into a model after checking names, shapes, dtypes and values; the model takes their dtype.
+def outline(config: PotentialConfig, where: str) -> Potential:
+    """The model of a configuration with shapes and dtypes, but without memory for its weights (on the meta device).
+
+    Raises:
+        PaiNNFastError: if there can be no such model.
+    """
+    with reading("a configuration of no possible model", where), torch.device("meta"):
+        return Potential(config)
+
+
+def check(outlined: Potential, tensors: dict[str, Tensor], where: str) -> None:
+    """Names, shapes, dtypes and values of all tensors of a model, before memory is taken for it.
+
+    Args:
+        outlined: the model, as `outline` gives it.
+        tensors: by their names in the model.
+        where: the file, for messages.
 
     Raises:
         PaiNNFastError: naming the key that is wrong.
     """
-    own = potential.state_dict()
+    own = outlined.state_dict()
     for name in sorted(own.keys() ^ tensors.keys()):
         raise PaiNNFastError("missing key" if name in own else "unexpected key", where=f"{where}, '{name}'")
     for name, tensor in tensors.items():
@@ -227,5 +248,9 @@ def fill(potential: Potential, tensors: dict[str, Tensor], where: str) -> None:
             raise PaiNNFastError("wrong dtype", where=f"{where}, '{name}'", got=tensor.dtype, expected=expected)
         if not bool(torch.isfinite(tensor).all()):
             raise PaiNNFastError("weights that are not finite", where=f"{where}, '{name}'")
+
+
+def fill(potential: Potential, tensors: dict[str, Tensor]) -> None:
+    """Put tensors that are checked into a model, which takes their dtype."""
     potential.to(tensors["representation.embedding.weight"].dtype)
     potential.load_state_dict(tensors)

@@ -6,7 +6,8 @@ SchNetPack is not needed, and nothing in a file is executed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,15 @@ from painn_fast.io.schnetpack_weights import Weights, build, describe_weights
 from painn_fast.io.torch_archive import TensorRecord, TorchArchive
 from painn_fast.nn import Potential
 from painn_fast.nn.config import Head, head_name
+
+MAX_DEPTH = 4
+"""Of dictionaries around a state dict, and of classes around a model."""
+WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model")
+"""Names under which training scripts keep a model; Lightning's is the first."""
+WRAPPING_CLASSES = {"AtomisticTask": "model", "DataParallel": "module", "DistributedDataParallel": "module"}
+TRANSPARENT = {"_orig_mod", "module"}
+"""Parts of names that `torch.compile` and the parallel wrappers of torch put in; none is a name of SchNetPack's."""
+REPRESENTATION = re.compile(r"((?:model\.){0,4})representation\.")
 
 
 def load_schnetpack(
@@ -79,34 +89,63 @@ def _provenance(path: Path, description: Description) -> dict[str, str]:
 
 def _describe(content: Any, where: str) -> tuple[Description | None, dict[str, TensorRecord]]:
     """What the model is, None for a plain state dict, and its weights by SchNetPack's names."""
-    if isinstance(content, Record):
-        model = Module(content, "", where)
-        if model.short == "AtomisticTask":
-            model = Module(model.inside("_modules").get("model"), "", where)
+    found = list(_models(content, MAX_DEPTH, set()))
+    if not found and isinstance(content, dict):
+        got = ", ".join(str(name)[:100] for name in list(content)[:3]) or "nothing"
+        raise PaiNNFastError("not a state dict of SchNetPack", where=where, got=got, expected="representation...")
+    if len(found) != 1:
+        expected = "a model, a task, a checkpoint or a state dict"
+        got = f"{len(found)} models" if found else type(content).__name__
+        raise PaiNNFastError("not a SchNetPack model", where=where, got=got, expected=expected)
+    inner, around = found[0]
+    if isinstance(inner, Record):
+        model = _unwrapped(Module(inner, "", where))
         return describe_model(model), tensors(model)
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        weights = _plain(content["state_dict"], where, prefix="model.")
-        settings = content.get("hyper_parameters")
-        pickled = settings.get("model") if isinstance(settings, dict) else None
-        return (describe_model(Module(pickled, "", where)) if isinstance(pickled, Record) else None), weights
-    if isinstance(content, dict):
-        return None, _plain(content, where)
-    expected = "a model, a task, a checkpoint or a state dict"
-    raise PaiNNFastError("not a SchNetPack model", where=where, got=type(content).__name__, expected=expected)
+    settings = around.get("hyper_parameters")
+    pickled = settings.get("model") if isinstance(settings, dict) else None
+    weights = _weights(inner, where)
+    return (describe_model(Module(pickled, "", where)) if isinstance(pickled, Record) else None), weights
 
 
-def _plain(state: dict[Any, Any], where: str, prefix: str = "") -> dict[str, TensorRecord]:
-    """A state dict; names may begin with `model.`, as Lightning writes them."""
-    if not prefix and state and all(isinstance(name, str) and name.startswith("model.") for name in state):
-        prefix = "model."
-    weights: dict[str, TensorRecord] = {}
+def _models(content: Any, depth: int, seen: set[int]) -> Iterator[tuple[Record | dict[Any, Any], dict[Any, Any]]]:
+    """Pickled models and state dicts in what was saved, each with the dictionary around it.
+
+    A training script keeps them under one name or another, beside the epoch and the state of the optimizer.
+    """
+    state = isinstance(content, dict) and any(isinstance(value, TensorRecord) for value in content.values())
+    if state or isinstance(content, Record):
+        yield content, {}
+    elif isinstance(content, dict) and depth and id(content) not in seen:
+        seen.add(id(content))  # a pickle may hold a dictionary that holds itself
+        for name in WRAPPERS:
+            for inner, around in _models(content.get(name), depth - 1, seen):
+                yield inner, around or content
+
+
+def _unwrapped(model: Module) -> Module:
+    """The model in a task, or in what runs copies of it on several devices."""
+    for _ in range(MAX_DEPTH):
+        if model.short not in WRAPPING_CLASSES:
+            break
+        model = model.child(WRAPPING_CLASSES[model.short], named=False)
+    return model
+
+
+def _weights(state: dict[Any, Any], where: str) -> dict[str, TensorRecord]:
+    """A state dict by SchNetPack's names, whatever wrapped the model; entries beside the model are left out."""
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, TensorRecord):
-            got = f"{name!r}: {type(value).__name__}"[:200]
+            got = f"{repr(name)[:100]}: {type(value).__name__}"
             raise PaiNNFastError("not a state dict of SchNetPack", where=where, got=got)
-        if name.startswith(prefix):
-            weights[name.removeprefix(prefix)] = value
-    if not any(name.startswith("representation.") for name in weights):
-        got = ", ".join(list(weights)[:3])[:200] or "nothing"
-        raise PaiNNFastError("not a state dict of SchNetPack", where=where, got=got, expected="representation...")
+    bare = {name: ".".join(part for part in name.split(".") if part not in TRANSPARENT) for name in state}
+    prefixes = {match[1] for name in bare.values() if (match := REPRESENTATION.match(name))}
+    if len(prefixes) != 1:
+        got = ", ".join(name[:100] for name in list(state)[:3]) or "nothing"
+        what = "a state dict of several models" if prefixes else "not a state dict of SchNetPack"
+        raise PaiNNFastError(what, where=where, got=got, expected="representation...")
+    prefix = prefixes.pop()
+    weights: dict[str, TensorRecord] = {}
+    for name, plain in bare.items():
+        if plain.startswith(prefix) and weights.setdefault(plain.removeprefix(prefix), state[name]) is not state[name]:
+            raise PaiNNFastError("a state dict with two entries for one weight", where=where, got=name[:200])
     return weights

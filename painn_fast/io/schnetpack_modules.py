@@ -5,6 +5,7 @@ Every module on the way is looked at: a class, option or activation that is not 
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
@@ -28,6 +29,13 @@ ENERGIES = ("energy", "energy_U0", "total_energy")
 """Names of an atomwise sum that is an energy although no module takes its gradient."""
 UNKNOWN_UNIT = "as trained"
 MAX_MODULES = 10_000
+MAX_NAMES = 200_000
+"""Names of modules and weights that are looked at; one module may stand in many places of a file."""
+MAX_NAME = 200
+"""Characters of one of them."""
+MAX_PATH = 1_000
+"""Characters of the whole name of a module within the model."""
+MAX_HEADS = 100
 
 
 @dataclass
@@ -60,8 +68,12 @@ class Module:
         where: the file.
     """
 
-    def __init__(self, record: Any, path: str, where: str) -> None:
-        self.path, self.where = path, where
+    def __init__(self, record: Any, path: str, where: str, looked_at: Counter[str] | None = None) -> None:
+        self.path, self.where = path[:MAX_PATH], where
+        self._looked_at = Counter() if looked_at is None else looked_at
+        self._look(1)
+        if len(path) > MAX_PATH:
+            raise self.strange("modules too deep inside each other", f"a name of {len(path)} characters", MAX_PATH)
         state = record.state if isinstance(record, Record) else None
         inside = ("_modules", "_parameters", "_buffers")
         if not isinstance(state, dict) or not all(isinstance(state.get(key, {}), dict) for key in inside):
@@ -73,7 +85,17 @@ class Module:
 
     def inside(self, kind: str) -> dict[str, Any]:
         """What a module of torch keeps in `_modules`, `_parameters` or `_buffers`, by text."""
-        return {str(name): value for name, value in self.state.get(kind, {}).items() if value is not None}
+        inside = self.state.get(kind, {})
+        self._look(len(inside))
+        if not all(isinstance(name, str) and len(name) <= MAX_NAME for name in inside):
+            raise self.strange("a name that is not one of a module or weight", kind, f"at most {MAX_NAME} characters")
+        return {name: value for name, value in inside.items() if value is not None}
+
+    def _look(self, names: int) -> None:
+        """Count what is looked at in the whole model: one of exponentially many parts must not take for ever."""
+        self._looked_at["names"] += names
+        if self._looked_at["names"] > MAX_NAMES:
+            raise PaiNNFastError("a model with too many modules", where=self.where, expected=f"at most {MAX_NAMES}")
 
     @property
     def short(self) -> str:
@@ -83,18 +105,21 @@ class Module:
     @property
     def children(self) -> dict[str, Module]:
         """Modules inside, in order."""
-        modules = self.inside("_modules")
-        return {name: Module(record, f"{self.path}.{name}".lstrip("."), self.where) for name, record in modules.items()}
+        return {name: self._inner(name, record) for name, record in self.inside("_modules").items()}
 
-    def child(self, name: str) -> Module:
-        """A module inside.
+    def _inner(self, name: str, record: Any) -> Module:
+        return Module(record, f"{self.path}.{name}".lstrip("."), self.where, self._looked_at)
+
+    def child(self, name: str, *, named: bool = True) -> Module:
+        """A module inside; `named`: its name counts in those of the weights.
 
         Raises:
             PaiNNFastError: if it is not there.
         """
-        if name not in self.state.get("_modules", {}):
+        record = self.state.get("_modules", {}).get(name)
+        if record is None:
             raise self.strange("a part of the model is missing", name)
-        return self.children[name]
+        return self._inner(name, record) if named else Module(record, self.path, self.where, self._looked_at)
 
     def get(self, name: str, default: Plain = None) -> Any:
         """A plain attribute; `default` where an older version had none.
@@ -278,6 +303,8 @@ def _heads(modules: Module, description: Description) -> dict[str, str]:
         if head_name(head) in {head_name(other) for other in description.heads.values()}:
             raise module.strange("a second head for one property", head_name(head))
         description.heads[module.path] = head
+        if len(description.heads) > MAX_HEADS:
+            raise modules.strange("too many heads", len(children), f"at most {MAX_HEADS}")
     for key in gradient_of - results.keys():
         raise modules.strange("forces of an energy that no module gives", key, ", ".join(results))
     return results

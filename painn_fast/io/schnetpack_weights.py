@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from ase.data import chemical_symbols
 from torch import Tensor
 
 from painn_fast.errors import PaiNNFastError
-from painn_fast.io.model_file import fill
+from painn_fast.io.model_file import check, fill, outline
 from painn_fast.io.schnetpack_modules import Description
 from painn_fast.io.schnetpack_names import (
     MODULES,
@@ -27,6 +28,9 @@ from painn_fast.nn import ElectronicConfig, EnergyHead, Potential, PotentialConf
 from painn_fast.nn.config import Head, head_name
 from painn_fast.nn.heads import widths
 
+NUMBER = r"(\d{1,6})"
+"""Of a layer or module; a longer one is none, and Python does not read integers of any length."""
+OUTPUT_MODULE = re.compile(rf"output_modules\.{NUMBER}(?=\.)")
 OFFSETS = re.compile(r"(postprocessors\.\d+)\.(mean|atomref)$")
 """Weights of SchNetPack's `AddOffsets`."""
 
@@ -77,7 +81,7 @@ class Weights(Mapping[str, Tensor]):
 
     def count(self, pattern: str) -> int:
         """How many different numbers stand for the `#` of a pattern of names; they must be 0, 1, 2 ..."""
-        expression = re.compile(re.escape(pattern).replace(r"\#", r"(\d+)") + r"(\.|$)")
+        expression = re.compile(re.escape(pattern).replace(r"\#", NUMBER) + r"(\.|$)")
         found = {int(match[1]) for name in self.tensors if (match := expression.match(name))}
         if found != set(range(len(found))):
             raise self.strange("layers are not numbered from 0", pattern, sorted(found))
@@ -108,8 +112,11 @@ def build(
         },
         where=weights.where,
     )
+    outlined = outline(config, weights.where)
+    found = _ours(weights, description, outlined)
+    check(outlined, found, weights.where)  # before memory is taken
     potential = Potential(config)
-    fill(potential, _ours(weights, description, potential), where=weights.where)
+    fill(potential, found)
     for left in sorted(weights.tensors.keys() - weights.used):
         if not OFFSETS.match(left):  # those of a module that is switched off
             raise weights.strange("unexpected key", left, expected="the weights of PaiNN and its heads")
@@ -131,7 +138,7 @@ def _representation(weights: Weights, description: Description) -> Representatio
         "n_layers": n_layers,
         "n_rbf": basis.numel(),
         "radial_basis": "sinc" if sinc else "gaussian",
-        "gaussian_start": 0.0 if sinc else float(basis.reshape(-1)[0]),
+        "gaussian_start": 0.0 if sinc or not basis.numel() else float(basis.reshape(-1)[0]),
         "max_z": max_z,
         "shared_filters": rows == 3 * n_features and n_layers > 1,
         "shared_interactions": n_layers > 1 and _shared(weights, n_layers),
@@ -219,7 +226,7 @@ def _elements(weights: Weights, description: Description) -> list[int] | None:
     if not description.offset_flags.get("energy", (False, False))[1]:
         return None
     reference = weights[f"{description.offsets['energy']}.atomref"].reshape(-1)
-    return torch.nonzero(reference).reshape(-1).tolist() or None
+    return torch.nonzero(reference[: len(chemical_symbols)]).reshape(-1).tolist() or None
 
 
 def _ours(weights: Weights, description: Description, potential: Potential) -> dict[str, Tensor]:
@@ -244,7 +251,7 @@ def _offsets(weights: Weights, description: Description, head: Head, own: dict[s
     (mean, _), (reference, _) = offset_pairs(head, "")
     if mean not in own:
         return {}
-    found = {key: torch.zeros_like(own[key]) for key in (mean, reference)}
+    found = {key: torch.zeros(own[key].shape, dtype=own[key].dtype) for key in (mean, reference)}
     place, flags = description.offsets.get(name), description.offset_flags.get(name, (False, False))
     if place is not None and flags[0]:
         found[mean] = torch.tensor(weights.number(f"{place}.mean"), dtype=torch.float64)
@@ -269,7 +276,8 @@ def describe_weights(weights: Weights, heads: Sequence[Head] | None) -> Descript
     Raises:
         PaiNNFastError: if the heads cannot be told apart.
     """
-    modules = sorted({match[0] for name in weights if (match := re.match(r"output_modules\.\d+", name))}, key=_number)
+    matches = [match for name in weights if (match := OUTPUT_MODULE.match(name))]
+    modules = sorted({match[0] for match in matches}, key=_number)
     if heads is None:
         if len(modules) != 1 or f"{modules[0]}.outnet.0.weight" not in weights:
             raise PaiNNFastError(

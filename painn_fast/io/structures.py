@@ -8,12 +8,12 @@ from typing import Any
 
 import ase
 import ase.db
-import ase.io
 import numpy as np
 
 from painn_fast import units
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph.charge import names_of_charge_and_multiplicity
+from painn_fast.io.ase_formats import iread
 
 DATABASE = ("key_value_pairs", "data")
 """Where ASE puts what the rows of a database have beside the structure."""
@@ -31,7 +31,7 @@ def read_structures(path: str | Path) -> list[ase.Atoms]:
     if not Path(path).is_file():
         raise PaiNNFastError("no such structure file", where=path)
     try:
-        frames = ase.io.read(path, index=":")
+        frames = list(iread(path))
         length = _length_unit(Path(path))
     except PaiNNFastError:
         raise

@@ -17,10 +17,13 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from painn_fast.errors import PaiNNFastError
+from painn_fast.errors import PaiNNFastError, reading
+from painn_fast.zip_directory import check_directory
 
 MAX_PICKLE = 16 * 2**20
 """Bytes; the description of a model takes some 100 kB."""
+MAX_WORD = 100
+"""Bytes of an entry that is a single word."""
 MAX_DIMENSIONS = 8
 
 STORAGE_DTYPES = {
@@ -70,11 +73,11 @@ class TorchArchive:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._storages: dict[str, Tensor] = {}
-        try:
+        check_directory(self.path)
+        with reading("not a readable file of torch.save", path):
             self._zip = zipfile.ZipFile(self.path)
-        except (OSError, zipfile.BadZipFile, ValueError) as error:
-            raise PaiNNFastError("not a readable file of torch.save", where=path, got=str(error)) from None
         try:
+            self._refuse_torchscript()
             self._entries = self._checked_entries()
             self._folder = self._find_folder()
         except PaiNNFastError:
@@ -107,7 +110,7 @@ class TorchArchive:
                 expected=f"{record.storage.length} numbers",
             )
         if 0 in record.size:
-            return torch.empty(record.size, dtype=record.storage.dtype)
+            return torch.empty(record.size, dtype=record.storage.dtype)  # `_fits` has seen that its strides are numbers
         return self._storage(record.storage).as_strided(record.size, record.stride, record.offset)
 
     def _storage(self, record: StorageRecord) -> Tensor:
@@ -131,10 +134,18 @@ class TorchArchive:
         if limit is not None and info.file_size > limit:
             got = f"{info.file_size} bytes"
             raise PaiNNFastError("too large a description", where=self.path, got=got, expected=f"at most {limit}")
-        try:
+        with reading("a damaged file", f"{self.path}, {name}"):  # its checksum does not fit, for one
             return self._zip.read(info)
-        except (OSError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError) as error:
-            raise PaiNNFastError("a damaged file", where=f"{self.path}, {name}", got=str(error)) from None
+
+    def _refuse_torchscript(self) -> None:
+        """Before anything else is said of the entries, some of which are compressed there."""
+        if any(name.endswith("/constants.pkl") for name in self._zip.namelist()):
+            raise PaiNNFastError(
+                "a TorchScript file (torch.jit.save, or spkdeploy of SchNetPack), which is code to be run",
+                where=self.path,
+                expected="weights as torch.save writes them",
+                fix="give the best_model, .task or .ckpt that it was made of",
+            )
 
     def _checked_entries(self) -> dict[str, zipfile.ZipInfo]:
         """Entries by name: none compressed, and together no larger than the file (no zip bombs)."""
@@ -153,16 +164,11 @@ class TorchArchive:
     def _find_folder(self) -> str:
         """The one folder that holds `data.pkl`, with its slash."""
         folders = [name.removesuffix("data.pkl") for name in self._entries if name.endswith("/data.pkl")]
-        if any(name.endswith("/constants.pkl") for name in self._entries):
-            expected = "weights as torch.save writes them"
-            raise PaiNNFastError(
-                "a TorchScript file", where=self.path, expected=expected, fix="give best_model instead"
-            )
         if len(folders) != 1 or folders[0].count("/") != 1:
             expected = "one data.pkl in one folder"
             raise PaiNNFastError("a zip file, but not one of torch.save", where=self.path, expected=expected)
-        order = self._entries.get(f"{folders[0]}byteorder")
-        if order is not None and self._zip.read(order).strip() != b"little":
+        order = f"{folders[0]}byteorder"
+        if order in self._entries and self._read(order, MAX_WORD).strip() != b"little":
             fix = "save it again on a current machine"
             raise PaiNNFastError("numbers in big-endian order", where=self.path, fix=fix)
         return folders[0]
@@ -175,10 +181,13 @@ def _fits(record: TensorRecord) -> bool:
         return False
     if not all(_count(number) for number in (record.offset, *sizes, *strides)):
         return False
-    count, last = 1, record.offset
+    count, extent, last = 1, 1, record.offset
     for size, stride in zip(sizes, strides, strict=True):
         count *= size
+        extent *= max(size, 1)
         last += (size - 1) * stride
+    if extent >= 2**40:  # also of a tensor without elements: torch multiplies its sizes all the same
+        return False
     return count == 0 or (last < length and count <= length)
 
 

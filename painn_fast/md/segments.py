@@ -18,8 +18,9 @@ import h5py
 import numpy as np
 
 from painn_fast.checkpoint import GO_ON
-from painn_fast.errors import PaiNNFastError
+from painn_fast.errors import PaiNNFastError, reading
 from painn_fast.hdf5 import CHUNK, check_header, checked_dataset, damaged, new_hdf5, read_dataset
+from painn_fast.hdf5_guard import open_hdf5
 
 FORMAT, VERSION = "painn-fast trajectory", 2
 READABLE = (1, VERSION)
@@ -116,10 +117,8 @@ def open_file(path: Path) -> h5py.File:
         PaiNNFastError: if it cannot be opened, is not one of ours, or its header is not what was written.
     """
     try:
-        file = h5py.File(path, "r")
-    except FileNotFoundError:
-        raise
-    except OSError as error:
+        file = open_hdf5(path)
+    except PaiNNFastError as error:
         raise PaiNNFastError(
             "not a readable trajectory", where=path, got=str(error), expected="an HDF5 file written by painn-fast md"
         ) from None
@@ -143,7 +142,7 @@ def open_file(path: Path) -> h5py.File:
 
 def end_of(path: Path) -> int:
     """Step up to which a file records."""
-    with open_file(path) as file:
+    with open_file(path) as file, reading("a damaged trajectory", path):
         return int(file.attrs["end"])
 
 

@@ -163,6 +163,11 @@ class StreamingCorrelation:
                 got="lags {:g}, interval {:g} fs, differences {:g}".format(*state["made_for"]),
                 expected="lags {:g}, interval {:g} fs, differences {:g}".format(*expected),
             )
+        S, buffer, sums = len(state["lost"]), state["buffer"], state["sums"]
+        width = self.lags - 1 + self.block
+        if buffer.shape != (S, *buffer.shape[1:2], width) or sums.shape != (*sums.shape[:1], S, self.lags):
+            got = f"buffer {buffer.shape}, sums {sums.shape}"
+            raise PaiNNFastError("a damaged state of a correlation", got=got, expected=f"{S} trajectories")
         self._count, self._folded, self._per_bin, begun = (int(value) for value in state["counters"])
         self._buffer, self._sums = np.array(state["buffer"]), np.array(state["sums"])
         self._lost = np.array(state["lost"], dtype=bool)

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from painn_fast.atomic import atomic_write
-from painn_fast.errors import PaiNNFastError
+from painn_fast.errors import PaiNNFastError, reading
 from painn_fast.md.folders import trajectory_folders
 from painn_fast.md.streaming import Correlation, StreamingCorrelation
+from painn_fast.numpy_files import check_npz
 from painn_fast.signature import npz_intact, signed_npz
 
 SERIES = ("dipole", "polarizability", "velocities")
@@ -126,7 +127,10 @@ class SpectrumStreams:
         paths = [part / FILE for part in trajectory_folders(Path(folder)) or [Path(folder)]]
         if not all(path.exists() for path in paths):
             return None
-        return joined([cls._read(path) for path in paths])
+        with reading("not a file of correlations", paths[0].parent):
+            for path in paths:
+                check_npz(path)
+            return joined([cls._read(path) for path in paths])
 
     @classmethod
     def _read(cls, path: Path) -> SpectrumStreams:

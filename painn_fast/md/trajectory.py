@@ -22,6 +22,7 @@ from painn_fast.md.folders import molecules_of, trajectory_folders
 from painn_fast.md.segments import open_file, trajectory_files
 from painn_fast.md.settings import RECORDED
 from painn_fast.md.state import System
+from painn_fast.md.trajectory_header import checked_header
 
 ATTEMPTS = 3
 
@@ -68,7 +69,7 @@ class Trajectory:
     def _look(self, part: Path) -> dict[str, Any]:
         header: dict[str, Any] = {}
         for file in _files(part):
-            header = dict(file.attrs)
+            header = checked_header(file, part)
             self.names = tuple(name for name in RECORDED if name in self.names or name in file)
         return header
 

@@ -118,7 +118,7 @@ class PotentialConfig(Settings):
     length_unit: str = "Ang"
     dipole_unit: str = "e Ang"
     polarizability_unit: str = "Ang^3"
-    elements: tuple[int, ...] | None = None
+    elements: tuple[Annotated[int, Field(ge=0, le=118)], ...] | None = None
     """Atomic numbers that the model was trained on; None where a file does not tell."""
     name: str = "painn"
     provenance: dict[str, str] = {}

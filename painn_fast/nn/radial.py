@@ -34,7 +34,7 @@ class GaussianBasis(nn.Module):
         super().__init__()
         offsets = torch.linspace(start, cutoff, n_rbf)
         self.register_buffer("offsets", offsets)
-        self.register_buffer("widths", torch.full_like(offsets, float(offsets[1] - offsets[0])))
+        self.register_buffer("widths", (offsets[1] - offsets[0]).expand(n_rbf).clone())
 
     def forward(self, d: Tensor) -> Tensor:  # [E] -> [E, n_rbf]
         return gaussian(d, self.offsets, self.widths)

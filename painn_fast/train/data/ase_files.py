@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import ase
-import ase.io
 import numpy as np
 
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph.charge import CHARGE_KEYS, MULTIPLICITY_KEYS, charge_and_multiplicity
+from painn_fast.io.ase_formats import iread
 from painn_fast.progress import counted
 from painn_fast.train.data.extxyz import ASE_UNITS, THEORY, Texts, labelled
 from painn_fast.train.data.frames import UNSTATED, Frames, Gather
@@ -28,7 +28,7 @@ def read(path: Path) -> Frames:
     """
     entries = Entries(path)
     try:
-        for atoms in counted(ase.io.iread(path, index=":"), f"reading {path.name}: structures"):
+        for atoms in counted(iread(path), f"reading {path.name}: structures"):
             results = atoms.calc.results if atoms.calc else {}  # as they are: without constraints applied
             columns = {name: values for name, values in atoms.arrays.items() if name not in GEOMETRY}
             entries.add(atoms, results, atoms.info, columns, f"{path}, frame {len(entries.gather)}")

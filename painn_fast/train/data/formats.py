@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from pathlib import Path
 
 import numpy as np
 
-from painn_fast.errors import PaiNNFastError
+from painn_fast.errors import PaiNNFastError, reading
 from painn_fast.graph.charge import CHARGE_KEYS, MULTIPLICITY_KEYS
 from painn_fast.train.data import ase_database, ase_files, extxyz, hdf5, npy, npz, qm9
 from painn_fast.train.data.cache import cached
@@ -36,7 +35,8 @@ def read_frames(source: DataFile, folder: str | Path = ".") -> Frames:
     path = find_data(source.file, folder)
     if not path.exists():
         raise PaiNNFastError("no such data file", where=path, fix="say where the data are with --data")
-    frames = _read(path, source, folder)
+    with reading("not a readable data file", path):
+        frames = _read(path, source, folder)
     if source.periodic is not None:
         frames = _periodic(frames, source.periodic, path)
     if source.exclude is not None:
@@ -44,6 +44,8 @@ def read_frames(source: DataFile, folder: str | Path = ".") -> Frames:
     return frames
 
 
+DIGITS = 18
+"""Of a number of a structure at most."""
 TEXTS = {"xyz": extxyz.read, "qm9": qm9.read, "database": ase_database.read, "other": ase_files.read}
 """Readers that may take long."""
 
@@ -103,11 +105,10 @@ def _periodic(frames: Frames, periodic: bool, path: Path) -> Frames:
 
 def _kept(frames: Frames, path: Path) -> np.ndarray:
     """Rows that a list of numbers, the first word of a line each, does not exclude."""
-    try:
+    with reading("cannot read the list of excluded structures", path):
         text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise PaiNNFastError("cannot read the list of excluded structures", where=path, got=error.strerror) from None
-    out = [int(number) for number in re.findall(r"^[ \t]*(\d+)(?=[ \t\r]|$)", text, flags=re.MULTILINE)]
+    words = [line.split(maxsplit=1)[:1] for line in text.splitlines()]
+    out = [int(word) for line in words for word in line if word.isdecimal() and len(word) <= DIGITS]
     if not out:
         raise PaiNNFastError("no numbers of structures", where=path, expected="one at the begin of a line")
     index = frames.frames if frames.index is None else frames.index

@@ -13,8 +13,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from painn_fast.errors import PaiNNFastError
+from painn_fast.errors import PaiNNFastError, reading
 from painn_fast.hdf5 import new_hdf5
+from painn_fast.hdf5_guard import open_hdf5
 from painn_fast.train.data.dataset import SPLITS, Dataset, join
 from painn_fast.train.data.frames import OF_STRUCTURES, Frames
 
@@ -59,25 +60,22 @@ def read(path: Path) -> Frames:
     Raises:
         PaiNNFastError: for a file that is none of ours, or broken; names it.
     """
-    try:
-        with h5py.File(path) as file:
-            if file.attrs.get("format") != FORMAT:
-                raise PaiNNFastError(
-                    "not a data file of painn-fast", where=path, got=", ".join(map(str, file)), expected=FORMAT
-                )
-            frames = _read(file)
-    except (OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
-        raise PaiNNFastError("not a readable HDF5 file", where=path, got=str(error)) from None
-    _check(frames, path)
+    with reading("not a readable HDF5 file", path), open_hdf5(path) as file:
+        if file.attrs.get("format") != FORMAT:
+            raise PaiNNFastError(
+                "not a data file of painn-fast", where=path, got=", ".join(map(str, file)), expected=FORMAT
+            )
+        frames = _read(file)
+        _check(frames, path)
     return frames
 
 
 def said(path: Path) -> str:
     """The text that a file was written with; nothing if it cannot be read."""
     try:
-        with h5py.File(path) as file:
+        with reading("not a readable HDF5 file", path), open_hdf5(path) as file:
             return str(file.attrs.get("said", ""))
-    except OSError:
+    except PaiNNFastError:
         return ""
 
 
@@ -101,13 +99,17 @@ def _read(file: h5py.File) -> Frames:
 
 
 def _check(frames: Frames, path: Path) -> None:
+    counts, numbers = frames.n_atoms, frames.numbers
+    if counts.ndim != 1 or numbers.ndim != 1 or (counts < 1).any() or (counts > len(numbers)).any():
+        where = f"{path}, 'n_atoms' and 'numbers'"
+        raise PaiNNFastError("wrong shape", where=where, got=counts.shape, expected="[n], 1 or more, and [A]")
     n, atoms = len(frames), int(frames.n_atoms.sum())
     for name, values, size in (
         ("numbers", frames.numbers, atoms),
         ("positions", frames.positions, atoms),
         *((name, getattr(frames, name), n) for name in OF_STRUCTURES),
     ):
-        if values is not None and len(values) != size:
+        if values is not None and (values.ndim == 0 or len(values) != size):
             raise PaiNNFastError("wrong shape", where=f"{path}, '{name}'", got=values.shape, expected=f"{size} rows")
     if frames.positions.shape != (atoms, 3) or (frames.n_atoms < 1).any():
         raise PaiNNFastError("wrong shape", where=f"{path}, 'positions'", got=frames.positions.shape)

@@ -9,6 +9,7 @@ import numpy as np
 from ase.data import atomic_numbers
 
 from painn_fast.errors import PaiNNFastError
+from painn_fast.numpy_files import load_npy
 from painn_fast.train.data.frames import Frames, repeated
 
 
@@ -58,12 +59,7 @@ def elements(symbols: str) -> np.ndarray:
 
 def load(path: Path) -> np.ndarray:
     """One array; never unpickles anything."""
-    try:
-        array = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise PaiNNFastError("no such data file", where=path) from None
-    except (OSError, ValueError, EOFError) as error:
-        raise PaiNNFastError("not a readable .npy file", where=path, got=str(error)) from None
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu" or array.ndim == 0:
+    array = load_npy(path)
+    if array.dtype.kind not in "fiu" or array.ndim == 0:
         raise PaiNNFastError("not a readable .npy file", where=path, expected="an array of numbers")
     return array

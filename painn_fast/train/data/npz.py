@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import zipfile
-import zlib
 from collections.abc import Collection
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import numpy as np
 
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph.charge import AMBIGUOUS_KEY, CHARGE_KEYS, MULTIPLICITY_KEYS
+from painn_fast.numpy_files import load_npz
 from painn_fast.train.data.frames import Frames, Keys, repeated
 
 KEYS: Keys = {
@@ -28,6 +27,8 @@ NUMBERS = ("z", "nuclear_charges", "Z", "numbers", "atomic_numbers")
 TOTALS = (*CHARGE_KEYS, *MULTIPLICITY_KEYS, AMBIGUOUS_KEY)
 ABOUT = ("name", "theory", "type", "md5", "code_version", "note", "split_names")
 """Texts that say what a file is; nothing is lost where they are not read."""
+LONGEST_UNIT = 1_000
+"""Characters of names and their unit."""
 UNITS = {"energy": "e_unit", "length": "r_unit"}
 """What sGDML calls the units; ours are energy_unit, length_unit, ..."""
 
@@ -129,13 +130,7 @@ def _cells(arrays: dict[str, np.ndarray], n: int, path: Path) -> tuple[np.ndarra
 
 def load(path: Path) -> dict[str, np.ndarray]:
     """All arrays of a file; never unpickles anything."""
-    try:
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
-    except FileNotFoundError:
-        raise PaiNNFastError("no such data file", where=path) from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, TypeError) as error:
-        raise PaiNNFastError("not a readable .npz file", where=path, got=str(error)) from None
+    return load_npz(path)
 
 
 def _take(arrays: dict[str, np.ndarray], names: tuple[str, ...], path: Path) -> np.ndarray:
@@ -177,7 +172,7 @@ def _units_of_properties(arrays: dict[str, np.ndarray]) -> dict[str, str]:
     names = [str(name) for name in arrays.get("prop_names", [])]
     found: dict[str, str] = {}
     for part in str(arrays.pop("units")).split(";"):
-        match = re.fullmatch(r"\s*(\S+)\s+([^\s(]+).*", part)
+        match = re.fullmatch(r"(\S+)\s+([^\s(]+).*", part.strip()[:LONGEST_UNIT], flags=re.DOTALL)
         for pattern in match[1].split(",") if match else ():
             ending = pattern.removeprefix("*")
             hits = [n for n in names if n == pattern or (pattern.startswith("*") and n.endswith(ending))]
@@ -194,7 +189,7 @@ def _check_shape(positions: np.ndarray, numbers: np.ndarray, path: Path) -> None
 
 
 def _check_flat(positions: np.ndarray, numbers: np.ndarray, n_atoms: np.ndarray, path: Path) -> None:
-    total = int(n_atoms.sum())
+    total = int(n_atoms.sum()) if n_atoms.ndim == 1 and (n_atoms <= len(positions)).all() else -1
     if positions.shape != (total, 3) or numbers.shape != (total,) or (n_atoms < 1).any():
         raise PaiNNFastError(
             "wrong shape",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import tarfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +31,8 @@ UNITS = {
 """Properties in their order, and their units."""
 KEYS: Keys = {"dipole_magnitude": ("mu",), "spatial_extent": ("r2",)}
 MOLECULES = 133885
+LARGEST = 2**20
+"""Bytes of the file of a molecule; some thousand are usual."""
 
 
 def read(path: Path) -> Frames:
@@ -71,11 +72,15 @@ def _texts(path: Path) -> Iterator[tuple[str, str]]:
     try:
         with tarfile.open(path) as archive:
             for member in archive:
+                if member.size > LARGEST:
+                    raise PaiNNFastError("not an archive of QM9", where=f"{path}, {member.name[:100]}", got=member.size)
                 stream = archive.extractfile(member) if member.name.endswith(".xyz") else None
                 if stream is not None:
                     yield member.name, stream.read().decode(errors="replace")
-    except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError) as error:
-        raise PaiNNFastError("not a readable archive", where=path, got=str(error)) from None
+    except PaiNNFastError:
+        raise
+    except Exception as error:  # of tarfile and of four decompressors
+        raise PaiNNFastError("not a readable archive", where=path, got=f"{type(error).__name__}: {error}") from None
 
 
 def _molecule(text: str, where: str, gather: Gather) -> int:
@@ -85,7 +90,7 @@ def _molecule(text: str, where: str, gather: Gather) -> int:
         n = int(lines[0])
         words = lines[1].split()
         values = [_number(word) for word in words[2 : 2 + len(UNITS)]]
-        rows = [line.split() for line in lines[2 : 2 + n]]
+        rows = [line.split() for line in lines[2 : 2 + max(n, 0)]]
         numbers = np.array([atomic_numbers[row[0]] for row in rows])
         positions = np.array([[_number(word) for word in row[1:4]] for row in rows])
         index = int(words[1])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from painn_fast.errors import PaiNNFastError
+from painn_fast.errors import PaiNNFastError, reading
 from painn_fast.train.data import totals
 from painn_fast.train.data.dataset import PER_ATOM, SHAPES, SPLITS, Dataset, by_row
 from painn_fast.train.data.formats import find_data, read_frames
@@ -40,7 +40,9 @@ def read_file(source: DataFile, folder: str | Path = ".", names: tuple[str, ...]
         PaiNNFastError: as `read_frames`, and for an array that is missing or misshapen, a unit that nobody declares,
             positions that are not finite; names file, frame and array.
     """
-    return to_dataset(read_frames(source, folder), source, find_data(source.file, folder), names)
+    path = find_data(source.file, folder)
+    with reading("not a readable data file", path):
+        return to_dataset(read_frames(source, folder), source, path, names)
 
 
 def to_dataset(frames: Frames, source: DataFile, path: Path, names: tuple[str, ...] | None = None) -> Dataset:
@@ -103,8 +105,10 @@ def read_split(
 
     The split file of `sizes` counts, else the file's own split, else a draw by the seed of `sizes`.
     """
-    frames, path = read_frames(source, folder), find_data(source.file, folder)
-    data = to_dataset(frames, source, path, names)
+    path = find_data(source.file, folder)
+    with reading("not a readable data file", path):
+        frames = read_frames(source, folder)
+        data = to_dataset(frames, source, path, names)
     split = split_of(frames, data, source, sizes or SplitSizes(), path, folder)
     has_label = np.zeros(len(data), dtype=bool)
     for name, values in data.labels.items():

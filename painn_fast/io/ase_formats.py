@@ -1,0 +1,69 @@
+"""The formats of ASE that are read from files of others.
+
+ASE recognises a file by its first bytes and then runs the reader of that format, whatever the name of the file says.
+Formats that are not listed are refused: some of them unpickle (old and bundled trajectories), run a program, open other
+files that the file names, or connect to a server.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+from collections.abc import Iterator
+from pathlib import Path
+
+import ase
+import ase.io
+from ase.io.formats import filetype, get_compression
+
+from painn_fast.errors import PaiNNFastError, reading
+
+NAMES = """
+abinit-in abinit-out acemolecule-input acemolecule-out aims aims-output castep-castep castep-cell castep-geom
+castep-md castep-phonon cfg cif cjson cmdft cp2k-dcd cp2k-restart crystal cube dacapo-text db dftb dlp-history dlp4
+dmol-arc dmol-car dmol-incoor elk elk-in eon espresso-in espresso-out exciting extxyz findsym gamess-us-in
+gamess-us-out gamess-us-punch gaussian-in gaussian-out gen gpaw-out gpumd gromacs gromos json jsv lammps-data
+lammps-dump-binary lammps-dump-text magres mol mustem netcdftrajectory nomad-json nwchem-in nwchem-out onetep-in
+onetep-out orca-output prismatic proteindatabank qbox res rmc6f runnerdata sdf siesta-xv struct struct_out sys traj turbomole
+turbomole-gradient v-sim vasp vasp-out vasp-xdatcar vasp-xml vti vtu wout xsd xsf xtd xyz
+"""
+FORMATS = frozenset(NAMES.split())
+"""Text, XML, SQLite and ASE's own binary format: data alone."""
+COMPRESSED = {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}
+MAX_UNPACKED = 4 * 2**30
+"""Bytes of a compressed file; its size on disk tells nothing."""
+BLOCK = 2**20
+
+
+def iread(path: str | Path) -> Iterator[ase.Atoms]:
+    """All frames of a file, one after another, if its format is one of `FORMATS`.
+
+    Raises:
+        PaiNNFastError: for another format, and for whatever ASE's reader raises.
+    """
+    with reading("not a readable structure file", path, expected="xyz, or another format of ASE"):
+        _check_unpacked(Path(path))
+        name = filetype(str(path))
+        if name not in FORMATS:
+            raise PaiNNFastError(
+                "a format that is not read, as it may run code, unpickle or open other files",
+                where=path,
+                got=name,
+                expected="xyz, traj, db, cif, vasp or another format that holds data alone",
+                fix="convert it with ase, if you trust it: ase convert FILE FILE.xyz",
+            )
+        yield from ase.io.iread(str(path), index=":", format=name, do_not_split_by_at_sign=True)
+
+
+def _check_unpacked(path: Path) -> None:
+    """Raise PaiNNFastError for a compressed file that unpacks to more than anyone has as structures."""
+    unpack = COMPRESSED.get(get_compression(path.name)[1] or "")
+    if unpack is None:
+        return
+    size = 0
+    with unpack(path, "rb") as stream:
+        while block := stream.read(BLOCK):
+            size += len(block)
+            if size > MAX_UNPACKED:
+                raise PaiNNFastError("too large a compressed file", where=path, expected=f"{MAX_UNPACKED} bytes")
