@@ -12,6 +12,8 @@ from painn_fast.cli.app import app
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PATTERNS = ("*.md", "docs/**/*.md", "kernels/**/*.md", "bench/**/*.md")
+LINKING = sorted({path for pattern in PATTERNS for path in ROOT.glob(pattern)})
 
 
 def blocks(text, label):
@@ -27,7 +29,7 @@ def test_python_blocks_run(page, tmp_path, monkeypatch):
         exec(compile(code, f"{page.name}: {code.splitlines()[0]}", "exec"), namespace)
 
 
-@pytest.mark.parametrize("label", ["run", "test"])
+@pytest.mark.parametrize("label", ["run", "test", "docs"])
 def test_ci_runs_the_commands_of_the_readme(label):
     (command,) = blocks(README, f"sh {label}")
     script = f'eval "$(sed -n "/^readme()/,/^}}/p" .ci/run)"; root=$PWD; readme {label}'
@@ -59,8 +61,15 @@ def test_table_of_verbs_is_that_of_the_command():
     assert told == [command.name for command in app.registered_commands]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", LINKING, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_files_that_contributing_names_exist():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:painn_fast|kernels|tests|docs)/[\w./-]+)`", text)
+    assert len(named) > 20
+    assert [name for name in named if "NAME" not in name and not (ROOT / name).exists()] == []
