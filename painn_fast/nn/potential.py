@@ -197,7 +197,7 @@ class Potential(Float64Buffers):
         return batch.positions - centre[batch.molecule]
 
     def check(self, batch: AtomicBatch, properties: Sequence[str], *, partly: bool = False) -> None:
-        """Raise PaiNNFastError for elements and UndefinedProperty for properties that the model cannot give for this batch.
+        """Raise PaiNNFastError for elements, UndefinedProperty for properties, that the model cannot give for a batch.
 
         `partly`: a property that is not defined for some of the structures is none of these.
         """
