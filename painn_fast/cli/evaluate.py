@@ -124,10 +124,10 @@ def _structures(potential: Any, path: Path, properties: str | None) -> tuple[lis
     import numpy as np
 
     from painn_fast.evaluate import evaluate as evaluate_structures
-    from painn_fast.io.structures import read_structures
+    from painn_fast.label.structures import structures
 
     wanted = [name.strip() for name in properties.split(",")] if properties else _usual(potential)
-    molecules = read_structures(path)
+    molecules = structures(path)
     results = evaluate_structures(potential, molecules, wanted)
     table, everything = [], []
     for k, atoms in enumerate(molecules):
