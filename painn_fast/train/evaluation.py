@@ -105,7 +105,7 @@ def report_unit(label: str, potential: Potential, chosen: Mapping[str, str] | No
     name = (chosen or {}).get(label) or REPORT.get(label)
     if name is None:
         own = {head.name: head.unit for head in potential.config.heads if isinstance(head, ScalarHead)}[label]
-        name = "meV" if own in units.ENERGY else own
+        name = own if units.energy_size(own) is None else "meV"
     return size_of_unit(label, name), name
 
 
