@@ -59,7 +59,7 @@ class PaiNNCalculator(Calculator):
         device: "cpu", "cuda", ...: works on a copy there; None uses the model itself, where it is.
         backend: "auto" (the engine where it runs the model), "fused" or "reference"; Hessians come from the
             differentiable network always.
-        dtype: torch.float32 or torch.float64 for the network; None keeps the model's.
+        dtype: torch.float32 or torch.float64 for the network, also by its name; None keeps the model's.
         load_options: further arguments of `painn_fast.load`, such as energy_unit.
 
     Raises:
@@ -80,7 +80,7 @@ class PaiNNCalculator(Calculator):
         device: str | torch.device | None = None,
         backend: str = "auto",
         *,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
         **load_options: Any,
     ) -> None:
         super().__init__()
@@ -91,7 +91,10 @@ class PaiNNCalculator(Calculator):
 
             model = load(model, **load_options)
         if device is not None or dtype is not None:
-            model = (copy.deepcopy(model) if isinstance(model, Potential) else model).to(device=device, dtype=dtype)
+            from painn_fast.io.load import dtype_of
+
+            model = copy.deepcopy(model) if isinstance(model, Potential) else model
+            model = model.to(device=device, dtype=dtype_of(dtype))
         self.potential = model
         given = {*model.properties, "free_energy", "hessian"} if "energy" in model.properties else set(model.properties)
         self.implemented_properties = [name for name in type(self).implemented_properties if name in given]

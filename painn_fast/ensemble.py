@@ -29,13 +29,14 @@ class Ensemble:
 
     Args:
         members: two models or more, or what `painn_fast.load` takes.
+        load_options: further arguments of `painn_fast.load`, such as energy_unit; for all members.
 
     Raises:
         PaiNNFastError: for less than two, or models without a property in common.
     """
 
-    def __init__(self, members: Sequence[Potential | str | Path]) -> None:
-        self.members = [one if isinstance(one, Potential) else load(one) for one in members]
+    def __init__(self, members: Sequence[Potential | str | Path], **load_options: Any) -> None:
+        self.members = [one if isinstance(one, Potential) else load(one, **load_options) for one in members]
         if len(self.members) < 2:
             raise PaiNNFastError("an ensemble needs two models or more", got=len(self.members))
         common = [name for name in self.members[0].properties if all(name in m.properties for m in self.members)]

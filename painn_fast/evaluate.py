@@ -16,6 +16,7 @@ from painn_fast.ensemble import Ensemble, combined
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph import AtomicBatch, batch_atoms
 from painn_fast.nn import Potential, hessian
+from painn_fast.nn.defined import defined, depends_on_cell, undefined_entry
 
 ATOMS_PER_BATCH = 1024
 PER_ATOM = {"energies", "forces", "charges"}
@@ -28,6 +29,7 @@ def evaluate(
     *,
     backend: str = "auto",
     atoms_per_batch: int = ATOMS_PER_BATCH,
+    **load_options: Any,
 ) -> dict[str, list[Any]]:
     """Properties of many structures, batched.
 
@@ -37,25 +39,52 @@ def evaluate(
         properties: names out of `model.properties`, and "hessian"; of an ensemble also spreads, "forces_spread".
         backend: "auto", "fused" (the engine, an error where it cannot run the model) or "reference".
         atoms_per_batch: upper limit of atoms evaluated at once; a larger structure makes a batch of its own.
+        load_options: further arguments of `painn_fast.load`, such as energy_unit.
 
     Returns:
         Property name to a list with one entry a structure, in eV, Å, e: energy float, energies [n], forces [n, 3],
         stress [6] (ASE sign and Voigt order, eV/Å³), dipole [3] e Å, charges [n] e, polarizability [3, 3] Å³,
-        hessian [3 n, 3 n] eV/Å², other scalars float.
+        hessian [3 n, 3 n] eV/Å², other scalars float. NaN where a property is not defined for a structure but is for
+        others, such as the stress of a molecule beside crystals.
 
     Raises:
         PaiNNFastError: for a structure or a property that the model cannot handle; says which.
     """
     check_backend(backend)
-    potential = _potential(model)
+    potential = _potential(model, load_options)
     if isinstance(molecules, ase.Atoms):
         raise PaiNNFastError("one structure where a list is expected", fix="write evaluate(model, [atoms])")
-    results: dict[str, list[Any]] = {name: [] for name in properties}
-    for group in _groups(molecules, atoms_per_batch):
-        batch = batch_atoms(group, potential.cutoff).to(potential.device)
-        for name, entries in evaluate_batch(potential, batch, properties, backend=backend).items():
-            results[name] += entries
+    results: dict[str, list[Any]] = {name: [None] * len(molecules) for name in properties}
+    for rows, names in _alike(molecules, properties):
+        part = [molecules[row] for row in rows]
+        found: dict[str, list[Any]] = {name: [] for name in names}
+        for group in _groups(part, atoms_per_batch):
+            batch = batch_atoms(group, potential.cutoff).to(potential.device)
+            for name, entries in evaluate_batch(potential, batch, names, backend=backend).items():
+                found[name] += entries
+        for name in properties:
+            entries = found.get(name) or [undefined_entry(name, len(atoms)) for atoms in part]
+            for row, entry in zip(rows, entries, strict=True):
+                results[name][row] = entry
     return results
+
+
+def _alike(molecules: Sequence[ase.Atoms], properties: Sequence[str]) -> Iterator[tuple[Sequence[int], list[str]]]:
+    """Rows of structures with the properties that they have: all at once, unless only some of them have one.
+
+    A property that no structure has is asked for all the same, so that the model says why.
+    """
+    rows = range(len(molecules))
+    if len(molecules) < 2 or not any(map(depends_on_cell, properties)):
+        yield rows, list(properties)
+        return
+    pbc = np.array([atoms.pbc for atoms in molecules])
+    has = {name: defined(name, pbc) for name in properties}
+    has = {name: values if values.any() else ~values for name, values in has.items()}
+    table = np.stack(list(has.values()), axis=1)  # [M, properties]
+    for kind in np.unique(table, axis=0):
+        names = [name for name, asked in zip(properties, kind, strict=True) if asked]
+        yield np.flatnonzero((table == kind).all(axis=1)).tolist(), names
 
 
 def evaluate_batch(
@@ -86,12 +115,14 @@ def evaluate_batch(
     return {name: results[name] for name in properties}
 
 
-def _potential(model: Potential | Ensemble | str | Path) -> Potential | Ensemble:
+def _potential(model: Potential | Ensemble | str | Path, load_options: dict[str, Any]) -> Potential | Ensemble:
     if isinstance(model, Potential | Ensemble):
+        if load_options:
+            raise PaiNNFastError("a model that is loaded takes no more options", got=", ".join(load_options))
         return model
     from painn_fast.io import load
 
-    return load(model)
+    return load(model, **load_options)
 
 
 def _groups(molecules: Sequence[ase.Atoms], limit: int) -> Iterator[list[ase.Atoms]]:

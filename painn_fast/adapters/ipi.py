@@ -20,7 +20,7 @@ from painn_fast.adapters.ipi_protocol import Result, Structures
 from painn_fast.errors import PaiNNFastError
 from painn_fast.evaluate import evaluate
 from painn_fast.io import load
-from painn_fast.io.load import MODELS, bundled
+from painn_fast.io.load import MODELS, bundled, dtype_of
 from painn_fast.io.structures import read_structures, refuse_constraints
 from painn_fast.md.forces import ModelForces
 from painn_fast.nn import Potential
@@ -42,6 +42,7 @@ class Driver:
         dtype: "float32" or "float64", of the network; None keeps the file's.
         device: "cpu", "cuda", ...; None is the CPU.
         verbosity: i-PI's; ignored.
+        load_options: further arguments of `painn_fast.load`, such as energy_unit.
 
     Raises:
         PaiNNFastError: for a property or an element that the model does not know, and for constraints.
@@ -55,17 +56,16 @@ class Driver:
         dtype: str | None = None,
         device: str | None = None,
         verbosity: Any = None,
+        **load_options: Any,
     ) -> None:
-        if dtype not in (None, "float32", "float64"):
-            raise PaiNNFastError("no network runs in this type", got=repr(dtype), expected="float32 | float64")
+        dtype_of(dtype)
         self.atoms = _structure(model, structure)
         refuse_constraints([self.atoms], "the driver of i-PI", fix="i-PI fixes atoms itself, with <fixatoms>")
         if not isinstance(model, Potential):
-            model = load(model, dtype=getattr(torch, dtype) if dtype else None, device=device or "cpu")
-        elif dtype or device:
-            raise PaiNNFastError(
-                "a model that is loaded has its type and device", got=f"dtype={dtype}, device={device}"
-            )
+            model = load(model, dtype=dtype, device=device or "cpu", **load_options)
+        elif dtype or device or load_options:
+            got = ", ".join((f"dtype={dtype}, device={device}", *load_options))
+            raise PaiNNFastError("a model that is loaded has its type, device and units", got=got)
         self.potential = model
         self.properties = tuple(re.findall(r"[^,\s]+", properties) if isinstance(properties, str) else properties)
         self.periodic = bool(self.atoms.pbc.any())

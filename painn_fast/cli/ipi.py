@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from painn_fast.cli.options import Model, Text, flag
+from painn_fast.cli.options import (
+    Device,
+    DipoleUnit,
+    Dtype,
+    EnergyUnit,
+    Heads,
+    LengthUnit,
+    Model,
+    PolarizabilityUnit,
+    Text,
+    flag,
+    load_options,
+)
 
 
 def ipi(
@@ -32,8 +44,13 @@ def ipi(
             show_default=False,
         ),
     ] = "",
-    dtype: Annotated[Text, flag("DTYPE", "Of the network, float32 or float64. Default: the file's.")] = None,
-    device: Annotated[Text, flag("DEVICE", "cpu, cuda, cuda:1, ... Default: cpu.")] = None,
+    energy_unit: EnergyUnit = None,
+    length_unit: LengthUnit = "Ang",
+    dipole_unit: DipoleUnit = None,
+    polarizability_unit: PolarizabilityUnit = None,
+    heads: Heads = None,
+    dtype: Dtype = None,
+    device: Device = None,
     timeout: Annotated[str, typer.Option(metavar="TIME", help="How long to wait for i-PI to start.")] = "5 min",
 ) -> None:
     """Serve i-PI's ffsocket: energies, forces and virials of all beads in one batch, until i-PI ends.
@@ -50,7 +67,8 @@ def ipi(
         raise PaiNNFastError("two addresses", got=f"--address {address} --unix {unix}", fix="give one of them")
     where = Address(unix=unix) if unix is not None else Address.parse(address or "localhost:31415")
     seconds = parse_quantity(timeout, "duration")
-    driver = Driver(model, structure, properties, dtype, device)
+    options = load_options(energy_unit, length_unit, dipole_unit, polarizability_unit, heads)
+    driver = Driver(model, structure, properties, dtype, device, **options)
     driver.warm_up(clients)
     with StatusLine() as status:
         Client(driver.evaluate, where, clients, timeout=seconds, tell=status.update, keep=status.keep).run()

@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from painn_fast.cli.options import EnergyUnit, Output, Text, flag, given
+from painn_fast.cli.options import (
+    DipoleUnit,
+    EnergyUnit,
+    Heads,
+    LengthUnitOrFile,
+    Output,
+    PolarizabilityUnit,
+    Text,
+    flag,
+    given,
+)
 
 
 def md(
@@ -51,6 +61,10 @@ def md(
     checkpoint: Annotated[Text, flag("TIME", 'Wall-clock time between restart files. Default: "60 s".')] = None,
     max_time: Annotated[Text, flag("TIME", 'Save and stop after this wall-clock time, such as "11.5 h".')] = None,
     energy_unit: EnergyUnit = None,
+    length_unit: LengthUnitOrFile = None,
+    dipole_unit: DipoleUnit = None,
+    polarizability_unit: PolarizabilityUnit = None,
+    heads: Heads = None,
     dtype: Annotated[Text, flag("DTYPE", "Of the network, float32 or float64. Default: float32.")] = None,
     backend: Annotated[Text, flag("NAME", "auto, fused (the engine) or reference. Default: auto.")] = None,
     device: Annotated[Text, flag("DEVICE", "cpu, cuda, cuda:1, ... Default: cpu.")] = None,
@@ -95,6 +109,10 @@ def md(
         checkpoint=checkpoint,
         max_time=max_time,
         energy_unit=energy_unit,
+        length_unit=length_unit,
+        dipole_unit=dipole_unit,
+        polarizability_unit=polarizability_unit,
+        heads=heads,
         dtype=dtype,
         backend=backend,
         device=device,

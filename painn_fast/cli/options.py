@@ -36,6 +36,17 @@ EnergyUnit = Annotated[
 LengthUnit = Annotated[
     str, typer.Option(metavar="UNIT", help="Unit of length that a SchNetPack model was trained in: Ang or Bohr.")
 ]
+LengthUnitOrFile = Annotated[
+    str | None,
+    typer.Option(
+        "--length-unit",
+        metavar="UNIT",
+        help="Unit of length that a SchNetPack model was trained in: Ang or Bohr. Default: Ang.",
+        show_default=False,
+    ),
+]
+Dtype = Annotated[Text, flag("DTYPE", "Of the network, float32 or float64. Default: the file's.")]
+Device = Annotated[Text, flag("DEVICE", "cpu, cuda, cuda:1, ... Default: cpu.")]
 DipoleUnit = Annotated[
     str | None,
     typer.Option(metavar="UNIT", help="Unit of the dipoles of a SchNetPack model, such as D.", show_default=False),
@@ -52,6 +63,18 @@ Heads = Annotated[
         show_default=False,
     ),
 ]
+Symbols = Annotated[
+    str | None, typer.Option(metavar="ELEMENTS", help='Atoms of a .npy, such as "O H H".', show_default=False)
+]
+Geometry = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Another .npz with R and z, where this one has labels only.", show_default=False),
+]
+Exclude = Annotated[
+    str | None,
+    typer.Option(metavar="LIST", help="Text file with numbers of structures to leave out.", show_default=False),
+]
+Periodic = Annotated[bool | None, typer.Option(help="Whether cells count, whatever the files say.", show_default=False)]
 Output = Annotated[
     str | None, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for the results.", show_default=False)
 ]
@@ -70,19 +93,8 @@ def load_options(
         "length_unit": length_unit,
         "dipole_unit": dipole_unit,
         "polarizability_unit": polarizability_unit,
-        "heads": None if heads is None else _heads(heads),
+        "heads": heads,
     }
-
-
-def _heads(names: str) -> list[Any]:
-    from painn_fast.nn import DipoleHead, EnergyHead, PolarizabilityHead
-
-    known = {"energy": EnergyHead, "dipole": DipoleHead, "polarizability": PolarizabilityHead}
-    chosen = [name.strip() for name in names.split(",")]
-    for name in chosen:
-        if name not in known:
-            raise PaiNNFastError("unknown head", where="--heads", got=repr(name), expected=" | ".join(known))
-    return [known[name]() for name in chosen]
 
 
 def pairs(flag: str, given: list[str]) -> dict[str, str]:

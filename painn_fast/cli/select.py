@@ -8,6 +8,16 @@ from typing import Annotated
 import typer
 
 from painn_fast.atomic import atomic_write
+from painn_fast.cli.options import (
+    Device,
+    DipoleUnit,
+    Dtype,
+    EnergyUnit,
+    Heads,
+    LengthUnit,
+    PolarizabilityUnit,
+    load_options,
+)
 
 
 def select(
@@ -33,6 +43,13 @@ def select(
     spread_below: Annotated[
         float, typer.Option(metavar="EV/Å", help="Leave out what is above: broken structures.")
     ] = float("inf"),
+    energy_unit: EnergyUnit = None,
+    length_unit: LengthUnit = "Ang",
+    dipole_unit: DipoleUnit = None,
+    polarizability_unit: PolarizabilityUnit = None,
+    heads: Heads = None,
+    dtype: Dtype = None,
+    device: Device = None,
 ) -> None:
     """Choose the structures that models of one ensemble disagree on most, to be labelled and learned next.
 
@@ -46,7 +63,9 @@ def select(
     from painn_fast.select import summary
 
     candidates = structures(file)[::every]
-    selection = choose(Ensemble(model), candidates, number, apart=apart, spread_below=spread_below)
+    options = load_options(energy_unit, length_unit, dipole_unit, polarizability_unit, heads)
+    ensemble = Ensemble(model, **options, dtype=dtype, device=device or "cpu")
+    selection = choose(ensemble, candidates, number, apart=apart, spread_below=spread_below)
     frames = []
     for k in selection.chosen:
         frames.append(candidates[k].copy())

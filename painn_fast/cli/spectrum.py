@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from painn_fast.cli.options import EnergyUnit, Output, Text, flag, given
+from painn_fast.cli.options import (
+    DipoleUnit,
+    EnergyUnit,
+    Heads,
+    LengthUnitOrFile,
+    Output,
+    PolarizabilityUnit,
+    Text,
+    flag,
+    given,
+)
 
 
 def spectrum(
@@ -58,6 +68,10 @@ def spectrum(
     ] = False,
     checkpoint: Annotated[Text, flag("TIME", 'Wall-clock time between restart files. Default: "60 s".')] = None,
     energy_unit: EnergyUnit = None,
+    length_unit: LengthUnitOrFile = None,
+    dipole_unit: DipoleUnit = None,
+    polarizability_unit: PolarizabilityUnit = None,
+    heads: Heads = None,
     dtype: Annotated[Text, flag("DTYPE", "Of the network in dynamics. Default: float32.")] = None,
     device: Annotated[Text, flag("DEVICE", "cpu, cuda, cuda:1, ... Default: cpu.")] = None,
     output: Output = None,
@@ -101,6 +115,10 @@ def spectrum(
         stream=stream or None,
         checkpoint=checkpoint,
         energy_unit=energy_unit,
+        length_unit=length_unit,
+        dipole_unit=dipole_unit,
+        polarizability_unit=polarizability_unit,
+        heads=heads,
         dtype=dtype,
         device=device,
         output=output,

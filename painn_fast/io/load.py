@@ -11,9 +11,14 @@ from painn_fast.errors import PaiNNFastError
 from painn_fast.io.model_file import load_model
 from painn_fast.io.schnetpack_file import load_schnetpack
 from painn_fast.nn import Potential
-from painn_fast.nn.config import Head
+from painn_fast.nn.config import DipoleHead, EnergyHead, Head, PolarizabilityHead
 
 MODELS = Path(__file__).parent.parent / "models"
+SAFETENSORS = b"{"
+"""After eight bytes of length JSON begins."""
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+HEADS = {"energy": EnergyHead, "dipole": DipoleHead, "polarizability": PolarizabilityHead}
+"""Heads that a state dict may have, by their names."""
 OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """First bytes of what torch.save wrote before version 1.6."""
 
@@ -46,8 +51,8 @@ def load(
     length_unit: str = "Ang",
     dipole_unit: str | None = None,
     polarizability_unit: str | None = None,
-    heads: Sequence[Head] | None = None,
-    dtype: torch.dtype | None = None,
+    heads: Sequence[Head] | str | None = None,
+    dtype: torch.dtype | str | None = None,
     device: torch.device | str = "cpu",
 ) -> Potential:
     """Load a model.
@@ -60,8 +65,9 @@ def load(
         length_unit: unit of its positions.
         dipole_unit: unit of its dipoles, if it gives any.
         polarizability_unit: unit of its polarizabilities, if it gives any.
-        heads: for a plain state dict with more than an energy: what its output modules are, in order.
-        dtype: torch.float32 or torch.float64 for the network; None keeps the file's.
+        heads: for a plain state dict with more than an energy: what its output modules are, in order, also by their
+            names, "energy,dipole".
+        dtype: torch.float32 or torch.float64 for the network, also by its name; None keeps the file's.
         device: where to put it.
 
     Returns:
@@ -70,13 +76,13 @@ def load(
     Raises:
         PaiNNFastError: for anything in the file that is not understood, and for a unit that is missing or superfluous.
     """
-    if dtype not in (None, torch.float32, torch.float64):
-        raise PaiNNFastError("no network runs in this type", got=dtype, expected="torch.float32 or torch.float64")
+    dtype = dtype_of(dtype)
+    heads = heads_of(heads) if isinstance(heads, str) else heads
     path = find(name_or_path)
     units = {"energy_unit": energy_unit, "dipole_unit": dipole_unit, "polarizability_unit": polarizability_unit}
     with open(path, "rb") as file:
         magic = file.read(16)
-    if magic[8:9] == b"{":  # safetensors: eight bytes of length, then JSON
+    if magic[8:9] == SAFETENSORS:
         superfluous = [name for name, value in {**units, "heads": heads}.items() if value is not None]
         if superfluous:
             got = ", ".join(superfluous)
@@ -87,6 +93,41 @@ def load(
     else:
         raise _unknown(path, magic)
     return potential.to(device=device, dtype=dtype)
+
+
+def says_its_units(name_or_path: str | Path) -> bool:
+    """Whether a model is one of our files, which need no units and take none.
+
+    Raises:
+        PaiNNFastError: if there is no such file.
+    """
+    with open(find(name_or_path), "rb") as file:
+        return file.read(16)[8:9] == SAFETENSORS
+
+
+def dtype_of(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """A type that networks run in, also by its name.
+
+    Raises:
+        PaiNNFastError: for another.
+    """
+    found = DTYPES.get(dtype.removeprefix("torch.")) if isinstance(dtype, str) else dtype
+    if found not in (None, *DTYPES.values()) or (found is None and dtype is not None):
+        raise PaiNNFastError("no network runs in this type", got=dtype, expected="torch.float32 or torch.float64")
+    return found
+
+
+def heads_of(names: str) -> list[Head]:
+    """Heads of a state dict by their names: "energy,dipole".
+
+    Raises:
+        PaiNNFastError: for one that there is not.
+    """
+    chosen = [name.strip() for name in names.split(",")]
+    for name in chosen:
+        if name not in HEADS:
+            raise PaiNNFastError("unknown head", where="heads", got=repr(name), expected=" | ".join(HEADS))
+    return [HEADS[name]() for name in chosen]
 
 
 def _unknown(path: Path, magic: bytes) -> PaiNNFastError:

@@ -16,6 +16,7 @@ from painn_fast.graph.charge import charge_and_multiplicity
 from painn_fast.io import load
 from painn_fast.io.load import MODELS, bundled
 from painn_fast.io.model_file import fingerprint
+from painn_fast.io.options import LoadOptions
 from painn_fast.io.structures import read_structures, refuse_constraints
 from painn_fast.md.folders import molecules_in, rank_folder, ranks_in
 from painn_fast.md.forces import EnsembleForces, ForceField, ModelForces
@@ -226,7 +227,7 @@ def _told(frame: ase.Atoms) -> tuple[float, float]:
 def _potential(settings: MDSettings, name: str) -> Potential:
     """A model that gives what is to be recorded."""
     dtype = getattr(torch, settings.dtype)
-    potential = load(name, energy_unit=settings.energy_unit, dtype=dtype, device=settings.device)
+    potential = load(name, **settings.load_options, dtype=dtype, device=settings.device)
     for label in ("dipole", "polarizability"):
         if label in settings.strides and label not in potential.properties:
             raise PaiNNFastError(
@@ -255,7 +256,10 @@ def check_restart(settings: MDSettings, prepared: Prepared, restart: Restart) ->
     now = settings.model_dump(mode="json")
     for name, value in now.items():
         before = restart.settings.get(name)
-        if name not in FREE_TO_CHANGE | {"model", "members", "structure", "energy_unit"} and before != value:
+        if (
+            name not in FREE_TO_CHANGE | {"model", "members", "structure", *LoadOptions.model_fields}
+            and before != value
+        ):
             raise PaiNNFastError(
                 "a resumed run must keep its settings",
                 where=name,

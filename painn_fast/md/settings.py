@@ -6,10 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
+from painn_fast.io.options import LoadOptions
 from painn_fast.md.integrators import Hold
 from painn_fast.md.streams import SERIES
 from painn_fast.md.thermostats import Ensemble
-from painn_fast.settings import Duration, Force, Settings, Temperatures, Time, Times
+from painn_fast.settings import Duration, Force, Temperatures, Time, Times
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 RECORDED = ("positions", "velocities", "energies", "dipole", "polarizability")
@@ -18,7 +19,7 @@ FREE_TO_CHANGE = {"duration", "checkpoint", "max_time", "output", "device"}
 """Settings that a resumed run may have otherwise than it began."""
 
 
-class MDSettings(Settings):
+class MDSettings(LoadOptions):
     """A whole run: model, structure, ensemble, lengths and what is written how often."""
 
     model: str = ""
@@ -27,8 +28,6 @@ class MDSettings(Settings):
     """Models of an ensemble, instead of `model`: forces are their mean."""
     spread_limit: Force | None = None
     """Of the standard deviation of the force on an atom over the members; beyond it a trajectory is stopped."""
-    energy_unit: str | None = None
-    """For SchNetPack files, which do not say it."""
     dtype: Literal["float32", "float64"] = "float32"
     """Of the network; positions, momenta and sums are float64 always."""
     backend: Literal["auto", "fused", "reference"] = "auto"

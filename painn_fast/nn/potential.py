@@ -14,6 +14,7 @@ from painn_fast import units
 from painn_fast.errors import PaiNNFastError, UndefinedProperty
 from painn_fast.graph import AtomicBatch
 from painn_fast.nn.config import DipoleHead, EnergyHead, PotentialConfig, ScalarHead, SpatialExtentHead, head_name
+from painn_fast.nn.defined import defined, depends_on_cell
 from painn_fast.nn.heads import Atomwise, Dipole, Polarizability, SpatialExtent, build_heads
 from painn_fast.nn.layers import Float64Buffers
 from painn_fast.nn.painn import PaiNN
@@ -99,15 +100,21 @@ class Potential(Float64Buffers):
         Returns:
             energy [M] and energies [N] eV, forces [N, 3] eV/Å, stress [M, 3, 3] eV/Å³ (tension positive),
             dipole [M, 3] and dipole_magnitude [M] e Å, charges [N] e, polarizability [M, 3, 3] Å³,
-            spatial_extent [M] Å², scalars [M] in their own unit (energies in eV).
+            spatial_extent [M] Å², scalars [M] in their own unit (energies in eV). NaN where a property is not defined
+            for a structure, such as the stress of a molecule beside crystals.
 
         Raises:
-            PaiNNFastError: for a property that the model does not have, or that is not defined for the structure.
+            PaiNNFastError: for a property that the model does not have, or that is not defined for any structure.
         """
-        self.check(batch, properties)
+        self.check(batch, properties, partly=True)
+        lacking = _lacking(batch, properties)
         tracked = torch.is_grad_enabled()
         with torch.set_grad_enabled(tracked or "forces" in properties or "stress" in properties):
             results = self._forward(batch, properties, create_graph)
+        for name, structures in lacking.items():
+            of_rows = structures[batch.molecule] if name == "charges" else structures
+            of_rows = of_rows.view(-1, *[1] * (results[name].ndim - 1))
+            results[name] = results[name].masked_fill(of_rows, torch.nan)
         return results if tracked else {name: value.detach() for name, value in results.items()}
 
     def _forward(self, batch: AtomicBatch, properties: Sequence[str], create_graph: bool) -> dict[str, Tensor]:
@@ -149,7 +156,7 @@ class Potential(Float64Buffers):
                         total, atomic = module(s, batch, read)
                         results |= {"energy": total * unit, "energies": atomic * unit}
                 case Atomwise() if isinstance(head, ScalarHead) and head.name in properties:
-                    results[head.name] = module(s, batch)[0] * units.ENERGY.get(head.unit, 1.0)
+                    results[head.name] = module(s, batch)[0] * (units.energy_size(head.unit) or 1.0)
                 case Dipole() if {"dipole", "charges", "dipole_magnitude"} & set(properties):
                     unit = units.factor("dipole", self.config.dipole_unit)
                     dipole, charges = module(s, v, r, batch.total_charge * length / unit, batch)
@@ -176,7 +183,9 @@ class Potential(Float64Buffers):
             if name == "forces":
                 results[name] = -gradient
             else:
-                results[name] = gradient / torch.linalg.det(batch.cell).abs()[:, None, None]
+                volume = torch.linalg.det(batch.cell).abs()
+                volume = torch.where(defined("stress", batch.pbc), volume, 1.0)  # 0 / 0 would reach the gradients
+                results[name] = gradient / volume[:, None, None]
         return results
 
     def _needs_positions(self, properties: Sequence[str]) -> bool:
@@ -187,8 +196,11 @@ class Potential(Float64Buffers):
         centre = batch.sum_over_atoms(mass * batch.positions) / batch.sum_over_atoms(mass)
         return batch.positions - centre[batch.molecule]
 
-    def check(self, batch: AtomicBatch, properties: Sequence[str]) -> None:
-        """Raise PaiNNFastError for elements and UndefinedProperty for properties that the model cannot give."""
+    def check(self, batch: AtomicBatch, properties: Sequence[str], *, partly: bool = False) -> None:
+        """Raise PaiNNFastError for elements and UndefinedProperty for properties that the model cannot give.
+
+        `partly`: a property that is not defined for some of the structures is none of these.
+        """
         for name in properties:
             if name not in self.properties:
                 raise UndefinedProperty(
@@ -197,11 +209,11 @@ class Potential(Float64Buffers):
                     got=repr(name),
                     expected=" | ".join(self.properties),
                 )
-        if "stress" in properties and not bool(batch.pbc.all()):
-            raise UndefinedProperty(
-                "stress needs a cell that is periodic in three directions", got=batch.pbc.tolist()[0]
-            )
-        if self._needs_positions(properties) and bool(batch.pbc.any()):
+        lacks_stress = _undefined("stress", batch, partly=partly) if "stress" in properties else None
+        if lacks_stress is not None:
+            got = batch.pbc[lacks_stress].tolist()
+            raise UndefinedProperty("stress needs a cell that is periodic in three directions", got=got)
+        if self._needs_positions(properties) and _undefined("dipole", batch, partly=partly) is not None:
             raise UndefinedProperty(
                 "dipole, polarizability and spatial extent are not defined in a periodic cell",
                 got=", ".join(sorted(set(properties) - {"energy", "energies", "forces", "stress"})),
@@ -223,3 +235,17 @@ class Potential(Float64Buffers):
                 expected=", ".join(chemical_symbols[z] for z in known) if known else f"Z up to {largest}",
                 fix="use a model trained with it",
             )
+
+
+def _undefined(name: str, batch: AtomicBatch, *, partly: bool) -> int | None:
+    """The first structure without a property; `partly`: only if no structure has it."""
+    has = defined(name, batch.pbc)
+    if bool(has.any() if partly else has.all()):
+        return None
+    return int((~has).nonzero()[0])
+
+
+def _lacking(batch: AtomicBatch, properties: Sequence[str]) -> dict[str, Tensor]:
+    """Which structures [M] lack a property that others of the batch have."""
+    found = {name: ~defined(name, batch.pbc) for name in properties if depends_on_cell(name)}
+    return {name: lacks for name, lacks in found.items() if bool(lacks.any())}

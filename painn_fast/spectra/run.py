@@ -148,7 +148,7 @@ def model_and_structures(
         if trajectory is None:
             raise PaiNNFastError("no model", where="model", expected="a bundled name or a model file")
         return None, []
-    model = load(settings.model, energy_unit=settings.energy_unit, device=settings.device)
+    model = load(settings.model, **settings.load_options, device=settings.device)
     if not set(OBSERVED) & set(model.properties) and settings.velocities_every is None and trajectory is None:
         raise PaiNNFastError(
             "the model gives neither dipole nor polarizability",

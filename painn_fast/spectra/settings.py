@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
+from painn_fast.io.options import LoadOptions
 from painn_fast.md.settings import MDSettings
 from painn_fast.md.thermostats import Ensemble
-from painn_fast.settings import Duration, Settings, Temperature, Time, Wavelength, Wavenumber
+from painn_fast.settings import Duration, Temperature, Time, Wavelength, Wavenumber
 from painn_fast.spectra.correlation import Analysis, nyquist
 from painn_fast.spectra.quantum import QuantumCorrection
 from painn_fast.spectra.window import WindowName
@@ -20,13 +21,11 @@ DYNAMICS = "dynamics"
 """Folder of the trajectory within the output."""
 
 
-class SpectrumSettings(Settings):
+class SpectrumSettings(LoadOptions):
     """From a model to its infrared and Raman spectrum: dynamics, and what is made of it."""
 
     model: str = ""
     """A bundled name or a model file."""
-    energy_unit: str | None = None
-    """For SchNetPack files, which do not say it."""
     dtype: Literal["float32", "float64"] = "float32"
     """Of the network in dynamics; the harmonic spectrum is float64 always."""
     device: str = "cpu"
@@ -143,7 +142,7 @@ class SpectrumSettings(Settings):
         text = self.model_dump(mode="json")
         same = (
             "model",
-            "energy_unit",
+            *LoadOptions.model_fields,
             "dtype",
             "device",
             "structure",

@@ -79,6 +79,8 @@ def write_worst(
         results = {}
         for label, values in predicted.items():
             where: Any = atoms if label in PER_ATOM else row
+            if not (np.isfinite(values[where]).all() and np.isfinite(data.labels[label][where]).all()):
+                continue  # a label that this structure lacks
             target = frame.arrays if label in PER_ATOM else frame.info
             target[f"predicted_{label}"] = values[where]
             if label in ("energy", "forces", "dipole"):

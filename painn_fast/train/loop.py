@@ -16,6 +16,7 @@ from painn_fast.interrupt import Interrupt
 from painn_fast.io.model_file import save_model
 from painn_fast.kernels import threads
 from painn_fast.nn import Potential
+from painn_fast.nn.defined import defined, depends_on_cell
 from painn_fast.progress import StatusLine, clock
 from painn_fast.ranks import Ranks, ranks
 from painn_fast.settings import write_resolved
@@ -25,9 +26,9 @@ from painn_fast.train.data import SPLITS, Dataset, join, read_split, write_split
 from painn_fast.train.data.check import check, judge
 from painn_fast.train.data.dataset import Batches, by_row
 from painn_fast.train.data.statistics import describe, format_statistics, statistics, write_statistics
-from painn_fast.train.evaluation import errors, format_errors, predict
+from painn_fast.train.evaluation import errors, format_errors, predict, without_undefined
 from painn_fast.train.loss import joint_loss, set_references
-from painn_fast.train.model import elements_of, first_model, output_file, use_precision
+from painn_fast.train.model import check_units_of_scalars, elements_of, first_model, output_file, use_precision
 from painn_fast.train.optimizer import AdamW, FlatParameters
 from painn_fast.train.schedule import Plateau
 from painn_fast.train.settings import TrainSettings, labels_of
@@ -102,7 +103,8 @@ class Training:
     def run_step(self, rows: np.ndarray) -> float:
         """One optimizer step on these rows of the training set; its loss."""
         batch, labels = self.batches(rows[self.ranks.rank :: self.ranks.world])
-        results = self.model(batch, self.names, create_graph=True)
+        names = [name for name in self.names if not depends_on_cell(name) or bool(defined(name, batch.pbc).any())]
+        results = self.model(batch, names, create_graph=True)
         counts = {name: int(known[rows].sum()) for name, known in self.known.items()}
         loss, _ = joint_loss(
             results, labels, batch, self.weights, counts, energy_per_atom=self.settings.energy_per_atom
@@ -239,7 +241,8 @@ def read_data(settings: TrainSettings, folder: str | Path = ".") -> dict[str, Da
     """The rows of all files of the settings, by split."""
     names = labels_of(settings.heads)
     files = [read_split(source, folder, names, settings.split) for source in settings.data]
-    data = {name: join([file[name] for file in files]) for name in SPLITS}
+    data = {name: without_undefined(join([file[name] for file in files])) for name in SPLITS}
+    check_units_of_scalars(settings, data["train"])
     if settings.train_size is not None and settings.train_size < len(data["train"]):
         order = np.random.default_rng(settings.split.seed).permutation(len(data["train"]))
         data["train"] = data["train"].select(np.sort(order[: settings.train_size]))

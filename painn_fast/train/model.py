@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from painn_fast import units
 from painn_fast.errors import PaiNNFastError
 from painn_fast.io import load
-from painn_fast.nn import Potential, PotentialConfig
+from painn_fast.io.load import says_its_units
+from painn_fast.nn import Potential, PotentialConfig, ScalarHead
 from painn_fast.nn.config import head_name
 from painn_fast.train.data import Dataset
 from painn_fast.train.loss import set_references
@@ -26,7 +28,8 @@ def first_model(settings: TrainSettings, data: Dataset, elements: tuple[int, ...
         elements: atomic numbers of all structures.
 
     Raises:
-        PaiNNFastError: if the settings ask for another representation than that of the model to start from.
+        PaiNNFastError: if the settings ask for another representation, or other units, than those of the model to start
+            from, and as `painn_fast.load`.
     """
     torch.manual_seed(settings.seed)
     if settings.start_from is None:
@@ -34,7 +37,7 @@ def first_model(settings: TrainSettings, data: Dataset, elements: tuple[int, ...
         model.to(_dtype(settings))
         set_references(model, data)
         return model
-    origin = load(settings.start_from)
+    origin = _origin(settings.start_from, settings)
     theirs = origin.config
     if "representation" in settings.model_fields_set and settings.representation != theirs.representation:
         differ = {
@@ -64,6 +67,42 @@ def first_model(settings: TrainSettings, data: Dataset, elements: tuple[int, ...
     return model
 
 
+def _origin(name: str, settings: TrainSettings) -> Potential:
+    """The model to start from; `model_units` and `start_from_heads` are what a SchNetPack file does not say."""
+    if not says_its_units(name):
+        units_of = {f"{kind}_unit": unit for kind, unit in settings.model_units.items()}
+        try:
+            return load(name, **units_of, heads=settings.start_from_heads)
+        except PaiNNFastError as error:
+            raise _in_settings(error) from None
+    if settings.start_from_heads is not None:
+        raise PaiNNFastError("this file says its heads itself", where="start_from_heads", fix="leave it out")
+    origin = load(name)
+    for kind, unit in settings.model_units.items():
+        own = getattr(origin.config, f"{kind}_unit")
+        if units.factor(kind, unit) != units.factor(kind, own):
+            raise PaiNNFastError(
+                "the weights of the model to start from work in other units",
+                where=f"model_units.{kind}",
+                got=unit,
+                expected=own,
+                fix="leave model_units out",
+            )
+    return origin
+
+
+def _in_settings(error: PaiNNFastError) -> PaiNNFastError:
+    """The same with the keys of the settings in the place of the arguments of `painn_fast.load`."""
+    kind = error.what.removeprefix("missing unit of ")
+    if kind != error.what:
+        fix = f'say in which unit it was trained: model_units = {{ {kind} = "..." }} in the settings'
+        return PaiNNFastError(error.what, where=error.where, expected=f"model_units.{kind}", fix=fix)
+    if error.fix is not None and "heads=" in error.fix:
+        fix = 'say which heads it has, in order: start_from_heads = "energy,dipole" in the settings'
+        return PaiNNFastError(error.what, where=error.where, got=error.got, expected=error.expected, fix=fix)
+    return error
+
+
 def _config(settings: TrainSettings, basis: PotentialConfig, elements: tuple[int, ...]) -> PotentialConfig:
     own: dict[str, Any] = {f"{kind}_unit": unit for kind, unit in settings.model_units.items()}
     own |= {"heads": settings.heads, "elements": elements, "name": settings.name, "provenance": {}}
@@ -72,6 +111,22 @@ def _config(settings: TrainSettings, basis: PotentialConfig, elements: tuple[int
 
 def _dtype(settings: TrainSettings) -> torch.dtype:
     return torch.float64 if settings.precision == "float64" else torch.float32
+
+
+def check_units_of_scalars(settings: TrainSettings, data: Dataset) -> None:
+    """A scalar that is no energy is learned in the unit of its labels, so its head must name that one."""
+    for head in settings.heads:
+        own = data.units.get(head.name) if isinstance(head, ScalarHead) else None
+        if isinstance(head, ScalarHead) and own is not None:
+            expected = head.unit if units.energy_size(head.unit) is None else "eV"
+            if own.casefold() != expected.strip().casefold():
+                raise PaiNNFastError(
+                    f"labels of {head.name} are in another unit than its head",
+                    where=", ".join(data.files),
+                    got=own,
+                    expected=head.unit,
+                    fix=f'change unit of the head, or say units = {{ {head.name} = "{head.unit}" }} if it is that',
+                )
 
 
 def elements_of(data: dict[str, Dataset]) -> tuple[int, ...]:

@@ -72,11 +72,14 @@ class TrainSettings(Settings):
     representation: RepresentationConfig = RepresentationConfig()
     heads: tuple[Head, ...] = (EnergyHead(),)
     model_units: dict[Literal["energy", "length", "dipole", "polarizability"], str] = {}
-    """Units that the weights work in; default eV, Å, e Å, Å³. Results are in those always, but what is large in the
-    units of the weights is learned in finer steps."""
+    """Units that the weights work in; default eV, Å, e Å, Å³, or those of the model to start from, which files of
+    SchNetPack do not say. Results are in eV, Å and e always, but what is large in the units of the weights is learned
+    in finer steps."""
     start_from: str | None = None
     """A model, bundled or a file (SchNetPack's too), that the training starts from: its representation, its units and
     all heads that it shares with these."""
+    start_from_heads: str | None = None
+    """Heads of a plain state dict of SchNetPack to start from, in order, such as "energy,dipole"."""
     freeze_representation: bool = False
     """Train the heads alone."""
     loss: dict[str, NonNegativeFloat] = {}
@@ -118,6 +121,8 @@ class TrainSettings(Settings):
 
     @model_validator(mode="after")
     def _trainable(self) -> TrainSettings:
+        if self.start_from_heads is not None and self.start_from is None:
+            raise ValueError("start_from_heads needs start_from")
         if self.freeze_representation and self.start_from is None:
             raise ValueError("freeze_representation needs start_from: a random representation cannot be kept")
         known = labels_of(self.heads)

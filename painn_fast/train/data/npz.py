@@ -93,12 +93,13 @@ def _check_totals(arrays: dict[str, np.ndarray], n: int, atoms: int, chosen: Col
     for name, values in arrays.items():
         if name.lower() in TOTALS and values.shape == (n,) == (atoms,) and n > 1 and name not in chosen:
             kind = "charge" if name.lower() in CHARGE_KEYS else "multiplicity"
+            fix = f'if it is of the structures, say keys = {{ {kind} = "{name}" }}, else keys = {{ {kind} = "" }}'
             raise PaiNNFastError(
                 f"is this of the structures, or of the atoms? There are {n} of both",
                 where=f"{path}, '{name}'",
                 got=values.shape,
                 expected=f"({n}, 1) for the {kind} of each structure",
-                fix=f'if of the structures, say keys = {{ {kind} = "{name}" }}, else keys = {{ {kind} = "" }}',
+                fix=fix,
             )
 
 
