@@ -6,6 +6,7 @@ Values are those of `ase.units` (CODATA 2014), so that numbers agree with ASE to
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from ase import units as _ase
 
@@ -121,6 +122,7 @@ def _parts() -> dict[str, _Part]:
 
 _PARTS = _parts()
 _PART = re.compile(r"([^\s*/·^()]+)(?:(?:\^|\*\*)\(?([-+]?\d)\)?)?")
+_ATOMIC_WORDS = ("au", "a.u.", "atomic units")
 _LONGEST = 60
 """Characters of an expression."""
 
@@ -134,22 +136,21 @@ def factor(kind: str, name: str) -> float:
     Raises:
         PaiNNFastError: if the unit is unknown, or one of something else; names those that are known.
     """
-    table = KINDS[kind]
-    folded = {key.casefold(): value for key, value in table.items()}
-    size = folded.get(name.strip().casefold())
-    size = _expression(name, kind) if size is None else size
+    size = _size(kind, name)
     if size is None:
-        raise PaiNNFastError(f"unknown unit of {kind}", got=repr(name[:_LONGEST]), expected=" | ".join(table))
+        raise PaiNNFastError(f"unknown unit of {kind}", got=repr(name[:_LONGEST]), expected=" | ".join(KINDS[kind]))
     return size
 
 
-def is_unit(kind: str, name: str) -> bool:
-    """Whether `name` is a unit of that kind."""
-    try:
-        factor(kind, name)
-    except PaiNNFastError:
-        return False
-    return True
+@lru_cache(maxsize=256)
+def _size(kind: str, name: str) -> float | None:
+    size = {key.casefold(): value for key, value in KINDS[kind].items()}.get(name.strip().casefold())
+    return _expression(name, kind) if size is None else size
+
+
+def energy_size(name: str) -> float | None:
+    """Size in eV of the unit of any scalar, None if it is no unit of energy; "a.u." may be that of anything."""
+    return None if name.strip().casefold() in _ATOMIC_WORDS else _size("energy", name)
 
 
 def _expression(text: str, kind: str) -> float | None:
@@ -157,7 +158,7 @@ def _expression(text: str, kind: str) -> float | None:
     if kind not in DIMENSIONS or len(text) > _LONGEST:
         return None
     text = text.replace("³", "^3").replace("²", "^2").replace("⋅", "·").strip()
-    if text.casefold() in ("au", "a.u.", "atomic units"):
+    if text.casefold() in _ATOMIC_WORDS:
         return ATOMIC[kind]
     size, total, sign, at = 1.0, [0, 0, 0, 0], 1, 0
     while at < len(text):

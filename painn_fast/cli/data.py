@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from painn_fast.cli.options import pairs
+from painn_fast.cli.options import Exclude, Geometry, Periodic, Symbols, pairs
 
 
 def data(
@@ -31,16 +31,10 @@ def data(
         list[str] | None,
         typer.Option(metavar="KIND=UNIT", help="Unit where a file does not say it, such as energy=kcal/mol."),
     ] = None,
-    symbols: Annotated[
-        str | None, typer.Option(metavar="ELEMENTS", help='Atoms of a .npy, such as "O H H".', show_default=False)
-    ] = None,
-    exclude: Annotated[
-        str | None,
-        typer.Option(metavar="LIST", help="Text file with numbers of structures to leave out.", show_default=False),
-    ] = None,
-    periodic: Annotated[
-        bool | None, typer.Option(help="Whether cells count, whatever the files say.", show_default=False)
-    ] = None,
+    symbols: Symbols = None,
+    geometry: Geometry = None,
+    exclude: Exclude = None,
+    periodic: Periodic = None,
     warn: Annotated[bool, typer.Option("--warn", help="Report doubtful data, do not stop at them.")] = False,
 ) -> None:
     """Print what files hold, check it as a training does, and gather it in one HDF5 file.
@@ -55,6 +49,7 @@ def data(
         "keys": pairs("--key", key or []),
         "units": pairs("--data-unit", data_unit or []),
         "symbols": symbols,
+        "geometry": geometry,
         "exclude": exclude,
         "periodic": periodic,
     }

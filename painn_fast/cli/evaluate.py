@@ -15,10 +15,15 @@ from painn_fast.cli.options import (
     DipoleUnit,
     Dtype,
     EnergyUnit,
+    Exclude,
+    Geometry,
     Heads,
     LengthUnit,
     Model,
+    Periodic,
     PolarizabilityUnit,
+    Symbols,
+    given,
     load_options,
     pairs,
 )
@@ -48,6 +53,10 @@ def evaluate(
         list[str] | None,
         typer.Option(metavar="KIND=UNIT", help="Unit where the data do not say it, such as energy=kcal/mol."),
     ] = None,
+    symbols: Symbols = None,
+    geometry: Geometry = None,
+    exclude: Exclude = None,
+    periodic: Periodic = None,
     properties: Annotated[
         str | None,
         typer.Option(metavar="NAMES", help="Properties of structures, with commas; default: energy, forces and heads."),
@@ -73,10 +82,14 @@ def evaluate(
 
     options = load_options(energy_unit, length_unit, dipole_unit, polarizability_unit, heads)
     potential = load(model, **options, dtype=dtype, device=device or "cpu")
-    keys, units = pairs("--key", key or []), pairs("--data-unit", data_unit or [])
-    usual = None if properties else _usual_split(potential, data, keys, units)
+    file = {
+        "keys": pairs("--key", key or []),
+        "units": pairs("--data-unit", data_unit or []),
+        **given(symbols=symbols, geometry=geometry, exclude=exclude, periodic=periodic),
+    }
+    usual = None if properties else _usual_split(potential, data, file)
     if usual is not None:
-        table, everything = _errors(potential, data, split or usual, keys, units)
+        table, everything = _errors(potential, data, split or usual, file)
     else:
         table, everything = _structures(potential, data, properties)
     _show(table)
@@ -87,7 +100,7 @@ def evaluate(
             path.write_text(json.dumps(everything, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _usual_split(potential: Any, path: Path, keys: dict[str, str], units: dict[str, str]) -> str | None:
+def _usual_split(potential: Any, path: Path, options: dict[str, Any]) -> str | None:
     """Split of a file that errors are told of, or None if it holds no label that the model predicts.
 
     A label whose unit nobody declares counts only in an .npz, or where flags speak of labels.
@@ -96,24 +109,20 @@ def _usual_split(potential: Any, path: Path, keys: dict[str, str], units: dict[s
     from painn_fast.train.data.read import read_frames
     from painn_fast.train.settings import DataFile, labels_of
 
-    labelled = bool(keys or units) or path.suffix == ".npz"
-    if not path.is_file():
+    labelled = bool(options["keys"] or options["units"]) or path.suffix in (".npz", ".npy")
+    if not path.exists():
         return "test" if labelled else None
-    source = DataFile.parse({"file": path.name, "keys": keys, "units": units}, where=str(path))
+    source = DataFile.parse({"file": path.name, **options}, where=str(path))
     frames = read_frames(source, path.parent)
     for name in labels_of(potential.config.heads):
         labelled |= key_of(frames, source, name) is not None and unit_of(frames, source, name) is not None
     return ("all" if frames.split is None else "test") if labelled else None
 
 
-def _errors(
-    potential: Any, path: Path, split: str, keys: dict[str, str], units: dict[str, str]
-) -> tuple[list[dict[str, Any]], Any]:
+def _errors(potential: Any, path: Path, split: str, options: dict[str, Any]) -> tuple[list[dict[str, Any]], Any]:
     from painn_fast.train.evaluation import error_table
 
-    table = error_table(
-        potential, path, split=split, keys=keys, units=units, tell=lambda note: typer.echo(note, err=True)
-    )
+    table = error_table(potential, path, split=split, **options, tell=lambda note: typer.echo(note, err=True))
     rows = [
         {
             "property": name,
@@ -131,9 +140,9 @@ def _structures(potential: Any, path: Path, properties: str | None) -> tuple[lis
     import numpy as np
 
     from painn_fast.evaluate import evaluate as evaluate_structures
-    from painn_fast.io.structures import read_structures
+    from painn_fast.label.structures import structures
 
-    molecules = read_structures(path)
+    molecules = structures(path)
     wanted = [name.strip() for name in properties.split(",")] if properties else _usual(potential, molecules)
     results = evaluate_structures(potential, molecules, wanted)
     table, everything = [], []

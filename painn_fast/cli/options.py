@@ -63,6 +63,18 @@ Heads = Annotated[
         show_default=False,
     ),
 ]
+Symbols = Annotated[
+    str | None, typer.Option(metavar="ELEMENTS", help='Atoms of a .npy, such as "O H H".', show_default=False)
+]
+Geometry = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Another .npz with R and z, where this one has labels only.", show_default=False),
+]
+Exclude = Annotated[
+    str | None,
+    typer.Option(metavar="LIST", help="Text file with numbers of structures to leave out.", show_default=False),
+]
+Periodic = Annotated[bool | None, typer.Option(help="Whether cells count, whatever the files say.", show_default=False)]
 Output = Annotated[
     str | None, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for the results.", show_default=False)
 ]

@@ -9,14 +9,12 @@ from typing import Any
 import ase
 import ase.db
 import numpy as np
+from ase.io.formats import filetype
 
 from painn_fast import units
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph.charge import names_of_charge_and_multiplicity
 from painn_fast.io.ase_formats import iread
-
-DATABASE = ("key_value_pairs", "data")
-"""Where ASE puts what the rows of a database have beside the structure."""
 
 
 def read_structures(path: str | Path) -> list[ase.Atoms]:
@@ -31,8 +29,8 @@ def read_structures(path: str | Path) -> list[ase.Atoms]:
     if not Path(path).is_file():
         raise PaiNNFastError("no such structure file", where=path)
     try:
-        frames = list(iread(path))
-        length = _length_unit(Path(path))
+        rows = filetype(str(path)) in ("db", "json")
+        frames = _of_database(path) if rows else list(iread(path))
     except PaiNNFastError:
         raise
     except Exception as error:  # every reader of ASE fails in its own way
@@ -44,29 +42,27 @@ def read_structures(path: str | Path) -> list[ase.Atoms]:
         ) from None
     if not frames:
         raise PaiNNFastError("a structure file without structures", where=path)
-    for atoms in frames:
-        _lift(atoms.info)
-        if length != 1.0:
-            atoms.set_cell(atoms.cell * length, scale_atoms=False)
-            atoms.positions *= length
     return list(frames)
 
 
-def _length_unit(path: Path) -> float:
-    """Å in the unit of length of a file: databases of SchNetPack may be in another, and say so."""
-    if path.suffix.lower() not in (".db", ".json"):
-        return 1.0
-    name = ase.db.connect(path, serial=True).metadata.get("_distance_unit", "Ang")
-    return units.factor("length", str(name))
+def _of_database(path: str | Path) -> list[ase.Atoms]:
+    """Rows of a database of ASE or of SchNetPack, which may be in another unit of length and then says so.
 
-
-def _lift(info: dict[Any, Any]) -> None:
-    """Charge and spin multiplicity of a row of a database to where those of all other formats are."""
-    for part in DATABASE:
-        values = info.get(part)
-        if isinstance(values, dict):
-            for name in names_of_charge_and_multiplicity(values):
-                info.setdefault(name, values[name])
+    Charge and spin multiplicity, which stand among the key-value pairs or the data of a row, go to `info`.
+    """
+    database = ase.db.connect(path, serial=True)
+    length = units.factor("length", str(database.metadata.get("_distance_unit", "Ang")))
+    frames = []
+    for row in database.select():
+        atoms = row.toatoms()
+        if length != 1.0:
+            atoms.set_cell(atoms.cell * length, scale_atoms=False)
+            atoms.positions *= length
+        pairs = {name: vars(row)[name] for name in row.key_value_pairs}  # row.charge is the sum of initial charges
+        for values in (pairs, row.data):
+            atoms.info |= {name: values[name] for name in names_of_charge_and_multiplicity(values)}
+        frames.append(atoms)
+    return frames
 
 
 def refuse_constraints(frames: Sequence[ase.Atoms], what: str, *, where: object = None, fix: str = "") -> None:

@@ -86,7 +86,8 @@ def _write_npz(
     }
     arrays |= {"R": np.array([atoms.positions for atoms in structures]), "z": numbers, "theory": np.array(level)}
     arrays |= _geometry(structures)
-    arrays |= {f"{name}_unit": np.array(unit) for name, unit in {**UNITS, "length": "Ang"}.items()}
+    arrays |= {f"{name}_unit": np.array(unit) for name, unit in UNITS.items() if IN_NPZ.get(name, name) in arrays}
+    arrays["length_unit"] = np.array("Ang")
     with temporary.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # its keyword allow_pickle is no array
 

@@ -16,6 +16,7 @@ import torch
 
 from painn_fast.atomic import atomic_write
 from painn_fast.errors import PaiNNFastError
+from painn_fast.graph.charge import charge_and_multiplicity
 from painn_fast.hdf5 import read_dataset
 from painn_fast.md.estimators import UNITS as ESTIMATES
 from painn_fast.md.folders import molecules_of, trajectory_folders
@@ -87,15 +88,22 @@ class Trajectory:
     @property
     def system(self) -> System:
         """Elements, masses, cell, charge, spin multiplicity and tags."""
-        tags = self.header.get("tags")
+        header, where = self.header, str(self.path)
+        stated = {"charge": header.get("total_charge"), "spin": header.get("spin_multiplicity")}
+        charge, multiplicity = charge_and_multiplicity(stated, where=where)
+        tags = np.asarray(header["tags"]) if "tags" in header else None
+        if tags is not None and (tags.shape != np.shape(header["numbers"]) or tags.dtype.kind not in "iu"):
+            raise PaiNNFastError(
+                "a damaged trajectory", where=f"{where}, 'tags'", got=tags.shape, expected=np.shape(header["numbers"])
+            )
         return System(
             numbers=torch.from_numpy(np.array(self.header["numbers"])),
             masses=torch.from_numpy(np.array(self.header["masses"])),
             cell=torch.from_numpy(np.array(self.header["cell"])),
             pbc=torch.from_numpy(np.array(self.header["pbc"])),
-            total_charge=torch.tensor(float(self.header.get("total_charge", 0.0)), dtype=torch.float64),
-            spin_multiplicity=torch.tensor(float(self.header.get("spin_multiplicity", 1.0)), dtype=torch.float64),
-            tags=None if tags is None else torch.from_numpy(np.array(tags)),
+            total_charge=torch.tensor(charge, dtype=torch.float64),
+            spin_multiplicity=torch.tensor(multiplicity, dtype=torch.float64),
+            tags=None if tags is None else torch.from_numpy(tags.astype(np.int64)),
         )
 
     @property

@@ -156,7 +156,7 @@ class Potential(Float64Buffers):
                         total, atomic = module(s, batch, read)
                         results |= {"energy": total * unit, "energies": atomic * unit}
                 case Atomwise() if isinstance(head, ScalarHead) and head.name in properties:
-                    results[head.name] = module(s, batch)[0] * units.ENERGY.get(head.unit, 1.0)
+                    results[head.name] = module(s, batch)[0] * (units.energy_size(head.unit) or 1.0)
                 case Dipole() if {"dipole", "charges", "dipole_magnitude"} & set(properties):
                     unit = units.factor("dipole", self.config.dipole_unit)
                     dipole, charges = module(s, v, r, batch.total_charge * length / unit, batch)
@@ -197,7 +197,7 @@ class Potential(Float64Buffers):
         return batch.positions - centre[batch.molecule]
 
     def check(self, batch: AtomicBatch, properties: Sequence[str], *, partly: bool = False) -> None:
-        """Raise PaiNNFastError for elements, UndefinedProperty for properties, that the model cannot give for a batch.
+        """Raise PaiNNFastError for elements and UndefinedProperty for properties that the model cannot give.
 
         `partly`: a property that is not defined for some of the structures is none of these.
         """

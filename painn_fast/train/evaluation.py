@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -104,7 +105,7 @@ def report_unit(label: str, potential: Potential, chosen: Mapping[str, str] | No
     name = (chosen or {}).get(label) or REPORT.get(label)
     if name is None:
         own = {head.name: head.unit for head in potential.config.heads if isinstance(head, ScalarHead)}[label]
-        name = "meV" if own in units.ENERGY else own
+        name = own if units.energy_size(own) is None else "meV"
     return size_of_unit(label, name), name
 
 
@@ -138,6 +139,7 @@ def error_table(
     units: Mapping[str, str] | None = None,
     report_units: Mapping[str, str] | None = None,
     tell: Callable[[str], object] | None = None,
+    **options: Any,
 ) -> Table:
     """Errors of a model on a split ("train", "validation", "test" or "all") of a file of labelled structures.
 
@@ -148,17 +150,19 @@ def error_table(
         keys: array of each label, where it is not the usual one; "" leaves a label out.
         units: unit of "energy", "length", "dipole", "polarizability", ... where the file does not say.
         report_units: units that errors are quoted in.
+        options: further keys of a data file: symbols, geometry, periodic, exclude.
         tell: what takes the notes on the file, line by line: its units, and what of it is not used.
 
     Raises:
         PaiNNFastError: as `read_split`, and if no row of the split has a label that the model predicts.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise PaiNNFastError("no such data file", where=path)
     if split not in (*SPLITS, "all"):
         raise PaiNNFastError("unknown split", got=repr(split), expected=" | ".join((*SPLITS, "all")))
-    source = DataFile.parse({"file": path.name, "keys": dict(keys or {}), "units": dict(units or {})}, where=str(path))
+    values = {"file": path.name, "keys": dict(keys or {}), "units": dict(units or {}), **options}
+    source = DataFile.parse(values, where=str(path))
     names = labels_of(potential.config.heads)
     parts = read_split(source, path.parent, names)
     data = without_undefined(join(list(parts.values())) if split == "all" else parts[split])

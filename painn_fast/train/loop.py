@@ -28,7 +28,7 @@ from painn_fast.train.data.dataset import Batches, by_row
 from painn_fast.train.data.statistics import describe, format_statistics, statistics, write_statistics
 from painn_fast.train.evaluation import errors, format_errors, predict, without_undefined
 from painn_fast.train.loss import joint_loss, set_references
-from painn_fast.train.model import elements_of, first_model, output_file, use_precision
+from painn_fast.train.model import check_units_of_scalars, elements_of, first_model, output_file, use_precision
 from painn_fast.train.optimizer import AdamW, FlatParameters
 from painn_fast.train.schedule import Plateau
 from painn_fast.train.settings import TrainSettings, labels_of
@@ -252,6 +252,7 @@ def read_data(settings: TrainSettings, folder: str | Path = ".") -> dict[str, Da
     names = labels_of(settings.heads)
     files = [read_split(source, folder, names, settings.split) for source in settings.data]
     data = {name: without_undefined(join([file[name] for file in files])) for name in SPLITS}
+    check_units_of_scalars(settings, data["train"])
     if settings.train_size is not None and settings.train_size < len(data["train"]):
         order = np.random.default_rng(settings.split.seed).permutation(len(data["train"]))
         data["train"] = data["train"].select(np.sort(order[: settings.train_size]))

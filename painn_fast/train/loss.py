@@ -88,7 +88,7 @@ def set_references(potential: Potential, data: Dataset, kept: Collection[str] = 
 
 def _unit(head: EnergyHead | ScalarHead, potential: Potential) -> float:
     unit = potential.config.energy_unit if isinstance(head, EnergyHead) else head.unit
-    return units.ENERGY.get(unit, 1.0)
+    return units.energy_size(unit) or 1.0
 
 
 def _buffer(module: Any, name: str) -> Tensor:

@@ -12,7 +12,7 @@ from painn_fast import units
 from painn_fast.errors import PaiNNFastError
 from painn_fast.io import load
 from painn_fast.io.load import says_its_units
-from painn_fast.nn import Potential, PotentialConfig
+from painn_fast.nn import Potential, PotentialConfig, ScalarHead
 from painn_fast.nn.config import head_name
 from painn_fast.train.data import Dataset
 from painn_fast.train.loss import set_references
@@ -117,6 +117,22 @@ def _config(settings: TrainSettings, basis: PotentialConfig, elements: tuple[int
 
 def _dtype(settings: TrainSettings) -> torch.dtype:
     return torch.float64 if settings.precision == "float64" else torch.float32
+
+
+def check_units_of_scalars(settings: TrainSettings, data: Dataset) -> None:
+    """A scalar that is no energy is learned in the unit of its labels, so its head must name that one."""
+    for head in settings.heads:
+        own = data.units.get(head.name) if isinstance(head, ScalarHead) else None
+        if isinstance(head, ScalarHead) and own is not None:
+            expected = head.unit if units.energy_size(head.unit) is None else "eV"
+            if own.casefold() != expected.strip().casefold():
+                raise PaiNNFastError(
+                    f"labels of {head.name} are in another unit than its head",
+                    where=", ".join(data.files),
+                    got=own,
+                    expected=head.unit,
+                    fix=f'change unit of the head, or say units = {{ {head.name} = "{head.unit}" }} if it is that',
+                )
 
 
 def elements_of(data: dict[str, Dataset]) -> tuple[int, ...]:

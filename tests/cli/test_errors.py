@@ -49,7 +49,9 @@ def foreign(run, water_model):
     return ("foreign.pt", "--heads", "energy,dipole,polarizability", "--dipole-unit", "D")
 
 
-def test_foreign_model_without_its_unit(fails, foreign, own_folder):
+def test_foreign_model_without_its_unit(run, fails, foreign, water, own_folder):
+    assert "energy not stated" in run("info", *foreign).out
+    fails(("eval", foreign[0], water, *foreign[1:]), "missing unit of energy", "foreign.pt")
     name, *options = foreign
     fails(("convert", name, "new.safetensors", *options), "missing unit of energy")
     assert not (own_folder / "new.safetensors").exists()

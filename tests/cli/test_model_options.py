@@ -94,7 +94,7 @@ def test_a_length_unit_reaches_dynamics_and_spectra(run, state_dict, water):
 def test_info_shows_a_unit_that_is_missing(run, state_dict, fails):
     outcome = run("info", state_dict, "--heads", HEADS)
     assert outcome.code == 0, outcome.err
-    assert "energy in a unit that the file does not state (--energy-unit)" in outcome.out
+    assert "energy not stated (say it with --energy-unit" in outcome.out
     facts = json.loads(run("info", state_dict, "--heads", HEADS, "--energy-unit", "Ha", "--json").out)
     assert facts["trained_in"] == {"energy": "Ha", "length": "Ang", "dipole": None, "polarizability": None}
     fails(("info", state_dict, "--heads", HEADS, "--energy-unit", "m"), "m")

@@ -143,6 +143,23 @@ def test_columns_by_the_names_that_ase_knows(xyz, properties, row):
     ]
 
 
+def test_cells_as_lines_after_the_atoms(tmp_path):
+    (tmp_path / "f.xyz").write_text("1\n\nO 0 0 0\nVEC1 5 0 0\nVEC2 0 6 0\n\n1\nenergy=1\nO 0 0 0\n")
+    data = read(tmp_path / "f.xyz")
+    assert data.pbc.tolist() == [[True, True, False], [False] * 3]
+    assert_close(data.cell[0], np.diag([5.0, 6.0, 0.0]), 0.0)
+    (tmp_path / "f.xyz").write_text("1\n\nO 0 0 0\nVEC1 5 0\nVEC2 0 6 0\n")
+    with pytest.raises(PaiNNFastError, match="cannot read the cell"):
+        read(tmp_path / "f.xyz")
+
+
+def test_absurd_numbers_of_atoms_are_errors(tmp_path):
+    for head in ("9" * 5000, "9" * 19, "0", "-1", "3.0"):
+        (tmp_path / "f.xyz").write_text(f"{head}\n\nO 0 0 0\n")
+        with pytest.raises(PaiNNFastError, match="not a readable structure file"):
+            read(tmp_path / "f.xyz")
+
+
 def test_tensors_as_ase_writes_them_come_back(tmp_path):
     tensor, stress = np.array([[3.0, 1, 2], [1, 5, 4], [2, 4, 6]]), np.array([1.0, 2, 3, 4, 5, 6])
     atoms = molecule("H2O", cell=[5, 6, 7], pbc=True)
@@ -506,3 +523,26 @@ def test_arrays_of_npz_that_are_not_used_are_said(tmp_path):
     data = read(path)
     assert data.labels["energy"].tolist() == [1.0, 2.0]
     assert data.notes[1] == "f.npz: not used: old_energies, E_min"
+
+
+def test_a_unit_of_nothing_is_an_error_in_the_settings_and_said_of_a_file(xyz):
+    with pytest.raises(PaiNNFastError, match=r"a unit of nothing.*units\.enrgy.*did you mean units\.energy"):
+        xyz(f"{P} energy=1", units={"enrgy": "kcal/mol"})
+    assert "f.xyz: not used: enrgy_unit" in xyz(f"{P} energy=1 enrgy_unit=kcal/mol").notes[-1]
+    assert len(xyz(f"{P} energy=1 energy_unit=kcal/mol", units={"length": "Bohr", "dipole": "D"}).notes) == 1
+
+
+def test_other_files_of_ase_say_what_they_leave_out(tmp_path):
+    atoms = molecule("H2O", cell=[5, 6, 7], pbc=True)
+    for name in ("POSCAR", "f.cif", "f.gen", "f.xyz.gz"):
+        ase.io.write(tmp_path / name, atoms)
+        data = read(tmp_path / name)
+        assert data.labels == {}
+        assert data.pbc.all()
+    atoms.info |= {"energy_unit": "kcal/mol", "split": "test", "total_charge": 1}
+    atoms.calc = SinglePointCalculator(atoms, energy=1.0, forces=FORCES, charges=[0.5, 0.25, 0.25])
+    ase.io.write(tmp_path / "f.xyz.gz", [atoms] * 2)
+    data = read(tmp_path / "f.xyz.gz")
+    assert_close(data.labels["energy"], np.full(2, units.KCAL_PER_MOL), 1e-14)
+    assert data.charge.tolist() == [1, 1]
+    assert any("charge of atoms" in note or "charges (of atoms)" in note for note in data.notes)

@@ -151,7 +151,7 @@ class Batches:
 
     Args:
         data: the set.
-        cutoff: Å.
+        cutoff: Å; 0 for no pairs.
         names: labels that a batch brings along.
         device: of the tensors; the set itself stays in main memory.
     """
@@ -188,7 +188,7 @@ class Batches:
         return batch.to(self.device), {name: value.to(self.device) for name, value in labels.items()}
 
     def _edges(self, rows: np.ndarray, positions: np.ndarray, n_atoms: np.ndarray) -> Edges:
-        if not self.data.pbc[rows].any():
+        if not self.data.pbc[rows].any() or self.cutoff == 0.0:  # 0: labels alone are wanted
             return molecule_lists(positions, n_atoms, self.cutoff)
         return joined([self._edges_of(int(row)) for row in rows], n_atoms.tolist())
 

@@ -16,11 +16,12 @@ from typing import NamedTuple, TextIO
 import numpy as np
 from ase.data import atomic_numbers
 
+from painn_fast import units
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph.charge import CHARGE_KEYS, MULTIPLICITY_KEYS
 from painn_fast.progress import counted
 from painn_fast.train.data import comment_line
-from painn_fast.train.data.comment_line import CommentLine, numbers, real, truths
+from painn_fast.train.data.comment_line import numbers, real, truths
 from painn_fast.train.data.frames import CONVENTION, Frames, Gather, Keys
 
 KEYS: Keys = {
@@ -42,6 +43,8 @@ IMPORTANT = {*CHARGE_KEYS, *MULTIPLICITY_KEYS, *(name for names in KEYS.values()
 NONE = ("none", "null", "na", "n/a", "-", "")
 """Words for a value that is missing, in lower case."""
 SPLIT_NAMES = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "test": 2, "0": 0, "1": 1, "2": 2}
+MOST_DIGITS = 12
+"""Of a number of atoms."""
 PLAIN = "species:S:1:pos:R:3"
 COLUMNS = {"symbols": "species", "element": "species", "numbers": "Z", "positions": "pos"}
 """Other names of columns, which ASE reads too."""
@@ -98,34 +101,48 @@ def labelled(gather: Gather, texts: Texts, conventions: dict[str, tuple[str, str
         split=texts.split(len(gather)),
         notes=(*frames.notes, *texts.notes()),
         theory=tuple(texts.theory),
-        left=tuple(name for name in texts.left if name not in arrays),
+        left=tuple(name for name in (*texts.left, *_units_of_nothing(said, arrays, keys)) if name not in arrays),
     )
 
 
+def _units_of_nothing(said: dict[str, str], arrays: dict[str, np.ndarray], keys: Keys) -> list[str]:
+    """Entries that say the unit of something that is not there."""
+    return [f"{name}_unit" for name in said if name not in {*arrays, *keys, *units.KINDS}]
+
+
 def _frames(stream: TextIO, path: Path) -> Iterator[Frame]:
-    line, k = 0, 0
-    for head in stream:
+    line, k, ahead = 0, 0, ""
+    while head := ahead or stream.readline():
+        ahead = ""
         line += 1
-        if not head.strip():
+        number = head.strip()
+        if not number:
             continue
         where = f"{path}, frame {k}, line {line}"
-        if not head.strip().isdecimal() or int(head) < 1:
+        if not number.isdecimal() or len(number) > MOST_DIGITS or int(number) < 1:
             raise PaiNNFastError(
                 "not a readable structure file", where=where, got=head[:60], expected="a number of atoms"
             )
-        n = int(head)
+        n = int(number)
         body = list(islice(stream, n + 1))
         if len(body) <= n:
             raise PaiNNFastError(
                 "not a readable structure file: it ends within a frame", where=where, expected=f"{n} atoms"
             )
-        comment = (
-            comment_line.parse(body[0], f"{path}, frame {k}, line {line + 1}")
-            if body[0].strip()
-            else CommentLine({}, [])
-        )
-        yield Frame(line, comment.pairs, comment.words, body[1:])
-        line, k = line + n + 1, k + 1
+        vectors = []
+        while (ahead := stream.readline()).lstrip().startswith("VEC"):
+            vectors.append(ahead.split()[1:])
+        pairs, words = comment_line.parse(body[0], f"{path}, frame {k}, line {line + 1}")
+        yield Frame(line, pairs | _cell_of(vectors), words, body[1:])
+        line, k = line + n + 1 + len(vectors), k + 1
+
+
+def _cell_of(vectors: list[list[str]]) -> dict[str, str]:
+    """Lines VEC1 to VEC3 after the atoms as a lattice: each vector is a periodic direction."""
+    if not vectors:
+        return {}
+    text = [" ".join(vector) for vector in vectors] + ["0 0 0"] * (3 - len(vectors))
+    return {"Lattice": " ".join(text), "pbc": " ".join(["T"] * len(vectors) + ["F"] * (3 - len(vectors)))}
 
 
 def _atoms(frame: Frame, properties: str, texts: Texts, k: int) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:

@@ -50,7 +50,8 @@ class Frames:
 
     def of_atoms(self, name: str) -> bool:
         """Whether an array has an entry for each atom, not each structure."""
-        return len(self.arrays[name]) != len(self)
+        values = self.arrays[name]
+        return values.ndim > 0 and len(values) != len(self)
 
     def select(self, rows: np.ndarray) -> Frames:
         """The structures of these rows; `frame` still tells their place in the file."""

@@ -82,6 +82,7 @@ def said(path: Path) -> str:
 def _read(file: h5py.File) -> Frames:
     arrays = {name: entry[()] for name, entry in file.get("arrays", {}).items()}
     keys, said = json.loads(file.attrs["keys"]), json.loads(file.attrs["array_units"])
+    known = ("n_atoms", "numbers", "positions", "arrays", *OF_STRUCTURES)
     return Frames(
         numbers=file["numbers"][()].astype(np.int64),
         positions=file["positions"][()].astype(np.float64),
@@ -93,7 +94,7 @@ def _read(file: h5py.File) -> Frames:
         array_units={name: (unit, by) for name, (unit, by) in said.items()},
         notes=tuple(json.loads(file.attrs["notes"])),
         theory=tuple(json.loads(file.attrs.get("theory", "[]"))),
-        left=tuple(json.loads(file.attrs.get("left", "[]"))),
+        left=(*json.loads(file.attrs.get("left", "[]")), *(str(name) for name in file if name not in known)),
         **{name: file[name][()] for name in OF_STRUCTURES if name in file},
     )
 

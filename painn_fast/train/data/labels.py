@@ -23,7 +23,7 @@ def kind_of(label: str, unit: str) -> str | None:
     kind = KIND.get(label, label)
     if kind in units.KINDS:
         return kind
-    return "energy" if units.is_unit("energy", unit) else None
+    return None if units.energy_size(unit) is None else "energy"
 
 
 def size_of_unit(label: str, name: str) -> float:
@@ -32,15 +32,17 @@ def size_of_unit(label: str, name: str) -> float:
     A number, as SchNetPack's databases may have it, is that size itself.
     """
     kind = kind_of(label, name)
-    if kind is None:
-        return 1.0
-    return float(name) if _is_size(name) else units.factor(kind, name)
+    if _is_size(name):
+        return float(name)
+    return 1.0 if kind is None else units.factor(kind, name)
 
 
 def own_unit(label: str, name: str) -> str:
     """Unit of a label after its conversion from `name`."""
     kind = kind_of(label, name)
-    return name if kind is None else next(iter(units.KINDS[kind]))
+    if kind is None:
+        return "1" if _is_size(name) else name
+    return next(iter(units.KINDS[kind]))
 
 
 def _is_size(unit: str) -> bool:

@@ -30,6 +30,8 @@ UNITS = {
 }
 """Properties in their order, and their units."""
 KEYS: Keys = {"dipole_magnitude": ("mu",), "spatial_extent": ("r2",)}
+LEFT = ("Mulliken charges of atoms", "frequencies", "SMILES", "InChI")
+"""What the files hold beside these."""
 MOLECULES = 133885
 LARGEST = 2**20
 """Bytes of the file of a molecule; some thousand are usual."""
@@ -52,6 +54,7 @@ def read(path: Path) -> Frames:
         units_from="QM9",
         array_units={name: (unit, "QM9") for name, unit in UNITS.items()},
         index=np.array(index),
+        left=LEFT,
         cell=None,
         pbc=None,
     )

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
+from painn_fast import units
 from painn_fast.errors import PaiNNFastError, reading
 from painn_fast.train.data import totals
 from painn_fast.train.data.dataset import PER_ATOM, SHAPES, SPLITS, Dataset, by_row
 from painn_fast.train.data.formats import find_data, read_frames
 from painn_fast.train.data.frames import Frames, listed
 from painn_fast.train.data.labels import (
+    KIND,
     factor_of,
     is_number,
     key_of,
@@ -57,6 +60,7 @@ def to_dataset(frames: Frames, source: DataFile, path: Path, names: tuple[str, .
             raise PaiNNFastError(
                 "a key for a label that no head takes", where=f"{path}, keys.{label}", expected=" | ".join(names)
             )
+    _check_units(frames, source, names, path)
     wanted = dict.fromkeys([*(names if names is not None else (*frames.keys, *scalars(frames, source))), *source.keys])
     found = {name: _label(frames, source, name, path) for name in wanted if name not in totals.LABELS}
     labels = {name: values for name, values in found.items() if values is not None}
@@ -79,6 +83,20 @@ def to_dataset(frames: Frames, source: DataFile, path: Path, names: tuple[str, .
         theory=frames.theory,
         notes=(units_line(frames, source, list(labels)), *_notes(frames, source, found, total)),
     )
+
+
+def _check_units(frames: Frames, source: DataFile, names: tuple[str, ...] | None, path: Path) -> None:
+    """Units in the settings must be those of something, or a misspelt one would go unnoticed."""
+    known = {*units.KINDS, *frames.arrays, *frames.keys, *source.keys, *SHAPES, *KIND, *(names or ())}
+    for name in source.units:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            raise PaiNNFastError(
+                "a unit of nothing in this file",
+                where=f"{path}, units.{name}"[:200],
+                expected="length, a label or an array",
+                fix=f"did you mean units.{near[0]}?" if near else None,
+            )
 
 
 def _notes(

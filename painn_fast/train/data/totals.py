@@ -65,7 +65,9 @@ def _column(frames: Frames, name: str, path: object, *, chosen: bool) -> np.ndar
     n = len(frames)
     if values.dtype.kind in "fiub" and values.size == n and values.shape[:1] == (n,):
         return values.astype(np.float64).reshape(n)
-    of_atoms = len(values) == len(frames.numbers) or any((frames.n_atoms == size).all() for size in values.shape[:2])
+    of_atoms = values.shape[:1] == frames.numbers.shape or any(
+        (frames.n_atoms == size).all() for size in values.shape[:2]
+    )
     if of_atoms and not chosen:
         return None
     raise PaiNNFastError(
