@@ -1,8 +1,8 @@
 """Model files: safetensors with the configuration as JSON in the header, checked key by key when read.
 
 Since version 2 the header has the SHA-256 of the weights, of the configuration and of the whole file, so that a bit
-flipped anywhere is noticed. Files of version 1, which need not have them, are read with a note; `save_model` on what was
-read, or `painn-fast convert`, writes the same weights in the present version.
+flipped anywhere is noticed. Files of version 1, which need not have them, are read with a note; `save_model` on what
+was read, or `painn-fast convert`, writes the same weights in the present version.
 """
 
 from __future__ import annotations
