@@ -51,11 +51,16 @@ def space_for(path: str | Path, fix: str = FREE) -> Iterator[None]:
 
 
 def make_folder(folder: Path) -> None:
-    """A folder and those above it; new ones survive a power cut."""
+    """A folder and those above it; new ones survive a power cut.
+
+    Raises:
+        PaiNNFastError: if there is no space.
+    """
     if not folder.is_dir():
         make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
-        sync_folder(folder.parent)
+        with space_for(folder):
+            folder.mkdir(exist_ok=True)
+            sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -84,8 +84,12 @@ def _keep(path: Path, previous: Path) -> None:
     try:
         os.link(path, second)
     except OSError:  # not every file system can
-        second = path
-    os.replace(second, previous)
+        os.replace(path, previous)
+        return
+    try:
+        os.replace(second, previous)
+    finally:
+        second.unlink(missing_ok=True)
 
 
 def load_newest(path: Path, read: Callable[[Path], T]) -> tuple[T | None, list[PaiNNFastError]]:

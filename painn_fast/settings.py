@@ -15,39 +15,56 @@ from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
 import tomli_w
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, ValidationInfo
 
 from painn_fast.atomic import atomic_write
 from painn_fast.errors import PaiNNFastError
-from painn_fast.units import format_quantity, parse_quantity
+from painn_fast.units import KINDS, format_quantity, parse_quantity
+
+LARGEST_SIZE = 10**9
+"""Of a set, and of whatever is counted in it."""
+Size = Annotated[int, Field(ge=1, le=LARGEST_SIZE)]
+"""A number of things: structures, epochs, ..."""
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
-def _finite(value: Any, kind: str) -> float:
+def _checked(value: Any, kind: str, low: float, high: float, name: str | None) -> float:
+    """A quantity in our own unit, from `low` to `high`."""
     try:
         number = parse_quantity(str(value).strip(), kind)
     except PaiNNFastError as error:
         raise ValueError(str(error)) from error
     if not math.isfinite(number):
         raise ValueError(f"not finite: {value!r}")
+    unit = next(iter(KINDS[kind]))
+    if number <= 0 < low or number < 0 == low:
+        raise ValueError(f"{name} {'must be positive' if low else 'cannot be negative'}, got {number:g} {unit}")
+    if not low <= number <= high:
+        raise ValueError(f"{name} must be from {low:g} to {high:g} {unit}, got {number:g} {unit}")
     return number
 
 
-def _quantity(kind: str) -> Any:
+def _quantity(kind: str, low: float, high: float) -> Any:
+    """One quantity, in our own unit from `low` to `high`."""
+
+    def validate(value: Any, info: ValidationInfo) -> float:
+        return _checked(value, kind, low, high, info.field_name)
+
     return Annotated[
         float,
-        BeforeValidator(lambda value: _finite(value, kind)),
+        BeforeValidator(validate),
         PlainSerializer(lambda value: format_quantity(value, kind), return_type=str),
     ]
 
 
-def _quantities(kind: str) -> Any:
+def _quantities(kind: str, low: float, high: float) -> Any:
     """One quantity, or several: a list, or one string with commas."""
 
-    def validate(value: Any) -> float | tuple[float, ...]:
+    def validate(value: Any, info: ValidationInfo) -> float | tuple[float, ...]:
         parts = value.split(",") if isinstance(value, str) else value
         if not isinstance(parts, (list, tuple)):
-            return _finite(value, kind)
-        numbers = tuple(_finite(part, kind) for part in parts)
+            return _checked(value, kind, low, high, info.field_name)
+        numbers = tuple(_checked(part, kind, low, high, info.field_name) for part in parts)
         return numbers[0] if len(numbers) == 1 else numbers
 
     def write(value: float | tuple[float, ...]) -> str | list[str]:
@@ -58,32 +75,35 @@ def _quantities(kind: str) -> Any:
     return Annotated[float | tuple[float, ...], BeforeValidator(validate), PlainSerializer(write)]
 
 
-Time = _quantity("time")
+STEP, TEMPERATURE = (1e-6, 100.0), (1e-3, 1e5)
+LONGEST = 1e11
+"""fs, 0.1 ms: years of computing."""
+Time = _quantity("time", 0.0, LONGEST)
+"""fs, 0 or more."""
+Interval = _quantity("time", STEP[0], LONGEST)
+"""fs, more than 0."""
+TimeStep = _quantity("time", *STEP)
 """fs."""
-Temperature = _quantity("temperature")
-"""K."""
-Times = _quantities("time")
+TimeSteps = _quantities("time", *STEP)
 """fs, one or several."""
-Temperatures = _quantities("temperature")
+Temperature = _quantity("temperature", *TEMPERATURE)
+"""K."""
+Temperatures = _quantities("temperature", *TEMPERATURE)
 """K, one or several."""
-Energy = _quantity("energy")
-"""eV."""
-Force = _quantity("force")
+Force = _quantity("force", 1e-9, 1e6)
 """eV/Å."""
-Length = _quantity("length")
-"""Å."""
-Wavenumber = _quantity("wavenumber")
+Wavenumber = _quantity("wavenumber", 1e-3, 1e6)
 """cm⁻¹."""
-Wavelength = _quantity("wavelength")
+Wavelength = _quantity("wavelength", 1.0, 1e7)
 """nm."""
-Duration = _quantity("duration")
-"""Wall-clock seconds."""
+Duration = _quantity("duration", 0.0, 1e10)
+"""Wall-clock seconds, 0 or more."""
 
 
 class Settings(BaseModel):
-    """Base of all settings: frozen, unknown keys refused, quantities with units."""
+    """Base of all settings: frozen, unknown keys refused, quantities with units, numbers finite and within limits."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
     @classmethod
     def parse(cls, values: dict[str, Any], where: str = "settings") -> Self:
@@ -129,8 +149,14 @@ def _explain(cls: type[BaseModel], error: ValidationError) -> str:
         elif problem["type"] == "missing":
             said.append(f"missing key '{key}'")
         else:
-            said.append(f"'{key}': {problem['msg'].removeprefix('Value error, ')} (got {problem['input']!r})")
+            said.append(f"'{key}': {problem['msg'].removeprefix('Value error, ')} (got {_short(problem['input'])})")
     return "; ".join(said)
+
+
+def _short(value: Any) -> str:
+    """A value as it stands, unless that is endless."""
+    text = repr(value) if not isinstance(value, int) or abs(value) < 10**100 else "a number of over 100 digits"
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

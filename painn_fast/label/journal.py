@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from painn_fast.atomic import make_folder, sync_folder
+from painn_fast.atomic import make_folder, space_for, sync_folder
 from painn_fast.errors import PaiNNFastError
 from painn_fast.signature import LINE_FIELD, read_line, signed_line
 
@@ -56,9 +56,10 @@ class Journal:
         self._write({"structure": index, **entry})
 
     def _write(self, line: dict[str, Any]) -> None:
-        self._file.write(signed_line(line) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with space_for(self.path):
+            self._file.write(signed_line(line) + "\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def _read(self, header: dict[str, Any]) -> None:
         """Take in what is there; a line that was cut off by the end of the process is removed."""

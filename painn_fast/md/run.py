@@ -147,7 +147,7 @@ class _Run:
             Guards() if settings.spread_limit is None else Guards(spread=settings.spread_limit),
         )
         self._began = self._saved = self._looked = time.monotonic()
-        self._told = 0
+        self._told, self._saved_at = 0, -1
         if restart:
             self.simulation.trips += restart.trips
             self._keep_trips(restart.trips)
@@ -182,7 +182,7 @@ class _Run:
             full = any(recorder.full for recorder in self.recorders)
             if full or time.monotonic() - self._saved >= self.settings.checkpoint:
                 self._checkpoint()
-        if self.step > first:
+        if self.step > max(first, self._saved_at):  # the one before is to be of an earlier step
             self._checkpoint()
         self._end(stop, self.step - first)
 
@@ -315,7 +315,7 @@ class _Run:
             recorder.tidy(self.step)
             if stream is not None:
                 stream.save(recorder.folder)
-        self._saved = time.monotonic()
+        self._saved, self._saved_at = time.monotonic(), self.step
 
     def _header(self, molecule: Molecule) -> dict[str, Any]:
         settings, system = self.settings, molecule.system

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
 from painn_fast.io.options import LoadOptions
 from painn_fast.md.integrators import Hold
 from painn_fast.md.streams import SERIES
 from painn_fast.md.thermostats import Ensemble
-from painn_fast.settings import Duration, Force, Temperatures, Time, Times
+from painn_fast.settings import Duration, Force, Interval, Seed, Temperatures, Time, TimeSteps
 
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
 RECORDED = ("positions", "velocities", "energies", "dipole", "polarizability")
 """What a run can write; how often says the setting `<name>_every`."""
+Beads = Annotated[int, Field(ge=1, le=4096)]
+Trajectories = Annotated[int, Field(ge=1, le=10**6)]
+MOST_COPIES, MOST_LAGS = 10**7, 10**6
+"""Of beads in all trajectories, and of a correlation function that is kept."""
 MOST_STEPS = 10**12
 """Of a run: 0.5 ms in steps of 0.5 fs. Noise has numbers up to 2^48."""
 FREE_TO_CHANGE = {"duration", "checkpoint", "max_time", "output", "device"}
@@ -40,16 +43,16 @@ class MDSettings(LoadOptions):
     output: str = "md"
     """Folder."""
     ensemble: Ensemble = "nve"
-    beads: PositiveInt = 1
-    trajectories: PositiveInt = 1
+    beads: Beads = 1
+    trajectories: Trajectories = 1
     temperature: Temperatures = "300 K"
     """One, or one for each trajectory."""
-    time_step: Times = "0.5 fs"
+    time_step: TimeSteps = "0.5 fs"
     """One, or one for each trajectory; all other times are counted in steps of the longest."""
     equilibration: Time = "0 fs"
     """With PILE-L (Langevin for one bead) before the run; nothing of it is recorded."""
-    duration: Time = "1 ps"
-    tau: Time = "100 fs"
+    duration: Interval = "1 ps"
+    tau: Interval = "100 fs"
     """Time constant of the thermostat on the centroid in langevin, pile-l, pile-g and equilibration."""
     seed: Seed | tuple[Seed, ...] = 0
     """One, or one for each trajectory. Trajectories have noise of their own under one seed too."""
@@ -59,12 +62,12 @@ class MDSettings(LoadOptions):
     """Start the run without angular momentum. Momentum of the centre of mass is removed always."""
     hold: tuple[Hold, ...] = ()
     """Motions of the molecule as a whole that thermostats are not to begin: translation, rotation."""
-    energies_every: Time = "5 fs"
-    positions_every: Time | None = None
-    velocities_every: Time | None = None
-    dipole_every: Time | None = None
-    polarizability_every: Time | None = None
-    stream: Time | None = None
+    energies_every: Interval = "5 fs"
+    positions_every: Interval | None = None
+    velocities_every: Interval | None = None
+    dipole_every: Interval | None = None
+    polarizability_every: Interval | None = None
+    stream: Interval | None = None
     """Depth of correlation functions that dipole, polarizability and velocities go into at their intervals instead of
     being kept, for the spectra of runs that are too long to keep."""
     checkpoint: Duration = "60 s"
@@ -88,16 +91,22 @@ class MDSettings(LoadOptions):
                 raise ValueError(
                     f"{name} has {count} values for {self.trajectories} trajectories: give one, or one each"
                 )
-        for name in ("temperature", "time_step", "duration", "tau"):
-            for value in _several(getattr(self, name)):
-                if not value > 0:
-                    raise ValueError(f"{name} must be positive, got {value:g}")
-        if self.equilibration < 0 or self.checkpoint < 0:
-            raise ValueError("equilibration and checkpoint cannot be negative")
+        if self.beads * self.trajectories > MOST_COPIES:
+            raise ValueError(
+                f"{self.beads} beads of {self.trajectories} trajectories are too many for one run, "
+                f"at most {MOST_COPIES} in all"
+            )
+        if self.total_steps > MOST_STEPS:
+            raise ValueError(
+                f"equilibration and duration are {self.total_steps:.3g} steps of {self.longest_step:g} fs, "
+                f"more than {MOST_STEPS:.0e}"
+            )
         if self.stream is not None and not any(self.stream >= 2 * every for every in self.streamed.values()):
             raise ValueError(
                 "stream needs a dipole_every, polarizability_every or velocities_every of less than half its depth"
             )
+        if self.stream is not None and self.stream > MOST_LAGS * min(self.streamed.values()):
+            raise ValueError(f"stream of {self.stream:g} fs has more than {MOST_LAGS} of its intervals")
         for name in RECORDED:
             every = getattr(self, f"{name}_every")
             if every is not None and not _whole(every / self.longest_step):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from painn_fast import units
 from painn_fast.errors import PaiNNFastError
@@ -19,31 +19,38 @@ Ablation = Literal[
 ]
 
 
+Width = Annotated[int, Field(ge=1, le=16384)]
+"""Of a layer; far beyond what any network of atoms has."""
+Layers = Annotated[int, Field(ge=1, le=100)]
+LONGEST = 1000.0
+"""Of a cut-off, in the model's `length_unit`."""
+
+
 class ElectronicConfig(Settings):
     """Embedding of the total charge or the spin multiplicity by attention over the atoms of a molecule."""
 
-    n_residual: int = Field(1, ge=0)
+    n_residual: int = Field(1, ge=0, le=100)
     activation: Literal["silu", "shifted_softplus"] = "shifted_softplus"
 
 
 class RepresentationConfig(Settings):
     """The network between atoms and features. Lengths are in the model's `length_unit`."""
 
-    n_features: PositiveInt = 128
-    n_layers: PositiveInt = 3
-    n_rbf: int = Field(20, ge=2)
+    n_features: Width = 128
+    n_layers: Layers = 3
+    n_rbf: int = Field(20, ge=2, le=16384)
     radial_basis: Literal["sinc", "gaussian"] = "sinc"
-    gaussian_start: float = 0.0
-    cutoff: PositiveFloat = 5.0
+    gaussian_start: float = Field(0.0, ge=-LONGEST, le=LONGEST)
+    cutoff: float = Field(5.0, ge=1e-3, le=LONGEST)
     cutoff_function: Literal["cosine", "mollifier", "switch"] = "cosine"
-    switch_on: float | None = None
+    switch_on: float | None = Field(None, ge=0, le=LONGEST)
     shared_filters: bool = False
     shared_interactions: bool = False
     activation: Literal["silu", "shifted_softplus"] = "silu"
-    epsilon: PositiveFloat = 1e-3
+    epsilon: float = Field(1e-3, ge=1e-30, le=1.0)
     """In |V v| = sqrt(V^2 + epsilon). SchNetPack has 1e-8, which leaves a cusp where a vector channel passes zero: the
     surface is rough within 1 mÅ of symmetric structures and minima, and harmonic lines are wrong (docs/spectra.md)."""
-    max_z: PositiveInt = 100
+    max_z: int = Field(100, ge=1, le=1000)
     charge_embedding: ElectronicConfig | None = None
     spin_embedding: ElectronicConfig | None = None
     ablation: Ablation = "none"
@@ -56,9 +63,9 @@ class RepresentationConfig(Settings):
 
 
 class _Head(Settings):
-    hidden: tuple[int, ...] | None = None
+    hidden: Annotated[tuple[Width, ...], Field(max_length=100)] | None = None
     """Widths of the hidden layers; None halves the width from layer to layer."""
-    n_layers: int = Field(2, ge=1)
+    n_layers: Layers = 2
     """Layers when `hidden` is None."""
 
 

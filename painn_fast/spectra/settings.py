@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import model_validator
 
 from painn_fast.io.options import LoadOptions
-from painn_fast.md.settings import MDSettings
+from painn_fast.md.settings import Beads, MDSettings, Trajectories
 from painn_fast.md.thermostats import Ensemble
-from painn_fast.settings import Duration, Temperature, Time, Wavelength, Wavenumber
+from painn_fast.settings import Duration, Interval, Seed, Temperature, Time, TimeStep, Wavelength, Wavenumber
 from painn_fast.spectra.correlation import Analysis, nyquist
 from painn_fast.spectra.derivatives import Method as HessianMethod
 from painn_fast.spectra.quantum import QuantumCorrection
@@ -41,30 +41,30 @@ class SpectrumSettings(LoadOptions):
     method: Method = "t-rpmd"
     methods: tuple[Method, ...] = ()
     """Several, to be compared, instead of `method`; `method = "classical, t-rpmd"` says the same."""
-    beads: PositiveInt = 16
+    beads: Beads = 16
     """1 for a classical method."""
-    trajectories: PositiveInt = 12
+    trajectories: Trajectories = 12
     temperature: Temperature = "300 K"
-    time_step: Time = "0.5 fs"
+    time_step: TimeStep = "0.5 fs"
     equilibration: Time = "0.25 ps"
     """With PILE-L (Langevin if classical) before each trajectory."""
-    duration: Time = "2 ps"
+    duration: Interval = "2 ps"
     """Of each trajectory."""
-    tau: Time = "50 fs"
+    tau: Interval = "50 fs"
     """Time constant of the thermostat in the equilibration."""
-    seed: int = Field(0, ge=0, lt=2**63)
+    seed: Seed = 0
     remove_rotation: bool = False
     """Start trajectories without angular momentum: narrower bands, no rotational ones."""
-    dipole_every: Time = "2 fs"
-    polarizability_every: Time = "2 fs"
-    velocities_every: Time | None = None
+    dipole_every: Interval = "2 fs"
+    polarizability_every: Interval = "2 fs"
+    velocities_every: Interval | None = None
     """For a power spectrum; None makes none."""
     stream: bool = False
     """Keep correlation functions and no frames of dipole, polarizability and velocities: for very long runs."""
     checkpoint: Duration = "60 s"
     """Wall-clock time between restart files."""
     window: WindowName = "gaussian"
-    depth: Time = "1.2 ps"
+    depth: Interval = "1.2 ps"
     """Length of the correlation functions; the longer, the better resolved and the noisier."""
     highest: Wavenumber = "4000 cm-1"
     """End of the spectra."""

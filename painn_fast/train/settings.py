@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
 from painn_fast.errors import PaiNNFastError
 from painn_fast.nn import DipoleHead, EnergyHead, RepresentationConfig
 from painn_fast.nn.config import Head, head_name
-from painn_fast.settings import Duration, Settings, merged, read_toml
+from painn_fast.settings import LARGEST_SIZE, Duration, Seed, Settings, Size, merged, read_toml
 
 CONFIGS = Path(__file__).parent / "configs"
+
+
+Rate = Annotated[float, Field(ge=1e-30, le=10)]
+Weight = Annotated[float, Field(ge=0, le=1e9)]
 
 
 class SplitSizes(Settings):
     """How structures of files without a split of their own are drawn."""
 
-    train: PositiveInt | None = None
+    train: Size | None = None
     """Structures to train on; default: all but validation and as many for testing."""
-    validation: PositiveInt | None = None
+    validation: Size | None = None
     """Default: a tenth."""
-    seed: int = 0
+    seed: Seed = 0
     file: str | None = None
     """A split.csv that another training wrote: its split, also of files that have one of their own."""
 
@@ -63,7 +67,7 @@ class TrainSettings(Settings):
     output: str = "training"
     data: tuple[DataFile, ...] = Field(min_length=1)
     split: SplitSizes = SplitSizes()
-    train_size: PositiveInt | None = None
+    train_size: Size | None = None
     """Train on so many of the training structures, drawn by the seed of the split; for learning curves."""
     level_of_theory: str = ""
     """For the model card; default: what the files of data state."""
@@ -82,30 +86,30 @@ class TrainSettings(Settings):
     """Heads of a plain state dict of SchNetPack to start from, in order, such as "energy,dipole"."""
     freeze_representation: bool = False
     """Train the heads alone."""
-    loss: dict[str, NonNegativeFloat] = {}
+    loss: dict[str, Weight] = {}
     """Weights of mean squared errors, in our units: energy² per atom (eV²), force (eV/Å)², dipole (e Å)²,
     polarizability (Å³)², ... Defaults: energy 10, forces 1, dipole 20, polarizability 1, all others 1."""
     energy_per_atom: bool = True
     """Divide the square of an error of an energy by the number of atoms."""
-    batch_size: PositiveInt = 10
-    learning_rate: PositiveFloat = 1e-3
-    minimum_learning_rate: PositiveFloat = 1e-6
+    batch_size: Size = 10
+    learning_rate: Rate = 1e-3
+    minimum_learning_rate: Rate = 1e-6
     """The training ends when the schedule goes below it."""
-    warmup_steps: int = Field(300, ge=0)
-    weight_decay: NonNegativeFloat = 0.01
-    gradient_clip: PositiveFloat = 10.0
+    warmup_steps: int = Field(300, ge=0, le=LARGEST_SIZE)
+    weight_decay: float = Field(0.01, ge=0, le=100)
+    gradient_clip: float = Field(10.0, gt=0, le=1e10)
     ema_decay: float = Field(0.999, ge=0, lt=1)
     plateau_factor: float = Field(0.5, gt=0, lt=1)
-    plateau_patience: PositiveInt = 20
+    plateau_patience: Size = 20
     """Validations without a better smoothed loss before the learning rate drops."""
-    early_stop: PositiveInt | None = None
+    early_stop: Size | None = None
     """Stop after so many validations without a better smoothed loss."""
     loss_smoothing: float = Field(0.9, ge=0, lt=1)
-    max_epochs: PositiveInt = 1000
-    cooldown_epochs: int = Field(0, ge=0)
+    max_epochs: Size = 1000
+    cooldown_epochs: int = Field(0, ge=0, le=LARGEST_SIZE)
     """Over so many of the last of `max_epochs` the learning rate falls linearly towards 0."""
     max_time: Duration | None = None
-    validate_every: PositiveInt = 1
+    validate_every: Size = 1
     """Epochs."""
     precision: Literal["float32", "float64", "tf32"] = "float32"
     """Of the network: float32, float64, or float32 with products in TF32 (on GPUs; costs accuracy)."""
@@ -115,8 +119,8 @@ class TrainSettings(Settings):
     """What doubtful data do: stop before the training, or be reported only."""
     tensorboard: bool = False
     """Write learning curves for TensorBoard too (pip install tensorboard)."""
-    seed: int = 0
-    threads: PositiveInt | None = None
+    seed: Seed = 0
+    threads: Annotated[int, Field(ge=1, le=4096)] | None = None
     device: str = "cpu"
 
     @model_validator(mode="after")
