@@ -12,12 +12,15 @@ import torch
 from torch import Tensor
 
 from painn_fast.errors import PaiNNFastError
+from painn_fast.graph import batch_atoms
+from painn_fast.graph.batch import CLOSEST
 from painn_fast.io import load
 from painn_fast.io.load import MODELS, bundled
 from painn_fast.io.model_file import fingerprint
 from painn_fast.io.structures import read_structures
 from painn_fast.md.folders import molecules_in, rank_folder, ranks_in
 from painn_fast.md.forces import EnsembleForces, ForceField, ModelForces
+from painn_fast.md.fragments import Mode
 from painn_fast.md.initial import rotations
 from painn_fast.md.restart import SYSTEM, Restart, read_restart, remove_restarts
 from painn_fast.md.segments import remove_segments, trajectory_files
@@ -151,12 +154,18 @@ def prepare(
     molecules = [_molecule(settings, frames, order.index(kind), numbers) for kind, numbers in of_kind.items()]
     model = "none: a force field of the caller's"
     if force_field is None:
+        batch_atoms(frames, CLOSEST)  # refuses atoms on top of each other, in any of the frames
         potentials = [_potential(settings, name) for name in settings.members or (settings.model,)]
         model = " ".join(fingerprint(potential.state_dict()) for potential in potentials)
         firsts = [frames[numbers[0] % len(frames)] for numbers in of_kind.values()]
         members = [ModelForces(potential, firsts, backend=settings.backend) for potential in potentials]
         force_field = EnsembleForces(members) if settings.members else members[0]
     return Prepared(molecules, len(order), force_field, model)
+
+
+def bonds_of(settings: MDSettings, molecule: Molecule) -> Mode:
+    """What to do where a bond of a molecule breaks: bonds of a crystal come and go."""
+    return settings.fragments or ("off" if bool(molecule.system.pbc.any()) else "stop")
 
 
 def _molecule(settings: MDSettings, frames: list[ase.Atoms], index: int, numbers: list[int]) -> Molecule:

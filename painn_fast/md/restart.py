@@ -37,6 +37,9 @@ class Restart:
     """Correlation functions of each molecule."""
     settings: dict[str, Any]
     trips: list[Trip]
+    notes: list[Trip]
+    bonds: list[dict[str, Tensor]]
+    """What the guard of each molecule's bonds knows; empty where there is none."""
     model: str
     """SHA-256 of the model."""
 
@@ -49,6 +52,8 @@ def write_restart(
     streams: Sequence[dict[str, np.ndarray]],
     settings: dict[str, Any],
     trips: list[Trip],
+    notes: list[Trip],
+    bonds: Sequence[dict[str, Tensor]],
     model: str,
 ) -> None:
     """Write the newest restart file and keep the one before; a reader finds a whole one at any moment."""
@@ -57,9 +62,10 @@ def write_restart(
         tensors |= {f"state.{k}.{name}": value for name, value in state.tensors().items()}
         tensors |= {f"system.{k}.{name}": getattr(system, name) for name in SYSTEM}
         tensors |= {f"stream.{k}.{name}": torch.from_numpy(value) for name, value in streams[k].items()}
+        tensors |= {f"bonds.{k}.{name}": value for name, value in bonds[k].items()}
     numbers = {
         "step": parts[0][1].step, "molecules": len(parts), "settings": settings,
-        "trips": [trip.as_json() for trip in trips], "model": model,
+        "trips": [trip.as_json() for trip in trips], "notes": [note.as_json() for note in notes], "model": model,
     }  # fmt: skip
     fresh = folder / "restart.new.safetensors"
     checkpoint.save(fresh, tensors, numbers)
@@ -102,6 +108,8 @@ def _read(path: Path) -> Restart:
             streams=[part(f"stream.{k}.") for k in molecules],
             settings=numbers["settings"],
             trips=[Trip(**values) for values in numbers["trips"]],
+            notes=[Trip(**values) for values in numbers.get("notes", ())],
+            bonds=[part(f"bonds.{k}.") for k in molecules],
             model=numbers["model"],
         )
     except (KeyError, TypeError) as error:

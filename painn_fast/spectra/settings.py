@@ -51,6 +51,8 @@ class SpectrumSettings(Settings):
     tau: Time = "50 fs"
     """Time constant of the thermostat in the equilibration."""
     seed: int = Field(0, ge=0, lt=2**63)
+    fragments: Literal["stop", "note", "off"] | None = None
+    """What to do where a bond breaks, see the settings of dynamics."""
     remove_rotation: bool = False
     """Start trajectories without angular momentum: narrower bands, no rotational ones."""
     dipole_every: Time = "2 fs"
@@ -158,6 +160,7 @@ class SpectrumSettings(Settings):
         values |= {"ensemble": ENSEMBLES[self.method], "output": str(self.folder / DYNAMICS)}
         values |= {"energies_every": f"{10 * self.time_step!r} fs"}
         values |= {"stream": text["depth"]} if self.stream else {}
+        values |= {"fragments": self.fragments} if self.fragments is not None else {}
         return MDSettings.parse(values, where="dynamics")
 
 
