@@ -23,10 +23,8 @@ from painn_fast.md.state import State, System
 Mode = Literal["stop", "note", "off"]
 EVERY = 2.0
 """fs from one look to the next: an atom that leaves moves some tenths of an Å in that time."""
-CAUSE = (
-    "the molecule falls apart, at too high a temperature or in a geometry far from the training data; fragments = "
-    '"note" goes on'
-)
+CAUSE = "the molecule falls apart, at too high a temperature or in a geometry far from the training data"
+GO_ON = '; with fragments = "note" a run goes on'
 
 
 class Fragments:
@@ -95,7 +93,7 @@ class Fragments:
         of = f"{length:.4g} Å by covalent radii, made since the start" if new else f"{length:.4g} Å at the start"
         return Trip(
             number, int(bonds.broken[s, b]), None, None, f"bond {names} broke ({of}): length in Å",
-            float(bonds.reached[s, b]), STRETCH * length, CAUSE, bond=(i, j), start=length, stopped=self.stop,
+            float(bonds.reached[s, b]), STRETCH * length, CAUSE + GO_ON * self.stop, bond=(i, j), start=length, stopped=self.stop,
         )  # fmt: skip
 
 
