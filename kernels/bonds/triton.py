@@ -74,8 +74,8 @@ def _partner(p_beads, p_atoms, p_radii, p_cell, atom, N, B, P, share, TOGETHER: 
 
 @triton.jit(do_not_specialize=["step", "share"])
 def look_kernel(
-    p_positions, p_stopped, p_atoms, p_length, p_broken, p_reached, p_radii, p_hydrogen, p_cell, step: tl.int64,
-    N, B, P, share: tl.float64, TOGETHER: tl.constexpr, STOP: tl.constexpr,
+    p_positions, p_stopped, p_atoms, p_length, p_broken, p_reached, p_radii, p_hydrogen, p_cell, step: tl.int64, N, B,
+    P, share: tl.float64, TOGETHER: tl.constexpr, STOP: tl.constexpr,
 ):  # fmt: skip
     """See `reference.look`: all bonds at once, and only where one is stretched one after another."""
     s = tl.program_id(0).to(tl.int64)

@@ -32,6 +32,9 @@ def md(
     spread_limit: Annotated[
         Text, flag("FORCE", 'Stop a trajectory where members disagree on the force on an atom by more: "0.5 eV/Ang".')
     ] = None,
+    fragments: Annotated[
+        Text, flag("WHAT", "Where a bond breaks: stop the trajectory, note it, off. Default: stop; off in a cell.")
+    ] = None,
     structure: Annotated[Text, flag("FILE", "Where to start, a file of ASE's; a bundled model has its own.")] = None,
     ensemble: Annotated[Text, flag("NAME", "nve, langevin, rpmd, pile-l, pile-g or t-rpmd. Default: nve.")] = None,
     beads: Annotated[int | None, flag("P", "Beads of the ring polymer; 1 is classical. Default: 1.")] = None,
@@ -87,6 +90,7 @@ def md(
         model=model,
         members=member or None,
         spread_limit=spread_limit,
+        fragments=fragments,
         structure=structure,
         ensemble=ensemble,
         beads=beads,

@@ -49,6 +49,9 @@ def spectrum(
     ] = None,
     duration: Annotated[Text, flag("TIME", 'Time of each trajectory. Default: "2 ps".')] = None,
     tau: Annotated[Text, flag("TIME", 'Time constant of the thermostat before. Default: "50 fs".')] = None,
+    fragments: Annotated[
+        Text, flag("WHAT", "Where a bond breaks: stop the trajectory, note it, off. Default: stop; off in a cell.")
+    ] = None,
     remove_rotation: Annotated[bool, typer.Option("--remove-rotation", help="Start without angular momentum.")] = False,
     seed: Annotated[int | None, flag("N", "Seed of velocities and noise. Default: 0.")] = None,
     dipole_every: Annotated[Text, flag("TIME", 'Between records of the dipole. Default: "2 fs".')] = None,
@@ -104,6 +107,7 @@ def spectrum(
         equilibration=equilibration,
         duration=duration,
         tau=tau,
+        fragments=fragments,
         remove_rotation=remove_rotation or None,
         seed=seed,
         dipole_every=dipole_every,

@@ -83,7 +83,8 @@ def load(
     with open(path, "rb") as file:
         magic = file.read(16)
     if magic[8:9] == SAFETENSORS:
-        superfluous = [name for name, value in {**units, "heads": heads}.items() if value is not None]
+        said = {**units, "heads": heads, "length_unit": None if length_unit == "Ang" else length_unit}
+        superfluous = [name for name, value in said.items() if value is not None]
         if superfluous:
             got = ", ".join(superfluous)
             raise PaiNNFastError("this file says its units and heads itself", where=path, got=got, fix="leave them out")

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from ase.data import chemical_symbols
 from torch import Tensor
 
 from painn_fast.errors import PaiNNFastError
+from painn_fast.graph.batch import CLOSEST
 from painn_fast.md.estimators import Estimators
+from painn_fast.md.geometry import atom_name, closest_pair
 from painn_fast.md.state import State, System
 
 
@@ -28,12 +29,18 @@ class Trip:
     value: float
     limit: float
     cause: str
+    bond: tuple[int, int] | None = None
+    """The atoms of a bond that broke."""
+    start: float | None = None
+    """Å, length of that bond at the start."""
+    stopped: bool = True
+    """False for what is only noted."""
 
     def __str__(self) -> str:
         place = "" if self.atom is None else f", bead {self.bead}, atom {self.atom}"
         return (
-            f"trajectory {self.trajectory} stopped at step {self.step}{place}: {self.what} {self.value:.4g}, "
-            f"limit {self.limit:.4g}; likely cause: {self.cause}"
+            f"trajectory {self.trajectory} {'stopped ' * self.stopped}at step {self.step}{place}: {self.what} "
+            f"{self.value:.4g}, limit {self.limit:.4g}; likely cause: {self.cause}"
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -72,16 +79,16 @@ class Guards:
         target: Tensor,
         system: System,
         spread: Tensor | None = None,
+        failure: str = "",
     ) -> Trip:
-        """Which limit trajectory `s` broke in a step, worst first."""
+        """Which limit trajectory `s` broke in a step, worst first; `failure` is what the force field said of it."""
         number = int(state.trajectory[s])
         forces = torch.linalg.vector_norm(state.forces[s], dim=-1)  # [P, N]
         moves = torch.linalg.vector_norm(state.positions[s] - previous[s], dim=-1)
         for what, values in (("positions are", moves), ("forces are", forces)):
             if not bool(torch.isfinite(values).all()):
                 bead, atom = divmod(int((~torch.isfinite(values)).flatten().int().argmax()), values.shape[1])
-                name = self._name(system, atom)
-                cause = f"{name} is where the model gives no numbers: atoms on top of each other, or a step too long"
+                cause = _no_numbers(state.positions[s, bead], atom, system, failure)
                 return Trip(number, step, bead, atom, f"{what} not finite,", float("nan"), self.force, cause)
         doubt = torch.zeros_like(forces) if spread is None else spread[s]
         far = "a geometry far from the training data"
@@ -90,10 +97,10 @@ class Guards:
             ("force in eV/Å", forces, self.force, "a geometry far from the training data, or a time step too long"),
             ("move in one step in Å", moves, self.move, "a time step too long for this mass and temperature"),
         ):
-            if float(values.max()) >= limit:
-                bead, atom = divmod(int(values.argmax()), values.shape[1])
-                name = self._name(system, atom)
-                return Trip(number, step, bead, atom, f"{what} on {name}", float(values.max()), limit, cause)
+            if not bool((values < limit).all()):  # NaN is above any limit
+                bead, atom = divmod(int(values.nan_to_num(nan=torch.inf).argmax()), values.shape[1])
+                what = f"{what} on {atom_name(system, atom)}"
+                return Trip(number, step, bead, atom, what, float(values[bead, atom]), limit, cause)
         if not bool(torch.isfinite(state.energy[s]).all()):
             return Trip(
                 number, step, None, None, "energy not finite,", float("nan"), 0.0, "a geometry that the model fails on"
@@ -104,22 +111,36 @@ class Guards:
             number, step, None, None, "temperature in K", hot, limit, "energy out of nowhere: time step or model"
         )
 
-    def _name(self, system: System, atom: int) -> str:
-        return f"{chemical_symbols[int(system.numbers[atom])]}{atom}"
+
+def _no_numbers(positions: Tensor, atom: int, system: System, failure: str) -> str:
+    """Why there is no number for an atom of a bead at positions [N, 3]."""
+    i, j, apart = closest_pair(positions, system)
+    if apart < CLOSEST:
+        return f"{atom_name(system, i)} and {atom_name(system, j)} are on top of each other, {apart:.2g} Å apart"
+    if failure:
+        return f"the force field fails at these positions: {failure}"
+    name = atom_name(system, atom)
+    return f"{name} is where the model gives no numbers: atoms on top of each other, or a step too long"
 
 
-def check_start(state: State, guards: Guards) -> None:
+def check_start(state: State, guards: Guards, system: System) -> None:
     """Refuse to start where nothing could come of it.
 
     Raises:
         PaiNNFastError: if energy or forces of the first frame are not finite or beyond the limit.
     """
-    if not bool(torch.isfinite(state.energy).all() & torch.isfinite(state.forces).all()):
+    good = torch.isfinite(state.energy) & torch.isfinite(state.forces).flatten(2).all(2)  # [S, P]
+    if not bool(good.all()):
+        s, bead = divmod(int((~good).flatten().int().argmax()), good.shape[1])
+        atom = int((~torch.isfinite(state.forces[s, bead]).all(1)).int().argmax())
         raise PaiNNFastError(
-            "the model gives no finite energy and forces for the first frame", fix="check the structure and the model"
+            "the model gives no finite energy and forces for the first frame",
+            where=f"trajectory {int(state.trajectory[s])}, bead {bead}",
+            got=_no_numbers(state.positions[s, bead], atom, system, ""),
+            fix="check the structure and the model",
         )
     forces = torch.linalg.vector_norm(state.forces, dim=-1)
-    if float(forces.max()) > guards.force:
+    if not bool((forces <= guards.force).all()):
         atom = int(forces.argmax()) % forces.shape[-1]
         raise PaiNNFastError(
             "the forces of the first frame are too large",

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from painn_fast.atomic import make_folder
 from painn_fast.errors import PaiNNFastError
+from painn_fast.graph import batch_atoms
+from painn_fast.graph.batch import CLOSEST
 from painn_fast.graph.charge import charge_and_multiplicity
 from painn_fast.io import load
 from painn_fast.io.load import MODELS, bundled
@@ -20,6 +22,7 @@ from painn_fast.io.model_file import config_fingerprint, fingerprint
 from painn_fast.io.structures import read_structures, refuse_constraints
 from painn_fast.md.folders import molecules_in, rank_folder, ranks_in
 from painn_fast.md.forces import EnsembleForces, ForceField, ModelForces
+from painn_fast.md.fragments import Mode
 from painn_fast.md.initial import rotations
 from painn_fast.md.restart import Restart, read_restart, remove_restarts
 from painn_fast.md.segments import remove_segments, trajectory_files
@@ -167,6 +170,7 @@ def prepare(
     molecules = [_molecule(settings, frames, order.index(kind), numbers) for kind, numbers in of_kind.items()]
     model = config = "none: a force field of the caller's"
     if force_field is None:
+        batch_atoms(frames, CLOSEST)  # refuses atoms on top of each other, in any of the frames
         potentials = [_potential(settings, name) for name in settings.members or (settings.model,)]
         model = " ".join(fingerprint(potential.state_dict()) for potential in potentials)
         config = " ".join(config_fingerprint(potential.config) for potential in potentials)
@@ -191,6 +195,11 @@ def _check_frames(frames: list[ase.Atoms], file: str | None, *, first: bool) -> 
             f"momenta of structure {moving[0]}{f' of {file}' if file else ''} are not used: trajectories start with "
             "thermal ones at the temperature of the settings"
         )
+
+
+def bonds_of(settings: MDSettings, molecule: Molecule) -> Mode:
+    """What to do where a bond of a molecule breaks: bonds of a crystal come and go."""
+    return settings.fragments or ("off" if bool(molecule.system.pbc.any()) else "stop")
 
 
 def _molecule(settings: MDSettings, frames: list[ase.Atoms], index: int, numbers: list[int]) -> Molecule:

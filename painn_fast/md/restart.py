@@ -39,6 +39,9 @@ class Restart:
     """Correlation functions of each molecule."""
     settings: dict[str, Any]
     trips: list[Trip]
+    notes: list[Trip]
+    bonds: list[dict[str, Tensor]]
+    """What the guard of each molecule's bonds knows; empty where there is none."""
     model: str
     """SHA-256 of the model's weights."""
     config: str
@@ -58,6 +61,8 @@ def write_restart(
     streams: Sequence[dict[str, np.ndarray]],
     settings: dict[str, Any],
     trips: list[Trip],
+    notes: list[Trip],
+    bonds: Sequence[dict[str, Tensor]],
     model: str,
     config: str,
     starts: Sequence[dict[str, Tensor]],
@@ -69,9 +74,11 @@ def write_restart(
         tensors |= {f"system.{k}.{name}": getattr(system, name) for name in SYSTEM}
         tensors |= {f"start.{k}.{name}": value for name, value in starts[k].items()}
         tensors |= {f"stream.{k}.{name}": torch.from_numpy(value) for name, value in streams[k].items()}
+        tensors |= {f"bonds.{k}.{name}": value for name, value in bonds[k].items()}
     numbers = {
         "step": parts[0][1].step, "molecules": len(parts), "settings": settings,
-        "trips": [trip.as_json() for trip in trips], "model": model, "config": config,
+        "trips": [trip.as_json() for trip in trips], "notes": [note.as_json() for note in notes], "model": model,
+        "config": config,
     }  # fmt: skip
     checkpoint.save_newest(folder / NEWEST, tensors, numbers)
 
@@ -101,6 +108,8 @@ def _read(path: Path) -> Restart:
             streams=[part(f"stream.{k}.") for k in molecules],
             settings=numbers["settings"],
             trips=[Trip(**values) for values in numbers["trips"]],
+            notes=[Trip(**values) for values in numbers.get("notes", ())],
+            bonds=[part(f"bonds.{k}.") for k in molecules],
             model=numbers["model"],
             config=numbers["config"],
             starts=[part(f"start.{k}.") for k in molecules],

@@ -22,9 +22,18 @@ from painn_fast.md import initial
 from painn_fast.md.estimators import UNITS
 from painn_fast.md.folders import molecule_folder, rank_folder, remove_temporaries
 from painn_fast.md.forces import ForceField
+from painn_fast.md.fragments import Fragments
 from painn_fast.md.guards import Guards, Trip
 from painn_fast.md.phases import Phase, phase_at, phases
-from painn_fast.md.prepare import Molecule, Prepared, clear_folder, earlier_run, prepare, settle_processes
+from painn_fast.md.prepare import (
+    Molecule,
+    Prepared,
+    bonds_of,
+    clear_folder,
+    earlier_run,
+    prepare,
+    settle_processes,
+)
 from painn_fast.md.reporters import Reporter
 from painn_fast.md.restart import Restart, write_restart
 from painn_fast.md.resume import fallback, resumed, run_identity, set_aside
@@ -88,19 +97,24 @@ def run(
     mine = _share(settings.trajectories, rank, world)
     restart = earlier_run(folder, resume=resume, overwrite=overwrite)
     prepared = prepare(settings, force_field, atoms, mine)
-    if restart is None:
-        clear_folder(folder)
-    else:
+    if restart is not None:
         prepared = resumed(settings, prepared, restart, folder)
-        for note in fallback(settings, prepared, restart, folder):
-            warn(note)
-        set_aside(restart)
-    remove_temporaries(folder)
-    for asked in {folder, output}:
-        (asked / EXIT).unlink(missing_ok=True)
-    write_resolved(settings, folder / "settings.toml", {"model_sha256": prepared.model})
     with StatusLine(silent=rank > 0) as line, Interrupt() as interrupt:
-        _Run(settings, folder, prepared, restart, line).go(interrupt)
+        this = _Run(settings, folder, prepared, restart, line)  # refuses what cannot start before anything is written
+        if restart is None:
+            clear_folder(folder)
+        else:
+            for note in fallback(settings, prepared, restart, folder):
+                warn(note)
+            set_aside(restart)
+        remove_temporaries(folder)
+        for asked in {folder, output}:
+            (asked / EXIT).unlink(missing_ok=True)
+        watched = dict.fromkeys(bonds_of(settings, molecule) for molecule in prepared.molecules)
+        about = {"model_sha256": prepared.model, "fragments": ", ".join(watched)}
+        write_resolved(settings, folder / "settings.toml", about)
+        this.begin(restart)
+        this.go(interrupt)
     alone = folder / "trajectory.h5"
     return alone if world == 1 and alone.exists() else output
 
@@ -138,25 +152,36 @@ class _Run:
             states = [state.to(settings.device) for state in restart.states]
             prepared.force_field.restore(restart.force_field)
         phase = phase_at(self.plan, states[0].step)
+        self.fragments = [self._fragments(molecule) for molecule in molecules]
         self.simulation = Simulation(
             [
-                Group(molecule.system, state, molecule.temperature, *part)
-                for molecule, state, part in zip(molecules, states, phase.parts, strict=True)
+                Group(molecule.system, state, molecule.temperature, *part, fragments)
+                for molecule, state, part, fragments in zip(
+                    molecules, states, phase.parts, self.fragments, strict=True
+                )
             ],
             prepared.force_field,
             Guards() if settings.spread_limit is None else Guards(spread=settings.spread_limit),
         )
         self._began = self._saved = self._looked = time.monotonic()
-        self._told, self._saved_at = 0, -1
-        if restart:
-            self.simulation.trips += restart.trips
-            self._keep_trips(restart.trips)
-            begun = self.step > settings.equilibration_steps  # if not, the first frame is still to be recorded
-            for k, recorder in enumerate(self.recorders):
-                recorder.fold(self.step if begun else self.step - 1)
-                _restore(self.streams[k], restart.streams[k])
-        else:
+        self._told, self._noted, self._saved_at = 0, 0, -1
+
+    def begin(self, restart: Restart | None) -> None:
+        """Take up what the folder holds, or write the first restart file."""
+        if restart is None:
             self._checkpoint()
+            return
+        self.simulation.trips += restart.trips
+        self.simulation.notes += restart.notes
+        self._keep_trips(restart.trips)
+        self._keep_notes(restart.notes)
+        begun = self.step > self.settings.equilibration_steps  # if not, the first frame is still to be recorded
+        for k, recorder in enumerate(self.recorders):
+            recorder.fold(self.step if begun else self.step - 1)
+            _restore(self.streams[k], restart.streams[k])
+            fragments = self.fragments[k]
+            if fragments is not None:
+                fragments.restore(restart.bonds[k])
 
     @property
     def step(self) -> int:
@@ -247,6 +272,13 @@ class _Run:
         momenta = initial.maxwell_boltzmann(system, P, molecule.temperature, **noise)
         return State.at(positions, self._without_drift(momenta, positions, system), molecule.trajectory)
 
+    def _fragments(self, molecule: Molecule) -> Fragments | None:
+        """What watches the bonds of a molecule."""
+        mode = bonds_of(self.settings, molecule)
+        if mode == "off":
+            return None
+        return Fragments(molecule.system, molecule.positions, mode, self.settings.longest_step)
+
     def _without_drift(self, momenta: Tensor, positions: Tensor, system: System) -> Tensor:
         momenta = initial.remove_translation(momenta, system.masses)
         if self.settings.remove_rotation or "rotation" in self.settings.hold:
@@ -281,6 +313,16 @@ class _Run:
             with atomic_write(self.folder / f"frozen-{trip.trajectory}.xyz") as temporary:
                 ase.io.write(temporary, frames, format="extxyz", comment=str(trip))
 
+        notes = self.simulation.notes[self._noted :]
+        self._keep_notes(notes)
+        for note in notes:
+            self.line.keep(str(note))
+
+    def _keep_notes(self, notes: list[Trip]) -> None:
+        self._noted += len(notes)
+        for note in notes:
+            self.recorders[self._find(note.trajectory)[0]].notes.append(note.as_json())
+
     def _keep_trips(self, trips: list[Trip]) -> None:
         """Into the files of the molecules that they concern."""
         self._told += len(trips)
@@ -307,6 +349,8 @@ class _Run:
             streams=[{} if stream is None else stream.state() for stream in self.streams],
             settings=self.settings.model_dump(mode="json"),
             trips=self.simulation.trips,
+            notes=self.simulation.notes,
+            bonds=[{} if fragments is None else fragments.tensors() for fragments in self.fragments],
             model=self.prepared.model,
             config=self.prepared.config,
             starts=[molecule.start for molecule in self.prepared.molecules],

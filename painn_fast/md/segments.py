@@ -48,6 +48,7 @@ class Recorder:
     def __init__(self, folder: Path, header: dict[str, Any], units: dict[str, str]) -> None:
         self.folder, self.header, self.units = folder, header, units
         self.frozen: list[dict[str, Any]] = []
+        self.notes: list[dict[str, Any]] = []
         self._rows: dict[str, dict[str, list[np.ndarray]]] = {}
         self.bytes = 0
 
@@ -86,7 +87,8 @@ class Recorder:
             self.fold(step)
 
     def _header(self, step: int) -> dict[str, Any]:
-        return {"format": FORMAT, "version": VERSION, **self.header, "end": step, "frozen": json.dumps(self.frozen)}
+        seen = {"frozen": json.dumps(self.frozen), "notes": json.dumps(self.notes)}
+        return {"format": FORMAT, "version": VERSION, **self.header, "end": step, **seen}
 
 
 def segment_path(folder: Path, step: int) -> Path:

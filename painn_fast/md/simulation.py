@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from painn_fast.engine.capture import captured
+from painn_fast.errors import PaiNNFastError
 from painn_fast.md.estimators import Estimators
 from painn_fast.md.forces import SPREAD, Evaluation, ForceField
+from painn_fast.md.fragments import Fragments
 from painn_fast.md.guards import Guards, Trip, check_start
 from painn_fast.md.integrators import RingPolymer
 from painn_fast.md.state import State, System
@@ -18,6 +20,8 @@ from painn_fast.units import AMU_A2_PER_FS2, KB
 
 LOOK_EVERY = 64
 """Steps on a GPU from one look at the guards to the next: a look waits for the device."""
+FAILURES = ArithmeticError, PaiNNFastError
+"""What a force field raises at positions that it cannot evaluate."""
 
 
 @dataclass(eq=False)
@@ -30,6 +34,8 @@ class Group:
     temperature: Tensor  # [S] K, target of the guards
     integrator: RingPolymer
     estimators: Estimators
+    fragments: Fragments | None = None
+    """Watches the bonds."""
 
     def estimates(self) -> dict[str, Tensor]:
         """Energies and temperature [S], see `Estimators`; NaN for frozen trajectories."""
@@ -68,15 +74,18 @@ class Simulation:
         self.groups, self.force_field = list(groups), force_field
         self.guards = guards or Guards()
         self.trips: list[Trip] = []
+        self.notes: list[Trip] = []
+        """Bonds that broke in trajectories that are not stopped for it."""
         self.look_every = LOOK_EVERY if self.groups[0].state.positions.is_cuda else 1
         self._unseen = 0
         self._copies = [group.state.copies for group in self.groups]
         self._limits: list[tuple[Estimators, Tensor] | None] = [None] * len(self.groups)
         self._whole: _Whole | None = None
+        self._failures: dict[tuple[int, int], str] = {}
         if self.step_number == 0:
-            for group, evaluation in zip(self.groups, self._evaluate(), strict=True):
+            for group, evaluation in zip(self.groups, self._first(), strict=True):
                 group.state.take(*evaluation[:2])
-                check_start(group.state, self.guards)
+                check_start(group.state, self.guards, group.system)
         self.alive = self._any_alive()
 
     @property
@@ -87,6 +96,7 @@ class Simulation:
     def step(self, properties: Sequence[str] = ()) -> list[dict[str, Tensor]]:
         """One time step; returns of each group observed properties averaged over beads [S, ...]."""
         observed = self._step(properties)
+        self._look_at_bonds()
         self._unseen += 1
         if properties or self._unseen >= self.look_every:
             self.look()
@@ -102,6 +112,8 @@ class Simulation:
             for group in self.groups:
                 if not group.integrator.fine(group.state):
                     self._trip(group)
+                if group.fragments is not None:
+                    self.notes += group.fragments.notes(group.state)
 
     def observe(self, properties: Sequence[str]) -> list[dict[str, Tensor]]:
         """Of each group properties of the present frame, averaged over beads [S, ...]; NaN for frozen trajectories."""
@@ -116,7 +128,7 @@ class Simulation:
             return [{} for _ in self.groups]
         for group in self.groups:
             group.integrator.advance(group.state)
-        evaluations = self._evaluate(properties)
+        evaluations = self._evaluate_moved(properties)
         for k, (group, (energy, forces, seen)) in enumerate(zip(self.groups, evaluations, strict=True)):
             self._close(k, energy, forces)
             if SPREAD in seen:
@@ -157,6 +169,52 @@ class Simulation:
     def _evaluate(self, properties: Sequence[str] = ()) -> list[Evaluation]:
         return self.force_field.together(self._copies, properties)
 
+    def _first(self) -> list[Evaluation]:
+        """Of the first frame."""
+        try:
+            return self._evaluate()
+        except ArithmeticError as error:
+            raise PaiNNFastError(
+                "the force field fails at the first frame", got=f"{type(error).__name__}: {error}",
+                fix="check the structure: atoms on top of each other?",
+            ) from error  # fmt: skip
+
+    def _evaluate_moved(self, properties: Sequence[str]) -> list[Evaluation]:
+        """At new positions; NaN of the trajectories where the force field fails, which a guard then stops."""
+        try:
+            return self._evaluate(properties)
+        except FAILURES:
+            return self._evaluate_others(properties)
+
+    def _evaluate_others(self, properties: Sequence[str]) -> list[Evaluation]:
+        """Find the trajectories where it fails, one by one, with all others at their last positions."""
+        before = [group.integrator.before(group.state).flatten(0, 1) for group in self.groups]
+        possible, failing = [place.clone() for place in self._copies], []
+        for k, group in enumerate(self.groups):
+            P = group.state.positions.shape[1]
+            for s in range(len(group.state.alive)):
+                rows = slice(s * P, (s + 1) * P)
+                trial = [place.clone() for place in before]
+                trial[k][rows] = self._copies[k][rows]
+                try:
+                    self.force_field.together(trial, properties)
+                except FAILURES as error:
+                    self._failures[k, s] = str(error)
+                    possible[k][rows] = before[k][rows]
+                    failing.append((k, rows))
+        evaluations = self.force_field.together(possible, properties)
+        for k, rows in failing:
+            energy, forces, seen = evaluations[k]
+            for values in (energy, forces, *seen.values()):
+                values[rows] = torch.nan
+        return evaluations
+
+    def _look_at_bonds(self) -> None:
+        """Where it is time to; what breaks is marked on the device and seen at the next look."""
+        for group in self.groups:
+            if group.fragments is not None:
+                group.fragments.look(group.state, group.integrator.broken(group.state))
+
     def _close(self, k: int, energy: Tensor, forces: Tensor) -> None:
         """The end of a step of a group."""
         group = self.groups[k]
@@ -181,9 +239,14 @@ class Simulation:
             within = spread.flatten(1).amax(1) < self.guards.spread  # false for NaN
             broken[~within & (broken == 0)] = state.step
         tripped = (broken > 0) & state.alive
+        k, fragments = self.groups.index(group), group.fragments
         seen = state, before, group.estimators, group.temperature, group.system, spread
         for s in torch.nonzero(tripped)[:, 0].tolist():
-            self.trips.append(self.guards.explain(s, int(broken[s]), *seen))
+            step, failure = int(broken[s]), self._failures.pop((k, s), "")
+            if fragments is not None and fragments.stopped(s, step):
+                self.trips.append(fragments.explain(s, step, int(state.trajectory[s])))
+            else:
+                self.trips.append(self.guards.explain(s, step, *seen, failure))
         state.alive &= ~tripped
         state.positions[tripped] = before[tripped]
         for value in (state.momenta, state.forces, state.energy, state.heat):

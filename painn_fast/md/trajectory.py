@@ -80,6 +80,7 @@ class Trajectory:
         self.header["trajectories"] = sum(counts)
         self.header["trajectory"] = np.concatenate([header["trajectory"] for header in headers])
         self.header["frozen"] = json.dumps([trip for header in headers for trip in json.loads(header["frozen"])])
+        self.header["notes"] = json.dumps([note for h in headers for note in json.loads(h.get("notes", "[]"))])
         for name in ("temperature", "time_step", "seed"):
             each = [np.broadcast_to(h[name], count) for h, count in zip(headers, counts, strict=True)]
             values = np.concatenate(each)
@@ -166,6 +167,11 @@ class Trajectory:
     def frozen(self) -> list[dict[str, Any]]:
         """What the guards saw: trajectory, step, atom, value, cause."""
         return list(json.loads(self.header["frozen"]))
+
+    @property
+    def notes(self) -> list[dict[str, Any]]:
+        """Bonds that broke in trajectories that went on, as in `frozen`."""
+        return list(json.loads(self.header.get("notes", "[]")))
 
     @property
     def alive(self) -> np.ndarray:

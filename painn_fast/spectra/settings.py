@@ -53,6 +53,8 @@ class SpectrumSettings(LoadOptions):
     tau: Interval = "50 fs"
     """Time constant of the thermostat in the equilibration."""
     seed: Seed = 0
+    fragments: Literal["stop", "note", "off"] | None = None
+    """What to do where a bond breaks, see the settings of dynamics."""
     remove_rotation: bool = False
     """Start trajectories without angular momentum: narrower bands, no rotational ones."""
     dipole_every: Interval = "2 fs"
@@ -160,6 +162,7 @@ class SpectrumSettings(LoadOptions):
         values |= {"ensemble": ENSEMBLES[self.method], "output": str(self.folder / DYNAMICS)}
         values |= {"energies_every": f"{10 * self.time_step!r} fs"}
         values |= {"stream": text["depth"]} if self.stream else {}
+        values |= {"fragments": self.fragments} if self.fragments is not None else {}
         return MDSettings.parse(values, where="dynamics")
 
 

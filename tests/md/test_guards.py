@@ -14,7 +14,11 @@ import painn_fast as pf
 from painn_fast.errors import PaiNNFastError
 from painn_fast.io.model_file import save_model
 from painn_fast.md import MDSettings, Trajectory, run
-from painn_fast.md.forces import EnsembleForces, ModelForces
+from painn_fast.md.estimators import Estimators
+from painn_fast.md.forces import EnsembleForces, ForceField, ModelForces
+from painn_fast.md.geometry import closest_pair
+from painn_fast.md.guards import Guards
+from painn_fast.md.state import State, System
 from painn_fast.testing import Morse, assert_close
 
 DIMER = Atoms("OH", positions=[[0, 0, 0], [1.4, 0, 0]])
@@ -138,6 +142,111 @@ def test_a_start_that_nothing_can_come_of_is_refused(tmp_path, what, message):
     with pytest.raises(PaiNNFastError, match=message):
         run(settings(tmp_path), force_field=Sabotaged(0, 0, **what), atoms=DIMER)
     assert not list(tmp_path.glob("trajectory*"))
+
+
+class Collapse(ForceField):
+    """Two atoms that fall together within 1 Å; where they meet in any copy, it fails as a whole or gives no numbers."""
+
+    def __init__(self, failure):
+        self.failure = failure
+
+    def __call__(self, positions):
+        r = positions[:, 1] - positions[:, 0]
+        apart = torch.linalg.vector_norm(r, dim=1)
+        pull = 4.0 * r / apart[:, None] * (apart < 1.0)[:, None]
+        forces = torch.stack([pull, -pull], 1)
+        meets = apart < 0.1
+        if bool(meets.any()) and self.failure is not None:
+            raise self.failure
+        forces[meets] = torch.nan
+        return apart, forces
+
+
+STARTS = [Atoms("OH", positions=[[0, 0, 0], [x, 0, 0]]) for x in (2.0, 0.2, 2.1)]
+
+
+@pytest.mark.parametrize("failure", [ZeroDivisionError("division by zero"), PaiNNFastError("no list"), None])
+@pytest.mark.parametrize("beads", [1, 3])
+def test_atoms_that_meet_stop_their_trajectory_alone_and_are_named(tmp_path, capsys, failure, beads):
+    changes = {"beads": beads, "duration": "40 fs", "fragments": "off"}
+    run(settings(tmp_path / "meet", **changes), force_field=Collapse(failure), atoms=STARTS)
+    apart = [STARTS[0], STARTS[2], STARTS[2]]
+    run(settings(tmp_path / "apart", **changes), force_field=Collapse(failure), atoms=apart)
+    trajectory, other = Trajectory(tmp_path / "meet"), Trajectory(tmp_path / "apart")
+    assert trajectory.alive.tolist() == [True, False, True]
+    assert other.alive.all()
+    (trip,) = trajectory.frozen
+    assert "forces are not finite" in trip["what"]
+    assert "O0 and H1 are on top of each other, 0.0" in " ".join(capsys.readouterr().err.split())
+    good = trajectory.positions[trip["step"] - 1, 1]
+    assert np.isfinite(trajectory.positions[: trip["step"], 1]).all()
+    frames = read(tmp_path / "meet" / "frozen-1.xyz", index=":")
+    np.testing.assert_allclose([frame.positions for frame in frames], good, atol=1e-7)
+    for s in (0, 2):
+        assert np.array_equal(trajectory.positions[:, s], other.positions[:, s])
+
+
+def test_a_force_field_that_fails_for_another_reason_is_quoted(tmp_path):
+    class Fails(Collapse):
+        def __call__(self, positions):
+            if bool((positions[:, 1, 0] - positions[:, 0, 0] < 0.18).any()):
+                raise PaiNNFastError("too far outside", got="1e7 cells")
+            return super().__call__(positions)
+
+    with pytest.raises(PaiNNFastError, match=r"every trajectory.*fails at these positions: too far outside; got: 1e7"):
+        run(settings(tmp_path, trajectories=1, fragments="off"), force_field=Fails(None), atoms=STARTS[1])
+
+
+@pytest.mark.parametrize("failure", [ZeroDivisionError("division by zero"), None])
+def test_a_start_with_atoms_that_meet_is_refused_in_words_and_nothing_is_written(tmp_path, failure):
+    met = Atoms("OH", positions=[[0, 0, 0], [0.02, 0, 0]])
+    with pytest.raises(PaiNNFastError, match="first frame"):
+        run(settings(tmp_path / "run"), force_field=Collapse(failure), atoms=[STARTS[0], STARTS[2], met])
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("apart", [0.02, 0.0])
+@pytest.mark.parametrize("frame", [0, 1])
+def test_a_start_of_a_model_with_atoms_that_meet_is_refused_whatever_the_frame(tmp_path, apart, frame):
+    frames = [molecule("CH3CH2OH"), molecule("CH3CH2OH")]
+    frames[frame].positions[3] = frames[frame].positions[0] + [0, 0, apart]
+    given = settings(tmp_path / "run", model="ethanol", trajectories=2)
+    with pytest.raises(PaiNNFastError, match=rf"on top of each other; where: structure {frame} .*atoms 0 and 3"):
+        run(given, atoms=frames)
+    frames[frame].positions[3] = np.nan
+    with pytest.raises(PaiNNFastError, match="positions are not finite; where: atom 3"):
+        run(given, atoms=frames)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_start_that_is_refused_leaves_the_run_that_it_was_to_replace(tmp_path):
+    run(settings(tmp_path), force_field=Morse(), atoms=DIMER)
+    with pytest.raises(PaiNNFastError, match="first frame"):
+        run(settings(tmp_path), force_field=Sabotaged(0, 0, force=[np.nan, 0, 0]), atoms=DIMER, overwrite=True)
+    assert len(Trajectory(tmp_path).times()) == 41
+
+
+def test_a_spread_that_is_no_number_is_told_as_that():
+    positions = torch.tensor(DIMER.positions).expand(1, 1, 2, 3).clone()
+    state = State.at(positions, torch.zeros_like(positions))
+    state.take(torch.zeros(1, dtype=torch.float64), torch.zeros(1, 2, 3, dtype=torch.float64))
+    system, kelvin = System.from_atoms(DIMER), torch.tensor([300.0], dtype=torch.float64)
+    spread = torch.tensor([[[0.1, np.nan]]], dtype=torch.float64)
+    seen = state, positions, Estimators(system, 1, kelvin), kelvin, system
+    trip = Guards(spread=1.0).explain(0, 5, *seen, spread)
+    assert "spread of the members' forces in eV/Å on H1" in trip.what
+    assert np.isnan(trip.value)
+
+
+def test_the_closest_pair_of_a_structure(monkeypatch):
+    monkeypatch.setattr("painn_fast.md.geometry.ROWS", 2)
+    system, x = System.from_atoms(molecule("CH3CH2OH")), torch.tensor(molecule("CH3CH2OH").positions)
+    x[7] = x[4] + torch.tensor([0.0, 0.3, 0.4], dtype=torch.float64)
+    x[0] = torch.nan
+    assert closest_pair(x, system) == (4, 7, pytest.approx(0.5))
+    assert closest_pair(x[:1], System.from_atoms(Atoms("C", positions=[[0, 0, 0]])))[2] == np.inf
+    cell = Atoms("He2", positions=[[0.1, 0, 0], [9.8, 0, 0]], cell=[10, 10, 10], pbc=[True, False, False])
+    assert closest_pair(torch.tensor(cell.positions), System.from_atoms(cell))[2] == pytest.approx(0.3)
 
 
 def test_ordinary_dynamics_trips_nothing(tmp_path):
