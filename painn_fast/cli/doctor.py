@@ -8,8 +8,8 @@ import typer
 def doctor() -> None:
     """Check the installation: versions, threads, CPU, GPU, folders, and the bundled models against themselves.
 
-    One line a check: ok, warn or fail, what was found (forces in eV/Å, times in ms) and how to mend it.
-    The exit code is 1 if one fails.
+    One line a check: ok, warn or fail, what was found (forces in eV/Å, times in ms, roughness in cm-1) and how to mend
+    it. The exit code is 1 if one fails.
     """
     from painn_fast.doctor import examine
 

@@ -14,6 +14,7 @@ from painn_fast.atomic import atomic_write
 from painn_fast.nn import Potential
 from painn_fast.train.details import by_element, by_magnitude, rotation_change, write_worst
 from painn_fast.train.evaluation import Arrays, Table, report_unit
+from painn_fast.train.surface import in_words, surface
 
 if TYPE_CHECKING:
     from painn_fast.train.loop import Training
@@ -63,6 +64,7 @@ def facts(training: Training, model: Potential, predicted: dict[str, Arrays]) ->
         "precision": settings.precision,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "change_under_rotation": rotation_change(model, data),
+        "roughness": surface(model, training.data["train"]),
     }
     if "forces" in predicted[split] and data.labelled("forces"):
         size, unit = report_unit("forces", model, settings.report_units)
@@ -101,6 +103,7 @@ def model_card(training: Training, model: Potential, tables: Tables, said: dict[
             f"- **Training**: {training.epoch} epochs, {training.seconds / 60:.0f} minutes, {settings.precision} on "
             f"{settings.device}; {rate}",
             f"- **Limits**: {settings.limits or 'not stated'}",
+            f"- **Roughness**: {in_words(said['roughness'])}",
             "",
             "Mean absolute errors:",
             "",

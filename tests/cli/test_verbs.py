@@ -3,6 +3,7 @@
 import csv
 import importlib
 import json
+import re
 
 import ase.io
 import numpy as np
@@ -185,6 +186,24 @@ def test_doctor_finds_this_installation_sound(run):
     assert outcome.code == 0, outcome.out
     assert "fail" not in {line.split()[0] for line in outcome.out.splitlines()}
     assert "model ethanol" in outcome.out
+
+
+@pytest.mark.parametrize(("epsilon", "state"), [(1e-8, "warn"), (1e-3, "ok")])
+def test_doctor_warns_of_a_rough_surface(epsilon, state, tmp_path, monkeypatch):
+    """The bundled weights of ethanol, with a small and with a large epsilon."""
+    from painn_fast import doctor, load
+    from painn_fast.io.model_file import save_model
+    from painn_fast.testing import with_epsilon
+
+    own = doctor.MODELS / "ethanol.xyz"
+    save_model(with_epsilon(load("ethanol"), epsilon), tmp_path / "ethanol.safetensors")
+    (tmp_path / "ethanol.xyz").write_text(own.read_text())
+    for module in ("painn_fast.io.load", "painn_fast.doctor"):
+        monkeypatch.setattr(importlib.import_module(module), "MODELS", tmp_path)
+    check = doctor.check_model("ethanol")
+    assert check.state == state
+    assert re.search(r"roughness of the surface.* [\d.]+ cm-1 at most, [\d.]+ cm-1 in the mean", check.found)
+    assert ("epsilon" in (check.fix or "")) == (state == "warn")
 
 
 def test_doctor_fails_on_a_model_that_was_changed(run, water_model, tmp_path, monkeypatch):

@@ -57,6 +57,9 @@ def test_a_training_leaves_model_errors_history_card_settings_and_pictures(toy, 
         "16 features, 2 layers",
     ):
         assert said in card, said
+    roughness = json.loads((output / "training.json").read_text(encoding="utf-8"))["roughness"]
+    assert ("left_out" in roughness) == ("**Roughness**: not computed: no minimum near toy.npz" in card)
+    assert ("largest" in roughness) == ("cm-1 in the mean, between harmonic lines of the analytic Hessian" in card)
     for name, row in errors["test, toy.npz"].items():
         assert f"{row['mae']:.4f}" in card, f"test error of {name}"
 

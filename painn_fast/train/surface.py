@@ -1,0 +1,74 @@
+"""How rough the surface of a finished model is, for its card."""
+
+from __future__ import annotations
+
+import ase
+import numpy as np
+
+from painn_fast.errors import PaiNNFastError
+from painn_fast.nn import Potential
+from painn_fast.spectra.harmonic import ROUGH, roughness
+from painn_fast.train.data import Dataset
+
+MOST_ATOMS = 64
+"""Of a molecule whose Hessian, 3 n second derivatives, is worth the time at the end of a training."""
+
+
+def surface(model: Potential, data: Dataset) -> dict[str, float | str]:
+    """Roughness at the minimum next to the structure of lowest energy of a set of one molecule.
+
+    Returns:
+        "largest" and "mean" in cm-1, as in `painn_fast.spectra.Roughness`, and "at", the structure; or "left_out", why
+        there is none.
+    """
+    reason = _why_not(model, data)
+    if reason:
+        return {"left_out": reason}
+    row = _lowest(data)
+    try:
+        rough = roughness(model, _structure(data, row))
+    except (PaiNNFastError, np.linalg.LinAlgError) as error:  # a model that was hardly trained need not have a minimum
+        return {"left_out": f"no minimum near {data.name(row)}: {error}"}
+    return {"largest": rough.largest, "mean": rough.mean, "at": data.name(row)}
+
+
+def in_words(found: dict[str, float | str]) -> str:
+    """For the card: a number and what it means, or the reason why there is none."""
+    if "left_out" in found:
+        return f"not computed: {found['left_out']}"
+    told = (
+        f"at most {found['largest']:.2f} cm-1, {found['mean']:.2f} cm-1 in the mean, between harmonic lines of the "
+        f"analytic Hessian and of central differences, at the minimum near {found['at']}"
+    )
+    if float(found["largest"]) <= ROUGH:
+        return told
+    return f"{told}; above {ROUGH:g} cm-1, lines are no surer than that: train with a larger representation.epsilon"
+
+
+def _why_not(model: Potential, data: Dataset) -> str | None:
+    if "forces" not in model.properties:
+        return "the model has no forces"
+    if not len(data):
+        return "no structures"
+    if data.pbc.any():
+        return "structures are periodic"
+    n = int(data.n_atoms[0])
+    if (data.n_atoms != n).any() or (data.numbers.reshape(-1, n) != data.numbers[:n]).any():
+        return "structures of more than one molecule"
+    if not 2 <= n <= MOST_ATOMS:
+        return f"molecules of {n} atoms, where 2 to {MOST_ATOMS} are analysed"
+    return None
+
+
+def _lowest(data: Dataset) -> int:
+    """Row of the lowest label of energy; the first where there are none."""
+    energy = data.labels.get("energy")
+    return int(np.nanargmin(energy)) if energy is not None and np.isfinite(energy).any() else 0
+
+
+def _structure(data: Dataset, row: int) -> ase.Atoms:
+    rows = slice(data.first[row], data.first[row + 1])
+    atoms = ase.Atoms(data.numbers[rows], data.positions[rows])
+    special = {"charge": (float(data.charge[row]), 0.0), "spin": (float(data.spin[row]), 1.0)}
+    atoms.info |= {name: value for name, (value, usual) in special.items() if value != usual}
+    return atoms
