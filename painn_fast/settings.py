@@ -18,8 +18,11 @@ import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
 
 from painn_fast.atomic import atomic_write
-from painn_fast.errors import PaiNNFastError
+from painn_fast.errors import PaiNNFastError, reading, shown
 from painn_fast.units import format_quantity, parse_quantity
+
+LARGEST = 2**20
+"""Bytes of a file of settings."""
 
 
 def _finite(value: Any, kind: str) -> float:
@@ -96,6 +99,8 @@ class Settings(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             raise PaiNNFastError(f"wrong settings: {_explain(cls, error)}", where=where) from None
+        except (RecursionError, OverflowError) as error:
+            raise PaiNNFastError("wrong settings", where=where, got=str(error)) from None
 
 
 S = TypeVar("S", bound=Settings)
@@ -129,7 +134,7 @@ def _explain(cls: type[BaseModel], error: ValidationError) -> str:
         elif problem["type"] == "missing":
             said.append(f"missing key '{key}'")
         else:
-            said.append(f"'{key}': {problem['msg'].removeprefix('Value error, ')} (got {problem['input']!r})")
+            said.append(f"'{key}': {problem['msg'].removeprefix('Value error, ')} (got {shown(problem['input'])})")
     return "; ".join(said)
 
 
@@ -149,11 +154,14 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     Raises:
         PaiNNFastError: if it cannot be read or is not TOML.
     """
+    with reading("cannot read settings", path):
+        size = Path(path).stat().st_size
+        if size > LARGEST:
+            raise PaiNNFastError("too large a file of settings", where=path, got=f"{size} bytes", expected=LARGEST)
+        content = Path(path).read_bytes()
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise PaiNNFastError("cannot read settings", where=path, got=error.strerror) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return tomllib.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:  # also of a number with thousands of digits
         raise PaiNNFastError("not a TOML file", where=path, got=str(error)) from None
 
 

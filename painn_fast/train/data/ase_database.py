@@ -12,11 +12,14 @@ import ase.db
 import numpy as np
 
 from painn_fast.errors import PaiNNFastError
+from painn_fast.io.ase_formats import check_json
 from painn_fast.progress import counted
 from painn_fast.train.data.ase_files import add
 from painn_fast.train.data.extxyz import KEYS, labelled
 from painn_fast.train.data.frames import Frames, Gather, Keys
 
+LONGEST = 200
+"""Characters of a unit that is looked at."""
 SCHNETPACK: Keys = {
     **KEYS,
     "energy": ("energy", "energy_U0"),
@@ -35,6 +38,8 @@ def read(path: Path) -> Frames:
     """
     gather, ids = Gather(path, strict=False), []
     try:
+        if path.suffix.lower() == ".json":
+            check_json(path)
         database = ase.db.connect(path, serial=True)
         metadata = dict(database.metadata)
         for row in counted(database.select(), f"reading {path.name}: rows", database.count()):
@@ -72,6 +77,8 @@ def _with_units(frames: Frames, metadata: dict[str, Any], path: Path) -> Frames:
 
 def plain(unit: str) -> str:
     """A unit as we write it: a0^3 for "a0 a0 a0", eV/Ang^3 for "eV / Ang / Ang / Ang"."""
+    if len(unit) > LONGEST:
+        return unit
     unit = re.sub(r"\s*([/*])\s*", r"\1", unit.strip())
     again = re.compile(r"(?<![^\s/*])([^\s/*]+)((?:([ /*])\1)+)(?![^\s/*])")
     return again.sub(lambda match: f"{match[1]}^{match[2].count(match[3]) + 1}", unit)
