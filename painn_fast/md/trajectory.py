@@ -49,10 +49,11 @@ class Trajectory:
         )
         if not self._parts:
             self._complain()
-        headers = [self._look(part) for part in self._parts]
-        self.header = headers[-1]
-        if len(headers) > 1:
-            self._join(headers)
+        with reading("not a readable trajectory", self.path):
+            headers = [self._look(part) for part in self._parts]
+            self.header = headers[-1]
+            if len(headers) > 1:
+                self._join(headers)
 
     def _complain(self) -> None:
         molecules = molecules_of(self.path)
