@@ -52,6 +52,15 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.split()))
 
 
+def shown(value: Any, longest: int = 200) -> str:
+    """A value from a file as Python writes it, cut to some characters."""
+    try:
+        text = repr(value)
+    except Exception:  # Python refuses to write out an integer of some thousand digits
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
 def _text(value: Any) -> str:
     """A value from a file as text; Python refuses to write out an integer of some thousand digits."""
     try:

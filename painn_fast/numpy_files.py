@@ -65,14 +65,13 @@ def load_npy(path: str | Path) -> np.ndarray:
 
 
 def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
-    """Those that are arrays, by the names of these; not more of them than the file can hold."""
+    """The arrays by their names; not more of them than the file can hold."""
     found: dict[str, zipfile.ZipInfo] = {}
     for info in archive.infolist():
         name = info.filename.removesuffix(".npy")
-        if name == info.filename:
-            continue
-        if name in found:
-            raise PaiNNFastError(NPZ, where=f"{path}, {name[:100]!r}", got="two arrays of one name")
+        if name == info.filename or name in found:  # an array whose name is damaged must not be passed over
+            got = "two arrays of one name" if name in found else "not an array"
+            raise PaiNNFastError(NPZ, where=f"{path}, {name[:100]!r}", got=got)
         found[name] = info
     size, most = sum(info.file_size for info in found.values()), SMALL + LARGEST_RATIO * path.stat().st_size
     if len(found) > MAX_ARRAYS or size > most:

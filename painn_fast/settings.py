@@ -18,7 +18,7 @@ import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, ValidationInfo
 
 from painn_fast.atomic import atomic_write
-from painn_fast.errors import PaiNNFastError
+from painn_fast.errors import PaiNNFastError, reading, shown
 from painn_fast.units import KINDS, format_quantity, parse_quantity
 
 LARGEST_SIZE = 10**9
@@ -26,6 +26,8 @@ LARGEST_SIZE = 10**9
 Size = Annotated[int, Field(ge=1, le=LARGEST_SIZE)]
 """A number of things: structures, epochs, ..."""
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+LARGEST = 2**20
+"""Bytes of a file of settings."""
 
 
 def _checked(value: Any, kind: str, low: float, high: float, name: str | None) -> float:
@@ -116,6 +118,8 @@ class Settings(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             raise PaiNNFastError(f"wrong settings: {_explain(cls, error)}", where=where) from None
+        except (RecursionError, OverflowError) as error:
+            raise PaiNNFastError("wrong settings", where=where, got=str(error)) from None
 
 
 S = TypeVar("S", bound=Settings)
@@ -149,14 +153,8 @@ def _explain(cls: type[BaseModel], error: ValidationError) -> str:
         elif problem["type"] == "missing":
             said.append(f"missing key '{key}'")
         else:
-            said.append(f"'{key}': {problem['msg'].removeprefix('Value error, ')} (got {_short(problem['input'])})")
+            said.append(f"'{key}': {problem['msg'].removeprefix('Value error, ')} (got {shown(problem['input'])})")
     return "; ".join(said)
-
-
-def _short(value: Any) -> str:
-    """A value as it stands, unless that is endless."""
-    text = repr(value) if not isinstance(value, int) or abs(value) < 10**100 else "a number of over 100 digits"
-    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -175,11 +173,14 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     Raises:
         PaiNNFastError: if it cannot be read or is not TOML.
     """
+    with reading("cannot read settings", path):
+        size = Path(path).stat().st_size
+        if size > LARGEST:
+            raise PaiNNFastError("too large a file of settings", where=path, got=f"{size} bytes", expected=LARGEST)
+        content = Path(path).read_bytes()
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise PaiNNFastError("cannot read settings", where=path, got=error.strerror) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return tomllib.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:  # also of a number with thousands of digits
         raise PaiNNFastError("not a TOML file", where=path, got=str(error)) from None
 
 

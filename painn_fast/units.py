@@ -61,6 +61,8 @@ WAVENUMBER = {"cm-1": 1.0, "cm^-1": 1.0, "1/cm": 1.0}
 WAVELENGTH = {"nm": 1.0, "um": 1e3}
 DURATION = {"s": 1.0, "min": 60.0, "h": 3600.0}
 
+LONGEST = 200
+"""Characters of a number and its unit."""
 KINDS = {
     "energy": ENERGY,
     "length": LENGTH,
@@ -185,6 +187,8 @@ def parse_quantity(text: str, kind: str) -> float:
         PaiNNFastError: if there is no number, no unit, or a unit of something else.
     """
     own = next(iter(KINDS[kind]))
+    if len(str(text)) > LONGEST:
+        raise PaiNNFastError(f"not a {kind}", got=repr(str(text)[:40]), expected=f'such as "1 {own}"')
     match = re.fullmatch(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(.*?)\s*", str(text))
     if match is None:
         raise PaiNNFastError(f"not a {kind}", got=repr(text), expected=f'a number and a unit, such as "1 {own}"')

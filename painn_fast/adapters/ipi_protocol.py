@@ -7,6 +7,7 @@ holds B structures at once. All is in atomic units and native byte order.
 
 from __future__ import annotations
 
+import re
 import socket
 import struct
 from collections.abc import Generator, Sequence
@@ -146,6 +147,6 @@ def _batch_size(parameters: bytes) -> int:
     """B as i-PI adds it to its parameters, "name : value, batch_size:8"; otherwise 1."""
     for pair in parameters.decode(errors="replace").split(","):
         name, _, value = pair.partition(":")
-        if name.strip() == "batch_size" and value.strip().isdigit():
+        if name.strip() == "batch_size" and re.fullmatch(r"[0-9]{1,6}", value.strip()):
             return int(value)
     return 1

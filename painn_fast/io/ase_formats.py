@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import json
 import lzma
+import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import ase
 import ase.io
@@ -25,8 +28,8 @@ castep-md castep-phonon cfg cif cjson cmdft cp2k-dcd cp2k-restart crystal cube d
 dmol-arc dmol-car dmol-incoor elk elk-in eon espresso-in espresso-out exciting extxyz findsym gamess-us-in
 gamess-us-out gamess-us-punch gaussian-in gaussian-out gen gpaw-out gpumd gromacs gromos json jsv lammps-data
 lammps-dump-binary lammps-dump-text magres mol mustem netcdftrajectory nomad-json nwchem-in nwchem-out onetep-in
-onetep-out orca-output prismatic proteindatabank qbox res rmc6f runnerdata sdf siesta-xv struct struct_out sys traj turbomole
-turbomole-gradient v-sim vasp vasp-out vasp-xdatcar vasp-xml vti vtu wout xsd xsf xtd xyz
+onetep-out orca-output prismatic proteindatabank qbox res rmc6f runnerdata sdf siesta-xv struct struct_out sys traj
+turbomole turbomole-gradient v-sim vasp vasp-out vasp-xdatcar vasp-xml vti vtu wout xsd xsf xtd xyz
 """
 FORMATS = frozenset(NAMES.split())
 """Text, XML, SQLite and ASE's own binary format: data alone."""
@@ -53,7 +56,27 @@ def iread(path: str | Path) -> Iterator[ase.Atoms]:
                 expected="xyz, traj, db, cif, vasp or another format that holds data alone",
                 fix="convert it with ase, if you trust it: ase convert FILE FILE.xyz",
             )
+        if name == "json":
+            check_json(Path(path))
         yield from ase.io.iread(str(path), index=":", format=name, do_not_split_by_at_sign=True)
+
+
+def check_json(path: Path) -> None:
+    """Raise PaiNNFastError for a JSON file of ASE with an array of which less is there than it announces.
+
+    ASE takes memory for the shape of an array before it fills in what is there.
+    """
+    with reading("not a readable ASE database", path):
+        json.loads(path.read_text(encoding="utf-8"), object_hook=_check_array)
+
+
+def _check_array(values: dict[str, Any]) -> dict[str, Any]:
+    if "__ndarray__" in values:
+        shape, kind, flat = values["__ndarray__"]
+        size = math.prod(shape if isinstance(shape, list) else [shape])
+        if size * (2 if "complex" in str(kind) else 1) != len(flat):
+            raise ValueError(f"an array of shape {shape} made of {len(flat)} numbers")
+    return values
 
 
 def _check_unpacked(path: Path) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from painn_fast.atomic import atomic_write
-from painn_fast.errors import PaiNNFastError
+from painn_fast.errors import PaiNNFastError, reading
 from painn_fast.graph.charge import charge_and_multiplicity
 from painn_fast.hdf5 import read_dataset
 from painn_fast.md.estimators import UNITS as ESTIMATES
@@ -51,10 +51,11 @@ class Trajectory:
         )
         if not self._parts:
             self._complain()
-        headers = [self._look(part) for part in self._parts]
-        self.header = headers[-1]
-        if len(headers) > 1:
-            self._join(headers)
+        with reading("not a readable trajectory", self.path):
+            headers = [self._look(part) for part in self._parts]
+            self.header = headers[-1]
+            if len(headers) > 1:
+                self._join(headers)
 
     def _complain(self) -> None:
         molecules = molecules_of(self.path)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from painn_fast.errors import PaiNNFastError
+from painn_fast.errors import reading
 from painn_fast.train.data.read import size_of_unit
 
 PAPER = Path(__file__).with_name("paper.toml")
@@ -52,12 +52,10 @@ FACTS = ("training structures", "epochs", "minutes", "device")
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    try:
+    with reading("no finished training here", folder):
         facts: dict[str, Any] = json.loads((folder / "training.json").read_text(encoding="utf-8"))
         errors = json.loads((folder / "errors.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise PaiNNFastError("no finished training here", where=folder, got=str(error)) from None
-    return facts | {"errors": errors.get("test") or errors.get("validation") or {}}
+        return facts | {"errors": errors.get("test") or errors.get("validation") or {}}
 
 
 def _compared(facts: dict[str, Any], training: dict[str, Any], *, ratio: bool) -> list[list[str]]:

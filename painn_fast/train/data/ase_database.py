@@ -15,11 +15,14 @@ import numpy as np
 from ase.calculators.calculator import all_properties
 
 from painn_fast.errors import PaiNNFastError
+from painn_fast.io.ase_formats import check_json
 from painn_fast.progress import counted
 from painn_fast.train.data.ase_files import Entries
 from painn_fast.train.data.extxyz import KEYS, labelled
 from painn_fast.train.data.frames import Frames, Keys
 
+LONGEST = 200
+"""Characters of a unit that is looked at."""
 SCHNETPACK: Keys = {
     **KEYS,
     "energy": ("energy", "energy_U0"),
@@ -43,6 +46,8 @@ def read(path: Path) -> Frames:
     """
     ids = list[int]()
     try:
+        if path.suffix.lower() == ".json":
+            check_json(path)
         database = ase.db.connect(path, serial=True)
         metadata = dict(database.metadata)
         units = _units(metadata, path)
@@ -125,6 +130,8 @@ def _described(metadata: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
 
 def plain(unit: str) -> str:
     """A unit as we write it: a0^3 for "a0 a0 a0", eV/Ang^3 for "eV / Ang / Ang / Ang"."""
+    if len(unit) > LONGEST:
+        return unit
     unit = re.sub(r"\s*([/*])\s*", r"\1", unit.strip())
     again = re.compile(r"(?<![^\s/*])([^\s/*]+)((?:([ /*])\1)+)(?![^\s/*])")
     return again.sub(lambda match: f"{match[1]}^{match[2].count(match[3]) + 1}", unit)
