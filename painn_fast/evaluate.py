@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from painn_fast.engine import GIVES, check_backend, engine_for
+from painn_fast.engine.check import require_finite
 from painn_fast.ensemble import Ensemble, combined
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph import AtomicBatch, batch_atoms
@@ -44,12 +45,17 @@ def evaluate(
         hessian [3 n, 3 n] eV/Å², other scalars float.
 
     Raises:
-        PaiNNFastError: for a structure or a property that the model cannot handle; says which.
+        PaiNNFastError: for a structure or a property that the model cannot handle, and results that are not finite;
+            says which.
     """
     check_backend(backend)
+    if isinstance(properties, str):
+        raise PaiNNFastError("one name where a list is expected", got=repr(properties), fix=f"write [{properties!r}]")
     potential = _potential(model)
     if isinstance(molecules, ase.Atoms):
         raise PaiNNFastError("one structure where a list is expected", fix="write evaluate(model, [atoms])")
+    if isinstance(molecules, str) or not isinstance(molecules, Iterable):
+        raise PaiNNFastError("not a list of structures", got=type(molecules).__name__, expected="ase.Atoms in a list")
     results: dict[str, list[Any]] = {name: [] for name in properties}
     for group in _groups(molecules, atoms_per_batch):
         batch = batch_atoms(group, potential.cutoff).to(potential.device)
@@ -74,15 +80,19 @@ def evaluate_batch(
         potential.check(batch, direct)
         with torch.no_grad():
             if engine:
-                values = engine(engine.workspace(batch), batch.positions, direct)
+                values = engine(engine.workspace(batch), batch.positions, direct, finite=False)
             elif backend == "reference":
                 with potential.reference():
                     values = potential(batch, direct)
             else:
                 values = potential(batch, direct)
+        require_finite(values, batch, batch.positions)
         results = {name: _split(name, value, batch) for name, value in values.items()}
     if "hessian" in properties:
-        results["hessian"] = [hessian(potential, one).cpu().numpy() for one in _single(batch)]
+        second = [hessian(potential, one) for one in _single(batch)]
+        for one, matrix in zip(_single(batch), second, strict=True):
+            require_finite({"hessian": matrix.reshape(one.n_total, -1)}, one, one.positions)
+        results["hessian"] = [matrix.cpu().numpy() for matrix in second]
     return {name: results[name] for name in properties}
 
 
@@ -97,7 +107,10 @@ def _potential(model: Potential | Ensemble | str | Path) -> Potential | Ensemble
 def _groups(molecules: Sequence[ase.Atoms], limit: int) -> Iterator[list[ase.Atoms]]:
     group: list[ase.Atoms] = []
     total = 0
-    for atoms in molecules:
+    for k, atoms in enumerate(molecules):
+        if not isinstance(atoms, ase.Atoms):
+            got = type(atoms).__name__
+            raise PaiNNFastError("not a structure", where=f"structure {k}", got=got, expected="ase.Atoms")
         if group and total + len(atoms) > limit:
             yield group
             group, total = [], 0

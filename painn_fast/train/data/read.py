@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from painn_fast.errors import PaiNNFastError
+from painn_fast.graph.cells import check_cells
 from painn_fast.train.data.dataset import PER_ATOM, SHAPES, SPLITS, Dataset, by_row
 from painn_fast.train.data.formats import find_data, read_frames
 from painn_fast.train.data.frames import Frames
@@ -31,7 +32,7 @@ def read_file(source: DataFile, folder: str | Path = ".", names: tuple[str, ...]
 
     Raises:
         PaiNNFastError: as `read_frames`, and for an array that is missing or misshapen, a unit that nobody declares,
-            positions that are not finite; names file, frame and array.
+            positions or a cell that are not finite, a cell that spans no volume; names file, frame and array.
     """
     return to_dataset(read_frames(source, folder), source, find_data(source.file, folder), names)
 
@@ -53,13 +54,15 @@ def to_dataset(frames: Frames, source: DataFile, path: Path, names: tuple[str, .
     labels = {name: values for name, values in found.items() if values is not None}
     said = {name: unit_of(frames, source, name) for name in labels}
     cell = np.zeros((n, 3, 3)) if frames.cell is None else frames.cell * length
+    pbc = np.zeros((n, 3), dtype=bool) if frames.pbc is None else frames.pbc
+    check_cells(cell, pbc, lambda k: f"{path}, frame {frames.frames[k]}")
     return Dataset(
         numbers=frames.numbers,
         positions=np.ascontiguousarray(frames.positions * length),
         n_atoms=frames.n_atoms,
         labels=labels,
         cell=cell,
-        pbc=np.zeros((n, 3), dtype=bool) if frames.pbc is None else frames.pbc,
+        pbc=pbc,
         charge=np.zeros(n) if frames.charge is None else frames.charge,
         spin=np.ones(n) if frames.spin is None else frames.spin,
         file=np.zeros(n, dtype=np.int64),
