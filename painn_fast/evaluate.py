@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from painn_fast.engine import GIVES, check_backend, engine_for
+from painn_fast.engine.check import require_finite
 from painn_fast.ensemble import Ensemble, combined
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph import AtomicBatch, batch_atoms
@@ -48,12 +49,22 @@ def evaluate(
         others, such as the stress of a molecule beside crystals.
 
     Raises:
-        PaiNNFastError: for a structure or a property that the model cannot handle; says which.
+        PaiNNFastError: for a structure or a property that the model cannot handle, and results that are not finite;
+            says which.
     """
     check_backend(backend)
+    if isinstance(properties, str):
+        raise PaiNNFastError("one name where a list is expected", got=repr(properties), fix=f"write [{properties!r}]")
     potential = _potential(model, load_options)
     if isinstance(molecules, ase.Atoms):
         raise PaiNNFastError("one structure where a list is expected", fix="write evaluate(model, [atoms])")
+    if isinstance(molecules, str) or not isinstance(molecules, Iterable):
+        raise PaiNNFastError("not a list of structures", got=type(molecules).__name__, expected="ase.Atoms in a list")
+    molecules = list(molecules)
+    for k, atoms in enumerate(molecules):
+        if not isinstance(atoms, ase.Atoms):
+            got = type(atoms).__name__
+            raise PaiNNFastError("not a structure", where=f"structure {k}", got=got, expected="ase.Atoms")
     results: dict[str, list[Any]] = {name: [None] * len(molecules) for name in properties}
     for rows, names in _alike(molecules, properties):
         part = [molecules[row] for row in rows]
@@ -103,15 +114,19 @@ def evaluate_batch(
         potential.check(batch, direct)
         with torch.no_grad():
             if engine:
-                values = engine(engine.workspace(batch), batch.positions, direct)
+                values = engine(engine.workspace(batch), batch.positions, direct, finite=False)
             elif backend == "reference":
                 with potential.reference():
                     values = potential(batch, direct)
             else:
                 values = potential(batch, direct)
+        require_finite(values, batch, batch.positions)
         results = {name: _split(name, value, batch) for name, value in values.items()}
     if "hessian" in properties:
-        results["hessian"] = [hessian(potential, one).cpu().numpy() for one in _single(batch)]
+        second = [hessian(potential, one) for one in _single(batch)]
+        for one, matrix in zip(_single(batch), second, strict=True):
+            require_finite({"hessian": matrix.reshape(one.n_total, -1)}, one, one.positions)
+        results["hessian"] = [matrix.cpu().numpy() for matrix in second]
     return {name: results[name] for name in properties}
 
 

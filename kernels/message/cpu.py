@@ -14,12 +14,16 @@ from painn_fast.kernels.compiled import compiled
 from painn_fast.kernels.vector import LANES, load, splat, store, total
 
 
-@compiled(nogil=True)
+@compiled(nogil=True, error_model="numpy")
 def pair_geometry(
     positions: np.ndarray, receiver: np.ndarray, sender: np.ndarray, shift: np.ndarray, unit: float, start: float,
     spacing: float, cutoff: float, direction: np.ndarray, distance: np.ndarray, knot: np.ndarray, fraction: np.ndarray,
 ) -> None:  # fmt: skip
-    """Direction [P, 3], distance [P], table row [P] (-1 beyond the cut-off) and place in it [P]; positions [N, 3] Å."""
+    """Direction [P, 3], distance [P], table row [P] (-1 beyond the cut-off) and place in it [P]; positions [N, 3] Å.
+
+    Two atoms in one place have no direction, NaN; a distance that is not finite is not beyond the cut-off, and its
+    place in the table is NaN.
+    """
     for q in range(receiver.shape[0]):
         i, j = receiver[q], sender[q]
         x = (positions[j, 0] - positions[i, 0] + shift[q, 0]) * unit
@@ -29,7 +33,12 @@ def pair_geometry(
         distance[q] = d
         direction[q, 0], direction[q, 1], direction[q, 2] = x / d, y / d, z / d
         place = (d - start) / spacing
-        k = max(int(place), 0) if d < cutoff else -1
+        if d < cutoff:
+            k = max(int(place), 0)
+        elif d < math.inf:
+            k = -1
+        else:
+            k, place = 0, math.nan
         knot[q] = k
         fraction[q] = place - k
 
@@ -105,7 +114,7 @@ def message_fwd(
                 store(d_j, c, load(d_j, c) - b_j * u2)
 
 
-@compiled(nogil=True)
+@compiled(nogil=True, error_model="numpy")
 def message_bwd(  # noqa: PLR0915 - one visit of a pair shares everything it reads
     x: np.ndarray, v: np.ndarray, gs: np.ndarray, gv: np.ndarray, table: np.ndarray, spacing: float,
     receiver: np.ndarray, sender: np.ndarray, direction: np.ndarray, distance: np.ndarray, knot: np.ndarray,

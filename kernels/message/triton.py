@@ -55,7 +55,7 @@ def message_fwd_kernel(
         for e in range(tl.load(p_row_ptr + i).to(tl.int64), tl.load(p_row_ptr + i + 1).to(tl.int64)):
             j = tl.load(p_sender + e).to(tl.int64)
             d, inverse, u0, u1, u2 = edge_geometry(p_r, e)
-            if d < C.cutoff:
+            if not (d >= C.cutoff):  # NaN is kept
                 if not HELD:
                     wa, wb, wc = weight_rows(p_weight, f, K + 1, F, BLOCK_F)
                 p_xj = p_x + j * (3 * F)
@@ -111,7 +111,7 @@ def message_force_bwd_kernel(
         for e in range(tl.load(p_row_ptr + i).to(tl.int64), tl.load(p_row_ptr + i + 1).to(tl.int64)):
             j = tl.load(p_sender + e).to(tl.int64)
             d, inverse, u0, u1, u2 = edge_geometry(p_r, e)
-            if d < C.cutoff:
+            if not (d >= C.cutoff):  # NaN is kept
                 if not HELD:
                     wa, wb, wc = weight_rows(p_weight, f, K + 1, F, BLOCK_F)
                 p_xj, p_gvj = p_x + j * (3 * F), p_gv + j * (3 * F)

@@ -57,7 +57,7 @@ def message_bwd_kernel(
             e = tl.load(p_mirror + row).to(tl.int64)
             d, inverse, u0, u1, u2 = edge_geometry(p_r, e)
             r0, r1, r2 = tl.zeros_like(d), tl.zeros_like(d), tl.zeros_like(d)
-            if d < C.cutoff:
+            if not (d >= C.cutoff):  # NaN is kept
                 if not HELD:
                     wa, wb, wc = weight_rows(p_weight, f, K + 1, F, BLOCK_F)
                 p_gvj = p_gv + j * (3 * F)
@@ -118,7 +118,7 @@ def message_weight_bwd_kernel(
         for e in range(tl.load(p_row_ptr + i).to(tl.int64), tl.load(p_row_ptr + i + 1).to(tl.int64)):
             j = tl.load(p_sender + e).to(tl.int64)
             d, inverse, u0, u1, u2 = edge_geometry(p_r, e)
-            if d < C.cutoff:
+            if not (d >= C.cutoff):  # NaN is kept
                 p_xj, p_vj = p_x + j * (3 * F), p_v + j * (3 * F)
                 psi, g, fc = radial_values(d, inverse, p_first, p_widths, C, 0)
                 z = own * read(p_xj, f, F, BLOCK_F)

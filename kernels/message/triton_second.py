@@ -76,7 +76,7 @@ def message_tangent_kernel(
         for e in range(tl.load(p_row_ptr + i).to(tl.int64), tl.load(p_row_ptr + i + 1).to(tl.int64)):
             j = tl.load(p_sender + e).to(tl.int64)
             d, inverse, u0, u1, u2 = edge_geometry(p_r, e)
-            if d < C.cutoff:
+            if not (d >= C.cutoff):  # NaN is kept
                 if not HELD:
                     wa, wb, wc = weight_rows(p_weight, f, K + 1, F, BLOCK_F)
                     ta, tb, tc = wa, wb, wc
@@ -139,7 +139,7 @@ def message_bwd_tangent_kernel(
             e = tl.load(p_mirror + row).to(tl.int64)
             d, inverse, u0, u1, u2 = edge_geometry(p_r, e)
             r0, r1, r2 = tl.zeros_like(d), tl.zeros_like(d), tl.zeros_like(d)
-            if d < C.cutoff:
+            if not (d >= C.cutoff):  # NaN is kept
                 if not HELD:
                     wa, wb, wc = weight_rows(p_weight, f, K + 1, F, BLOCK_F)
                     ta, tb, tc = wa, wb, wc
@@ -220,7 +220,7 @@ def message_weight_bwd_tangent_kernel(
         for e in range(tl.load(p_row_ptr + i).to(tl.int64), tl.load(p_row_ptr + i + 1).to(tl.int64)):
             j = tl.load(p_sender + e).to(tl.int64)
             d, inverse, u0, u1, u2 = edge_geometry(p_r, e)
-            if d < C.cutoff:
+            if not (d >= C.cutoff):  # NaN is kept
                 td, tu0, tu1, tu2 = edge_tangent(p_tr, e, inverse, u0, u1, u2)
                 psi, g, fc = radial_values(d, inverse, p_first, p_widths, C, 1)
                 p_xj, p_vj = p_x + j * (3 * F), p_v + j * (3 * F)

@@ -14,7 +14,8 @@ def _near(positions, i, j, square):  # type: ignore[no-untyped-def]
     x = positions[j, 0] - positions[i, 0]
     y = positions[j, 1] - positions[i, 1]
     z = positions[j, 2] - positions[i, 2]
-    return x * x + y * y + z * z < square
+    d = x * x + y * y + z * z
+    return not (square <= d < np.inf)  # NaN and infinity are for the network to answer with NaN
 
 
 @compiled(nogil=True)

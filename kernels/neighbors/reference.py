@@ -12,7 +12,8 @@ def neighbors(positions: Tensor, atom_ptr: Tensor, cutoff: float) -> tuple[Tenso
     Args:
         positions: [N, 3] float64.
         atom_ptr: [M + 1] int64; atoms of molecule m are `atom_ptr[m]:atom_ptr[m + 1]`.
-        cutoff: an edge has d < cutoff.
+        cutoff: a pair with d >= cutoff has no edge. A distance that is not finite has one: what a network makes of it
+            is NaN.
 
     Returns:
         row_ptr [N + 1], sender [E], mirror [E], int64: edges sorted by receiver, then sender, and the index of the
@@ -21,7 +22,8 @@ def neighbors(positions: Tensor, atom_ptr: Tensor, cutoff: float) -> tuple[Tenso
     atom = torch.arange(len(positions), device=positions.device)
     molecule = torch.searchsorted(atom_ptr, atom, right=True)
     x, y, z = (positions[None] - positions[:, None]).unbind(-1)  # each [N, N], receiver first
-    near = (x * x + y * y + z * z < cutoff * cutoff) & (molecule[None] == molecule[:, None])
+    square = x * x + y * y + z * z
+    near = ~((square >= cutoff * cutoff) & (square < torch.inf)) & (molecule[None] == molecule[:, None])
     near.fill_diagonal_(False)
     receiver, sender = near.nonzero().unbind(-1)
     row_ptr = torch.cat([atom.new_zeros(1), near.sum(1).cumsum(0)])

@@ -25,8 +25,10 @@ def _near(p_positions, i, j, inside, SQUARE: tl.constexpr):
     y = tl.load(p_j + 1, mask=inside, other=0.0) - tl.load(p_i + 1)
     z = tl.load(p_j + 2, mask=inside, other=0.0) - tl.load(p_i + 2)
     square = x * x + y * y + z * z
-    # a bare number would be compared in single precision
-    return (square < tl.full(square.shape, SQUARE, tl.float64)) & inside & (j != i)
+    # a bare number would be compared in single precision; NaN and infinity are for the network to answer with NaN
+    limit = tl.full(square.shape, SQUARE, tl.float64)
+    beyond = (square >= limit) & (square < tl.full(square.shape, float("inf"), tl.float64))
+    return (beyond == 0) & inside & (j != i)
 
 
 @triton.jit

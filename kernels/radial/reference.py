@@ -47,18 +47,18 @@ def cosine(d: Tensor, cutoff: Tensor | float) -> Tensor:
 
 def mollifier(d: Tensor, cutoff: Tensor | float) -> Tensor:
     """exp(1 - 1 / (1 - (d / rc)^2)) inside rc [E]: every derivative vanishes there."""
-    inside = d + 1e-7 < cutoff
-    x = torch.where(inside, d / cutoff, 0.0)
-    return torch.exp(1.0 - 1.0 / (1.0 - x**2)) * inside
+    outside = d + 1e-7 >= cutoff  # not where d is NaN, which stays NaN
+    x = torch.where(outside, 0.0, d / cutoff)
+    return torch.exp(1.0 - 1.0 / (1.0 - x**2)) * ~outside
 
 
 def switch(d: Tensor, switch_on: Tensor | float, cutoff: Tensor | float) -> Tensor:
     """1 up to `switch_on`, then down to 0 at rc [E]; every derivative is continuous."""
     x = (d - switch_on) / (cutoff - switch_on)
-    between = (x > 0) & (x < 1)
-    x_in = torch.where(between, x, 0.5)  # both exponentials stay finite, and so do their derivatives
+    beyond = (x <= 0) | (x >= 1)  # not where d is NaN, which stays NaN
+    x_in = torch.where(beyond, 0.5, x)  # both exponentials stay finite, and so do their derivatives
     up, down = torch.exp(-1.0 / x_in), torch.exp(-1.0 / (1.0 - x_in))
-    return torch.where(between, down / (up + down), (x <= 0).to(d.dtype))
+    return torch.where(beyond, (x <= 0).to(d.dtype), down / (up + down))
 
 
 def radial_basis(d: Tensor, radial: Radial) -> Tensor:

@@ -120,7 +120,7 @@ def sine_cosine(d, FREQUENCY: tl.constexpr):
 
 @triton.jit
 def cutoff_values(d, C: tl.constexpr):
-    """fc, fc', fc'' of d < cutoff."""
+    """fc, fc', fc'' of d < cutoff; NaN of NaN."""
     if C.cutoff_function == "cosine":
         rate: tl.constexpr = 3.141592653589793 / C.cutoff
         sine, cosine = sine_cosine(d, rate)
@@ -128,27 +128,27 @@ def cutoff_values(d, C: tl.constexpr):
     elif C.cutoff_function == "mollifier":
         per: tl.constexpr = 1.0 / C.cutoff
         x = d * per
-        inside = (d + 1e-7 < C.cutoff) & (x < 1)  # rounding may take x to 1, where the slope is 0 times infinity
-        x = tl.where(inside, x, 0.0)
+        outside = (d + 1e-7 >= C.cutoff) | (x >= 1)  # rounding may take x to 1, where the slope is 0 times infinity
+        x = tl.where(outside, 0.0, x)
         inverse = 1.0 / (1.0 - x * x)
-        value = tl.where(inside, tl.exp(1.0 - inverse), 0.0)
+        value = tl.where(outside, 0.0, tl.exp(1.0 - inverse))
         slope = -2.0 * per * x * inverse * inverse  # of the exponent
         bend = -(2.0 + 6.0 * x * x) * inverse * inverse * inverse * per * per
         return value, value * slope, value * (bend + slope * slope)
     else:
         scale: tl.constexpr = 1.0 / (C.cutoff - C.switch_on)
         x = (d - C.switch_on) * scale
-        inside = (x > 0) & (x < 1)
+        outside = (x <= 0) | (x >= 1)
         end = tl.where(x > 0, 0.0, 1.0).to(d.dtype)
-        x = tl.where(inside, x, 0.5)
+        x = tl.where(outside, 0.5, x)
         up, down = 1.0 / x, 1.0 / (1.0 - x)
         value = 1.0 / (1.0 + tl.exp(tl.minimum(down - up, 80.0)))
         slope = (down * down + up * up) * scale  # of the exponent
         bend = 2.0 * (down * down * down - up * up * up) * scale * scale
         rest = value * (1.0 - value)
-        first = tl.where(inside, -rest * slope, 0.0)
-        second = tl.where(inside, rest * ((1.0 - 2.0 * value) * slope * slope - bend), 0.0)
-        return tl.where(inside, value, end), first, second
+        first = tl.where(outside, 0.0, -rest * slope)
+        second = tl.where(outside, 0.0, rest * ((1.0 - 2.0 * value) * slope * slope - bend))
+        return tl.where(outside, end, value), first, second
 
 
 @triton.jit

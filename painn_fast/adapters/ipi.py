@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import torch
 from painn_fast.adapters.ipi_protocol import Result, Structures
 from painn_fast.errors import PaiNNFastError
 from painn_fast.evaluate import evaluate
+from painn_fast.graph.batch import CLOSEST
 from painn_fast.io import load
 from painn_fast.io.load import MODELS, bundled, dtype_of
 from painn_fast.io.structures import read_structures, refuse_constraints
@@ -75,14 +76,15 @@ class Driver:
     def __call__(self, cell: Any, pos: Any) -> Any:
         """i-PI's call: one structure, or lists of them; energy, forces, virial and extras of each."""
         if isinstance(cell, list):
-            return [tuple(result) for result in self.evaluate(Structures(np.stack(cell), np.stack(pos)))]
-        return tuple(self.evaluate(Structures(np.asarray(cell)[None], np.asarray(pos)[None]))[0])
+            return [tuple(result) for result in self.evaluate(_structures(cell, pos))]
+        return tuple(self.evaluate(_structures([cell], [pos]))[0])
 
     def evaluate(self, beads: Structures) -> list[Result]:
         """All of `beads` in one batch.
 
         Raises:
-            PaiNNFastError: for another number of atoms, positions that are not finite, or a molecule that is torn.
+            PaiNNFastError: for another number of atoms, positions or a cell that are not finite, atoms in one place, a
+                molecule that is torn, and for results that are not finite: i-PI would go on with them.
         """
         if beads.positions.shape[1] != len(self.atoms):
             raise PaiNNFastError(
@@ -91,6 +93,8 @@ class Driver:
             )  # fmt: skip
         if not np.isfinite(beads.positions).all():
             raise PaiNNFastError("i-PI sent positions that are not finite", fix="try a shorter time step")
+        if not np.isfinite(beads.cells).all():
+            raise PaiNNFastError("i-PI sent a cell that is not finite", got=beads.cells[0].tolist())
         if not self.periodic:
             _check_whole(beads)
         positions = beads.positions * BOHR
@@ -116,7 +120,9 @@ class Driver:
     def _molecules(self, positions: np.ndarray) -> dict[str, np.ndarray]:
         assert self._molecule is not None
         energy, forces, others = self._molecule.evaluate(torch.from_numpy(positions), self.properties)
-        values = {name: value.numpy() for name, value in {"energy": energy, "forces": forces, **others}.items()}
+        results = {"energy": energy, "forces": forces, **others}
+        values = {name: value.numpy() for name, value in results.items()}
+        _require_finite(positions, values)
         away = positions - positions.mean(axis=1, keepdims=True)
         return values | {"virial": np.einsum("bnx,bny->bxy", away, values["forces"])}
 
@@ -142,6 +148,42 @@ class Driver:
                     got=repr(name),
                     expected=" | ".join(known) or "none of this model",
                 )
+
+
+def _structures(cells: Sequence[Any], positions: Sequence[Any]) -> Structures:
+    """Cells [B, 3, 3] and positions [B, N, 3] of a call."""
+    try:
+        whole = Structures(np.array(cells, dtype=np.float64), np.array(positions, dtype=np.float64))
+    except (TypeError, ValueError):
+        raise PaiNNFastError("not cells and positions", expected="numbers [3, 3] and [N, 3]") from None
+    beads = len(whole.positions)
+    if whole.positions.shape != (beads, *whole.positions.shape[1:2], 3) or whole.cells.shape != (beads, 3, 3):
+        got = f"{list(whole.cells.shape[1:])} and {list(whole.positions.shape[1:])}"
+        raise PaiNNFastError("not cells and positions", got=got, expected="numbers [3, 3] and [N, 3]")
+    return whole
+
+
+def _require_finite(positions: np.ndarray, values: Mapping[str, np.ndarray]) -> None:
+    """Raise PaiNNFastError for the first bead whose values [B, ...] are not finite; positions [B, N, 3] Å."""
+    bad = np.zeros(len(positions), dtype=bool)
+    for value in values.values():
+        bad |= ~np.isfinite(value.reshape(len(value), -1)).all(axis=1)
+    if not bad.any():
+        return
+    bead = int(bad.argmax())
+    place = positions[bead]
+    distance = np.linalg.norm(place[:, None] - place, axis=2) + np.diag(np.full(len(place), np.inf))
+    i, j = divmod(int(distance.argmin()), len(place))
+    if distance[i, j] < CLOSEST:
+        raise PaiNNFastError(
+            "i-PI sent atoms on top of each other", where=f"bead {bead}, atoms {i} and {j}",
+            got=f"a distance of {distance[i, j]:.3g} Å", fix="check the structure, or try a shorter time step",
+        )  # fmt: skip
+    raise PaiNNFastError(
+        "the model gives no finite numbers", where=f"bead {bead}",
+        got=", ".join(name for name, value in values.items() if not np.isfinite(value[bead]).all()),
+        fix="check the model and the structure",
+    )  # fmt: skip
 
 
 def _check_whole(beads: Structures) -> None:

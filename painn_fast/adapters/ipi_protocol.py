@@ -19,6 +19,8 @@ from painn_fast.errors import PaiNNFastError
 
 HEADER = 12
 CHUNK = 1 << 18
+MOST_ATOMS = 10_000_000
+"""Of a structure; more are taken for what is no number of atoms."""
 SHARED_MEMORY = b"ipi_shm_"
 """Begins the names that POSDATA carries where i-PI's mode is "shm"."""
 
@@ -118,6 +120,8 @@ class Connection:
                     self._say(b"HAVEDATA" if self._packed else b"READY" if self._batch else b"NEEDINIT")
                 case b"INIT":
                     _, length = struct.unpack("=2i", (yield 8))
+                    if not 0 <= length <= MOST_ATOMS:
+                        raise PaiNNFastError("this is not i-PI's protocol", got=f"parameters of {length} bytes")
                     self._batch = _batch_size((yield length))
                 case b"POSDATA":
                     self.request = yield from self._structures()
@@ -139,6 +143,8 @@ class Connection:
         else:
             (atoms,) = struct.unpack("=i", (yield 4))
             cells = yield 144 * batch
+        if not 0 < atoms <= MOST_ATOMS:
+            raise PaiNNFastError("this is not i-PI's protocol", got=f"a structure of {atoms} atoms")
         positions = np.frombuffer((yield 24 * atoms * batch)).reshape(batch, atoms, 3)
         return Structures(np.frombuffer(cells).reshape(batch, 2, 3, 3)[:, 0], positions)
 

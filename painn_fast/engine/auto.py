@@ -27,12 +27,28 @@ class Engine(Protocol):
     """Inference without autograd: a workspace for each graph, evaluated at any positions."""
 
     def workspace(self, batch: AtomicBatch) -> Any:
-        """What the engine makes of a graph, once."""
+        """What the engine makes of a graph, once.
+
+        Raises:
+            PaiNNFastError: for a batch whose arrays do not fit, or with elements that the model does not know.
+        """
 
     def __call__(
-        self, work: Any, positions: Tensor, properties: Sequence[str] = ("energy", "forces")
+        self, work: Any, positions: Tensor, properties: Sequence[str] = ("energy", "forces"), *, finite: bool = True
     ) -> dict[str, Tensor]:
-        """Properties at positions [N, 3] Å; the same names, shapes and units as `Potential`."""
+        """Properties at positions [N, 3] Å; the same names, shapes and units as `Potential`.
+
+        Args:
+            work: what `workspace` gave.
+            positions: [N, 3] Å.
+            properties: names out of `GIVES`, as far as the model has them.
+            finite: raise an error for positions or results that are not finite. Without it they are what the reference
+                gives, NaN for atoms in one place or at none, for callers that look at each trajectory themselves.
+
+        Raises:
+            PaiNNFastError: if the engine disagrees with the reference on its first batch, for positions or properties
+                that do not fit, and, with `finite`, for numbers that are not finite.
+        """
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from torch.nn.functional import pad
 
 from painn_fast import units
 from painn_fast.engine.blocks import Blocks, divide, evaluate_blocks
-from painn_fast.engine.check import CHECKED_EDGES, check_forces
+from painn_fast.engine.check import CHECKED_EDGES, check_engine, require_call, require_finite, require_graph
 from painn_fast.engine.schedule import Pairs, Scratch, Weights, evaluate, in_units, scratch
 from painn_fast.graph import AtomicBatch
 from painn_fast.kernels.dense.cpu import pack
@@ -28,9 +28,9 @@ from painn_fast.kernels.threads import count as thread_count
 from painn_fast.kernels.vector import LANES
 from painn_fast.nn import Potential
 
-AGREEMENT = 1e-3
-"""Relative to the largest force: far above rounding, far below what a mistake would do."""
 FROM_SCHEDULE = {"energy", "energies", "forces", "stress"}
+SIMPLE = {"energy", "energies", "forces"}
+"""Those that the conversion of units finds to be finite or not."""
 NONE = torch.empty(0), torch.empty(0)
 CHUNK_ATOMS = 144
 """Atoms in a chunk: more read the weights less often, fewer keep their features in the cache."""
@@ -92,6 +92,7 @@ class CpuEngine:
 
     def workspace(self, batch: AtomicBatch) -> Workspace:
         """The division of batches with this graph; costs a few hundredths of an evaluation."""
+        require_graph(self.potential, batch)
         threads = self.threads or thread_count()
         sizes = batch.n_atoms.tolist()
         limit = min(CHUNK_ATOMS, max(LANES, -(-batch.n_total // threads)))
@@ -116,16 +117,27 @@ class CpuEngine:
         return Workspace(batch, chunks)
 
     def __call__(
-        self, work: Workspace, positions: Tensor, properties: Sequence[str] = ("energy", "forces")
-    ) -> dict[str, Tensor]:
-        """Properties at positions [N, 3] Å; the same names, shapes and units as `Potential`.
-
-        Results do not share memory with the workspace.
-        """
+        self, work: Workspace, positions: Tensor, properties: Sequence[str] = ("energy", "forces"), *,
+        finite: bool = True,
+    ) -> dict[str, Tensor]:  # fmt: skip
+        """See `Engine.__call__`; results do not share memory with the workspace."""
+        require_call(self.potential, work.batch, positions, properties)
         if not self.checked and len(work.batch.sender) <= CHECKED_EDGES:
-            self.checked = True
-            got = self(work, positions, ("forces",))["forces"]
-            check_forces(self.potential, work.batch.with_positions(positions), got, AGREEMENT)
+            batch = work.batch.with_positions(positions.detach())
+            self.checked = check_engine(self._by_name, self.potential, batch)
+        results, numbers = self._evaluate(work, positions, properties)
+        if finite and not numbers:
+            require_finite(results, work.batch, positions)
+        return results
+
+    def _by_name(self, batch: AtomicBatch) -> dict[str, Tensor]:
+        """What is compared with the reference."""
+        return self._evaluate(self.workspace(batch), batch.positions, ("energies", "forces"))[0]
+
+    def _evaluate(
+        self, work: Workspace, positions: Tensor, properties: Sequence[str]
+    ) -> tuple[dict[str, Tensor], bool]:
+        """Results, and whether they are all known to be finite, with their positions."""
         n, f, wanted = len(positions), self.config.n_features, set(properties)
         features = bool(wanted - FROM_SCHEDULE)
         energies, forces = np.empty(n), np.empty((n, 3))
@@ -157,15 +169,18 @@ class CpuEngine:
                 run(chunk)
         else:
             list(self._threads(threads).map(run, alone))
-        return self._results(work, positions, properties, energies, forces, virial, s, v)
+        if "forces" not in wanted and "stress" not in wanted:
+            forces = forces[:0]
+        energy = np.zeros(work.batch.n_molecules)
+        numbers = in_units(energies, forces, place, work.molecule, self.unit, energy)
+        results = self._results(work, positions, properties, energy, energies, forces, virial, s, v)
+        return results, numbers and SIMPLE.issuperset(wanted)
 
     def _results(
-        self, work: Workspace, positions: Tensor, properties: Sequence[str], energies: np.ndarray,
+        self, work: Workspace, positions: Tensor, properties: Sequence[str], energy: np.ndarray, energies: np.ndarray,
         forces: np.ndarray, virial: np.ndarray, s: Tensor, v: Tensor,
     ) -> dict[str, Tensor]:  # fmt: skip
         batch = work.batch
-        energy = np.zeros(batch.n_molecules)
-        in_units(energies, forces, work.molecule, self.unit, energy)
         made = {"energy": energy, "energies": energies, "forces": forces}
         results = {name: torch.from_numpy(made[name]) for name in properties if name in made}
         if "stress" in properties:

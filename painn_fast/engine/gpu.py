@@ -12,16 +12,19 @@ import torch
 from torch import Tensor
 
 from painn_fast import units
+from painn_fast.engine import check
 from painn_fast.engine.capture import captured
-from painn_fast.engine.check import CHECKED_EDGES, check_forces
+from painn_fast.engine.check import CHECKED_EDGES, check_engine, require_call, require_finite, require_graph
 from painn_fast.engine.gpu_schedule import BlasNode, Buffers, FusedNode, Node, Wanted, buffers, evaluate
 from painn_fast.engine.gpu_weights import pack
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph import AtomicBatch
 from painn_fast.nn import Potential
 
-AGREEMENT = {"ieee": 1e-3, "tf32x3": 1e-3, "tf32": 2e-2, "bf16": 2e-1}
-"""By precision, relative to the largest force: far above rounding, far below what a mistake would do."""
+AGREEMENT = {"ieee": check.AGREEMENT, "tf32x3": check.AGREEMENT, "tf32": 2e-2, "bf16": 2e-1}
+"""By precision, relative to the largest derivative by an edge: far above rounding, far below a mistake."""
+ROUNDING = {"ieee": 1.0, "tf32x3": 4.0, "tf32": 2.0**13, "bf16": 2.0**16}
+"""Of a factor in a product, in units of that of float32."""
 NODES = ("auto", "fused", "blas")
 FUSED_UP_TO = {"ieee": 1024, "tf32": 2048, "bf16": 2048}
 """Atoms up to which one launch does all that atoms do between two messages: about one program for each part of a large
@@ -96,23 +99,35 @@ class GpuEngine:
 
     def workspace(self, batch: AtomicBatch) -> GpuWorkspace:
         """The graph of a batch, for evaluations at other positions."""
+        require_graph(self.potential, batch)
         same = batch.numbers.device == self.potential.device and batch.sender.device == self.potential.device
         return GpuWorkspace(batch if same else batch.to(self.potential.device))
 
     @torch.no_grad()
     def __call__(
-        self, work: GpuWorkspace, positions: Tensor, properties: Sequence[str] = ("energy", "forces")
-    ) -> dict[str, Tensor]:
-        """Properties at positions [N, 3] Å; the same names, shapes and units as `Potential`.
+        self, work: GpuWorkspace, positions: Tensor, properties: Sequence[str] = ("energy", "forces"), *,
+        finite: bool = True,
+    ) -> dict[str, Tensor]:  # fmt: skip
+        """See `Engine.__call__`; `finite` waits for the device.
 
         Positions may be on any device; results are there too, and share no memory with the engine.
         """
+        require_call(self.potential, work.batch, positions, properties)
         if not self.checked and work.size[1] <= CHECKED_EDGES:
-            self.checked = True
-            got = self(work, positions, ("forces",))["forces"].to(self.potential.device)
-            batch = work.batch.with_positions(positions.to(self.potential.device))
+            batch = work.batch.with_positions(positions.detach().to(self.potential.device))
+            limits = AGREEMENT[self.precision], ROUNDING[self.precision]
             with _blas(tf32=False):
-                check_forces(self.potential, batch, got, AGREEMENT[self.precision])
+                self.checked = check_engine(self._by_name, self.potential, batch, *limits)
+        results = self._evaluate(work, positions, properties)
+        if finite:
+            require_finite(results, work.batch, positions)
+        return results
+
+    def _by_name(self, batch: AtomicBatch) -> dict[str, Tensor]:
+        """What is compared with the reference."""
+        return self._evaluate(self.workspace(batch), batch.positions, ("energies", "forces"))
+
+    def _evaluate(self, work: GpuWorkspace, positions: Tensor, properties: Sequence[str]) -> dict[str, Tensor]:
         wanted = Wanted(
             forces="forces" in properties and "stress" not in properties,
             stress="stress" in properties,

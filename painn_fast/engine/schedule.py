@@ -153,14 +153,26 @@ def evaluate(
 
 @compiled(nogil=True)
 def in_units(
-    energies: np.ndarray, forces: np.ndarray, molecule: np.ndarray, unit: float, energy: np.ndarray
-) -> None:  # fmt: skip
-    """Atomic energies [N] and forces [N, 3] from model units, and energies of molecules [M] (grow)."""
+    energies: np.ndarray, forces: np.ndarray, positions: np.ndarray, molecule: np.ndarray, unit: float,
+    energy: np.ndarray,
+) -> bool:  # fmt: skip
+    """Atomic energies [N] and forces [N, 3], or none, from model units, and energies of molecules [M] (grow).
+
+    Returns:
+        Whether these and the positions [N, 3] are finite.
+    """
+    nothing = 0.0  # times any number; otherwise NaN
     for i in range(len(energies)):
         energies[i] *= unit
         energy[molecule[i]] += energies[i]
+        nothing += 0.0 * energies[i]
+        for x in range(3):
+            nothing += 0.0 * positions[i, x]
+    for i in range(len(forces)):
         for x in range(3):
             forces[i, x] *= unit
+            nothing += 0.0 * forces[i, x]
+    return nothing == 0.0
 
 
 @compiled(nogil=True)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from painn_fast.errors import PaiNNFastError
+from painn_fast.graph.cells import FARTHEST, check_cells, check_far, check_finite
 from painn_fast.graph.charge import charge_and_multiplicity
 from painn_fast.graph.neighbors import Edges, all_pairs, joined, molecule_lists, neighbor_list
 
@@ -103,9 +104,18 @@ def batch_arrays(
         positions: [M, n, 3] Å.
         total_charge: e, of each copy.
         spin: spin multiplicity 2S + 1 of each copy.
+
+    Raises:
+        PaiNNFastError: for arrays of other shapes or types.
     """
-    number = torch.as_tensor(numbers).long()
-    place = torch.as_tensor(positions, dtype=torch.float64)
+    number, place = _number_array(numbers), _number_array(positions).double()
+    if place.ndim != 3 or number.shape != place.shape[1:2] or place.shape[2] != 3 or number.is_floating_point():
+        raise PaiNNFastError(
+            "not a molecule and positions of its copies",
+            got=f"numbers {list(number.shape)} {number.dtype}, positions {list(place.shape)}",
+            expected="whole numbers [n], positions [M, n, 3]",
+        )
+    number = number.long()
     copies, n = place.shape[:2]
     receiver, sender = all_pairs(n)
     offset = torch.arange(copies)[:, None] * n
@@ -137,24 +147,22 @@ def batch_atoms(molecules: Sequence[ase.Atoms], cutoff: float, *, neighbors: str
             every pair up to 32 atoms, a list for larger or periodic structures.
 
     Raises:
-        PaiNNFastError: for an empty molecule, positions that are not finite, atoms on top of each other, a periodic
-            direction without a cell vector, a charge or a spin that cannot be read.
+        PaiNNFastError: for what is no list of structures, an empty molecule, positions that are not finite or absurdly
+            large, atoms on top of each other, a periodic direction without a cell vector, parallel cell vectors, more
+            neighbours than there can be, a charge or a spin that cannot be read.
     """
-    if not molecules:
+    if not len(molecules):
         raise PaiNNFastError("nothing to evaluate", got="an empty list", expected="at least one ase.Atoms")
     if neighbors not in ("auto", "all_pairs", "list"):
         raise PaiNNFastError("unknown kind of neighbour list", got=repr(neighbors), expected="auto | all_pairs | list")
-    n_atoms = np.array([len(atoms) for atoms in molecules])
-    positions = np.concatenate([atoms.positions for atoms in molecules], dtype=np.float64)
-    cell = np.array([atoms.cell.array for atoms in molecules], dtype=np.float64)
-    pbc = np.array([atoms.pbc for atoms in molecules], dtype=bool)
+    n_atoms, numbers, positions, cell, pbc = _arrays(molecules)
     ends = np.append(0, np.cumsum(n_atoms))
     _check(molecules, n_atoms, positions, cell, pbc)
     parts, sizes = [], []
     for first, last in _alike(n_atoms, pbc, neighbors):
         place = positions[ends[first] : ends[last]]
         if pbc[first].any() or n_atoms[first] > EACH_WITH_EACH_UP_TO:
-            part = neighbor_list(place, cell[first], pbc[first], cutoff)
+            part = neighbor_list(place, cell[first], pbc[first], cutoff, lambda first=first: _name(molecules, first))
         else:
             every = neighbors == "all_pairs" or (neighbors == "auto" and n_atoms[first] <= ALL_PAIRS_UP_TO)
             part = molecule_lists(place, n_atoms[first:last], np.inf if every else cutoff)
@@ -164,7 +172,7 @@ def batch_atoms(molecules: Sequence[ase.Atoms], cutoff: float, *, neighbors: str
     charge, multiplicity = _electronic(molecules)
     _check_overlap(molecules, ends, positions, edges)
     batch = AtomicBatch(
-        numbers=torch.from_numpy(np.concatenate([atoms.numbers for atoms in molecules], dtype=np.int64)),
+        numbers=torch.from_numpy(numbers),
         positions=torch.from_numpy(positions),
         molecule=torch.from_numpy(np.repeat(np.arange(len(molecules)), n_atoms)),
         n_atoms=torch.from_numpy(n_atoms),
@@ -230,31 +238,65 @@ def _alike(n_atoms: np.ndarray, pbc: np.ndarray, neighbors: str) -> Iterator[tup
     return zip([0, *ends], [*ends, len(kind)], strict=True)
 
 
+def _number_array(values: np.ndarray | Tensor) -> Tensor:
+    try:
+        return torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError):
+        raise PaiNNFastError("not an array of numbers", got=type(values).__name__, expected="numbers") from None
+
+
+def _arrays(molecules: Sequence[ase.Atoms]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Numbers of atoms [M], atomic numbers [N], positions [N, 3], cells [M, 3, 3] and periodic directions [M, 3]."""
+    for k, atoms in enumerate(molecules):
+        if not isinstance(atoms, ase.Atoms):
+            raise PaiNNFastError(
+                "not a structure", where=f"structure {k}", got=type(atoms).__name__, expected="ase.Atoms"
+            )
+    try:  # numbers of another kind are not converted
+        arrays = (
+            np.array([len(atoms) for atoms in molecules]),
+            np.concatenate([atoms.numbers for atoms in molecules], dtype=np.int64),
+            np.concatenate([atoms.positions for atoms in molecules], dtype=np.float64),
+            np.array([atoms.cell.array for atoms in molecules], dtype=np.float64),
+            np.array([atoms.pbc for atoms in molecules], dtype=bool),
+        )
+        shapes = [array.shape for array in arrays]
+        m, n = len(molecules), len(arrays[1])
+        if shapes[2:] == [(n, 3), (m, 3, 3), (m, 3)] and arrays[0].sum() == n:
+            return arrays
+    except (TypeError, ValueError, AttributeError, KeyError):
+        pass
+    for k, atoms in enumerate(molecules):
+        if len(molecules) > 1:
+            try:
+                _arrays([atoms])
+            except PaiNNFastError as error:
+                raise PaiNNFastError(
+                    error.what, where=f"structure {k}", got=error.got, expected=error.expected
+                ) from None
+    kinds = {name: f"{getattr(a, 'dtype', '')}{list(np.shape(a))}" for name, a in molecules[0].arrays.items()}
+    raise PaiNNFastError(
+        "arrays of a structure that are not what they should be",
+        where="structure 0",
+        got=", ".join(f"{name} {kinds.get(name)}" for name in ("numbers", "positions")),
+        expected="whole numbers [n], real positions [n, 3], cell [3, 3]",
+    )
+
+
 def _check(
     molecules: Sequence[ase.Atoms], n_atoms: np.ndarray, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray
 ) -> None:
     if not n_atoms.all():
         where = _name(molecules, int(n_atoms.argmin()))
         raise PaiNNFastError("a molecule without atoms", where=where, expected="at least one atom")
-    if not np.isfinite(positions).all():
-        place = int(np.flatnonzero(~np.isfinite(positions).all(axis=1))[0])
+    fine = np.abs(positions) <= FARTHEST  # NaN is not
+    if not fine.all():
+        place = int((~fine).any(axis=1).argmax())
         index = int(np.searchsorted(np.cumsum(n_atoms), place, side="right"))
-        atom = place - int(n_atoms[:index].sum())
-        raise PaiNNFastError(
-            "positions are not finite",
-            where=f"{_name(molecules, index)}, atom {atom}",
-            got=positions[place],
-            expected="numbers in Å",
-        )
-    missing = (pbc & ~cell.any(axis=2)).any(axis=1)
-    if missing.any():
-        index = int(missing.argmax())
-        raise PaiNNFastError(
-            "periodic without a cell vector",
-            where=_name(molecules, index),
-            got=f"pbc={pbc[index].tolist()}, cell={molecules[index].cell.lengths().tolist()}",
-            fix="set atoms.cell, or atoms.pbc = False for a molecule in vacuum",
-        )
+        own = positions[int(n_atoms[:index].sum()) :][: n_atoms[index]]
+        check_finite(own, lambda: _name(molecules, index))
+        check_far(own, lambda: _name(molecules, index))
+    check_cells(cell, pbc, lambda index: _name(molecules, index))
 
 
 def _check_overlap(molecules: Sequence[ase.Atoms], ends: np.ndarray, positions: np.ndarray, edges: Edges) -> None:
@@ -278,4 +320,8 @@ def _check_overlap(molecules: Sequence[ase.Atoms], ends: np.ndarray, positions: 
 
 def _name(molecules: Sequence[ase.Atoms], index: int) -> str:
     atoms = molecules[index]
-    return f"structure {index} ({atoms.get_chemical_formula() if len(atoms) else 'empty'})"
+    try:
+        formula = atoms.get_chemical_formula() if len(atoms) else "empty"
+    except (IndexError, KeyError):  # no elements
+        formula = f"{len(atoms)} atoms"
+    return f"structure {index} ({formula})"

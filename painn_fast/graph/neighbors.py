@@ -11,10 +11,13 @@ import vesin
 from torch import Tensor
 
 from painn_fast.errors import PaiNNFastError
+from painn_fast.graph.cells import Name, check_cell, check_far, check_finite, check_size, heights
 from painn_fast.kernels.neighbors import cpu
 
 FARTHEST = 1e6
 """Cells between atoms; rounding of their positions is still far below that of float32."""
+EMPTY = 1000
+"""Cut-offs in the height of a cell beyond which it may be a mere box: images that no atom can see are left out."""
 
 
 class Edges(NamedTuple):
@@ -47,7 +50,7 @@ def molecule_lists(positions: np.ndarray, n_atoms: np.ndarray, cutoff: float) ->
     return Edges(receiver, sender, torch.from_numpy(np.zeros((len(sender), 3))), mirror)
 
 
-def neighbor_list(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float) -> Edges:
+def neighbor_list(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float, where: Name = None) -> Edges:
     """Pairs within `cutoff`, images included.
 
     Args:
@@ -55,25 +58,33 @@ def neighbor_list(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cuto
         cell: [3, 3] Å, rows are the vectors.
         pbc: [3] periodic directions.
         cutoff: Å.
+        where: names the structure, if an error needs it.
 
     Raises:
-        PaiNNFastError: if the list is not symmetric: every edge must have its mirror image; if atoms are so far outside
-            the cell that numbers of images do not fit.
+        PaiNNFastError: for positions or cell vectors that are not finite or absurdly large, a periodic direction
+            without a cell vector, parallel cell vectors, more neighbours than there can be; if the list is not
+            symmetric: every edge must have its mirror image; if atoms are so far outside the cell that numbers of
+            images do not fit.
     """
-    box = np.array(cell, dtype=np.float64)
-    if np.any(pbc) and not np.all(pbc):
-        box = _filled(box, positions, np.asarray(pbc, dtype=bool))
-    if np.any(pbc):
-        apart = float(np.ptp(positions @ np.linalg.pinv(box), axis=0)[np.asarray(pbc, dtype=bool)].max())
-        if apart > FARTHEST:  # images are numbers of 32 bits
-            raise _too_far(apart)
+    place = np.ascontiguousarray(positions, dtype=np.float64)
+    periodic, box = np.array(pbc, dtype=bool), np.array(cell, dtype=np.float64)
+    check_finite(place, where)
+    check_cell(box, periodic, where)
+    if not periodic.all():
+        box = _filled(box, place, periodic)
+    if periodic.any():
+        apart = np.ptp(place @ np.linalg.inv(box), axis=0)  # cells
+        if apart[periodic].max() > FARTHEST:  # images are numbers of 32 bits
+            raise _too_far(float(apart[periodic].max()))
+        height = heights(box)
+        alone = periodic & (height > EMPTY * cutoff) & (apart * height + cutoff < height)
+        if alone.any():
+            periodic &= ~alone
+            box = _filled(box, place, periodic)
+    check_far(place, where)
+    check_size(box, periodic, place, cutoff, where)
     search = vesin.NeighborList(cutoff=float(cutoff), full_list=True)
-    receiver, sender, image = search.compute(
-        points=np.ascontiguousarray(positions, dtype=np.float64),
-        box=box,
-        periodic=np.asarray(pbc, dtype=bool),
-        quantities="ijS",
-    )
+    receiver, sender, image = search.compute(points=place, box=box, periodic=periodic, quantities="ijS")
     receiver, sender = receiver.astype(np.int64), sender.astype(np.int64)
     image = image.astype(np.int64).reshape(-1, 3)
     here, opposite = _names(receiver, sender, image), _names(sender, receiver, -image)

@@ -38,8 +38,11 @@ class SkinList:
     def batch(self, positions: Tensor) -> AtomicBatch:
         """The batch of all copies at positions [B, n, 3] Å.
 
+        A copy that had a list once and has left where there can be one (positions that are not finite or absurdly far,
+        all atoms in one place) is at NaN there: what a model gives for it is NaN, and the others go on.
+
         Raises:
-            PaiNNFastError: if a position is not finite.
+            PaiNNFastError: if there is no list for the first positions of a copy.
         """
         if positions.shape != self.reference.shape:
             self.reference = torch.full_like(positions, float("nan"))
@@ -47,9 +50,7 @@ class SkinList:
         moved = (positions - self.reference).square().sum(-1).amax(1)  # [B]
         stale = torch.nonzero(~(moved <= (0.5 * self.skin) ** 2))[:, 0].tolist()  # NaN counts as moved
         if stale:
-            for copy in stale:
-                self._rebuild(copy, positions[copy])
-            self._batch = self._join()
+            positions = self._rebuild_all(stale, positions)
         assert self._batch is not None
         return self._batch.with_positions(positions.reshape(-1, 3))
 
@@ -58,12 +59,26 @@ class SkinList:
         self.reference = reference[:0]
         self.batch(reference)
 
+    def _rebuild_all(self, copies: list[int], positions: Tensor) -> Tensor:
+        """Lists of these copies; the positions [B, n, 3] with NaN for those that have none any more."""
+        builds, lost = self.builds, []
+        for copy in copies:
+            try:
+                self._rebuild(copy, positions[copy])
+            except PaiNNFastError:
+                if bool(self.reference[copy].isnan().any()):
+                    raise
+                lost.append(copy)
+        if self.builds > builds:
+            self._batch = self._join()
+        if lost:
+            positions = positions.clone()
+            positions[lost] = torch.nan
+        return positions
+
     def _rebuild(self, copy: int, positions: Tensor) -> None:
-        if not bool(torch.isfinite(positions).all()):
-            raise PaiNNFastError("positions are not finite", where=f"copy {copy}", expected="numbers in Å")
-        edges = neighbor_list(
-            positions.cpu().numpy(), self.cell.cpu().numpy(), self.pbc.cpu().numpy(), self.cutoff + self.skin
-        )
+        place, cell, pbc = (tensor.cpu().numpy() for tensor in (positions, self.cell, self.pbc))
+        edges = neighbor_list(place, cell, pbc, self.cutoff + self.skin, lambda: f"copy {copy}")
         self._edges[copy] = Edges(*(tensor.to(positions.device) for tensor in edges))
         self.reference[copy] = positions
         self.builds += 1

@@ -227,7 +227,8 @@ class _Fused(_Copies):
         self._workspaces: dict[tuple[int, ...], Any] = {}
 
     def __call__(self, positions: Sequence[Tensor], properties: tuple[str, ...]) -> list[dict[str, Tensor]]:
-        return _apart(self.engine(self._workspace(positions), _flat(positions), properties), positions)
+        work = self._workspace(positions)
+        return _apart(self.engine(work, _flat(positions), properties, finite=False), positions)
 
     def launches(self, positions: Sequence[Tensor]) -> Launches | None:
         """See `ForceField.launches`; the engine for CPUs has none."""
@@ -311,7 +312,7 @@ class _Listed(_Copies):
             return self.potential(batch, properties)
         if self._workspace is None or self._workspace[0] != self.list.builds:
             self._workspace = self.list.builds, self.fused.workspace(batch)
-        return self.fused(self._workspace[1], batch.positions, properties)
+        return self.fused(self._workspace[1], batch.positions, properties, finite=False)
 
     def state(self) -> dict[str, Tensor]:
         return {"neighbor_reference": self.list.reference}

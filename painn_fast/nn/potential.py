@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import NoReturn, Self
 
 import torch
@@ -76,6 +77,11 @@ class Potential(Float64Buffers):
                 case _:
                     names.append(head_name(head))
         return tuple(names)
+
+    @cached_property
+    def known(self) -> frozenset[str]:
+        """`properties` as a set."""
+        return frozenset(self.properties)
 
     @contextmanager
     def reference(self) -> Iterator[Self]:

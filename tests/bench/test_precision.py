@@ -31,8 +31,8 @@ def precision():
 class Off(CpuEngine):
     """Forces that are wrong by a known number."""
 
-    def __call__(self, work, positions, properties=("energy", "forces")):
-        results = super().__call__(work, positions, properties)
+    def __call__(self, work, positions, properties=("energy", "forces"), **options):
+        results = super().__call__(work, positions, properties, **options)
         if self.checked and "forces" in results:
             results["forces"] = results["forces"] + self.by
         return results

@@ -196,5 +196,7 @@ class Batches:
         if row not in self._periodic:
             data = self.data
             place = data.positions[data.first[row] : data.first[row + 1]]
-            self._periodic[row] = neighbor_list(place, data.cell[row], data.pbc[row], self.cutoff)
+            self._periodic[row] = neighbor_list(
+                place, data.cell[row], data.pbc[row], self.cutoff, lambda: data.name(row)
+            )
         return self._periodic[row]

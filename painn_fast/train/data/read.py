@@ -10,6 +10,7 @@ import numpy as np
 
 from painn_fast import units
 from painn_fast.errors import PaiNNFastError, reading
+from painn_fast.graph.cells import check_cells
 from painn_fast.train.data import totals
 from painn_fast.train.data.dataset import PER_ATOM, SHAPES, SPLITS, Dataset, by_row
 from painn_fast.train.data.formats import find_data, read_frames
@@ -41,7 +42,7 @@ def read_file(source: DataFile, folder: str | Path = ".", names: tuple[str, ...]
 
     Raises:
         PaiNNFastError: as `read_frames`, and for an array that is missing or misshapen, a unit that nobody declares,
-            positions that are not finite; names file, frame and array.
+            positions or a cell that are not finite, a cell that spans no volume; names file, frame and array.
     """
     path = find_data(source.file, folder)
     with reading("not a readable data file", path):
@@ -67,13 +68,15 @@ def to_dataset(frames: Frames, source: DataFile, path: Path, names: tuple[str, .
     said = {name: unit_of(frames, source, name) for name in labels}
     total = totals.totals(frames, source, path)
     cell = np.zeros((n, 3, 3)) if frames.cell is None else frames.cell * length
+    pbc = np.zeros((n, 3), dtype=bool) if frames.pbc is None else frames.pbc
+    check_cells(cell, pbc, lambda k: f"{path}, frame {frames.frames[k]}")
     return Dataset(
         numbers=frames.numbers,
         positions=np.ascontiguousarray(frames.positions * length),
         n_atoms=frames.n_atoms,
         labels=labels,
         cell=cell,
-        pbc=np.zeros((n, 3), dtype=bool) if frames.pbc is None else frames.pbc,
+        pbc=pbc,
         charge=total.charge,
         spin=total.multiplicity,
         file=np.zeros(n, dtype=np.int64),

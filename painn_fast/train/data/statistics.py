@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -166,7 +167,8 @@ def pairs(data: Dataset, cutoff: float) -> Iterator[Pairs]:
             yield _nearest_images(data, part, int(a), cutoff)
     for row in np.flatnonzero(periodic & ~boxed):
         atoms = data.atoms_of(np.array([row]))
-        edges = neighbor_list(data.positions[atoms], data.cell[row], data.pbc[row], cutoff)
+        where = functools.partial(data.name, int(row))
+        edges = neighbor_list(data.positions[atoms], data.cell[row], data.pbc[row], cutoff, where)
         yield _distances(data, atoms, edges)
 
 
