@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 PAGES = ("*.md", "docs/**/*.md", "kernels/**/README.md", "bench/**/*.md", "painn_fast/models/*.md")
 LINKED = ("CITATION.cff", "docs/*.png", "docs/*.css", "bench/results/**/*.json")
@@ -21,3 +23,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         name = path.relative_to(root).as_posix()
         files.append(File(name, str(root), config.site_dir, config.use_directory_urls))
     return files
+
+
+def on_page_markdown(markdown: str, *, page: Page, **_: Any) -> None:
+    """The first page has no pages beside it to choose from."""
+    if page.is_homepage:
+        page.meta["hide"] = ["navigation"]

@@ -53,3 +53,13 @@ def test_wordings_of_python():
     )
     hits = [hit[:2] for hit in sorted(PHRASES["in_python"](source))]
     assert hits == [(2, "said"), (3, "for a while"), (5, "fine"), (5, "nobody"), (5, "said"), (6, "list_of_said")]
+
+
+def test_common_names_are_fine_for_what_is_local():
+    source = "def places(there):\n    found = place = there.found\n    self.found = 1\n\nclass A:\n    place: int\n"
+    hits = [hit[:2] for hit in sorted(PHRASES["in_python"](source))]
+    assert hits == [(1, "places"), (1, "there"), (3, "found"), (6, "place")]
+
+
+def test_a_text_is_not_taken_for_a_format():
+    assert [hit[1] for hit in PHRASES["in_python"]("x = 'for ever {nobody}'\n")] == ["nobody", "for ever"]
