@@ -24,17 +24,10 @@ from painn_fast.io import load
 from painn_fast.nn import Potential
 from painn_fast.spectra import HarmonicSpectrum, harmonic
 from painn_fast.spectra.harmonic import infrared_intensities, normal_modes, raman_invariants
+from painn_fast.testing import with_epsilon
 from painn_fast.train.evaluation import Table, error_table
 
 SCANNED = (1e-8, 1e-5, 1e-4, 1e-3, 1e-2)
-
-
-def with_epsilon(model: Potential, epsilon: float) -> Potential:
-    """The same weights beside another epsilon."""
-    representation = model.config.representation.model_copy(update={"epsilon": epsilon})
-    other = Potential(model.config.model_copy(update={"representation": representation})).to(model.dtype)
-    other.load_state_dict(model.state_dict())
-    return other.eval()
 
 
 def lines(model: Potential, structure: Path | None) -> HarmonicSpectrum | None:

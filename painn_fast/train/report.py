@@ -86,6 +86,7 @@ def model_card(training: Training, model: Potential, tables: Tables, said: dict[
         unit = next((row["unit"] for row in found if row), "")
         if any(cells):
             rows.append(f"| {name} | {' | '.join(cells)} | {unit} |")
+    origin = f"from the weights of {settings.start_from}, " if settings.start_from else ""
     rate = f"learning rate {settings.learning_rate:g}, batches of {training.batch_size}, seed {settings.seed}"
     elements = ", ".join(f"{row['element']} {row['mae']:.4f}" for row in said.get("forces_by_element", []))
     return "\n".join(
@@ -100,7 +101,7 @@ def model_card(training: Training, model: Potential, tables: Tables, said: dict[
             f"- **Network**: {config.n_features} features, {config.n_layers} layers, "
             f"{config.n_rbf} {config.radial_basis} functions, cut-off {config.cutoff} {model.config.length_unit}; "
             f"{said['parameters']:,} parameters",
-            f"- **Training**: {training.epoch} epochs, {training.seconds / 60:.0f} minutes, {settings.precision} on "
+            f"- **Training**: {origin}{training.epoch} epochs, {training.seconds / 60:.0f} minutes, {settings.precision} on "
             f"{settings.device}; {rate}",
             f"- **Limits**: {settings.limits or 'not stated'}",
             f"- **Roughness**: {in_words(said['roughness'])}",
