@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import ase
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from painn_fast.ensemble import Ensemble
 from painn_fast.errors import PaiNNFastError
 from painn_fast.evaluate import evaluate
+from painn_fast.graph.charge import charge_and_multiplicity
 from painn_fast.progress import StatusLine
 
 AT_ONCE = 2000
@@ -43,7 +45,7 @@ def select(
         structures: candidates; many, such as the beads of dynamics.
         number: how many at most.
         apart: Å; none is chosen whose interatomic distances differ by less, as a vector, from those of one chosen
-            before (of the same atoms in the same order).
+            before (of the same atoms in the same order, in the same cell, of the same charge and spin).
         spread_below: eV/Å; what is above is taken for broken, and left out.
 
     Raises:
@@ -58,18 +60,25 @@ def select(
             expected=f"a spread below {spread_below} eV/Å",
         )
     chosen: list[int] = []
-    known: dict[bytes, list[np.ndarray]] = {}
+    known: dict[tuple[Any, ...], list[np.ndarray]] = {}
     for k in order:
         if len(chosen) == number:
             break
         atoms = structures[k]
         here = atoms.get_all_distances()[np.triu_indices(len(atoms), 1)]
-        others = known.setdefault(atoms.numbers.tobytes(), [])
+        others = known.setdefault(_kind(atoms), [])
         if others and np.linalg.norm(np.array(others) - here, axis=1).min() < apart:
             continue
         others.append(here)
         chosen.append(int(k))
     return Selection(np.array(chosen, dtype=np.int64), spread)
+
+
+def _kind(atoms: ase.Atoms) -> tuple[Any, ...]:
+    """What structures must have in common for their distances to be compared."""
+    cell = np.round(atoms.cell.array, 3) + 0.0 if atoms.pbc.any() else np.zeros(0)
+    totals = charge_and_multiplicity(atoms.info, where=atoms.get_chemical_formula())
+    return atoms.numbers.tobytes(), cell.tobytes(), atoms.pbc.tobytes(), *totals
 
 
 def _spreads(ensemble: Ensemble, structures: Sequence[ase.Atoms]):  # type: ignore[no-untyped-def]

@@ -75,3 +75,14 @@ def test_the_command_writes_structures_with_their_spread(members, candidates, tm
     for atoms in frames:
         assert np.allclose(atoms.positions, candidates[atoms.info["candidate"]].positions, atol=1e-7)
     assert "chosen: 7 structures" in capsys.readouterr().out
+
+
+def test_other_charges_and_cells_are_other_structures(members):
+    frames = [molecule("H2O") for _ in range(6)]
+    frames[1].info["charge"] = 1
+    frames[2].info["total_charge"] = np.array([1.0])  # the same as before
+    frames[3].info["multiplicity"] = 3
+    for atoms, length in zip(frames[4:], (9.0, 9.5), strict=True):
+        atoms.set_cell([length] * 3)
+        atoms.pbc = True
+    assert len(select(pf.Ensemble(members), frames, 10).chosen) == 5

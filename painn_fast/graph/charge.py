@@ -93,7 +93,7 @@ def _number(value: Any, kind: str, where: str) -> float:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = repr(value.item() if isinstance(value, np.generic) else value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 

@@ -42,6 +42,10 @@ def read_structures(path: str | Path) -> list[ase.Atoms]:
         ) from None
     if not frames:
         raise PaiNNFastError("a structure file without structures", where=path)
+    for atoms in frames:
+        for name in names_of_charge_and_multiplicity(atoms.info):
+            if atoms.info[name] is True or str(atoms.info[name]) == "None":  # ASE writes None as a name without a value
+                del atoms.info[name]
     return list(frames)
 
 

@@ -9,12 +9,13 @@ import h5py
 import numpy as np
 
 from painn_fast.errors import PaiNNFastError
-from painn_fast.graph.charge import set_charge_and_multiplicity
+from painn_fast.graph.charge import CHARGE_KEYS, MULTIPLICITY_KEYS, set_charge_and_multiplicity
 from painn_fast.io.structures import read_structures
 from painn_fast.progress import warn
 from painn_fast.train.data import hdf5, npz
 from painn_fast.train.data.dataset import Dataset
 from painn_fast.train.data.frames import Frames
+from painn_fast.train.data.names import looks_like
 from painn_fast.train.data.read import to_dataset
 from painn_fast.train.settings import DataFile
 
@@ -49,6 +50,7 @@ def _is_data(path: Path) -> bool:
 def _of_data(frames: Frames, path: Path) -> list[ase.Atoms]:
     unit = {} if "length" in frames.units else {"length": "Ang"}
     data = to_dataset(frames, DataFile(file=path.name, units=unit), path, ())
+    _ask_for_totals(frames, data, path)
     masses, tags = (_of_atoms(frames, name, path) for name in ("masses", "tags"))
     found = []
     for row, (a, b) in enumerate(zip(data.first[:-1], data.first[1:], strict=True)):
@@ -61,6 +63,16 @@ def _of_data(frames: Frames, path: Path) -> list[ase.Atoms]:
         _complete(atoms, data, row)
         found.append(atoms)
     return found
+
+
+def _ask_for_totals(frames: Frames, data: Dataset, path: Path) -> None:
+    """Say which arrays of structures may be charges or multiplicities under names that are not those of them."""
+    if (data.charge != 0).any() or (data.spin != 1).any():
+        return
+    for name, values in frames.arrays.items():
+        known = name.lower() in (*CHARGE_KEYS, *MULTIPLICITY_KEYS)
+        if not known and values.size == len(frames) and looks_like(name, ("charge", "multiplicity")):
+            warn(f"{path}: {name} is not read; if it is the charge or the multiplicity, store it under that name")
 
 
 def _complete(atoms: ase.Atoms, data: Dataset, row: int) -> None:

@@ -13,6 +13,7 @@ from ase.data import chemical_symbols
 from scipy.spatial.transform import Rotation
 
 from painn_fast.atomic import atomic_write
+from painn_fast.graph.charge import set_charge_and_multiplicity
 from painn_fast.nn import Potential
 from painn_fast.train.data import Dataset
 from painn_fast.train.data.dataset import PER_ATOM, by_row
@@ -76,6 +77,7 @@ def write_worst(
     for row in (int(k) for k in order if np.isfinite(score[k])):
         atoms = slice(data.first[row], data.first[row + 1])
         frame = ase.Atoms(data.numbers[atoms], data.positions[atoms], cell=data.cell[row], pbc=data.pbc[row])
+        set_charge_and_multiplicity(frame.info, float(data.charge[row]), float(data.spin[row]))
         results = {}
         for label, values in predicted.items():
             where: Any = atoms if label in PER_ATOM else row
@@ -87,6 +89,8 @@ def write_worst(
                 results[label] = data.labels[label][where]
             else:
                 target[label] = data.labels[label][where]
+            if label in data.units:
+                frame.info[f"{label}_unit"] = data.units[label]
         frame.calc = SinglePointCalculator(frame, **results)
         frame.info |= {"file": data.files[data.file[row]], "frame": int(data.frame[row])}
         frame.info[f"rmse_{name}"], frame.info["rmse_unit"] = float(score[row] / size), unit

@@ -231,6 +231,23 @@ def test_databases_in_bohr_are_read_in_angstrom(tmp_path):
     assert charge_and_multiplicity(found.info, where="") == (1, 2)
 
 
+def test_what_may_be_a_charge_under_another_name_is_asked_for(tmp_path, capsys):
+    geometry = {"R": np.zeros((2, 1, 3)), "z": [1], "length_unit": "Ang"}
+    np.savez(tmp_path / "q.npz", **geometry, Q=[1, 1])
+    np.savez(tmp_path / "charge.npz", **geometry, charge=[[1], [1]], E=[0.0, 0.0], energy_unit="eV")
+    assert structures(tmp_path / "q.npz")[0].info == {}
+    assert "q.npz: Q is not read; if it is the charge" in capsys.readouterr().err.replace("\n", " ")
+    assert structures(tmp_path / "charge.npz")[1].info == {"charge": 1}
+    assert not capsys.readouterr().err
+
+
+def test_none_of_ase_is_no_charge(tmp_path):
+    atoms = molecule("H2O")
+    atoms.info.update(charge=None, spin=None)
+    ase.io.write(tmp_path / "x.xyz", atoms)
+    assert charge_and_multiplicity(structures(tmp_path / "x.xyz")[0].info, where="") == (0, 1)
+
+
 def test_select_writes_the_whole_geometry(tmp_path, monkeypatch):
     from painn_fast.io.model_file import save_model
     from painn_fast.nn import EnergyHead, PotentialConfig, RepresentationConfig

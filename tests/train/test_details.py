@@ -1,5 +1,6 @@
 """Where errors are, and tables beside the paper."""
 
+import dataclasses
 import json
 from itertools import pairwise
 
@@ -11,7 +12,7 @@ from painn_fast.errors import PaiNNFastError
 from painn_fast.nn import DipoleHead, EnergyHead, PolarizabilityHead, PotentialConfig, RepresentationConfig
 from painn_fast.testing import assert_close, random_potential
 from painn_fast.train import details, load_config, report, run
-from painn_fast.train.data import read_split
+from painn_fast.train.data import read_file, read_split
 from painn_fast.train.evaluation import predict
 from painn_fast.train.settings import DataFile, TrainSettings
 from painn_fast.train.table import printed, table
@@ -57,6 +58,18 @@ def test_the_worst_structures_come_first_with_labels_predictions_and_names(data,
     assert_close(first.arrays["predicted_forces"] - first.get_forces(), [[3.0] * 3, [0.0] * 3, [0.0] * 3], 1e-6)
     assert_close(np.asarray(first.info["predicted_dipole"]), predicted["dipole"][5], 1e-6)
     assert first.info["rmse_forces"] == pytest.approx(3.0 / 3**0.5 * 23.0605, rel=1e-4)
+
+
+def test_the_worst_structures_are_data_with_their_charge_spin_and_units(data, tmp_path):
+    data = dataclasses.replace(data, charge=np.full(len(data), -1.0), spin=np.full(len(data), 2.0))
+    potential = random_potential(CONFIG)
+    details.write_worst(tmp_path / "worst.xyz", "energy", predict(potential, data), data, potential, number=4)
+    found = read_file(DataFile(file="worst.xyz"), tmp_path)
+    assert (found.charge.tolist(), found.spin.tolist()) == ([-1] * 4, [2] * 4)
+    rows = [int(np.abs(data.labels["energy"] - energy).argmin()) for energy in found.labels["energy"]]
+    for name in ("dipole", "polarizability"):
+        assert_close(found.labels[name], data.labels[name][rows], 1e-6)
+        assert found.units[name] == data.units[name]
 
 
 def test_errors_do_not_change_when_all_molecules_turn(data):
