@@ -69,24 +69,17 @@ def header_digest(file: h5py.File) -> str:
     digest = hashlib.sha256()
 
     def add(name: str, entry: h5py.Group | h5py.Dataset) -> None:
-        kind = f"{entry.dtype} {entry.shape}" if isinstance(entry, h5py.Dataset) else "group"
+        kind = f"{entry.dtype.str} {entry.shape}" if isinstance(entry, h5py.Dataset) else "group"
         digest.update(f"{name}: {kind}\n".encode())
-        for key in sorted(entry.attrs):
+        for key, value in sorted(entry.attrs.items()):
             if key != HEADER:
-                value = np.asarray(entry.attrs[key])
-                content = value.tobytes() if value.dtype.kind in "fiub" else repr(value.tolist()).encode()
-                digest.update(f"{key} {value.dtype} {value.shape} ".encode() + content + b"\n")
+                array = np.asarray(value)
+                content = array.tobytes() if array.dtype.kind in "fiub" else repr(array.tolist()).encode()
+                digest.update(f"{key} {array.dtype.str} {array.shape} ".encode() + content + b"\n")
 
     add("/", file)
-    for name in sorted(_names(file)):
-        add(name, file[name])
+    file.visititems(add)  # by name
     return digest.hexdigest()
-
-
-def _names(file: h5py.File) -> list[str]:
-    found: list[str] = []
-    file.visit(found.append)
-    return found
 
 
 def check_header(file: h5py.File, path: str | Path) -> None:

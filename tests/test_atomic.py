@@ -105,7 +105,6 @@ def write_restarts(folder):
     from painn_fast.testing import Morse
 
     values = {"output": str(folder / "run"), "duration": "1 fs", "energies_every": "0.5 fs", "checkpoint": "0 s"}
-    values |= {"dipole_every": "0.5 fs"}
     run(MDSettings.parse(values), force_field=Morse(), atoms=Atoms("OH", positions=[[0, 0, 0], [1.4, 0, 0]]))
     return [folder / "run" / name for name in OF_RUNS]
 

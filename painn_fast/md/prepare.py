@@ -25,7 +25,7 @@ from painn_fast.md.forces import EnsembleForces, ForceField, ModelForces
 from painn_fast.md.fragments import Mode
 from painn_fast.md.initial import rotations
 from painn_fast.md.restart import Restart, read_restart, remove_restarts
-from painn_fast.md.segments import remove_segments, trajectory_files
+from painn_fast.md.segments import remove_segments, written_files
 from painn_fast.md.settings import MDSettings
 from painn_fast.md.state import System
 from painn_fast.md.streams import FILE as CORRELATIONS
@@ -121,7 +121,7 @@ def settle_processes(output: Path, rank: int, world: int, *, overwrite: bool) ->
 
 def _files(folder: Path) -> list[Path]:
     """Restarts and trajectories of one process."""
-    trajectories = [file for part in molecules_in(folder) for file in trajectory_files(part)]
+    trajectories = [file for part in molecules_in(folder) for file in written_files(part)]
     return [*folder.glob("restart*.safetensors"), *trajectories]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,11 @@ def trajectory_files(folder: Path) -> list[Path]:
     return files + [path for path in sorted((folder / "segments").glob("to-*.h5")) if int(path.stem[3:]) > end]
 
 
+def written_files(folder: Path) -> list[Path]:
+    """Files of a trajectory, whether or not they can be read."""
+    return [path for path in (folder / "trajectory.h5", *(folder / "segments").glob("to-*.h5")) if path.exists()]
+
+
 def remove_segments(folder: Path) -> None:
     """Delete the segments, the last first, so that those left at any moment have no gap, and their folder."""
     for path in sorted((folder / "segments").glob("*"), reverse=True):
@@ -112,8 +118,16 @@ def remove_segments(folder: Path) -> None:
         (folder / "segments").rmdir()
 
 
-def open_file(path: Path) -> h5py.File:
+Known = set[tuple[Path, int, int, int]]
+"""Files whose headers were looked at: name, number on the disk, size, time of the last change."""
+
+
+def open_file(path: Path, known: Known | None = None) -> h5py.File:
     """An HDF5 file of ours, open for reading.
+
+    Args:
+        path: the file.
+        known: files that need no second look; the file is added.
 
     Raises:
         PaiNNFastError: if it cannot be opened, is not one of ours, or its header is not what was written.
@@ -131,8 +145,12 @@ def open_file(path: Path) -> h5py.File:
                 "not a painn-fast trajectory", where=path, got=f"format {form!r}, version {version}",
                 expected=f"{FORMAT}, version {' or '.join(map(str, READABLE))}",
             )  # fmt: skip
-        if version > 1:
+        facts = os.fstat(file.id.get_vfd_handle())
+        key = (path, facts.st_ino, facts.st_size, facts.st_mtime_ns)
+        if version > 1 and (known is None or key not in known):
             check_header(file, path)
+        if known is not None:
+            known.add(key)
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         file.close()
         raise damaged(path, "the header", error) from None

@@ -14,6 +14,10 @@ from painn_fast.errors import PaiNNFastError
 from painn_fast.graph.charge import charge_and_multiplicity, set_charge_and_multiplicity
 
 
+MASSES = (1e-6, 1e12)
+"""amu: from lighter than an electron to atoms that stand still."""
+
+
 @dataclass(frozen=True)
 class System:
     """What does not move: one molecule or crystal, the same in every copy."""
@@ -43,10 +47,13 @@ class System:
                 "positions are not finite", where=f"atom {atom}", got=atoms.positions[atom], expected="numbers in Å"
             )
         masses = atoms.get_masses()
-        if not (masses > 0).all():
+        sensible = (masses >= MASSES[0]) & (masses <= MASSES[1])  # false for NaN
+        if not sensible.all():
+            atom = int(sensible.argmin())
             raise PaiNNFastError(
-                "masses must be positive", where=f"atom {int((masses > 0).argmin())}", got=masses.min()
-            )
+                "masses must be positive and finite", where=f"atom {atom}", got=masses[atom],
+                expected=f"{MASSES[0]:g} to {MASSES[1]:g} amu",
+            )  # fmt: skip
         charge, multiplicity = charge_and_multiplicity(atoms.info, where=atoms.get_chemical_formula())
         return cls(
             numbers=torch.tensor(atoms.numbers, dtype=torch.int64, device=device),

@@ -20,7 +20,7 @@ from painn_fast.graph.charge import charge_and_multiplicity
 from painn_fast.hdf5 import read_dataset
 from painn_fast.md.estimators import UNITS as ESTIMATES
 from painn_fast.md.folders import molecules_of, trajectory_folders
-from painn_fast.md.segments import open_file, trajectory_files
+from painn_fast.md.segments import Known, open_file, trajectory_files
 from painn_fast.md.settings import RECORDED
 from painn_fast.md.state import System
 from painn_fast.md.trajectory_header import checked_header
@@ -46,6 +46,7 @@ class Trajectory:
         self.path = path.parent if path.name == "trajectory.h5" else path
         self.header: dict[str, Any] = {}
         self.names: tuple[str, ...] = ()
+        self._known: Known = set()
         self._parts = (
             [path] if path.is_file() and path != self.path / "trajectory.h5" else trajectory_folders(self.path)
         )
@@ -70,7 +71,7 @@ class Trajectory:
 
     def _look(self, part: Path) -> dict[str, Any]:
         header: dict[str, Any] = {}
-        for file in _files(part):
+        for file in _files(part, self._known):
             header = checked_header(file, part)
             self.names = tuple(name for name in RECORDED if name in self.names or name in file)
         return header
@@ -193,7 +194,9 @@ class Trajectory:
                 fix=f'set {series}_every, for example "2 fs"',
             )
         parts = [
-            np.concatenate([read_dataset(file, f"{series}/{column}") for file in _files(part) if series in file])
+            np.concatenate(
+                [read_dataset(file, f"{series}/{column}") for file in _files(part, self._known) if series in file]
+            )
             for part in self._parts
         ]
         frames = min(len(part) for part in parts)
@@ -265,13 +268,13 @@ class Trajectory:
             ase.io.write(temporary, self.atoms(trajectory, bead), format="extxyz")
 
 
-def _files(folder: Path) -> Iterator[h5py.File]:
+def _files(folder: Path, known: Known) -> Iterator[h5py.File]:
     """The files of a trajectory, opened in order; a run that is going on may fold them at the same time."""
     for attempt in range(ATTEMPTS):
         try:
             with ExitStack() as stack:
                 paths = trajectory_files(folder) if folder.is_dir() else [folder]
-                files = [stack.enter_context(open_file(path)) for path in paths]
+                files = [stack.enter_context(open_file(path, known)) for path in paths]
                 if not files:
                     raise FileNotFoundError
                 yield from files

@@ -22,7 +22,7 @@ from painn_fast.md.restart import read_restart
 from painn_fast.md.segments import Recorder
 from painn_fast.md.streams import SpectrumStreams
 from painn_fast.nn import PotentialConfig, RepresentationConfig
-from painn_fast.testing import Morse, random_potential
+from painn_fast.testing import Harmonic, Morse, random_potential
 
 OH = Atoms("OH", positions=[[0, 0, 0], [1.4, 0, 0]])
 EVERY = {"positions_every": "1 fs", "velocities_every": "2 fs", "energies_every": "0.5 fs"}
@@ -82,13 +82,13 @@ def flip(path, place, bit=2):
     path.write_bytes(data)
 
 
-def test_a_bit_flipped_in_any_byte_of_a_restart_file_is_noticed_and_the_one_before_taken(mine):
+def test_a_bit_flipped_anywhere_in_a_restart_file_is_noticed_and_the_one_before_taken(mine):
     """Length, names, numbers, padding, hash, tensors: read_restart gives the state before, and says which file why."""
     path = mine / "restart.safetensors"
     good, rng = path.read_bytes(), random.Random(1)
     before = checkpoint.load(mine / "restart.previous.safetensors")[1]["step"]
     assert read_restart(mine).states[0].step == before + 1
-    for place in range(len(good)):
+    for place in (*range(8), *range(8, len(good), 3)):
         path.write_bytes(good)
         flip(path, place, rng.randrange(8))
         found = read_restart(mine)
@@ -289,6 +289,13 @@ def test_a_trajectory_cut_off_at_its_end_is_noticed(mine):
         go(mine)
 
 
+def test_a_run_that_is_damaged_all_over_can_be_replaced(mine, whole):
+    for path in (*mine.glob("restart*"), mine / "trajectory.h5"):
+        path.write_bytes(b"rubbish")
+    run(settings(mine), force_field=Morse(), atoms=OH, overwrite=True)
+    assert_same(mine, whole)
+
+
 def contents(path):
     """All that a reader gets out of a trajectory."""
     got = Trajectory(path)
@@ -307,7 +314,7 @@ def test_a_bit_flipped_anywhere_in_a_trajectory_is_noticed_or_changes_nothing(wh
     path = tmp_path / "trajectory.h5"
     good, expected, rng = (whole / "trajectory.h5").read_bytes(), contents(whole / "trajectory.h5"), random.Random(2)
     noticed = 0
-    for place in sorted(rng.sample(range(len(good)), 150)):
+    for place in sorted(rng.sample(range(len(good)), 100)):
         path.write_bytes(good)
         flip(path, place, rng.randrange(8))
         try:
@@ -316,7 +323,7 @@ def test_a_bit_flipped_anywhere_in_a_trajectory_is_noticed_or_changes_nothing(wh
             noticed += 1
             continue
         np.testing.assert_equal(got, expected, f"the flip in byte {place} was not noticed")
-    assert noticed > 20  # much of the file is room for frames to come
+    assert noticed > 15  # much of the file is room for frames to come
 
 
 @pytest.mark.parametrize("name", ["positions/value", "positions/step", "energies/time", "energies/potential"])
@@ -402,9 +409,10 @@ def test_a_bit_flipped_in_any_byte_of_the_correlations_is_noticed(tmp_path):
 def test_frame_counts_after_a_stop_and_a_resume_are_those_of_the_lengths(tmp_path):
     """Counted by hand: 2 steps of equilibration, 3 fs to the stop, then 6 and 6.5 fs, first and last frame included."""
     folder = tmp_path / "run"
-    go(folder, duration="3 fs", dipole_every="1.5 fs")
+    field = Harmonic(torch.tensor(OH.get_masses()), 0.05, torch.tensor(OH.positions))
     for duration, frames in (("3 fs", (4, 2, 7, 3)), ("6 fs", (7, 4, 13, 5)), ("6.5 fs", (7, 4, 14, 5))):
-        go(folder, duration=duration, dipole_every="1.5 fs")
+        chosen = settings(folder, duration=duration, dipole_every="1.5 fs")
+        run(chosen, force_field=field, atoms=OH, resume=True)
         trajectory = Trajectory(folder)
         lengths = {"positions": 1.0, "velocities": 2.0, "energies": 0.5, "dipole": 1.5}
         for (name, every), count in zip(lengths.items(), frames, strict=True):

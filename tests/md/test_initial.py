@@ -5,6 +5,7 @@ import pytest
 import torch
 from ase import Atoms
 
+from painn_fast.errors import PaiNNFastError
 from painn_fast.md import MDSettings, Trajectory, initial, run
 from painn_fast.md.state import System
 from painn_fast.testing import Free
@@ -70,3 +71,11 @@ def test_a_run_of_free_particles_begins_with_that_kinetic_energy(tmp_path, beads
     twice = (v**2 * ATOMS.get_masses()[:, None]).sum((1, 2, 3)) * AMU_A2_PER_FS2 / (beads * KB * 300.0)
     degrees = 9 * beads - 3
     assert twice.mean() == pytest.approx(degrees, abs=4 * np.sqrt(2 * degrees / len(twice)))
+
+
+@pytest.mark.parametrize("mass", [0.0, -1.0, np.nan, np.inf, 1e30])
+def test_absurd_masses_are_named(mass):
+    atoms = ATOMS.copy()
+    atoms.set_masses([16.0, mass, 12.0])
+    with pytest.raises(PaiNNFastError, match=r"masses must be positive and finite; where: atom 1; got: .* amu"):
+        System.from_atoms(atoms)
