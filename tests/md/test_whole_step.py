@@ -7,6 +7,7 @@ from ase.build import molecule
 from painn_fast.md import initial
 from painn_fast.md.estimators import Estimators
 from painn_fast.md.forces import ModelForces
+from painn_fast.md.fragments import Fragments
 from painn_fast.md.guards import Guards
 from painn_fast.md.integrators import RingPolymer
 from painn_fast.md.simulation import LOOK_EVERY, Group, Simulation
@@ -17,6 +18,7 @@ from painn_fast.testing import random_potential
 pytest.importorskip("triton")
 
 from painn_fast.engine.gpu import GpuEngine
+from painn_fast.kernels.bonds import triton as bonds
 from painn_fast.kernels.ring import triton as ring
 
 CUDA = torch.cuda.is_available()
@@ -29,6 +31,7 @@ def on_a_gpu(monkeypatch):
     """Engines and ring steps are those for GPUs, here too."""
     monkeypatch.setattr("painn_fast.md.forces.engine_for", lambda potential, backend: GpuEngine(potential))
     monkeypatch.setattr("painn_fast.md.integrators.steps", ring.Steps)
+    monkeypatch.setattr("painn_fast.md.fragments.look", bonds.look)
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +106,32 @@ def test_a_trajectory_that_trips_between_looks_is_explained_as_if_each_step_were
     one.look()
     assert_equal(one, other)
     assert len(one.trips) == 1
+
+
+@pytest.mark.parametrize("mode", ["stop", "note"])
+def test_a_bond_that_breaks_between_looks_is_seen_as_if_each_step_were_looked_at(potential, mode):
+    runs = []
+    for whole in (True, False):
+        run = simulation(potential, whole=whole, guards=Guards(heating=1e9, move=5.0))
+        group = run.groups[0]
+        x = group.state.positions
+        group.fragments = Fragments(group.system, x.mean(1), mode, 1.0)
+        assert group.fragments.every == 2
+        run.step()
+        run.step()
+        group.state.momenta[1, :, 2] += 5.0  # amu Å/fs: some 1.7 Å in a step, of a hydrogen
+        for _ in range(3):
+            run.step()
+        runs.append(run)
+    one, other = runs
+    seen = "trips" if mode == "stop" else "notes"
+    assert [trip.step for trip in getattr(other, seen)] == [4]
+    assert getattr(one, seen) == []
+    one.look()
+    assert getattr(one, seen) == getattr(other, seen)
+    assert "bond O0-H2 broke" in str(getattr(one, seen)[0])
+    assert one.groups[0].state.alive.tolist() == [True, mode == "note", True]
+    assert_equal(one, other)
 
 
 def test_all_trajectories_stopped(potential):
