@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 import zipfile
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 import numpy as np
 
@@ -61,7 +61,7 @@ def load_npy(path: str | Path) -> np.ndarray:
     with reading(NPY, path), open(path, "rb") as stream:
         _check_header(stream, path.stat().st_size, NPY, str(path))
         stream.seek(0)
-        return cast(np.ndarray, np.lib.format.read_array(stream, allow_pickle=False))
+        return np.lib.format.read_array(stream, allow_pickle=False)
 
 
 def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
@@ -86,7 +86,7 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> np.n
         with archive.open(info) as stream:
             _check_header(stream, info.file_size, NPZ, where)
         with archive.open(info) as stream:
-            return cast(np.ndarray, np.lib.format.read_array(stream, allow_pickle=False))
+            return np.lib.format.read_array(stream, allow_pickle=False)
 
 
 def _check_header(stream: IO[bytes], size: int, what: str, where: str) -> None:

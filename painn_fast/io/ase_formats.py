@@ -12,7 +12,7 @@ import gzip
 import json
 import lzma
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ turbomole turbomole-gradient v-sim vasp vasp-out vasp-xdatcar vasp-xml vti vtu w
 """
 FORMATS = frozenset(NAMES.split())
 """Text, XML, SQLite and ASE's own binary format: data alone."""
-COMPRESSED = {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}
+COMPRESSED: dict[str, Callable[..., Any]] = {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}
 MAX_UNPACKED = 4 * 2**30
 """Bytes of a compressed file; its size on disk tells nothing."""
 BLOCK = 2**20

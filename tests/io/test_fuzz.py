@@ -53,7 +53,7 @@ FORMATS = {
 """What is attacked, by the name of its intact file."""
 ZIPPED = {"pickled model", "checkpoint", "state dict", "npz", "correlations"}
 TEXT = {"xyz", "structures", "toml", "json"}
-SIGNED = {"npz", "correlations"} | ({"trajectory"} if segments.VERSION > 1 else set())
+SIGNED = {"npz", "correlations", "hdf5"} | ({"trajectory"} if segments.VERSION > 1 else set())
 """Formats with checksums of all that decides numbers: where they are not written anew, no other number comes out."""
 
 

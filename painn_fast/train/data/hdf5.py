@@ -6,6 +6,7 @@ where there are any `split`, `cell`, `pbc`, `charge`, `spin`, `index`.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,8 @@ from painn_fast.train.data.frames import OF_STRUCTURES, Frames
 FORMAT = "painn-fast structures 1"
 LEFT = 100
 """Names of entries that are no numbers, as many and as much of each as is kept: an attribute has 64 kB."""
+DIGEST = "sha256"
+"""Attribute: the hash of everything that decides numbers."""
 
 
 def write_hdf5(data: Dataset | Mapping[str, Dataset] | Frames, path: str | Path, said: str = "") -> None:
@@ -52,6 +55,7 @@ def write_hdf5(data: Dataset | Mapping[str, Dataset] | Frames, path: str | Path,
             if values.dtype.kind in "fiub":
                 group[name] = values
                 group[name].attrs["unit"] = frames.array_units.get(name, ("",))[0]
+        file.attrs[DIGEST] = _digest(frames)
 
 
 def read(path: Path) -> Frames:
@@ -67,6 +71,10 @@ def read(path: Path) -> Frames:
             )
         frames = _read(file)
         _check(frames, path)
+        digest = file.attrs.get(DIGEST)  # older files have none
+        if digest is not None and digest != _digest(frames):
+            fix = "restore the file from a copy, or make it anew"
+            raise PaiNNFastError("a damaged data file", where=path, got="another SHA-256 than written", fix=fix)
     return frames
 
 
@@ -97,6 +105,23 @@ def _read(file: h5py.File) -> Frames:
         left=(*json.loads(file.attrs.get("left", "[]")), *(str(name) for name in file if name not in known)),
         **{name: file[name][()] for name in OF_STRUCTURES if name in file},
     )
+
+
+def _digest(frames: Frames) -> str:
+    """SHA-256 of all that decides numbers, in the types in which they are read."""
+    texts = (frames.keys, frames.units, frames.units_from, frames.array_units)
+    digest = hashlib.sha256(json.dumps(texts, sort_keys=True).encode())
+    geometry = {"numbers": np.int64, "positions": np.float64, "n_atoms": np.int64}
+    arrays = {name: getattr(frames, name).astype(kind, copy=False) for name, kind in geometry.items()}
+    arrays |= {name: getattr(frames, name) for name in OF_STRUCTURES}
+    arrays |= {
+        f"arrays/{name}": values for name, values in sorted(frames.arrays.items()) if values.dtype.kind in "fiub"
+    }
+    for name, values in arrays.items():
+        if values is not None:
+            digest.update(f"{name} {values.dtype} {values.shape}\n".encode())
+            digest.update(np.ascontiguousarray(values).view(np.uint8).data if values.size else b"")
+    return digest.hexdigest()
 
 
 def _check(frames: Frames, path: Path) -> None:
