@@ -90,6 +90,11 @@ def check_engine(
     return compared
 
 
+def largest_pull(potential: Potential, batch: AtomicBatch) -> float:
+    """Largest derivative of the energy by an edge, eV/Å: the measure of what forces may be off by."""
+    return float(_reference(potential, batch).pull.abs().max())
+
+
 def require_finite(results: Mapping[str, Tensor], batch: AtomicBatch, positions: Tensor) -> None:
     """Refuse results that are not finite, or whose positions are not.
 

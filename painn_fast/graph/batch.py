@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Self
 
 import ase
@@ -162,7 +162,7 @@ def batch_atoms(molecules: Sequence[ase.Atoms], cutoff: float, *, neighbors: str
     for first, last in _alike(n_atoms, pbc, neighbors):
         place = positions[ends[first] : ends[last]]
         if pbc[first].any() or n_atoms[first] > EACH_WITH_EACH_UP_TO:
-            part = neighbor_list(place, cell[first], pbc[first], cutoff, lambda first=first: _name(molecules, first))
+            part = neighbor_list(place, cell[first], pbc[first], cutoff, partial(_name, molecules, first))
         else:
             every = neighbors == "all_pairs" or (neighbors == "auto" and n_atoms[first] <= ALL_PAIRS_UP_TO)
             part = molecule_lists(place, n_atoms[first:last], np.inf if every else cutoff)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -94,7 +95,7 @@ def check_cells(cells: np.ndarray, pbc: np.ndarray, where: Callable[[int], str])
         fine &= np.isfinite(cells).all(axis=2)
     angles[~fine.all(axis=1)] = np.eye(3)
     for k in np.flatnonzero(~fine.all(axis=1) | (np.linalg.det(angles) < SLIM**2)):
-        check_cell(cells[k], pbc[k], lambda k=k: where(int(k)))
+        check_cell(cells[k], pbc[k], partial(where, int(k)))
 
 
 def check_size(box: np.ndarray, pbc: np.ndarray, positions: np.ndarray, cutoff: float, where: Name = None) -> None:

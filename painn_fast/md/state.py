@@ -13,7 +13,6 @@ from torch import Tensor
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph.charge import charge_and_multiplicity, set_charge_and_multiplicity
 
-
 MASSES = (1e-6, 1e12)
 """amu: from lighter than an electron to atoms that stand still."""
 

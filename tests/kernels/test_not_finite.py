@@ -72,8 +72,8 @@ def test_an_atom_at_no_place_keeps_its_neighbours_and_the_list_its_symmetry(back
 
 
 def problem(value, dtype=torch.float64):
-    """Water and methane with a vector of water that is not fine; x, v, r, weight, gs, gv and tangents of the first."""
-    batch = batch_atoms([molecule("H2O"), molecule("CH4")], 5.0)
+    """Water and hydrogen with a vector of water that is not fine; x, v, r, weight, gs, gv and tangents of the first."""
+    batch = batch_atoms([molecule("H2O"), molecule("H2")], 5.0)
     generator = torch.Generator().manual_seed(0)
     n, e, f = batch.n_total, len(batch.sender), FEATURES
 
@@ -89,8 +89,7 @@ def problem(value, dtype=torch.float64):
     return batch, (x, v, r, weight), (gs, gv), tangents, graph
 
 
-@pytest.mark.parametrize("cutoff", CUTOFFS)
-@pytest.mark.parametrize("basis", ["sinc", "gaussian"])
+@pytest.mark.parametrize(("basis", "cutoff"), [("sinc", "cosine"), ("gaussian", "mollifier"), ("sinc", "switch")])
 @pytest.mark.parametrize("bad", BAD)
 def test_messages_of_a_gpu_and_all_their_adjoints_keep_such_an_edge(bad, basis, cutoff):
     batch, inputs, adjoints, tangents, (row_ptr, sender, mirror) = problem(BAD[bad])
@@ -104,11 +103,11 @@ def test_messages_of_a_gpu_and_all_their_adjoints_keep_such_an_edge(bad, basis, 
         "tdv": triton_second.message_tangent(*inputs, *tangents, *graph)[1],
         "hx": triton_second.message_bwd_tangent(*adjoints, *inputs, *tangents, *graph, mirror)[0],
     }
-    methane = slice(3, 8)
+    hydrogen = slice(3, 5)
     for name, values in atoms.items():
         for atom in (i, j):
             assert values[atom].isnan().any(), f"{name} of atom {atom}"
-        assert values[methane].isfinite().all(), name
+        assert values[hydrogen].isfinite().all(), name
     gr = triton_adjoint.message_bwd(*adjoints, *inputs, *graph, mirror)[2]
     assert gr[0].isnan().all()
     assert triton_adjoint.message_weight_bwd(*adjoints, x, v, r, *graph).isnan().any()

@@ -104,7 +104,9 @@ def test_a_hydrogen_that_leaves_stops_its_trajectory_with_the_bond_named(tmp_pat
     assert words in said
     assert f"limit {2 * start:.4g}" in said
     frames = read(tmp_path / "broken" / "frozen-1.xyz", index=":")
-    np.testing.assert_allclose([frame.positions for frame in frames], trajectory.positions[trip["step"] - 1, 1], atol=1e-7)
+    np.testing.assert_allclose(
+        [frame.positions for frame in frames], trajectory.positions[trip["step"] - 1, 1], atol=1e-7
+    )
     assert np.isnan(trajectory.positions[trip["step"] :, 1]).all()
     assert np.isfinite(trajectory.positions[:, [0, 2]]).all()
 
@@ -187,7 +189,9 @@ def test_a_transferred_proton_is_no_fragment_there_and_back_again(tmp_path):
     far.positions[4:] += [0.2, 0, 0]
     run(cooled(tmp_path, duration="160 fs"), force_field=Shuttle(back=80.0), atoms=far)
     trajectory = Trajectory(tmp_path)
-    apart = [np.linalg.norm(trajectory.positions[:, 0, 0, 3] - trajectory.positions[:, 0, 0, k], axis=1) for k in (0, 4)]
+    apart = [
+        np.linalg.norm(trajectory.positions[:, 0, 0, 3] - trajectory.positions[:, 0, 0, k], axis=1) for k in (0, 4)
+    ]
     assert apart[0].max() > 1.5
     assert apart[0][-1] < 1.2
     assert trajectory.frozen == []
@@ -248,7 +252,9 @@ def test_molecules_of_a_complex_may_part(tmp_path):
     dimer = WATERS[[0, 1, 2, 4, 5, 6]]
     pairs = [(0, 1), (0, 2), (1, 2), (3, 4), (3, 5), (4, 5)]
     pushed = {k: [(-1 if k < 3 else 1) * 0.03 * mass, 0, 0] for k, mass in enumerate(dimer.get_masses())}
-    run(settings(tmp_path, duration="140 fs", temperature="600 K"), force_field=Bound(dimer, pairs, pushed), atoms=dimer)
+    run(
+        settings(tmp_path, duration="140 fs", temperature="600 K"), force_field=Bound(dimer, pairs, pushed), atoms=dimer
+    )
     trajectory = Trajectory(tmp_path)
     assert np.linalg.norm(trajectory.positions[-1, 0, 0, 3] - trajectory.positions[-1, 0, 0, 0]) > 5.2
     assert trajectory.frozen == []
