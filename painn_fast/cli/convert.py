@@ -21,15 +21,30 @@ def convert(
     dipole_unit: DipoleUnit = None,
     polarizability_unit: PolarizabilityUnit = None,
     heads: Heads = None,
+    epsilon: Annotated[
+        float | None,
+        typer.Option(
+            metavar="NUMBER",
+            help="In |V v| = sqrt(V² + epsilon), which a plain state dict does not hold; SchNetPack's is 1e-8.",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace TARGET if it is there.")] = False,
 ) -> None:
     """Convert SchNetPack's models (best_model, best_inference_model, .task, .ckpt) to painn-fast, and back.
 
-    Back means to a state dict that SchNetPack loads. SchNetPack need not be installed, and nothing in its files is
-    executed. Weights keep the units that they were trained in; a painn-fast file says which, so that results come in
-    eV, Å, e Å, Å³.
+    Back means to a state dict that SchNetPack loads, into a PaiNN with the epsilon that is printed. SchNetPack need not
+    be installed, and nothing in its files is executed. Weights keep the units that they were trained in; a painn-fast
+    file says which, so that results come in eV, Å, e Å, Å³.
     """
+    from painn_fast.io.convert import STATE_DICTS
     from painn_fast.io.convert import convert as convert_file
 
     options = load_options(energy_unit, length_unit, dipole_unit, polarizability_unit, heads)
-    typer.echo(convert_file(source, target, overwrite=overwrite, **options))
+    written = convert_file(source, target, overwrite=overwrite, epsilon=epsilon, **options)
+    typer.echo(written)
+    if written.suffix in STATE_DICTS:
+        from painn_fast.io import load
+
+        value = load(source, epsilon=epsilon, **options).config.representation.epsilon
+        typer.echo(f"a state dict holds no epsilon: build SchNetPack's PaiNN with epsilon={value:g}", err=True)

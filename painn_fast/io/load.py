@@ -52,6 +52,7 @@ def load(
     dipole_unit: str | None = None,
     polarizability_unit: str | None = None,
     heads: Sequence[Head] | str | None = None,
+    epsilon: float | None = None,
     dtype: torch.dtype | str | None = None,
     device: torch.device | str = "cpu",
 ) -> Potential:
@@ -67,6 +68,8 @@ def load(
         polarizability_unit: unit of its polarizabilities, if it gives any.
         heads: for a plain state dict with more than an energy: what its output modules are, in order, also by their
             names, "energy,dipole".
+        epsilon: for a plain state dict, which does not hold it: in |V v| = sqrt(V^2 + epsilon); None is SchNetPack's
+            1e-8.
         dtype: torch.float32 or torch.float64 for the network, also by its name; None keeps the file's.
         device: where to put it.
 
@@ -83,14 +86,19 @@ def load(
     with open(path, "rb") as file:
         magic = file.read(16)
     if magic[8:9] == SAFETENSORS:
-        said = {**units, "heads": heads, "length_unit": None if length_unit == "Ang" else length_unit}
+        said = {
+            **units,
+            "heads": heads,
+            "epsilon": epsilon,
+            "length_unit": None if length_unit == "Ang" else length_unit,
+        }
         superfluous = [name for name, value in said.items() if value is not None]
         if superfluous:
             got = ", ".join(superfluous)
             raise PaiNNFastError("this file says its units and heads itself", where=path, got=got, fix="leave them out")
         potential = load_model(path)
     elif magic[:2] == b"PK":
-        potential = load_schnetpack(path, length_unit=length_unit, heads=heads, **units)
+        potential = load_schnetpack(path, length_unit=length_unit, heads=heads, epsilon=epsilon, **units)
     else:
         raise _unknown(path, magic)
     return potential.to(device=device, dtype=dtype)

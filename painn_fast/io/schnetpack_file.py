@@ -37,6 +37,7 @@ def load_schnetpack(
     dipole_unit: str | None = None,
     polarizability_unit: str | None = None,
     heads: Sequence[Head] | None = None,
+    epsilon: float | None = None,
 ) -> Potential:
     """Read a model that SchNetPack wrote.
 
@@ -47,6 +48,7 @@ def load_schnetpack(
         dipole_unit: of the dipoles; needed if it gives any.
         polarizability_unit: of the polarizabilities; needed if it gives any.
         heads: for a state dict with more than an energy: what the output modules with weights are, in order.
+        epsilon: for a state dict of a network with another epsilon than SchNetPack's 1e-8.
 
     Returns:
         A `Potential` in the file's dtype, in evaluation mode.
@@ -61,9 +63,10 @@ def load_schnetpack(
         description, records = _describe(content, str(path))
         weights = Weights({name: archive.tensor(record) for name, record in records.items()}, str(path))
     if description is None:
-        description = describe_weights(weights, heads)
-    elif heads is not None:
-        raise PaiNNFastError("this file says what its heads are", where=path, got="heads", fix="leave them out")
+        description = describe_weights(weights, heads, epsilon)
+    elif heads is not None or epsilon is not None:
+        got = "heads" if heads is not None else "epsilon"
+        raise PaiNNFastError("this file says what its heads and epsilon are", where=path, got=got, fix="leave it out")
     units = {"energy": energy_unit, "dipole": dipole_unit, "polarizability": polarizability_unit}
     given = {f"{name}_unit": unit for name, unit in units.items() if unit is not None} | {"length_unit": length_unit}
     missing = [name for name in map(head_name, description.heads.values()) if name in units and units[name] is None]

@@ -266,12 +266,13 @@ def _offsets(weights: Weights, description: Description, head: Head, own: dict[s
     return found
 
 
-def describe_weights(weights: Weights, heads: Sequence[Head] | None) -> Description:
+def describe_weights(weights: Weights, heads: Sequence[Head] | None, epsilon: float | None = None) -> Description:
     """A description of a plain state dict, which tells shapes but no functions.
 
     Args:
         weights: with SchNetPack's names, `representation.` and so on.
         heads: what the output modules with weights are, in order; None if the only one is the energy.
+        epsilon: in the norm of the update block; None for SchNetPack's own.
 
     Raises:
         PaiNNFastError: if the heads cannot be told apart.
@@ -293,7 +294,9 @@ def describe_weights(weights: Weights, heads: Sequence[Head] | None) -> Descript
         raise PaiNNFastError("not one head for each output module", where=weights.where, got=got, expected=expected)
     description = Description(heads=dict(zip(modules, heads, strict=True)), version="state dict")
     embeddings = ", shifted softplus in embeddings" if any("electronic_embeddings" in name for name in weights) else ""
-    description.assumed = f"silu{embeddings}, epsilon 1e-8, heads: {', '.join(head_name(head) for head in heads)}"
+    description.epsilon = description.epsilon if epsilon is None else epsilon
+    names = ", ".join(head_name(head) for head in heads)
+    description.assumed = f"silu{embeddings}, epsilon {description.epsilon:g}, heads: {names}"
     offsets = sorted({match[1] for name in weights if (match := OFFSETS.match(name))})
     sums = [head_name(head) for head in heads if isinstance(head, EnergyHead | ScalarHead)]
     if len(offsets) > 1 or (offsets and "energy" not in sums and len(sums) != 1):

@@ -101,8 +101,8 @@ def model_card(training: Training, model: Potential, tables: Tables, said: dict[
             f"- **Network**: {config.n_features} features, {config.n_layers} layers, "
             f"{config.n_rbf} {config.radial_basis} functions, cut-off {config.cutoff} {model.config.length_unit}; "
             f"{said['parameters']:,} parameters",
-            f"- **Training**: {origin}{training.epoch} epochs, {training.seconds / 60:.0f} minutes, {settings.precision} on "
-            f"{settings.device}; {rate}",
+            f"- **Training**: {origin}{training.epoch} epochs, {training.seconds / 60:.0f} minutes, "
+            f"{settings.precision} on {settings.device}; {rate}",
             f"- **Limits**: {settings.limits or 'not stated'}",
             f"- **Roughness**: {in_words(said['roughness'])}",
             "",

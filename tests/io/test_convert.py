@@ -95,6 +95,21 @@ def test_a_model_of_our_own_becomes_one_of_theirs(spk):
     live.load_state_dict(to_schnetpack_state_dict(random_potential(config, dtype=torch.float32)))
 
 
+def test_a_state_dict_goes_back_with_the_epsilon_that_is_named(tmp_path, capsys):
+    from painn_fast.cli import main
+
+    potential = random_potential(PotentialConfig(heads=(EnergyHead(),)), dtype=torch.float32)
+    save_model(potential, tmp_path / "ours.safetensors")
+    assert main(["convert", str(tmp_path / "ours.safetensors"), str(tmp_path / "theirs.pt")]) == 0
+    epsilon = potential.config.representation.epsilon
+    assert f"epsilon={epsilon:g}" in capsys.readouterr().err
+    back = pf.load(tmp_path / "theirs.pt", energy_unit="eV", epsilon=epsilon)
+    assert back.config.representation == potential.config.representation
+    assert pf.load(tmp_path / "theirs.pt", energy_unit="eV").config.representation.epsilon == 1e-8
+    with pytest.raises(PaiNNFastError, match=r"says its units and heads itself.*epsilon"):
+        pf.load(tmp_path / "ours.safetensors", epsilon=1e-3)
+
+
 def test_what_they_have_no_counterpart_of_is_refused(tmp_path):
     small = {"n_features": 8, "n_layers": 1, "n_rbf": 5}
     for config, message in (
