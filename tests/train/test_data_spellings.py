@@ -546,3 +546,30 @@ def test_other_files_of_ase_say_what_they_leave_out(tmp_path):
     assert_close(data.labels["energy"], np.full(2, units.KCAL_PER_MOL), 1e-14)
     assert data.charge.tolist() == [1, 1]
     assert any("charge of atoms" in note or "charges (of atoms)" in note for note in data.notes)
+
+
+def test_what_ase_defines_says_no_unit_of_arrays_that_the_settings_choose(xyz):
+    """Not of other forces, and nothing at all where there is no energy."""
+    rows = "Properties=species:S:1:pos:R:3:REF_forces:R:3"
+    for comment, keys, label in (
+        (f"{rows} energy=1", {"forces": "REF_forces"}, "forces"),
+        (f'{rows} tension="{CELL}"', {"stress": "tension"}, "stress"),
+        (f"{rows} REF_energy=1", {"energy": "REF_energy"}, "energy"),
+    ):
+        with pytest.raises(PaiNNFastError, match=f"missing unit of {label}"):
+            xyz(comment, keys=keys)
+    both = {"energy": "REF_energy", "forces": "REF_forces"}
+    data = xyz(f"{rows} REF_energy=1", keys=both, units={"energy": "kcal/mol"})
+    assert_close(data.labels["forces"], FORCES * units.KCAL_PER_MOL, 1e-14)
+    data = xyz("Properties=species:S:1:pos:R:3:force:R:3 energy=1")
+    assert "forces = force eV/Ang (ASE's convention)" in data.notes[0]
+    with pytest.raises(PaiNNFastError, match="a virial is no stress"):
+        xyz(f'{P} energy=1 virial="{CELL}"', keys={"stress": "virial"}, units={"energy": "eV"})
+
+
+def test_a_charge_or_multiplicity_that_is_none_can_be_left_out(xyz):
+    with pytest.raises(PaiNNFastError, match=r'not a spin multiplicity.*got: 0\.0.*multiplicity = "\.\.\."'):
+        xyz(f"{P} energy=1 spin=0")
+    data = xyz(f"{P} energy=1 spin=0", keys={"spin": ""})
+    assert data.spin.tolist() == [1]
+    assert "f.xyz: not used: spin" in data.notes

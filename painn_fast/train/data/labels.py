@@ -67,9 +67,15 @@ def unit_of(frames: Frames, source: DataFile, label: str) -> tuple[str, str] | N
     if in_file is not None:
         return in_file, frames.units_from
     energy = unit_of(frames, source, "energy") if label in PER_LENGTH else None
-    if energy is None or (single == UNSTATED and energy[1] == CONVENTION):
-        return None  # nothing that ASE defines says the unit of what it does not define
+    if energy is None or (energy[1] == CONVENTION and not _usual(frames, source, label, array)):
+        return None  # what ASE defines does not say the unit of what it does not define
     return _per_length(energy[0], length, label), energy[1]
+
+
+def _usual(frames: Frames, source: DataFile, label: str, array: str | None) -> bool:
+    """Whether an array stands beside an energy and is called as its format has it, as `force` in extended XYZ."""
+    usual = array in frames.keys.get(label, ()) and frames.array_units.get(array or "") != UNSTATED
+    return usual and key_of(frames, source, "energy") is not None
 
 
 def _declared(table: Mapping[str, str], names: Sequence[str], length: str) -> str | None:

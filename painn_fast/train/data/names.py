@@ -15,7 +15,7 @@ LOOKS = {
     "dipole": re.compile(r"dipol|^(mu|d)$"),
     "polarizability": re.compile(r"polar|^(alpha|pol)$"),
     "charge": re.compile(r"charge|^(q|total_?q)$"),
-    "multiplicity": re.compile(r"multipl|^(mult|total_?spin)$"),
+    "multiplicity": re.compile(r"multiplicit|^(mult|total_?spin)$"),
 }
 """Names, in lower case, that look like those of a label."""
 HINTS, LOOKED_AT = 3, 100

@@ -140,6 +140,13 @@ def _label(frames: Frames, source: DataFile, name: str, path: Path) -> np.ndarra
         notes = [note for note in frames.notes if key in note]
         got = "; ".join(notes) or listed(frames.arrays)
         raise PaiNNFastError(what, where=f"{path}, '{key}'", got=got, fix=f"correct keys.{name}")
+    if name == "stress" and "virial" in key.lower():
+        raise PaiNNFastError(
+            "a virial is no stress",
+            where=f"{path}, '{key}'",
+            expected="stress in energy per volume, positive under tension",
+            fix="store -virial / volume, if the virial is -volume times the stress",
+        )
     raw = frames.arrays[key]
     n = len(frames.numbers) if name in PER_ATOM else len(frames)
     want = (n, *SHAPES.get(name, ()))

@@ -53,8 +53,15 @@ def totals(frames: Frames, source: DataFile, path: object) -> Totals:
 
 
 def _of(columns: dict[str, np.ndarray], row: int, frames: Frames, path: object) -> tuple[float, float]:
-    info: dict[str, Any] = {name: values[row] for name, values in columns.items() if not np.isnan(values[row])}
-    return charge_and_multiplicity(info, where=f"{path}, frame {frames.frames[row]}")
+    info: dict[str, Any] = {name: float(values[row]) for name, values in columns.items() if not np.isnan(values[row])}
+    try:
+        return charge_and_multiplicity(info, where=f"{path}, frame {frames.frames[row]}")
+    except PaiNNFastError as error:
+        others = f"{error.fix}, or name" if error.fix else "name"
+        fix = (
+            f'{others} the right array in the settings: keys = {{ charge = "...", multiplicity = "..." }}, "" for none'
+        )
+        raise PaiNNFastError(error.what, where=error.where, got=error.got, expected=error.expected, fix=fix) from None
 
 
 def _column(frames: Frames, name: str, path: object, *, chosen: bool) -> np.ndarray | None:
