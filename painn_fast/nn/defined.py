@@ -24,10 +24,10 @@ def depends_on_cell(name: str) -> bool:
 
 def defined(name: str, pbc: Array) -> Array:
     """Which structures [M] of periodic directions [M, 3] have a property."""
+    all_, none = pbc[..., 0] & pbc[..., 1] & pbc[..., 2], ~(pbc[..., 0] | pbc[..., 1] | pbc[..., 2])
     if _base(name) in NEEDS_CELL:
-        return pbc.all(-1)
-    has: Array = ~pbc.any(-1) if _base(name) in NEEDS_VACUUM else pbc.any(-1) | True
-    return has
+        return all_
+    return none if _base(name) in NEEDS_VACUUM else all_ | True
 
 
 def undefined_entry(name: str, n_atoms: int) -> np.ndarray | float:

@@ -174,8 +174,9 @@ def error_table(
             got="; ".join((f"{len(data)} labelled rows", *data.notes)),
             expected=f"labels of {', '.join(names)}",
         )
-    for note in data.notes if tell is not None else ():
-        tell(note)
+    if tell is not None:
+        for note in data.notes:
+            tell(note)
     return table
 
 

@@ -509,6 +509,10 @@ def test_cells_of_npz(tmp_path):
         assert data.pbc.tolist() == [[bool(x) for x in pbc]] * 4
     for more, said in (
         ({"cell": cell[:2]}, r"wrong shape.*'cell'"),
+        ({"lattice": cell[0]}, r"wrong shape.*'lattice'"),
+        ({"lattice": 5.0}, r"wrong shape.*'lattice'"),
+        ({"cell": cell, "pbc": "TTT"}, r"wrong shape.*'pbc'"),
+        ({"cell": cell, "lattice": cell}, "two cells"),
         ({"pbc": [1, 1, 1]}, "periodic, but without a cell"),
     ):
         np.savez(path, **arrays, **more)

@@ -109,7 +109,9 @@ def _cells(arrays: dict[str, np.ndarray], n: int, path: Path) -> tuple[np.ndarra
     lattice, cell, pbc = (arrays.pop(name, None) for name in ("lattice", "cell", "pbc"))
     if lattice is not None and cell is not None:
         raise PaiNNFastError("two cells", where=path, got="lattice and cell", expected="one of them")
-    if lattice is None and cell is None:
+    name = "cell" if lattice is None else "lattice"
+    values = cell if lattice is None else lattice
+    if values is None:
         if pbc is not None and np.any(pbc):
             raise PaiNNFastError(
                 "periodic, but without a cell",
@@ -117,15 +119,15 @@ def _cells(arrays: dict[str, np.ndarray], n: int, path: Path) -> tuple[np.ndarra
                 fix="store cell, or periodic = false for this file",
             )
         return None, None
-    name, values = ("cell", cell) if cell is not None else ("lattice", np.swapaxes(lattice, -1, -2))  # sGDML: columns
-    directions = np.ones(3, dtype=bool) if pbc is None else pbc.astype(bool)
+    directions = np.ones(3, dtype=bool) if pbc is None else pbc
     for key, array, shape in ((name, values, (3, 3)), ("pbc", directions, (3,))):
         if array.shape not in ((n, *shape), shape) or array.dtype.kind not in "fiub":
             raise PaiNNFastError(
                 "wrong shape", where=f"{path}, '{key}'", got=array.shape, expected=f"{shape} or {(n, *shape)}"
             )
     cells = np.broadcast_to(values.astype(np.float64), (n, 3, 3)).copy()
-    return cells, np.broadcast_to(directions, (n, 3)) & cells.any(axis=2)
+    cells = cells if lattice is None else cells.swapaxes(1, 2).copy()  # sGDML: columns are the vectors
+    return cells, np.broadcast_to(directions.astype(bool), (n, 3)) & cells.any(axis=2)
 
 
 def load(path: Path) -> dict[str, np.ndarray]:
