@@ -12,7 +12,6 @@ from torch import Tensor
 
 from painn_fast.errors import PaiNNFastError
 
-
 MASSES = (1e-6, 1e12)
 """amu: from lighter than an electron to atoms that stand still."""
 
