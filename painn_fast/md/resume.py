@@ -133,7 +133,8 @@ def _check_trajectory(folder: Path, settings: MDSettings, identity: str, step: i
     """Raise PaiNNFastError unless the frames up to `step` are there, and are those of the run."""
     first = settings.equilibration_steps
     strides = {name: stride for name, stride in settings.strides.items() if name not in settings.streamed}
-    expected = {name: np.arange(first, step + 1, stride) if step > first else [] for name, stride in strides.items()}
+    last = step if step > first else first - 1  # the first frame is recorded with the first step after it
+    expected = {name: np.arange(first, last + 1, stride) for name, stride in strides.items()}
     found: dict[str, list[np.ndarray]] = {name: [] for name in strides}
     for path in trajectory_files(folder):
         with open_file(path) as file:

@@ -51,8 +51,8 @@ def test_every_stored_output_of_a_checkpoint_matches(shared_data, name, dtype):
         assert_close(got, expected.reshape(got.shape), TOLERANCE[dtype], f"{name} {key}")
 
 
-def test_reading_does_not_import_schnetpack(shared_data, tmp_path):
-    path = shared_data / "checkpoints" / "ethanol_md17_spk20" / "model"
+def test_reading_does_not_import_schnetpack(spk, tmp_path):
+    path = spk.save(spk.model(), tmp_path / "best_model")
     program = (
         "import sys; sys.modules['schnetpack'] = None\n"  # importing it would fail, installed or not
         f"import painn_fast as pf; print(pf.load({str(path)!r}, energy_unit='kcal/mol').properties[0])\n"
