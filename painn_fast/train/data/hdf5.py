@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from painn_fast.errors import PaiNNFastError
-from painn_fast.hdf5 import new_hdf5
+from painn_fast.hdf5 import HEADER, check_header, checked_dataset, new_hdf5
 from painn_fast.train.data.dataset import SPLITS, Dataset, join
 from painn_fast.train.data.frames import OF_STRUCTURES, Frames
 
@@ -41,12 +41,11 @@ def write_hdf5(data: Dataset | Mapping[str, Dataset] | Frames, path: str | Path,
         for name in ("n_atoms", "numbers", "positions", *OF_STRUCTURES):
             values = getattr(frames, name)
             if values is not None:
-                file[name] = values
+                checked_dataset(file, name, np.asarray(values))
         group = file.create_group("arrays", track_order=True)
         for name, values in frames.arrays.items():
             if values.dtype.kind in "fiub":
-                group[name] = values
-                group[name].attrs["unit"] = frames.array_units.get(name, ("",))[0]
+                checked_dataset(group, name, values).attrs["unit"] = frames.array_units.get(name, ("",))[0]
 
 
 def read(path: Path) -> Frames:
@@ -61,6 +60,8 @@ def read(path: Path) -> Frames:
                 raise PaiNNFastError(
                     "not a data file of painn-fast", where=path, got=", ".join(map(str, file)), expected=FORMAT
                 )
+            if HEADER in file.attrs:  # files of earlier versions have no checksums
+                check_header(file, path)
             frames = _read(file)
     except (OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
         raise PaiNNFastError("not a readable HDF5 file", where=path, got=str(error)) from None
