@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from ase.calculators.emt import EMT
 from painn_fast import units
 from painn_fast.errors import PaiNNFastError
 from painn_fast.label import label
+from painn_fast.label.journal import Journal
 from painn_fast.testing import assert_close
 from painn_fast.train.data import read_file
 from painn_fast.train.settings import DataFile
@@ -129,6 +131,54 @@ def test_what_is_labelled_can_be_written_before_all_is(tmp_path, halting):
     path = label(tmp_path / "in.xyz", tmp_path / "part.xyz", method=halting, finish=True)
     assert_close(ase.io.read(path, index=":")[0].positions, frames[1].positions, 1e-12)
     assert (tmp_path / "part.xyz.journal").exists()
+
+
+HEADER = {"structures": 3, "sha256": "a", "method": "none"}
+
+
+def journal_of(path):
+    """Three finished structures; its lines."""
+    with Journal(path, HEADER) as journal:
+        for k in range(3):
+            journal.add(k, {"energy": -1.0 - k, "forces": [[0.25, 0.0, 1e-7]]})
+    return path.read_bytes()
+
+
+def test_a_bit_flipped_anywhere_in_a_journal_is_noticed(tmp_path):
+    """A damaged line is left out, to be labelled again; a damaged first line is an error."""
+    path = tmp_path / "out.xyz.journal"
+    good, rng = journal_of(path), random.Random(0)
+    with Journal(path, HEADER) as whole:
+        expected = whole.entries
+    assert sorted(expected) == [0, 1, 2]
+    header = good.index(b"\n") + 1
+    for place in range(len(good)):
+        changed = bytearray(good)
+        changed[place] ^= 1 << rng.randrange(8)
+        path.write_bytes(changed)
+        if place < header:
+            with pytest.raises(PaiNNFastError, match="journal"):
+                Journal(path, HEADER)
+            continue
+        with Journal(path, HEADER) as journal:
+            assert len(journal.entries) < 3
+            assert all(expected[k] == entry for k, entry in journal.entries.items())
+            assert journal.damaged or place == len(good) - 1  # a line without its end is one that was cut off
+
+
+def test_a_structure_whose_line_is_damaged_is_labelled_again(tmp_path, halting, capfd):
+    ase.io.write(tmp_path / "in.xyz", shaken(4))
+    label(tmp_path / "in.xyz", tmp_path / "whole.xyz", method=halting, workers=1)
+    from painn_fast.label.run import _fingerprint
+
+    header = {"structures": 4, "sha256": _fingerprint(ase.io.read(tmp_path / "in.xyz", index=":")), "method": halting}
+    path = tmp_path / "out.xyz.journal"
+    with Journal(path, header | {"level": None, "options": {}, "polarizability_every": 5}) as journal:
+        journal.add(1, {"energy": -1.0, "forces": np.zeros((3, 3)).tolist()})
+    path.write_bytes(path.read_bytes().replace(b"-1.0", b"-7.0"))
+    label(tmp_path / "in.xyz", tmp_path / "out.xyz", method=halting, workers=1, resume=True)
+    assert "line 2 is damaged; its structure is labelled again" in " ".join(capfd.readouterr().err.split())
+    assert (tmp_path / "out.xyz").read_bytes() == (tmp_path / "whole.xyz").read_bytes()
 
 
 def test_a_journal_of_other_structures_or_another_method_is_refused(tmp_path, halting):

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from painn_fast import units
 from painn_fast.errors import PaiNNFastError
 from painn_fast.testing import assert_close
-from painn_fast.train.data import SPLITS, ase_database, cache, join, qm9, read_file, read_split, write_hdf5
+from painn_fast.train.data import SPLITS, ase_database, cache, hdf5, join, qm9, read_file, read_split, write_hdf5
 from painn_fast.train.data.ase_database import plain
+from painn_fast.train.data.frames import Frames
 from painn_fast.train.settings import DataFile
 
 
@@ -311,3 +312,32 @@ def test_a_copy_that_cannot_be_written_is_said(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(cache.hdf5, "write_hdf5", refused)
     assert len(read(archive(tmp_path / "set.tar", [methane(1)], "w"))) == 1
     assert "no copy for faster reading: Permission denied" in capsys.readouterr().err
+
+
+def test_damaged_data_of_our_own_format_are_noticed(tmp_path):
+    """Labels and units alike, by the hash of all that decides numbers."""
+    structures = [molecule("H2O"), molecule("CH4")]
+    numbers = np.concatenate([atoms.numbers for atoms in structures])
+    frames = Frames(
+        numbers=numbers,
+        positions=np.concatenate([atoms.positions for atoms in structures]),
+        n_atoms=np.array([3, 5]),
+        arrays={"energy": np.array([-1.0, -2.0])},
+        keys={"energy": ("energy",)},
+        units={"length": "Ang"},
+        array_units={"energy": ("eV", "the file")},
+    )
+    path = tmp_path / "data.h5"
+    hdf5.write_hdf5(frames, path)
+    assert hdf5.read(path).arrays["energy"].tolist() == [-1.0, -2.0]
+    good = path.read_bytes()
+    with h5py.File(path) as file:
+        place = file["arrays/energy"].id.get_offset()
+    path.write_bytes(good[: place + 1] + bytes([good[place + 1] ^ 8]) + good[place + 2 :])
+    with pytest.raises(PaiNNFastError, match=r"a damaged data file.*data\.h5"):
+        hdf5.read(path)
+    path.write_bytes(good)
+    with h5py.File(path, "r+") as file:
+        file.attrs["array_units"] = file.attrs["array_units"].replace("eV", "Ha")
+    with pytest.raises(PaiNNFastError, match="a damaged data file"):
+        hdf5.read(path)

@@ -212,6 +212,22 @@ def test_a_damaged_checkpoint_is_one_clear_error(toy, tmp_path):
         train(toy, tmp_path, resume=True)
 
 
+def test_a_damaged_checkpoint_is_named_and_the_one_before_goes_on_to_the_same_result(toy, tmp_path, capsys):
+    train(toy, tmp_path, max_epochs=2)
+    train(toy, tmp_path, max_epochs=3, resume=True)
+    path = Path(toy["output"]) / "checkpoint.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-10] ^= 4
+    path.write_bytes(data)
+    train(toy, tmp_path, max_epochs=4, resume=True)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "checkpoint.safetensors: a damaged checkpoint, another SHA-256 than written" in said
+    assert "going on from the checkpoint before, epoch 2" in said
+    train(toy, tmp_path, max_epochs=4, output=str(tmp_path / "straight"))
+    assert_same_state(weights(toy["output"]), weights(tmp_path / "straight"))
+    assert checkpoint.load(path.with_name("checkpoint.previous.safetensors"))[1]["epoch"] == 2
+
+
 def test_a_training_that_diverges_is_stopped(toy, tmp_path):
     with pytest.raises(PaiNNFastError, match=r"diverged.*learning_rate"):
         train(toy, tmp_path, learning_rate=1e30, gradient_clip=1e30, warmup_steps=0)
