@@ -152,9 +152,7 @@ class _Run:
         self.simulation = Simulation(
             [
                 Group(molecule.system, state, molecule.temperature, *part, fragments)
-                for molecule, state, part, fragments in zip(
-                    molecules, states, phase.parts, self.fragments, strict=True
-                )
+                for molecule, state, part, fragments in zip(molecules, states, phase.parts, self.fragments, strict=True)
             ],
             prepared.force_field,
             Guards() if settings.spread_limit is None else Guards(spread=settings.spread_limit),

@@ -97,14 +97,16 @@ def test_a_hydrogen_that_leaves_stops_its_trajectory_with_the_bond_named(tmp_pat
     assert trip["start"] == pytest.approx(start)
     centre = trajectory.positions[:, 1].mean(1)
     length = np.linalg.norm(centre[:, 1] - centre[:, 5], axis=1)[: trip["step"]]  # a frame a step from the start on
-    assert 2 * start - 0.5 < length[-1] < trip["value"]
+    assert 2 * start - 1.0 < length[-1] < trip["value"]
     assert trip["value"] < 2 * start + FASTEST * EVERY
     words = f"trajectory 1 stopped at step {trip['step']}: bond C1-H5 broke ({start:.4g} Å at the start)"
     said = " ".join(capsys.readouterr().err.split())
     assert words in said
     assert f"limit {2 * start:.4g}" in said
     frames = read(tmp_path / "broken" / "frozen-1.xyz", index=":")
-    np.testing.assert_allclose([frame.positions for frame in frames], trajectory.positions[trip["step"] - 1, 1], atol=1e-7)
+    np.testing.assert_allclose(
+        [frame.positions for frame in frames], trajectory.positions[trip["step"] - 1, 1], atol=1e-7
+    )
     assert np.isnan(trajectory.positions[trip["step"] :, 1]).all()
     assert np.isfinite(trajectory.positions[:, [0, 2]]).all()
 
@@ -187,7 +189,9 @@ def test_a_transferred_proton_is_no_fragment_there_and_back_again(tmp_path):
     far.positions[4:] += [0.2, 0, 0]
     run(cooled(tmp_path, duration="160 fs"), force_field=Shuttle(back=80.0), atoms=far)
     trajectory = Trajectory(tmp_path)
-    apart = [np.linalg.norm(trajectory.positions[:, 0, 0, 3] - trajectory.positions[:, 0, 0, k], axis=1) for k in (0, 4)]
+    apart = [
+        np.linalg.norm(trajectory.positions[:, 0, 0, 3] - trajectory.positions[:, 0, 0, k], axis=1) for k in (0, 4)
+    ]
     assert apart[0].max() > 1.5
     assert apart[0][-1] < 1.2
     assert trajectory.frozen == []
@@ -248,7 +252,9 @@ def test_molecules_of_a_complex_may_part(tmp_path):
     dimer = WATERS[[0, 1, 2, 4, 5, 6]]
     pairs = [(0, 1), (0, 2), (1, 2), (3, 4), (3, 5), (4, 5)]
     pushed = {k: [(-1 if k < 3 else 1) * 0.03 * mass, 0, 0] for k, mass in enumerate(dimer.get_masses())}
-    run(settings(tmp_path, duration="140 fs", temperature="600 K"), force_field=Bound(dimer, pairs, pushed), atoms=dimer)
+    run(
+        settings(tmp_path, duration="140 fs", temperature="600 K"), force_field=Bound(dimer, pairs, pushed), atoms=dimer
+    )
     trajectory = Trajectory(tmp_path)
     assert np.linalg.norm(trajectory.positions[-1, 0, 0, 3] - trajectory.positions[-1, 0, 0, 0]) > 5.2
     assert trajectory.frozen == []
@@ -300,7 +306,7 @@ def test_names_of_atoms_count_from_zero():
     assert atom_name(System.from_atoms(ETHANOL), 2) == "O2"
 
 
-def test_a_look_every_two_femtoseconds():
+def test_a_look_every_four_femtoseconds():
     system, place = System.from_atoms(ETHANOL), torch.tensor(ETHANOL.positions)[None]
-    for step, every in ((0.5, 4), (0.25, 8), (0.3, 6), (1.0, 2), (4.0, 1)):
+    for step, every in ((0.5, 8), (0.25, 16), (0.3, 13), (1.0, 4), (5.0, 1)):
         assert Fragments(system, place, "stop", step).every == every
