@@ -80,6 +80,4 @@ def look_kernel(  # type: ignore[no-untyped-def]
 
 def look(positions: Tensor, stopped: Tensor, bonds: Bonds, contacts: Contacts, step: int, stop: bool) -> None:
     """See `reference.look`."""
-    changed = (tensor.numpy() for tensor in (bonds.atoms, bonds.length, bonds.broken, bonds.reached))
-    fixed = (tensor.numpy() for tensor in (contacts.radii, contacts.hydrogen, contacts.cell, contacts.inverse))
-    look_kernel(positions.numpy(), stopped.numpy(), *changed, *fixed, contacts.periodic, step, stop)
+    look_kernel(positions.numpy(), stopped.numpy(), *bonds.arrays, *contacts.arrays, step, stop)

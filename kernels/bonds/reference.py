@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +24,11 @@ class Bonds:
     broken: Tensor  # [S, B] int64, the step in which it was seen broken, or 0
     reached: Tensor  # [S, B] float64, Å, its length then
 
+    @cached_property
+    def arrays(self) -> tuple[Any, ...]:
+        """The same memory as NumPy sees it, on a CPU."""
+        return tuple(tensor.numpy() for tensor in (self.atoms, self.length, self.broken, self.reached))
+
 
 @dataclass(frozen=True)
 class Contacts:
@@ -32,6 +39,12 @@ class Contacts:
     cell: Tensor  # [3, 3] float64, Å, rows are the vectors, zeros in directions that are not periodic
     inverse: Tensor  # [3, 3] its pseudoinverse
     periodic: bool
+
+    @cached_property
+    def arrays(self) -> tuple[Any, ...]:
+        """The same memory as NumPy sees it, on a CPU, and whether it is periodic."""
+        tensors = self.radii, self.hydrogen, self.cell, self.inverse
+        return *(tensor.numpy() for tensor in tensors), self.periodic
 
 
 def look(positions: Tensor, stopped: Tensor, bonds: Bonds, contacts: Contacts, step: int, stop: bool) -> None:

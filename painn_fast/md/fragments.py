@@ -21,7 +21,7 @@ from painn_fast.md.guards import Trip
 from painn_fast.md.state import State, System
 
 Mode = Literal["stop", "note", "off"]
-EVERY = 2.0
+EVERY = 4.0
 """fs from one look to the next: an atom that leaves moves some tenths of an Å in that time."""
 CAUSE = "the molecule falls apart, at too high a temperature or in a geometry far from the training data"
 GO_ON = '; with fragments = "note" a run goes on'
@@ -44,16 +44,16 @@ class Fragments:
         self.bonds = find_bonds(positions, self.contacts)
         self._first = self.bonds.atoms.clone()
         self._told = torch.zeros_like(self.bonds.broken, dtype=torch.bool)
+        self._news = False
 
-    def look(self, state: State, stopped: Tensor) -> bool:
-        """Look at the bonds if it is time to; stopped [S] int64 takes the step of those whose bond breaks.
+    def due(self, step: int) -> bool:
+        """Whether it is time to look after a step; decided by its number alone, so that a restart changes nothing."""
+        return step % self.every == 0
 
-        Returns whether it was time to.
-        """
-        if state.step % self.every or not self.bonds.length.shape[1]:
-            return False
+    def look(self, state: State, stopped: Tensor) -> None:
+        """Look at the bonds; stopped [S] int64 takes the step of the trajectories whose bond breaks."""
         look(state.positions, stopped, self.bonds, self.contacts, state.step, self.stop)
-        return True
+        self._news = not self.stop
 
     def stopped(self, s: int, step: int) -> bool:
         """Whether trajectory s was stopped in a step for a bond."""
@@ -67,9 +67,10 @@ class Fragments:
 
     def notes(self, state: State) -> list[Trip]:
         """Bonds that broke and were not told yet, where trajectories are not stopped for it."""
-        fresh = (self.bonds.broken > 0) & ~self._told
-        if self.stop or not bool(fresh.any()):
+        if not self._news:
             return []
+        self._news = False
+        fresh = (self.bonds.broken > 0) & ~self._told
         self._told |= fresh
         return [self._trip(s, b, int(state.trajectory[s])) for s, b in torch.nonzero(fresh).tolist()]
 

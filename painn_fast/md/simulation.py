@@ -212,7 +212,7 @@ class Simulation:
     def _look_at_bonds(self) -> None:
         """Where it is time to; what breaks is marked on the device and seen at the next look."""
         for group in self.groups:
-            if group.fragments is not None:
+            if group.fragments is not None and group.fragments.due(group.state.step):
                 group.fragments.look(group.state, group.integrator.broken(group.state))
 
     def _close(self, k: int, energy: Tensor, forces: Tensor) -> None:

@@ -97,7 +97,7 @@ def test_a_hydrogen_that_leaves_stops_its_trajectory_with_the_bond_named(tmp_pat
     assert trip["start"] == pytest.approx(start)
     centre = trajectory.positions[:, 1].mean(1)
     length = np.linalg.norm(centre[:, 1] - centre[:, 5], axis=1)[: trip["step"]]  # a frame a step from the start on
-    assert 2 * start - 0.5 < length[-1] < trip["value"]
+    assert 2 * start - 1.0 < length[-1] < trip["value"]
     assert trip["value"] < 2 * start + FASTEST * EVERY
     words = f"trajectory 1 stopped at step {trip['step']}: bond C1-H5 broke ({start:.4g} Å at the start)"
     said = " ".join(capsys.readouterr().err.split())
@@ -306,7 +306,7 @@ def test_names_of_atoms_count_from_zero():
     assert atom_name(System.from_atoms(ETHANOL), 2) == "O2"
 
 
-def test_a_look_every_two_femtoseconds():
+def test_a_look_every_four_femtoseconds():
     system, place = System.from_atoms(ETHANOL), torch.tensor(ETHANOL.positions)[None]
-    for step, every in ((0.5, 4), (0.25, 8), (0.3, 6), (1.0, 2), (4.0, 1)):
+    for step, every in ((0.5, 8), (0.25, 16), (0.3, 13), (1.0, 4), (5.0, 1)):
         assert Fragments(system, place, "stop", step).every == every

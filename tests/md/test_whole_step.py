@@ -115,7 +115,7 @@ def test_a_bond_that_breaks_between_looks_is_seen_as_if_each_step_were_looked_at
         run = simulation(potential, whole=whole, guards=Guards(heating=1e9, move=5.0))
         group = run.groups[0]
         x = group.state.positions
-        group.fragments = Fragments(group.system, x.mean(1), mode, 1.0)
+        group.fragments = Fragments(group.system, x.mean(1), mode, 2.0)
         assert group.fragments.every == 2
         run.step()
         run.step()
