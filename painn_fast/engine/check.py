@@ -168,14 +168,13 @@ def require_graph(potential: Potential, batch: AtomicBatch) -> None:
         if tuple(getattr(batch, name).shape) != size:
             got = f"{name} {list(getattr(batch, name).shape)}"
             raise PaiNNFastError("a batch whose arrays do not fit", got=got, expected=f"{list(size)}")
-    ends = [("atoms", int(batch.n_atoms.sum()), n), ("edges", int(batch.row_ptr[-1]), e)]
-    if e:
-        both = torch.stack([batch.receiver, batch.sender])
-        ends.append(("an edge from or to atom", int(both.max()) if int(both.min()) >= 0 else -1, -n))
-    for name, got, expected in ends:
-        if got != expected if expected >= 0 else not 0 <= got < -expected:
-            said = f"{got}" if expected >= 0 else f"{name} {got}"
-            raise PaiNNFastError("a batch whose arrays do not fit", got=said, expected=f"{abs(expected)} {name}")
+    for name, found, right in (("atoms", int(batch.n_atoms.sum()), n), ("edges", int(batch.row_ptr[-1]), e)):
+        if found != right:
+            raise PaiNNFastError("a batch whose arrays do not fit", got=f"{found} {name}", expected=f"{right}")
+    for name, atoms in (("receiver", batch.receiver), ("sender", batch.sender)):
+        if e and not 0 <= int(atoms.min()) <= int(atoms.max()) < n:
+            said = f"{name} from {int(atoms.min())} to {int(atoms.max())}"
+            raise PaiNNFastError("a batch whose arrays do not fit", got=said, expected=f"atoms 0 to {n - 1}")
     potential.require_elements(batch.numbers)
 
 
