@@ -94,7 +94,8 @@ class Fragments:
         of = f"{length:.4g} Å by covalent radii, made since the start" if new else f"{length:.4g} Å at the start"
         return Trip(
             number, int(bonds.broken[s, b]), None, None, f"bond {names} broke ({of}): length in Å",
-            float(bonds.reached[s, b]), STRETCH * length, CAUSE + GO_ON * self.stop, bond=(i, j), start=length, stopped=self.stop,
+            float(bonds.reached[s, b]), STRETCH * length, CAUSE + GO_ON * self.stop,
+            bond=(i, j), start=length, stopped=self.stop,
         )  # fmt: skip
 
 

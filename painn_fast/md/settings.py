@@ -34,7 +34,7 @@ class MDSettings(LoadOptions):
     spread_limit: Force | None = None
     """Of the standard deviation of the force on an atom over the members; beyond it a trajectory is stopped."""
     fragments: Literal["stop", "note", "off"] | None = None
-    """A bond of the start that is twice its length and whose atoms are not bonded anew: stop the trajectory, note it
+    """Where a bond of the start is twice its length and its atoms are not bonded anew: stop the trajectory, note it
     and go on, or do not look. None is stop for structures that are not periodic and off for others."""
     dtype: Literal["float32", "float64"] = "float32"
     """Of the network; positions, momenta and sums are float64 always."""
