@@ -126,7 +126,7 @@ class PaiNNCalculator(Calculator):
         if self.atoms is None:
             raise PaiNNFastError("no structure to evaluate", got="a calculator without atoms", fix="give it some")
         before = {} if system_changes else self._all_results()
-        self.results = {}
+        self.results: dict[str, Any] = {}
         wanted = {"energy" if name == "free_energy" else name for name in properties}
         if wanted & FREE:
             wanted |= FREE if self.atoms.pbc.all() else FREE - {"stress"}

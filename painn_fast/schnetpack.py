@@ -169,7 +169,7 @@ class PaiNN(nn.Module):
         Returns:
             The same dictionary with `scalar_representation` [N, F] and `vector_representation` [N, 3, F].
         """
-        if torch.jit.is_tracing():  # type: ignore[no-untyped-call]  # or numbers of this batch would become constants
+        if torch.jit.is_tracing():  # or numbers of this batch would become constants
             no_script(self)
         batch, r_ij = graph(inputs)
         d = torch.linalg.vector_norm(r_ij, dim=1)  # [E]

@@ -108,8 +108,6 @@ def _notes(
     """What else the user should know: where total charges stand, what the reader has to tell, what is not used."""
     if total.arrays:
         yield f"{source.file}: total charge and multiplicity out of {listed(total.arrays)}"
-    if frames.theory:
-        yield f"{source.file}: level of theory: {listed(frames.theory)}"
     yield from frames.notes
     used = {key_of(frames, source, name) for name, values in found.items() if values is not None}
     missing = [name for name, values in found.items() if values is None and source.keys.get(name) != ""]
@@ -117,6 +115,8 @@ def _notes(
     line = unused_line(frames, source.file, [*(name for name in used if name), *total.arrays, *OF_GEOMETRY], missing)
     if line is not None:
         yield line
+    if frames.theory:
+        yield f"{source.file}: level of theory: {listed(frames.theory)}"
 
 
 def read_split(
