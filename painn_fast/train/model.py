@@ -76,7 +76,7 @@ def first_model(settings: TrainSettings, data: Dataset, elements: tuple[int, ...
 def _origin(name: str, settings: TrainSettings) -> Potential:
     """The model to start from; `model_units` and `start_from_heads` are what a SchNetPack file does not say."""
     if not says_its_units(name):
-        units_of = {f"{kind}_unit": unit for kind, unit in settings.model_units.items()}
+        units_of: dict[str, Any] = {f"{kind}_unit": unit for kind, unit in settings.model_units.items()}
         try:
             return load(name, **units_of, heads=settings.start_from_heads)
         except PaiNNFastError as error:
