@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import ase
-import h5py
 import numpy as np
 
-from painn_fast.errors import PaiNNFastError
+from painn_fast.errors import PaiNNFastError, reading
 from painn_fast.graph.charge import CHARGE_KEYS, MULTIPLICITY_KEYS, set_charge_and_multiplicity
+from painn_fast.hdf5_guard import open_hdf5
 from painn_fast.io.structures import read_structures
 from painn_fast.progress import warn
 from painn_fast.train.data import hdf5, npz
@@ -41,9 +41,9 @@ def structures(file: str | Path) -> list[ase.Atoms]:
 def _is_data(path: Path) -> bool:
     """Whether an HDF5 file is one of labelled data; one that cannot be opened is told of by the reader."""
     try:
-        with h5py.File(path, "r") as opened:
+        with reading("not a readable HDF5 file", path), open_hdf5(path) as opened:
             return bool(opened.attrs.get("format") == hdf5.FORMAT)
-    except (OSError, ValueError):
+    except (PaiNNFastError, FileNotFoundError):
         return False
 
 
