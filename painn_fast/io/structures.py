@@ -14,7 +14,7 @@ from ase.io.formats import filetype
 from painn_fast import units
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph.charge import names_of_charge_and_multiplicity
-from painn_fast.io.ase_formats import iread
+from painn_fast.io.ase_formats import check_json, iread
 
 
 def read_structures(path: str | Path) -> list[ase.Atoms]:
@@ -54,6 +54,8 @@ def _of_database(path: str | Path) -> list[ase.Atoms]:
 
     Charge and spin multiplicity, which stand among the key-value pairs or the data of a row, go to `info`.
     """
+    if filetype(str(path)) == "json":
+        check_json(Path(path))
     database = ase.db.connect(path, serial=True)
     length = units.factor("length", str(database.metadata.get("_distance_unit", "Ang")))
     frames = []

@@ -128,7 +128,10 @@ class SpectrumStreams:
             return None
         with reading("not a file of correlations", paths[0].parent):
             for path in paths:
-                check_npz(path)
+                try:
+                    check_npz(path)
+                except PaiNNFastError as error:
+                    raise PaiNNFastError("not a file of correlations", where=path, got=error.got) from None
             return joined([cls._read(path) for path in paths])
 
     @classmethod

@@ -199,7 +199,7 @@ def with_representation(model, **changes):
 
 MODELS = {
     "weights": lambda model: model.representation.embedding.weight.data.add_(1e-3),
-    "epsilon": lambda model: with_representation(model, epsilon=1e-3),
+    "epsilon": lambda model: with_representation(model, epsilon=2e-3),
     "cutoff": lambda model: with_representation(model, cutoff=4.5),
     "unit": lambda model: setattr(model, "config", model.config.model_copy(update={"energy_unit": "kcal/mol"})),
 }

@@ -115,9 +115,9 @@ class Counting:
     def __init__(self, engine, calls):
         self.engine, self.calls, self.workspace = engine, calls, engine.workspace
 
-    def __call__(self, *args):
+    def __call__(self, *args, **options):
         self.calls.append(args)
-        return self.engine(*args)
+        return self.engine(*args, **options)
 
 
 def test_a_trajectory_of_a_model_is_the_same_alone_and_among_others_whatever_the_number_of_threads(tmp_path):

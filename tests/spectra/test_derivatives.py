@@ -111,7 +111,7 @@ def test_the_analytic_spectrum_is_an_option(ethanol_model, ethanol_modes):
 def test_a_surface_with_a_cusp_at_its_minimum_is_warned_of(ethanol_model, ethanol):
     """The same weights with an epsilon of 1e-8; the words tell the number, what it means and what mends it."""
     rough = with_epsilon(ethanol_model, 1e-8)
-    with pytest.warns(UserWarning, match=r"rough at its minimum.*up to \d+\.\d cm-1 apart.*larger epsilon"):
+    with pytest.warns(UserWarning, match=r"rough at its minimum.*up to \d+\.\d cm-1 apart.*larger representation\.eps"):
         lines = harmonic(rough, ethanol)
     assert lines.roughness.largest > 10
     assert not lines.roughness.smooth

@@ -49,6 +49,7 @@ def test_exact_dynamics_of_thousands_of_thermal_trajectories(water_on_springs, b
 def spectra_of_a_run(water, folder, **settings):
     """Analysis of `md.run` on springs, and the mean of the kinetic energy in each mode over kB T / 2."""
     chosen = MDSettings(
+        fragments="off",  # springs are no bonds
         duration="300 fs", equilibration="150 fs", tau="20 fs", time_step="0.4 fs", dipole_every="3.2 fs",
         polarizability_every="3.2 fs", velocities_every="3.2 fs", energies_every="100 fs", output=str(folder),
         **settings,

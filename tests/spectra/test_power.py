@@ -76,6 +76,7 @@ def test_broken_input_is_refused(velocities):
 def recorded(tmp_path_factory, water_on_springs):
     """Thermal water on springs, of 2 beads, with velocities."""
     settings = MDSettings(
+        fragments="off",  # springs are no bonds
         ensemble="rpmd", beads=2, trajectories=128, duration="400 fs", equilibration="150 fs", tau="30 fs",
         velocities_every="2 fs", output=str(tmp_path_factory.mktemp("power") / "run"),
     )  # fmt: skip

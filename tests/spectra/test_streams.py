@@ -15,6 +15,7 @@ EVERY = {"dipole": 2.0, "polarizability": 4.0, "velocities": 2.0}
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory, water_on_springs):
     settings = MDSettings(
+        fragments="off",  # springs are no bonds
         ensemble="rpmd", beads=2, trajectories=3, duration="600 fs", equilibration="50 fs", dipole_every="2 fs",
         polarizability_every="4 fs", velocities_every="2 fs", output=str(tmp_path_factory.mktemp("streams") / "run"),
     )  # fmt: skip
@@ -40,6 +41,7 @@ def test_the_verb_takes_streams_where_frames_were_not_kept(kept, tmp_path, water
     expected = run(chosen)
     water = water_on_springs
     settings = MDSettings(
+        fragments="off",
         ensemble="rpmd", beads=2, trajectories=3, duration="600 fs", equilibration="50 fs", output=str(tmp_path / "md"),
     )  # fmt: skip
     md.run(settings, force_field=water.force_field, atoms=water.atoms)  # records energies only
