@@ -22,6 +22,7 @@ from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 
 import painn_fast as pf
+from painn_fast import signature
 from painn_fast.io import save_model
 from painn_fast.io.structures import read_structures
 from painn_fast.md import MDSettings, Trajectory, run
@@ -203,7 +204,7 @@ ODD = [None, -1, 0, 10**30, 2**31, 1e308, "", "x" * 3000, [], {}, True, [1] * 50
 
 
 def with_other_setting(data, chance):
-    """A model with another value somewhere in its configuration, whose hash is right."""
+    """A model with another value somewhere in its configuration, whose hashes are right."""
     (size,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + size])
     own = json.loads(header["__metadata__"]["painn_fast"])
@@ -215,10 +216,12 @@ def with_other_setting(data, chance):
         place = place[key]
     place[key] = chance.choice(ODD)
     own["config_sha256"] = hashlib.sha256(json.dumps(own["config"], sort_keys=True).encode()).hexdigest()
+    own[signature.FIELD] = signature.BLANK
     header["__metadata__"]["painn_fast"] = json.dumps(own)
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text + data[8 + size :]
+    unsigned = struct.pack("<Q", len(text)) + text + data[8 + size :]
+    return unsigned.replace(signature.BLANK.encode(), hashlib.sha256(unsigned).hexdigest().encode(), 1)
 
 
 def attack(kind, intact, tmp_path, count):
