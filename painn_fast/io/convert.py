@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from painn_fast.atomic import atomic_write
 from painn_fast.errors import PaiNNFastError
 from painn_fast.io.load import load
 from painn_fast.io.model_file import save_model
+from painn_fast.io.schnetpack_file import NOTE, Note
 from painn_fast.io.schnetpack_names import to_schnetpack_state_dict
+from painn_fast.nn import RepresentationConfig
 
 STATE_DICTS = (".pt", ".pth")
 
@@ -49,4 +52,12 @@ def convert(source: str | Path, target: str | Path, *, overwrite: bool = False, 
     state = to_schnetpack_state_dict(potential)
     with atomic_write(target) as temporary:
         torch.save(state, temporary)
+        _note(temporary, potential.config.representation)
     return target
+
+
+def _note(path: Path, config: RepresentationConfig) -> None:
+    """Put what a state dict does not hold into an entry of its own, which torch passes over and `load` reads."""
+    with zipfile.ZipFile(path, "a") as archive:
+        folder = next(name for name in archive.namelist() if name.endswith("/data.pkl")).removesuffix("data.pkl")
+        archive.writestr(folder + NOTE, Note.of(config).model_dump_json())

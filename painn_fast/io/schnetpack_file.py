@@ -6,18 +6,22 @@ SchNetPack is not needed, and nothing in a file is executed.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from painn_fast.errors import MissingUnits, PaiNNFastError
+from pydantic import Field
+
+from painn_fast.errors import MissingUnits, PaiNNFastError, reading
 from painn_fast.io.foreign_pickle import Record, read_torch_pickle
-from painn_fast.io.schnetpack_modules import Description, Module, describe_model, tensors
+from painn_fast.io.schnetpack_modules import Activation, Description, Module, describe_model, tensors
 from painn_fast.io.schnetpack_weights import Weights, build, describe_weights
 from painn_fast.io.torch_archive import TensorRecord, TorchArchive
 from painn_fast.nn import Potential
-from painn_fast.nn.config import Head, head_name
+from painn_fast.nn.config import ElectronicConfig, Head, RepresentationConfig, head_name
+from painn_fast.settings import Settings
 
 MAX_DEPTH = 4
 """Of dictionaries around a state dict, and of classes around a model."""
@@ -62,8 +66,10 @@ def load_schnetpack(
         content = read_torch_pickle(archive)
         description, records = _describe(content, str(path))
         weights = Weights({name: archive.tensor(record) for name, record in records.items()}, str(path))
+        noted = {} if description is not None else _noted(archive)
     if description is None:
-        description = describe_weights(weights, heads, epsilon)
+        noted |= {} if epsilon is None else {"epsilon": epsilon}
+        description = describe_weights(weights, heads, **noted)
     elif heads is not None or epsilon is not None:
         got = "heads" if heads is not None else "epsilon"
         raise PaiNNFastError("this file says what its heads and epsilon are", where=path, got=got, fix="leave it out")
@@ -79,6 +85,32 @@ def load_schnetpack(
         error.names = tuple(missing)
         raise error
     return build(weights, description, given, path.stem, _provenance(path, description))
+
+
+NOTE = "painn_fast.json"
+
+
+class Note(Settings):
+    """What `painn-fast convert` says beside a state dict, which holds none of it."""
+
+    epsilon: float = Field(ge=1e-30, le=1.0)
+    activation: Activation
+    embedding_activation: Activation
+
+    @classmethod
+    def of(cls, config: RepresentationConfig) -> Note:
+        """Of a network."""
+        embedding = config.charge_embedding or config.spin_embedding or ElectronicConfig()
+        return cls(epsilon=config.epsilon, activation=config.activation, embedding_activation=embedding.activation)
+
+
+def _noted(archive: TorchArchive) -> dict[str, Any]:
+    """What a state dict is accompanied by; SchNetPack's own files say nothing."""
+    text = archive.note(NOTE)
+    if text is None:
+        return {}
+    with reading("a damaged note beside a state dict", f"{archive.path}, {NOTE}"):
+        return Note.parse(json.loads(text), where=f"{archive.path}, {NOTE}").model_dump()
 
 
 EXAMPLE_UNIT = {"energy": "kcal/mol", "dipole": "D", "polarizability": "Ang^3"}

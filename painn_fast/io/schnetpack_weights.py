@@ -15,7 +15,7 @@ from torch import Tensor
 
 from painn_fast.errors import PaiNNFastError
 from painn_fast.io.model_file import check, fill, outline
-from painn_fast.io.schnetpack_modules import Description
+from painn_fast.io.schnetpack_modules import Activation, Description
 from painn_fast.io.schnetpack_names import (
     MODULES,
     MOLLIFIER_EPSILON,
@@ -266,13 +266,18 @@ def _offsets(weights: Weights, description: Description, head: Head, own: dict[s
     return found
 
 
-def describe_weights(weights: Weights, heads: Sequence[Head] | None, epsilon: float | None = None) -> Description:
+def describe_weights(
+    weights: Weights, heads: Sequence[Head] | None, *, epsilon: float | None = None, activation: Activation = "silu",
+    embedding_activation: Activation = "shifted_softplus",
+) -> Description:  # fmt: skip
     """A description of a plain state dict, which tells shapes but no functions.
 
     Args:
         weights: with SchNetPack's names, `representation.` and so on.
         heads: what the output modules with weights are, in order; None if the only one is the energy.
         epsilon: in the norm of the update block; None for SchNetPack's own.
+        activation: of the network.
+        embedding_activation: in embeddings of charge and spin.
 
     Raises:
         PaiNNFastError: if the heads cannot be told apart.
@@ -293,10 +298,12 @@ def describe_weights(weights: Weights, heads: Sequence[Head] | None, epsilon: fl
         got, expected = f"{len(heads)} heads", ", ".join(modules)
         raise PaiNNFastError("not one head for each output module", where=weights.where, got=got, expected=expected)
     description = Description(heads=dict(zip(modules, heads, strict=True)), version="state dict")
-    embeddings = ", shifted softplus in embeddings" if any("electronic_embeddings" in name for name in weights) else ""
+    electronic = any("electronic_embeddings" in name for name in weights)
+    embeddings = f", {embedding_activation.replace('_', ' ')} in embeddings" if electronic else ""
     description.epsilon = description.epsilon if epsilon is None else epsilon
     names = ", ".join(head_name(head) for head in heads)
-    description.assumed = f"silu{embeddings}, epsilon {description.epsilon:g}, heads: {names}"
+    description.activation, description.embedding_activation = activation, embedding_activation
+    description.assumed = f"{activation}{embeddings}, epsilon {description.epsilon:g}, heads: {names}"
     offsets = sorted({match[1] for name in weights if (match := OFFSETS.match(name))})
     sums = [head_name(head) for head in heads if isinstance(head, EnergyHead | ScalarHead)]
     if len(offsets) > 1 or (offsets and "energy" not in sums and len(sums) != 1):

@@ -24,6 +24,8 @@ MAX_PICKLE = 16 * 2**20
 """Bytes; the description of a model takes some 100 kB."""
 MAX_WORD = 100
 """Bytes of an entry that is a single word."""
+MAX_NOTE = 10_000
+"""Bytes of a note."""
 MAX_DIMENSIONS = 8
 
 STORAGE_DTYPES = {
@@ -95,6 +97,11 @@ class TorchArchive:
     def pickle(self) -> bytes:
         """The pickled description of what was saved."""
         return self._read(f"{self._folder}data.pkl", MAX_PICKLE)
+
+    def note(self, name: str) -> bytes | None:
+        """A small entry that another program put beside the data; None if there is none."""
+        place = f"{self._folder}{name}"
+        return self._read(place, MAX_NOTE) if place in self._entries else None
 
     def tensor(self, record: TensorRecord) -> Tensor:
         """The tensor behind a record, a view of the file's bytes.

@@ -103,9 +103,13 @@ def test_a_state_dict_goes_back_with_the_epsilon_that_is_named(tmp_path, capsys)
     assert main(["convert", str(tmp_path / "ours.safetensors"), str(tmp_path / "theirs.pt")]) == 0
     epsilon = potential.config.representation.epsilon
     assert f"epsilon={epsilon:g}" in capsys.readouterr().err
-    back = pf.load(tmp_path / "theirs.pt", energy_unit="eV", epsilon=epsilon)
+    back = pf.load(tmp_path / "theirs.pt", energy_unit="eV")
     assert back.config.representation == potential.config.representation
-    assert pf.load(tmp_path / "theirs.pt", energy_unit="eV").config.representation.epsilon == 1e-8
+    bare = torch.load(tmp_path / "theirs.pt", weights_only=True)
+    torch.save(bare, tmp_path / "bare.pt")  # by another program
+    assert pf.load(tmp_path / "bare.pt", energy_unit="eV").config.representation.epsilon == 1e-8
+    back = pf.load(tmp_path / "bare.pt", energy_unit="eV", epsilon=epsilon)
+    assert back.config.representation == potential.config.representation
     with pytest.raises(PaiNNFastError, match=r"says its units and heads itself.*epsilon"):
         pf.load(tmp_path / "ours.safetensors", epsilon=1e-3)
 
