@@ -227,7 +227,7 @@ def test_training_data_end_in_words(suffix, kind, tmp_path):
         path.write_text(f'2\nLattice="{numbers}" energy=0.0 Properties=species:S:1:pos:R:3:forces:R:3\n{rows}')
     else:
         arrays = {"R": positions[None], "z": np.array([1, 1]), "E": np.zeros(1), "F": np.zeros((1, 2, 3))}
-        np.savez(path, lattice=np.array(cell).T, **arrays)
+        np.savez(path, lattice=np.array(cell).T, pbc=np.ones(3, dtype=bool), **arrays)
 
     def read():
         data = read_file(DataFile(file=path.name, units={"length": "Ang", "energy": "eV"}), tmp_path)

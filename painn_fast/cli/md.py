@@ -33,7 +33,7 @@ def md(
         Text, flag("FORCE", 'Stop a trajectory where members disagree on the force on an atom by more: "0.5 eV/Ang".')
     ] = None,
     fragments: Annotated[
-        Text, flag("WHAT", "Where a bond breaks: stop the trajectory, note it, off. Default: stop; off in a cell.")
+        Text, flag("WHAT", "Where a bond breaks: stop the trajectory (usual), note it, or off (usual in a cell).")
     ] = None,
     structure: Annotated[Text, flag("FILE", "Where to start, a file of ASE's; a bundled model has its own.")] = None,
     ensemble: Annotated[Text, flag("NAME", "nve, langevin, rpmd, pile-l, pile-g or t-rpmd. Default: nve.")] = None,

@@ -50,7 +50,7 @@ def spectrum(
     duration: Annotated[Text, flag("TIME", 'Time of each trajectory. Default: "2 ps".')] = None,
     tau: Annotated[Text, flag("TIME", 'Time constant of the thermostat before. Default: "50 fs".')] = None,
     fragments: Annotated[
-        Text, flag("WHAT", "Where a bond breaks: stop the trajectory, note it, off. Default: stop; off in a cell.")
+        Text, flag("WHAT", "Where a bond breaks: stop the trajectory (usual), note it, or off (usual in a cell).")
     ] = None,
     remove_rotation: Annotated[bool, typer.Option("--remove-rotation", help="Start without angular momentum.")] = False,
     seed: Annotated[int | None, flag("N", "Seed of velocities and noise. Default: 0.")] = None,

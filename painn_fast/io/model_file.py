@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ VERSION = 2
 READABLE = (1, VERSION)
 MAX_HEADER = 16 * 2**20
 """Characters of the configuration and what it says of its origin; a few thousand are usual."""
+FEW = 2**24
+"""Parameters that a model may have to be made before its weights are compared with those in a file: 64 MB."""
 MAX_LAYERS = 1_000
 """Of one network, and heads of a model."""
 
@@ -210,18 +213,37 @@ def _empty(config: PotentialConfig, tensors: dict[str, Tensor], where: str) -> P
                 got=f"{what}: {max(numbers)}",
                 expected=f"at most {most}",
             )
-    check(outline(config, where), tensors, where)
-    return Potential(config)
+    outlined = outline(config, where)
+    check(outlined, tensors, where)
+    return realised(outlined)
 
 
 def outline(config: PotentialConfig, where: str) -> Potential:
-    """The model of a configuration with shapes and dtypes, but without memory for its weights (on the meta device).
+    """The model of a configuration with shapes and dtypes; without memory for its weights if they could be many.
+
+    Those are on the meta device, whose first use imports a second's worth of modules.
 
     Raises:
         PaiNNFastError: if there can be no such model.
     """
-    with reading("a configuration of no possible model", where), torch.device("meta"):
+    few = _at_most(config) <= FEW
+    with reading("a configuration of no possible model", where), nullcontext() if few else torch.device("meta"):
         return Potential(config)
+
+
+def realised(outlined: Potential) -> Potential:
+    """The model of an outline with memory for its weights."""
+    return Potential(outlined.config) if outlined.device.type == "meta" else outlined
+
+
+def _at_most(config: PotentialConfig) -> int:
+    """More parameters than a model of this configuration has."""
+    r = config.representation
+    widest = max([r.n_features, *(size for head in config.heads for size in head.hidden or ())])
+    embeddings = sum(8 + 4 * one.n_residual for one in (r.charge_embedding, r.spin_embedding) if one is not None)
+    layers = 4 + sum(head.n_layers + len(head.hidden or ()) for head in config.heads)
+    basis = r.n_features * (r.max_z + 3 * r.n_layers * (r.n_rbf + 1))
+    return basis + r.n_features**2 * (16 * r.n_layers + embeddings) + 8 * layers * widest**2
 
 
 def check(outlined: Potential, tensors: dict[str, Tensor], where: str) -> None:

@@ -14,7 +14,7 @@ from ase.data import chemical_symbols
 from torch import Tensor
 
 from painn_fast.errors import PaiNNFastError
-from painn_fast.io.model_file import check, fill, outline
+from painn_fast.io.model_file import check, fill, outline, realised
 from painn_fast.io.schnetpack_modules import Activation, Description
 from painn_fast.io.schnetpack_names import (
     MODULES,
@@ -115,7 +115,7 @@ def build(
     outlined = outline(config, weights.where)
     found = _ours(weights, description, outlined)
     check(outlined, found, weights.where)  # before memory is taken
-    potential = Potential(config)
+    potential = realised(outlined)
     fill(potential, found)
     for left in sorted(weights.tensors.keys() - weights.used):
         if not OFFSETS.match(left):  # those of a module that is switched off

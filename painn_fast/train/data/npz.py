@@ -105,7 +105,7 @@ def _check_totals(arrays: dict[str, np.ndarray], n: int, atoms: int, chosen: Col
 
 
 def _cells(arrays: dict[str, np.ndarray], n: int, path: Path) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Cells [n, 3, 3], rows are the vectors, and the directions [n, 3] in which they count; default: all."""
+    """Cells [n, 3, 3] in rows, and the directions [n, 3] in which they count; default: those with a vector."""
     lattice, cell, pbc = (arrays.pop(name, None) for name in ("lattice", "cell", "pbc"))
     if lattice is not None and cell is not None:
         raise PaiNNFastError("two cells", where=path, got="lattice and cell", expected="one of them")
@@ -127,7 +127,9 @@ def _cells(arrays: dict[str, np.ndarray], n: int, path: Path) -> tuple[np.ndarra
             )
     cells = np.broadcast_to(values.astype(np.float64), (n, 3, 3)).copy()
     cells = cells if lattice is None else cells.swapaxes(1, 2).copy()  # sGDML: columns are the vectors
-    return cells, np.broadcast_to(directions.astype(bool), (n, 3)) & cells.any(axis=2)
+    if pbc is None:
+        return cells, cells.any(axis=2)
+    return cells, np.broadcast_to(directions.astype(bool), (n, 3)).copy()
 
 
 def load(path: Path) -> dict[str, np.ndarray]:
