@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-from ase.data import chemical_symbols
 
 from painn_fast import units
 from painn_fast.errors import PaiNNFastError, reading
@@ -57,7 +56,6 @@ def to_dataset(frames: Frames, source: DataFile, path: Path, names: tuple[str, .
     if bad.any():
         row = int(np.searchsorted(np.cumsum(frames.n_atoms), np.flatnonzero(bad)[0], side="right"))
         raise PaiNNFastError("positions are not finite", where=f"{path}, frame {frames.frames[row]}")
-    _check_elements(frames, path)
     for label in source.keys:
         if names is not None and label not in (*names, *totals.LABELS):
             raise PaiNNFastError(
@@ -88,21 +86,6 @@ def to_dataset(frames: Frames, source: DataFile, path: Path, names: tuple[str, .
         theory=frames.theory,
         notes=(units_line(frames, source, list(labels)), *_notes(frames, source, found, total)),
     )
-
-
-def _check_elements(frames: Frames, path: Path) -> None:
-    """Atomic numbers are those of elements; a zero is padding or a dummy atom, which no model knows."""
-    bad = (frames.numbers < 1) | (frames.numbers >= len(chemical_symbols))
-    if bad.any():
-        atom = int(np.flatnonzero(bad)[0])
-        row = int(np.searchsorted(np.cumsum(frames.n_atoms), atom, side="right"))
-        raise PaiNNFastError(
-            "an atomic number of no element",
-            where=f"{path}, frame {frames.frames[row]}, atom {atom - int(frames.n_atoms[:row].sum())}",
-            got=int(frames.numbers[atom]),
-            expected=f"1 to {len(chemical_symbols) - 1}",
-            fix="leave out padding and dummy atoms; molecules of different sizes go into flat arrays with n_atoms",
-        )
 
 
 def _check_units(frames: Frames, source: DataFile, names: tuple[str, ...] | None, path: Path) -> None:
