@@ -594,7 +594,7 @@ def test_forces_beside_an_energy_with_a_unit_are_not_in_the_convention_of_ase(xy
 
 
 def test_an_atomic_number_of_no_element_is_refused(tmp_path):
-    """A ghost atom of PySCF would be labelled without a word; training and `painn-fast data` refuse it by themselves."""
+    """A ghost atom of PySCF would be labelled without a word; training and `painn-fast data` refuse it."""
     (tmp_path / "f.xyz").write_text("3\nenergy=-1\nO 0 0 0\nH 0 0 1\nX 0 1 0\n")
     with pytest.raises(PaiNNFastError, match=r"no element; where: .*frame 0, atom 2; got: 0; expected: 1 to 118"):
         structures(tmp_path / "f.xyz")
