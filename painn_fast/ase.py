@@ -86,15 +86,18 @@ class PaiNNCalculator(Calculator):
         super().__init__()
         check_backend(backend)
         self.backend = backend
-        if not isinstance(model, Potential | Ensemble):
+        if isinstance(model, Potential | Ensemble):
+            if load_options:
+                raise PaiNNFastError("a model that is loaded takes no more options", got=", ".join(load_options))
+        else:
             from painn_fast.io import load
 
             model = load(model, **load_options)
         if device is not None or dtype is not None:
-            from painn_fast.io.load import dtype_of
+            from painn_fast.io.load import device_of, dtype_of
 
             model = copy.deepcopy(model) if isinstance(model, Potential) else model
-            model = model.to(device=device, dtype=dtype_of(dtype))
+            model = model.to(device=device_of(device), dtype=dtype_of(dtype))
         self.potential = model
         given = {*model.properties, "free_energy", "hessian"} if "energy" in model.properties else set(model.properties)
         self.implemented_properties = [name for name in type(self).implemented_properties if name in given]

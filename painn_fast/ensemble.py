@@ -36,6 +36,8 @@ class Ensemble:
     """
 
     def __init__(self, members: Sequence[Potential | str | Path], **load_options: Any) -> None:
+        if isinstance(members, str | Path | Potential):
+            raise PaiNNFastError("one model where a list is expected", got=type(members).__name__, fix="write a list")
         self.members = [one if isinstance(one, Potential) else load(one, **load_options) for one in members]
         if len(self.members) < 2:
             raise PaiNNFastError("an ensemble needs two models or more", got=len(self.members))

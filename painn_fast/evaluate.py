@@ -55,6 +55,13 @@ def evaluate(
     check_backend(backend)
     if isinstance(properties, str):
         raise PaiNNFastError("one name where a list is expected", got=repr(properties), fix=f"write [{properties!r}]")
+    if not isinstance(properties, Iterable):
+        raise PaiNNFastError("not a list of properties", got=type(properties).__name__, expected="names in a list")
+    properties = list(properties)
+    if isinstance(atoms_per_batch, bool) or not isinstance(atoms_per_batch, int | np.integer) or atoms_per_batch < 1:
+        raise PaiNNFastError(
+            "not a number of atoms", where="atoms_per_batch", got=repr(atoms_per_batch), expected="1 or more"
+        )
     potential = _potential(model, load_options)
     if isinstance(molecules, ase.Atoms):
         raise PaiNNFastError("one structure where a list is expected", fix="write evaluate(model, [atoms])")

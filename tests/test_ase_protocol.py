@@ -232,3 +232,21 @@ def test_files_of_ase_keep_what_was_calculated(water, crystal, tmp_path, name):
         found = ase.io.read(path)
         for one in wanted:
             assert_close(found.calc.get_property(one), atoms.calc.get_property(one, atoms), 1e-7, one)
+
+
+def test_arguments_of_another_kind_are_refused_in_words(charged):
+    atoms = molecule("H2O")
+    for wrong, match in (
+        (lambda: evaluate(None, [atoms]), "not a model; got: NoneType"),
+        (lambda: evaluate([charged], [atoms]), "not a model; got: list.*Ensemble"),
+        (lambda: evaluate(charged, [atoms], None), "not a list of properties"),
+        (lambda: evaluate(charged, [atoms], atoms_per_batch=0), "not a number of atoms"),
+        (lambda: evaluate(charged, [atoms], atoms_per_batch="many"), "not a number of atoms"),
+        (lambda: PaiNNCalculator(3), "not a model; got: int"),
+        (lambda: PaiNNCalculator(charged, device="nowhere"), "no such device; where: device; got: 'nowhere'"),
+        (lambda: PaiNNCalculator(charged, energy_unit="eV"), "takes no more options; got: energy_unit"),
+        (lambda: Ensemble("ethanol"), "one model where a list is expected"),
+        (lambda: Ensemble([charged, None]), "not a model; got: NoneType"),
+    ):
+        with pytest.raises(PaiNNFastError, match=match):
+            wrong()

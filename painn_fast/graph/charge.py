@@ -74,6 +74,8 @@ _EXPECTED = {"charge": "one finite number, in e", "multiplicity": "one positive 
 
 def _number(value: Any, kind: str, where: str) -> float:
     try:
+        if np.ma.is_masked(value) or (isinstance(value, str | bytes) and "_" in str(value)):  # 1_0 is no 10
+            raise ValueError
         array = np.asarray(value)
         if array.dtype.kind not in "iufUS" and not (array.dtype.kind == "O" and array.ndim == 0):
             raise ValueError

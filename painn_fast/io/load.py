@@ -34,6 +34,13 @@ def find(name_or_path: str | Path) -> Path:
     Raises:
         PaiNNFastError: if there is no such file; lists the bundled names.
     """
+    if not isinstance(name_or_path, str | Path):
+        raise PaiNNFastError(
+            "not a model",
+            got=type(name_or_path).__name__,
+            expected=f"a potential, a file, or a bundled model: {', '.join(bundled())}",
+            fix="write Ensemble([...]) for several models" if isinstance(name_or_path, list | tuple) else None,
+        )
     if str(name_or_path) in bundled():
         return MODELS / f"{name_or_path}.safetensors"
     path = Path(name_or_path)
@@ -80,6 +87,10 @@ def load(
         PaiNNFastError: for anything in the file that is not understood, and for a unit that is missing or superfluous.
     """
     dtype = dtype_of(dtype)
+    if epsilon is not None and (isinstance(epsilon, bool) or not isinstance(epsilon, int | float)):
+        raise PaiNNFastError("not a number", where="epsilon", got=repr(epsilon)[:100], expected="such as 1e-8")
+    if heads is not None and not isinstance(heads, str | list | tuple):
+        raise PaiNNFastError("not a list of heads", where="heads", got=repr(heads)[:100], expected=" | ".join(HEADS))
     heads = heads_of(heads) if isinstance(heads, str) else heads
     path = find(name_or_path)
     units = {"energy_unit": energy_unit, "dipole_unit": dipole_unit, "polarizability_unit": polarizability_unit}
@@ -101,7 +112,7 @@ def load(
         potential = load_schnetpack(path, length_unit=length_unit, heads=heads, epsilon=epsilon, **units)
     else:
         raise _unknown(path, magic)
-    return potential.to(device=device, dtype=dtype)
+    return potential.to(device=device_of(device), dtype=dtype)
 
 
 def says_its_units(name_or_path: str | Path) -> bool:
@@ -112,6 +123,19 @@ def says_its_units(name_or_path: str | Path) -> bool:
     """
     with open(find(name_or_path), "rb") as file:
         return file.read(16)[8:9] == SAFETENSORS
+
+
+def device_of(device: torch.device | str | int | None) -> torch.device | None:
+    """A device, also by its name.
+
+    Raises:
+        PaiNNFastError: for one that torch does not know.
+    """
+    try:
+        return None if device is None else torch.device(device)
+    except (RuntimeError, TypeError, ValueError) as error:
+        got = f"{device!r}: {error}"[:120]
+        raise PaiNNFastError("no such device", where="device", got=got, expected="cpu, cuda, cuda:1, ...") from None
 
 
 def dtype_of(dtype: torch.dtype | str | None) -> torch.dtype | None:

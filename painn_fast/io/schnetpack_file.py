@@ -26,6 +26,10 @@ from painn_fast.settings import Settings
 MAX_DEPTH = 4
 """Of dictionaries around a state dict, and of classes around a model."""
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model")
+OTHER_WRAPPERS = ("weights", "checkpoint", "best_model", "ema_state_dict", "ema_model", "ema", "net", "network")
+"""Names that a state dict may stand under where it stands under none of the first."""
+COUNTER = "n_averaged"
+"""Beside the weights that torch.optim.swa_utils has averaged."""
 """Names under which training scripts keep a model; Lightning's is the first."""
 WRAPPING_CLASSES = {"AtomisticTask": "model", "DataParallel": "module", "DistributedDataParallel": "module"}
 TRANSPARENT = {"_orig_mod", "module"}
@@ -152,9 +156,11 @@ def _models(content: Any, depth: int, seen: set[int]) -> Iterator[tuple[Record |
         yield content, {}
     elif isinstance(content, dict) and depth and id(content) not in seen:
         seen.add(id(content))  # a pickle may hold a dictionary that holds itself
-        for name in WRAPPERS:
-            for inner, around in _models(content.get(name), depth - 1, seen):
-                yield inner, around or content
+        for names in (WRAPPERS, OTHER_WRAPPERS):
+            found = [pair for name in names for pair in _models(content.get(name), depth - 1, seen)]
+            yield from ((inner, around or content) for inner, around in found)
+            if found:
+                break
 
 
 def _unwrapped(model: Module) -> Module:
@@ -168,6 +174,7 @@ def _unwrapped(model: Module) -> Module:
 
 def _weights(state: dict[Any, Any], where: str) -> dict[str, TensorRecord]:
     """A state dict by SchNetPack's names, whatever wrapped the model; entries beside the model are left out."""
+    state = {name: value for name, value in state.items() if name != COUNTER}
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, TensorRecord):
             got = f"{repr(name)[:100]}: {type(value).__name__}"

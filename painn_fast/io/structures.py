@@ -15,6 +15,7 @@ from painn_fast import units
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph.charge import names_of_charge_and_multiplicity
 from painn_fast.io.ase_formats import check_json, iread
+from painn_fast.progress import warn
 
 
 def read_structures(path: str | Path) -> list[ase.Atoms]:
@@ -29,7 +30,8 @@ def read_structures(path: str | Path) -> list[ase.Atoms]:
     if not Path(path).is_file():
         raise PaiNNFastError("no such structure file", where=path)
     try:
-        rows = filetype(str(path)) in ("db", "json")
+        kind = filetype(str(path))
+        rows = kind in ("db", "json")
         frames = _of_database(path) if rows else list(iread(path))
     except PaiNNFastError:
         raise
@@ -42,11 +44,25 @@ def read_structures(path: str | Path) -> list[ase.Atoms]:
         ) from None
     if not frames:
         raise PaiNNFastError("a structure file without structures", where=path)
+    empty = _drop_empty(frames, written_as_words=kind in ("extxyz", "xyz"))
+    if empty:
+        warn(f"{path}: {', '.join(empty)} without a value, or no number: read as if it were not there")
+    return list(frames)
+
+
+def _drop_empty(frames: Sequence[ase.Atoms], *, written_as_words: bool) -> list[str]:
+    """Take out charges and multiplicities that are None, which ASE writes to XYZ as a name without a value and reads as
+    True; names of those that are True, as a name with the value T is too."""
+    found: dict[str, None] = {}
     for atoms in frames:
         for name in names_of_charge_and_multiplicity(atoms.info):
-            if atoms.info[name] is True or str(atoms.info[name]) == "None":  # ASE writes None as a name without a value
+            value = atoms.info[name]
+            if written_as_words and isinstance(value, bool | np.bool_) and value:
+                found.setdefault(name)
                 del atoms.info[name]
-    return list(frames)
+            elif str(value) == "None":
+                del atoms.info[name]
+    return list(found)
 
 
 def _of_database(path: str | Path) -> list[ase.Atoms]:
@@ -54,21 +70,35 @@ def _of_database(path: str | Path) -> list[ase.Atoms]:
 
     Charge and spin multiplicity, which stand among the key-value pairs or the data of a row, go to `info`.
     """
+    from painn_fast.train.data.ase_database import check_twice, decoded
+
     if filetype(str(path)) == "json":
         check_json(Path(path))
     database = ase.db.connect(path, serial=True)
-    length = units.factor("length", str(database.metadata.get("_distance_unit", "Ang")))
+    length = _length(database.metadata.get("_distance_unit", "Ang"), path)
     frames = []
     for row in database.select():
+        where = f"{path}, row {row.id}"
         atoms = row.toatoms()
         if length != 1.0:
             atoms.set_cell(atoms.cell * length, scale_atoms=False)
             atoms.positions *= length
         pairs = {name: vars(row)[name] for name in row.key_value_pairs}  # row.charge is the sum of initial charges
-        for values in (pairs, row.data):
-            atoms.info |= {name: values[name] for name in names_of_charge_and_multiplicity(values)}
+        data = decoded(row.data, where)
+        totals = [{name: values[name] for name in names_of_charge_and_multiplicity(values)} for values in (pairs, data)]
+        check_twice(*totals, where)
+        for values in totals:
+            atoms.info |= values
         frames.append(atoms)
     return frames
+
+
+def _length(unit: Any, path: str | Path) -> float:
+    """Size of a unit of length in Å; a number, as SchNetPack's databases may have it, is that size itself."""
+    try:
+        return float(unit) if isinstance(unit, int | float) and unit > 0 else units.factor("length", str(unit))
+    except PaiNNFastError as error:
+        raise PaiNNFastError(error.what, where=f"{path}, metadata", got=error.got, expected=error.expected) from None
 
 
 def refuse_constraints(frames: Sequence[ase.Atoms], what: str, *, where: object = None, fix: str = "") -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import ase
 import numpy as np
+from ase.data import chemical_symbols
 
 from painn_fast.errors import PaiNNFastError, reading
 from painn_fast.graph.charge import CHARGE_KEYS, MULTIPLICITY_KEYS, set_charge_and_multiplicity
@@ -31,6 +32,21 @@ def structures(file: str | Path) -> list[ase.Atoms]:
         PaiNNFastError: if it cannot be read; names file and array.
     """
     path = Path(file)
+    found = _read(path)
+    for k, atoms in enumerate(found):
+        bad = np.flatnonzero((atoms.numbers < 1) | (atoms.numbers >= len(chemical_symbols)))
+        if len(bad):
+            raise PaiNNFastError(
+                "an atomic number of no element",
+                where=f"{path}, frame {k}, atom {bad[0]}",
+                got=int(atoms.numbers[bad[0]]),
+                expected=f"1 to {len(chemical_symbols) - 1}",
+                fix="leave out padding and dummy atoms",
+            )
+    return found
+
+
+def _read(path: Path) -> list[ase.Atoms]:
     if path.suffix == ".npz":
         return _of_data(npz.read(path), path)
     if path.is_dir() or path.suffix in (".h5", ".hdf5"):

@@ -81,3 +81,9 @@ def test_a_batch_reads_all_names_and_names_the_structure() -> None:
     molecules[2].info["spin"] = "none"
     with pytest.raises(PaiNNFastError, match=r"structure 2 \(H2O\), 'spin'; got: 'none'"):
         batch_atoms(molecules, 5.0)
+
+
+@pytest.mark.parametrize("value", ["1_0", np.ma.masked, True, "", b"1_0"])
+def test_what_only_looks_like_a_charge_is_refused(value: Any) -> None:
+    with pytest.raises(PaiNNFastError, match="not a total charge; where: here, 'charge'"):
+        charge_and_multiplicity({"charge": value}, where="here")

@@ -209,6 +209,10 @@ WRAPPED = {
     },
     "model_state_dict": lambda s: {"model_state_dict": s, "optimizer_state_dict": {"state": {}, "param_groups": []}},
     "nested": lambda s: {"model": {"state_dict": {f"module.{k}": v for k, v in s.items()}}},
+    "averaged": lambda s: {"n_averaged": torch.tensor(3)} | {f"module.{k}": v for k, v in s.items()},
+    "weights": lambda s: {"weights": s, "epoch": 1},
+    "of an average alone": lambda s: {"checkpoint": {"ema_state_dict": s}},
+    "of an average beside it": lambda s: {"state_dict": s, "ema_state_dict": {k: v + 1 for k, v in s.items()}},
     "metrics beside it": lambda s: {
         "state_dict": {f"model.{k}": v for k, v in s.items()} | {"metric.n": torch.ones(1)}
     },

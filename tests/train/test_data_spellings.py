@@ -15,6 +15,8 @@ from ase.db import connect
 
 from painn_fast import units
 from painn_fast.errors import PaiNNFastError
+from painn_fast.io.structures import read_structures
+from painn_fast.label.structures import structures
 from painn_fast.testing import assert_close
 from painn_fast.train.data import comment_line, read_file
 from painn_fast.train.settings import DataFile
@@ -577,3 +579,93 @@ def test_a_charge_or_multiplicity_that_is_none_can_be_left_out(xyz):
     data = xyz(f"{P} energy=1 spin=0", keys={"spin": ""})
     assert data.spin.tolist() == [1]
     assert "f.xyz: not used: spin" in data.notes
+
+
+# --- what contradicts itself, and what is no element ------------------------------------------------------------------
+
+
+def test_forces_beside_an_energy_with_a_unit_are_not_in_the_convention_of_ase(xyz):
+    data = xyz(f'{P} energy=-1 energy_unit=kcal/mol stress="1 2 3 4 5 6" Lattice="{CELL}"')
+    kcal = units.factor("energy", "kcal/mol")
+    assert_close(data.labels["forces"], FORCES * kcal, 1e-12)
+    assert_close(data.labels["stress"][0, 0, 0], kcal, 1e-12)
+    assert "forces kcal/mol/Ang (the file)" in data.notes[0]
+    assert_close(xyz(f"{P} energy=-1 energy_unit=Ha forces_unit=eV/Ang").labels["forces"], FORCES, 1e-12)
+
+
+def test_an_atomic_number_of_no_element_is_refused(tmp_path):
+    """A ghost atom of PySCF would be labelled without a word; training and `painn-fast data` refuse it."""
+    (tmp_path / "f.xyz").write_text("3\nenergy=-1\nO 0 0 0\nH 0 0 1\nX 0 1 0\n")
+    with pytest.raises(PaiNNFastError, match=r"no element; where: .*frame 0, atom 2; got: 0; expected: 1 to 118"):
+        structures(tmp_path / "f.xyz")
+    positions = np.random.default_rng(0).random((2, 3, 3))
+    said = {"e_unit": "eV", "r_unit": "Ang", "R": positions, "E": np.zeros(2)}
+    for z, match in (
+        ([[8, 1, 1], [8, 1, 0]], r"no element; where: .*frame 1, atom 2"),  # padded
+        ([-8, 1, 1], "no element"),
+        ([200, 1, 1], "no element"),
+        ([8.5, 1, 1], "not atomic numbers"),
+        ([np.nan, 1, 1], "not atomic numbers"),
+        (["O", "H", "H"], "not atomic numbers"),
+    ):
+        np.savez(tmp_path / "f.npz", z=z, **said)
+        with pytest.raises(PaiNNFastError, match=match):
+            structures(tmp_path / "f.npz")
+
+
+def test_two_columns_of_elements_that_contradict_each_other_are_refused(xyz):
+    with pytest.raises(PaiNNFastError, match=r"species and Z contradict each other; where: .*line 4; got: H 6"):
+        xyz("Properties=species:S:1:Z:I:1:pos:R:3 energy=-1", "O 8 0 0 0\nH 6 0 0 1\nH 1 0 1 0\n")
+
+
+def test_units_of_npz_as_bytes_or_in_an_array_and_twice(tmp_path):
+    arrays = {"R": np.random.default_rng(0).random((2, 3, 3)), "z": [8, 1, 1], "E": np.ones(2)}
+    np.savez(tmp_path / "f.npz", e_unit=np.bytes_(b"kcal/mol"), r_unit=np.array(["Ang"]), **arrays)
+    assert_close(read(tmp_path / "f.npz").labels["energy"], np.full(2, units.factor("energy", "kcal/mol")), 1e-12)
+    np.savez(tmp_path / "f.npz", e_unit="kcal/mol", energy_unit="eV", r_unit="Ang", **arrays)
+    with pytest.raises(PaiNNFastError, match="two units of energy"):
+        read(tmp_path / "f.npz")
+    np.savez(tmp_path / "f.npz", e_unit="kcal/mole", r_unit="Ang", **arrays)
+    with pytest.raises(PaiNNFastError, match=r"unknown unit of energy; where: .*f\.npz, unit by the file.*fix: "):
+        read(tmp_path / "f.npz")
+    np.savez(tmp_path / "f.npz", e_unit="eV", r_unit="Ang", charge=np.ones(2, dtype=bool), **arrays)
+    with pytest.raises(PaiNNFastError, match="not one number a structure"):
+        read(tmp_path / "f.npz")
+
+
+def test_a_charge_that_is_no_number_is_refused_by_data_as_by_the_calculator(tmp_path):
+    atoms = molecule("H2O")
+    for value in (True, {"a": 1}):
+        atoms.info["charge"] = value
+        ase.io.write(tmp_path / "f.traj", atoms)
+        with pytest.raises(PaiNNFastError, match=r"not a total charge; where: .*f\.traj, frame 0, 'charge'"):
+            read(tmp_path / "f.traj")
+
+
+def test_a_row_with_two_charges_is_refused(tmp_path):
+    """Key-value pairs and data of one name; both readers of databases."""
+    path = tmp_path / "f.db"
+    with connect(path) as database:
+        database.write(molecule("H2O"), total_charge=0, data={"total_charge": np.array([1.0])})
+    for reader in (read, read_structures):
+        with pytest.raises(PaiNNFastError, match=r"two values of total_charge; where: .*row 1"):
+            reader(path)
+
+
+def test_a_word_for_a_charge_in_xyz_is_not_dropped_without_a_word(tmp_path, capsys):
+    atoms = molecule("H2O")
+    atoms.info["charge"] = True
+    ase.io.write(tmp_path / "f.xyz", atoms)
+    assert "charge" not in read_structures(tmp_path / "f.xyz")[0].info
+    assert "warning" in capsys.readouterr().err
+    ase.io.write(tmp_path / "f.traj", atoms)
+    assert read_structures(tmp_path / "f.traj")[0].info["charge"] is True  # refused by whoever takes it
+
+
+def test_positions_of_a_database_with_a_number_as_its_unit(tmp_path):
+    path = tmp_path / "f.db"
+    with connect(path) as database:
+        database.write(molecule("H2O"))
+        database.metadata = {"_distance_unit": 0.5, "_property_unit_dict": {}}
+    assert_close(read_structures(path)[0].positions, molecule("H2O").positions * 0.5, 1e-12)
+    assert_close(read(path).positions, molecule("H2O").positions * 0.5, 1e-12)

@@ -14,7 +14,7 @@ import ase.db
 import numpy as np
 from ase.calculators.calculator import all_properties
 
-from painn_fast.errors import PaiNNFastError
+from painn_fast.errors import PaiNNFastError, shown
 from painn_fast.io.ase_formats import check_json
 from painn_fast.progress import counted
 from painn_fast.train.data.ase_files import Entries
@@ -59,7 +59,9 @@ def read(path: Path) -> Frames:
             results = {name: row.get(name) for name in all_properties if row.get(name) is not None}
             columns = {name: row.get(name) for name in OF_ATOMS if row.get(name) is not None}
             pairs = {name: vars(row)[name] for name in row.key_value_pairs}  # row.charge is the sum of initial charges
-            entries.add(atoms, results, {**pairs, **decoded(row.data, where)}, columns, where)
+            data = decoded(row.data, where)
+            check_twice(pairs, data, where)
+            entries.add(atoms, results, {**pairs, **data}, columns, where)
     except PaiNNFastError:
         raise
     except Exception as error:  # of sqlite, of JSON, of ASE
@@ -74,6 +76,15 @@ def read(path: Path) -> Frames:
         distance = str(metadata.get("_distance_unit", "Ang"))
         frames = dataclasses.replace(frames, units={"length": plain(distance)}, units_from="the file")
     return dataclasses.replace(frames, index=np.array(ids))
+
+
+def check_twice(pairs: Mapping[str, Any], data: Mapping[str, Any], where: str) -> None:
+    """Raise PaiNNFastError if a key-value pair and an entry of `data` have one name and different values."""
+    for name in pairs.keys() & data.keys():
+        one, other = np.asarray(pairs[name]).ravel(), np.asarray(data[name]).ravel()
+        if not np.array_equal(one, other):
+            got = f"{shown(pairs[name], 60)} among the key-value pairs, {shown(data[name], 60)} in data"
+            raise PaiNNFastError(f"two values of {name[:40]}", where=where, got=got, expected="one")
 
 
 def decoded(data: Mapping[str, Any], where: str) -> dict[str, Any]:

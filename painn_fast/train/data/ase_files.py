@@ -80,8 +80,8 @@ class Entries:
                     self.texts.theory.setdefault(value.strip())
                     continue
                 array = as_numbers(value)
-                if array is None and isinstance(value, str) and name.lower() in TOTALS:
-                    charge_and_multiplicity({name: value}, where=where)  # a number, or an error
+                if array is None and value is not None and str(value) != "None" and name.lower() in TOTALS:
+                    charge_and_multiplicity({name: value}, where=where)  # a number as text, or an error
                     array = np.array([float(value)])
                 if array is None:
                     self.texts.left.setdefault(str(name))

@@ -90,6 +90,8 @@ def labelled(gather: Gather, texts: Texts, conventions: dict[str, tuple[str, str
     """Frames with the labels `keys`; units are those of the texts, else those by convention."""
     frames = gather.frames()
     arrays, said = frames.arrays, texts.units
+    if "energy" in said:  # ASE's convention is no longer that of the file: forces and stress are those of this energy
+        conventions = {name: unit for name, unit in conventions.items() if name not in ("forces", "stress")}
     if "stress" in arrays and arrays["stress"].shape[1:] == (6,):
         arrays["stress"] = arrays["stress"][:, VOIGT]
     return dataclasses.replace(
@@ -161,7 +163,12 @@ def _atoms(frame: Frame, properties: str, texts: Texts, k: int) -> tuple[np.ndar
         part = [row[first : first + size] for row in words]
         first += size
         if name in ("species", "Z"):
-            elements = _elements([row[0] for row in part], frame, where)
+            found = _elements([row[0] for row in part], frame, where)
+            if elements is not None and (found != elements).any():
+                row = int(np.flatnonzero(found != elements)[0])
+                line, got = f"{where}, line {frame.line + 2 + row}", frame.rows[row].strip()[:60]
+                raise PaiNNFastError("species and Z contradict each other", where=line, got=got, expected="one element")
+            elements = found
         elif name == "pos":
             positions = _floats(part, frame, where)
         elif kind in "RI":

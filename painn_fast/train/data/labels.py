@@ -128,7 +128,16 @@ def factor_of(frames: Frames, source: DataFile, label: str, path: object) -> flo
             fix=f'set units.{label} for this file in the settings (units = {{ {label} = "..." }}), or store '
             f"'{label}_unit' in the file",
         )
-    return size_of_unit(label, said[0])
+    try:
+        return size_of_unit(label, said[0])
+    except PaiNNFastError as error:
+        raise PaiNNFastError(
+            error.what,
+            where=f"{path}, unit by {said[1]}",
+            got=error.got,
+            expected=error.expected,
+            fix=f'set units.{label} for this file in the settings (units = {{ {label} = "..." }})',
+        ) from None
 
 
 def scalars(frames: Frames, source: DataFile) -> list[str]:

@@ -49,8 +49,9 @@ def read(path: Path, geometry: Path | None = None, chosen: Collection[str] = ())
         arrays |= {key: value for key, value in load(geometry).items() if key in (*POSITIONS, *NUMBERS, "n_atoms")}
     positions, numbers = (_take(arrays, names, path) for names in (POSITIONS, NUMBERS))
     positions = positions.astype(np.float64)
+    _check_numbers(numbers, path)
     split = arrays.pop("split", None)
-    said = {kind: str(arrays.pop(key)) for kind, key in _unit_keys(arrays).items()} | _units_of_properties(arrays)
+    said = _said_units(arrays, path) | _units_of_properties(arrays)
     implied = _implied_units(arrays, said)
     arrays |= _properties(arrays, path)
     if "n_atoms" in arrays:
@@ -146,9 +147,26 @@ def _take(arrays: dict[str, np.ndarray], names: tuple[str, ...], path: Path) -> 
     )
 
 
-def _unit_keys(arrays: dict[str, np.ndarray]) -> dict[str, str]:
-    own = {key.removesuffix("_unit"): key for key in arrays if key.endswith("_unit") and key not in UNITS.values()}
-    return {kind: key for kind, key in UNITS.items() if key in arrays} | own
+def _check_numbers(numbers: np.ndarray, path: Path) -> None:
+    """Atomic numbers are whole ones."""
+    whole = numbers.dtype.kind in "iu" or (numbers.dtype.kind == "f" and bool((np.floor(numbers) == numbers).all()))
+    if not whole:
+        got = f"{numbers.dtype} {numbers.ravel()[:3].tolist()}"
+        raise PaiNNFastError("not atomic numbers", where=f"{path}, 'z'", got=got, expected="whole numbers")
+
+
+def _said_units(arrays: dict[str, np.ndarray], path: Path) -> dict[str, str]:
+    """Units that arrays of texts say: <name>_unit, and sGDML's; taken out of `arrays`."""
+    names = {key: kind for kind, key in UNITS.items()}
+    said: dict[str, str] = {}
+    for key in [key for key in arrays if key.endswith("_unit")]:
+        value, kind = arrays.pop(key), names.get(key, key.removesuffix("_unit"))
+        text = value.reshape(-1)[0] if value.size == 1 else value
+        unit = text.decode(errors="replace") if isinstance(text, bytes) else str(text)
+        if said.setdefault(kind, unit) != unit:
+            got = f"{said[kind]} and {unit}"[:200]
+            raise PaiNNFastError(f"two units of {kind}", where=f"{path}, '{key}'", got=got, expected="one")
+    return said
 
 
 def _implied_units(arrays: dict[str, np.ndarray], said: dict[str, str]) -> dict[str, str]:

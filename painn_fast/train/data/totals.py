@@ -70,7 +70,7 @@ def _column(frames: Frames, name: str, path: object, *, chosen: bool) -> np.ndar
         raise PaiNNFastError("missing array", where=f"{path}, '{name}'", got=", ".join(frames.arrays)[:200])
     values = frames.arrays[name]
     n = len(frames)
-    if values.dtype.kind in "fiub" and values.size == n and values.shape[:1] == (n,):
+    if values.dtype.kind in "fiu" and values.size == n and values.shape[:1] == (n,):
         return values.astype(np.float64).reshape(n)
     of_atoms = values.shape[:1] == frames.numbers.shape or any(
         (frames.n_atoms == size).all() for size in values.shape[:2]
