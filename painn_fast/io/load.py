@@ -101,7 +101,7 @@ def load(
         potential = load_schnetpack(path, length_unit=length_unit, heads=heads, epsilon=epsilon, **units)
     else:
         raise _unknown(path, magic)
-    return potential.to(device=device, dtype=dtype)
+    return potential.to(device=device_of(device), dtype=dtype)
 
 
 def says_its_units(name_or_path: str | Path) -> bool:
@@ -123,6 +123,24 @@ def dtype_of(dtype: torch.dtype | str | None) -> torch.dtype | None:
     found = DTYPES.get(dtype.removeprefix("torch.")) if isinstance(dtype, str) else dtype
     if found not in (None, *DTYPES.values()) or (found is None and dtype is not None):
         raise PaiNNFastError("no network runs in this type", got=dtype, expected="torch.float32 or torch.float64")
+    return found
+
+
+def device_of(device: torch.device | str) -> torch.device:
+    """A device that is there, also by its name.
+
+    Raises:
+        PaiNNFastError: for another.
+    """
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, TypeError) as error:  # of torch without CUDA, without a GPU
+        raise PaiNNFastError(
+            "no such device", got=f"{device}: {str(error)[:200]}", expected="cpu, cuda, cuda:1, ..."
+        ) from None
+    if found.type not in ("cpu", "cuda"):
+        raise PaiNNFastError("no such device", got=device, expected="cpu, cuda, cuda:1, ...")
     return found
 
 
