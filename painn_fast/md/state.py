@@ -36,7 +36,7 @@ class System:
         """Atomic numbers, masses (isotopes included), cell, periodicity, charge, spin multiplicity and tags of `atoms`.
 
         Raises:
-            PaiNNFastError: for an empty structure, positions that are not finite or absurdly large, atomic numbers of no
+            PaiNNFastError: for an empty structure, positions that are not finite or absurdly large, numbers of no
                 element, a cell whose periodic vectors span nothing, masses that are not positive, a charge or a spin
                 that cannot be read.
         """
