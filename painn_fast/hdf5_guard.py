@@ -35,8 +35,10 @@ def open_hdf5(path: str | Path) -> h5py.File:
         PaiNNFastError: if it cannot be opened, or holds what no file of ours holds; names the object.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(path)
+    if not path.is_file():
+        raise PaiNNFastError("not a readable HDF5 file", where=path, got="a folder or a device")
     with reading("not a readable HDF5 file", path):
         facts = path.stat()
         stamp = (str(path.absolute()), facts.st_ino, facts.st_size, facts.st_mtime_ns)

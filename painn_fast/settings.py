@@ -11,6 +11,8 @@ import importlib.metadata
 import math
 import platform
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
@@ -107,6 +109,13 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
+    def __init__(self, **values: Any) -> None:
+        """Validate `values`; raises PaiNNFastError as `parse` does."""
+        with _in_words(type(self), type(self).__name__):
+            super().__init__(**values)
+
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # settings within settings keep pydantic's way
+
     @classmethod
     def parse(cls, values: dict[str, Any], where: str = "settings") -> Self:
         """Validate `values`; every problem in one line.
@@ -114,15 +123,21 @@ class Settings(BaseModel):
         Raises:
             PaiNNFastError: naming the key, what was got and, for an unknown key, the nearest known one.
         """
-        try:
+        with _in_words(cls, where):
             return cls.model_validate(values)
-        except ValidationError as error:
-            raise PaiNNFastError(f"wrong settings: {_explain(cls, error)}", where=where) from None
-        except (RecursionError, OverflowError) as error:
-            raise PaiNNFastError("wrong settings", where=where, got=str(error)) from None
 
 
 S = TypeVar("S", bound=Settings)
+
+
+@contextmanager
+def _in_words(cls: type[BaseModel], where: str) -> Iterator[None]:
+    try:
+        yield
+    except ValidationError as error:
+        raise PaiNNFastError(f"wrong settings: {_explain(cls, error)}", where=where) from None
+    except (RecursionError, OverflowError) as error:
+        raise PaiNNFastError("wrong settings", where=where, got=str(error)) from None
 
 
 def _keys_at(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:

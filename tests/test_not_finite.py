@@ -145,9 +145,16 @@ def test_elements_end_in_words(entry, kind, model):
     refused(entry, model, atoms.copy(), f"{said}|another structure|no structure")
 
 
-@pytest.mark.parametrize("entry", [name for name in ENTRIES if "engine" not in name and "i-PI" not in name])
-def test_positions_too_large_for_any_number_end_in_words(entry, model):
-    refused(entry, model, water(placed(1, [1e300, 0, 0])), "absurdly large")
+@pytest.mark.parametrize("far", [1e300, 1e9])
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_positions_too_large_for_any_number_end_in_words(entry, far, model):
+    refused(entry, model, water(placed(1, [far, 0, 0])), "absurdly large")
+
+
+@pytest.mark.parametrize("entry", [name for name in ENTRIES if "engine" not in name])
+def test_atoms_almost_in_one_place_end_in_words_though_there_are_numbers(entry, model):
+    near = water(lambda atoms: atoms.positions.__setitem__(1, atoms.positions[0] + [0, 0, 0.05]))
+    refused(entry, model, near, "on top of each other")
 
 
 def engines():

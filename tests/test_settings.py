@@ -77,3 +77,22 @@ def test_resolved_settings_can_be_read_again(tmp_path):
 def test_settings_do_not_change():
     with pytest.raises(Exception, match="frozen"):
         Example.parse({"name": "x"}).name = "y"
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"name": "x", "time_step": "nan fs"}, "'time_step': not a time"),
+        ({"name": "x", "tme_step": "1 fs"}, "unknown key 'tme_step', did you mean 'time_step'"),
+        ({}, "missing key 'name'"),
+        ({"name": "x", "inner": {"friction": "inf fs"}}, "'inner.friction': not a time"),
+    ],
+)
+def test_settings_made_in_python_are_refused_in_the_same_words(values, said):
+    with pytest.raises(PaiNNFastError, match=f"wrong settings: {said}.*where: Example"):
+        Example(**values)
+
+
+def test_wrong_settings_within_settings_are_named_by_their_whole_key():
+    with pytest.raises(PaiNNFastError, match=r"missing key 'name'; 'inner\.friction'.*where: a file"):
+        Example.parse({"inner": {"friction": "-1 fs"}}, where="a file")

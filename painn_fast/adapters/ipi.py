@@ -15,11 +15,13 @@ from typing import Any
 import ase
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 
 from painn_fast.adapters.ipi_protocol import Result, Structures
 from painn_fast.errors import PaiNNFastError
 from painn_fast.evaluate import evaluate
 from painn_fast.graph.batch import CLOSEST
+from painn_fast.graph.cells import check_far
 from painn_fast.io import load
 from painn_fast.io.load import MODELS, bundled, dtype_of
 from painn_fast.io.structures import read_structures, refuse_constraints
@@ -98,6 +100,8 @@ class Driver:
         if not self.periodic:
             _check_whole(beads)
         positions = beads.positions * BOHR
+        for bead in positions:
+            check_far(bead)
         values = self._crystals(beads.cells, positions) if self.periodic else self._molecules(positions)
         extras = [
             json.dumps({name: (values[name][k] / EXTRAS[name]).tolist() for name in self.properties})
@@ -119,10 +123,11 @@ class Driver:
 
     def _molecules(self, positions: np.ndarray) -> dict[str, np.ndarray]:
         assert self._molecule is not None
+        _require_apart(positions)
         energy, forces, others = self._molecule.evaluate(torch.from_numpy(positions), self.properties)
         results = {"energy": energy, "forces": forces, **others}
         values = {name: value.numpy() for name, value in results.items()}
-        _require_finite(positions, values)
+        _require_finite(values)
         away = positions - positions.mean(axis=1, keepdims=True)
         return values | {"virial": np.einsum("bnx,bny->bxy", away, values["forces"])}
 
@@ -163,27 +168,30 @@ def _structures(cells: Sequence[Any], positions: Sequence[Any]) -> Structures:
     return whole
 
 
-def _require_finite(positions: np.ndarray, values: Mapping[str, np.ndarray]) -> None:
-    """Raise PaiNNFastError for the first bead whose values [B, ...] are not finite; positions [B, N, 3] Å."""
-    bad = np.zeros(len(positions), dtype=bool)
-    for value in values.values():
-        bad |= ~np.isfinite(value.reshape(len(value), -1)).all(axis=1)
-    if not bad.any():
-        return
-    bead = int(bad.argmax())
-    place = positions[bead]
-    distance = np.linalg.norm(place[:, None] - place, axis=2) + np.diag(np.full(len(place), np.inf))
-    i, j = divmod(int(distance.argmin()), len(place))
-    if distance[i, j] < CLOSEST:
+def _require_apart(positions: np.ndarray) -> None:
+    """Raise PaiNNFastError for the first bead two of whose atoms are on top of each other; positions [B, N, 3] Å."""
+    for bead, place in enumerate(positions):
+        pairs = cKDTree(place).query_pairs(CLOSEST, output_type="ndarray")
+        if len(pairs):
+            i, j = pairs[np.linalg.norm(place[pairs[:, 0]] - place[pairs[:, 1]], axis=1).argmin()]
+            raise PaiNNFastError(
+                "i-PI sent atoms on top of each other", where=f"bead {bead}, atoms {i} and {j}",
+                got=f"a distance of {np.linalg.norm(place[i] - place[j]):.3g} Å",
+                fix="check the structure, or try a shorter time step",
+            )  # fmt: skip
+
+
+def _require_finite(values: Mapping[str, np.ndarray]) -> None:
+    """Raise PaiNNFastError for the first bead whose values [B, ...] are not finite."""
+    bad = {name: ~np.isfinite(value.reshape(len(value), -1)).all(axis=1) for name, value in values.items()}
+    wrong = np.any(list(bad.values()), axis=0)
+    if wrong.any():
+        bead = int(wrong.argmax())
         raise PaiNNFastError(
-            "i-PI sent atoms on top of each other", where=f"bead {bead}, atoms {i} and {j}",
-            got=f"a distance of {distance[i, j]:.3g} Å", fix="check the structure, or try a shorter time step",
+            "the model gives no finite numbers", where=f"bead {bead}",
+            got=", ".join(name for name, places in bad.items() if places[bead]),
+            fix="check the model and the structure",
         )  # fmt: skip
-    raise PaiNNFastError(
-        "the model gives no finite numbers", where=f"bead {bead}",
-        got=", ".join(name for name, value in values.items() if not np.isfinite(value[bead]).all()),
-        fix="check the model and the structure",
-    )  # fmt: skip
 
 
 def _check_whole(beads: Structures) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from painn_fast import units
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph import AtomicBatch
 from painn_fast.graph.batch import CLOSEST
+from painn_fast.graph.cells import FARTHEST
 from painn_fast.kernels.edges.reference import edge_forces
 from painn_fast.nn import Potential
 
@@ -93,6 +95,22 @@ def check_engine(
 def largest_pull(potential: Potential, batch: AtomicBatch) -> float:
     """Largest derivative of the energy by an edge, eV/Å: the measure of what forces may be off by."""
     return float(_reference(potential, batch).pull.abs().max())
+
+
+def require_near(batch: AtomicBatch, positions: Tensor) -> None:
+    """Refuse positions [N, 3] Å that are absurdly far away; those that are not finite are left to `require_finite`.
+
+    Raises:
+        PaiNNFastError: naming the molecule and the atom.
+    """
+    far = torch.isfinite(positions) & (positions.abs() > FARTHEST)
+    if bool(far.any()):
+        atom = int(far.any(1).int().argmax())
+        batch = batch.to("cpu")
+        raise PaiNNFastError(
+            "positions are absurdly large", where=f"molecule {int(batch.molecule[atom])}, {_atom(batch, atom)}",
+            got=str(positions[atom].tolist()), expected=f"Å, at most {FARTHEST:g}",
+        )  # fmt: skip
 
 
 def require_finite(results: Mapping[str, Tensor], batch: AtomicBatch, positions: Tensor) -> None:
@@ -233,7 +251,8 @@ def _scale(potential: Potential, batch: AtomicBatch, expected: _Values, name: st
 
 def _per_molecule(batch: AtomicBatch, values: Tensor, atom: Tensor | None = None) -> Tensor:
     """Largest finite magnitude [M] of values [N, ...] of atoms, or of those of `atom`."""
-    size = values.detach().double().abs().nan_to_num(0.0, 0.0, 0.0).reshape(len(values), -1).amax(1)
+    size = values.detach().double().abs().nan_to_num(0.0, 0.0, 0.0)
+    size = size.reshape(len(values), math.prod(values.shape[1:])).amax(1)  # -1 is ambiguous where there is no edge
     molecule = batch.molecule if atom is None else batch.molecule[atom]
     return size.new_zeros(batch.n_molecules).scatter_reduce(0, molecule, size, "amax")
 

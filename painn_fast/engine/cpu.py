@@ -19,7 +19,14 @@ from torch.nn.functional import pad
 
 from painn_fast import units
 from painn_fast.engine.blocks import Blocks, divide, evaluate_blocks
-from painn_fast.engine.check import CHECKED_EDGES, check_engine, require_call, require_finite, require_graph
+from painn_fast.engine.check import (
+    CHECKED_EDGES,
+    check_engine,
+    require_call,
+    require_finite,
+    require_graph,
+    require_near,
+)
 from painn_fast.engine.schedule import Pairs, Scratch, Weights, evaluate, in_units, scratch
 from painn_fast.graph import AtomicBatch
 from painn_fast.kernels.dense.cpu import pack
@@ -122,6 +129,8 @@ class CpuEngine:
     ) -> dict[str, Tensor]:  # fmt: skip
         """See `Engine.__call__`; results do not share memory with the workspace."""
         require_call(self.potential, work.batch, positions, properties)
+        if finite:
+            require_near(work.batch, positions)
         if not self.checked and len(work.batch.sender) <= CHECKED_EDGES:
             batch = work.batch.with_positions(positions.detach())
             self.checked = check_engine(self._by_name, self.potential, batch)

@@ -14,7 +14,14 @@ from torch import Tensor
 from painn_fast import units
 from painn_fast.engine import check
 from painn_fast.engine.capture import captured
-from painn_fast.engine.check import CHECKED_EDGES, check_engine, require_call, require_finite, require_graph
+from painn_fast.engine.check import (
+    CHECKED_EDGES,
+    check_engine,
+    require_call,
+    require_finite,
+    require_graph,
+    require_near,
+)
 from painn_fast.engine.gpu_schedule import BlasNode, Buffers, FusedNode, Node, Wanted, buffers, evaluate
 from painn_fast.engine.gpu_weights import pack
 from painn_fast.errors import PaiNNFastError
@@ -113,6 +120,8 @@ class GpuEngine:
         Positions may be on any device; results are there too, and share no memory with the engine.
         """
         require_call(self.potential, work.batch, positions, properties)
+        if finite:
+            require_near(work.batch, positions)
         if not self.checked and work.size[1] <= CHECKED_EDGES:
             batch = work.batch.with_positions(positions.detach().to(self.potential.device))
             limits = AGREEMENT[self.precision], ROUNDING[self.precision]

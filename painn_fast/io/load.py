@@ -150,6 +150,24 @@ def dtype_of(dtype: torch.dtype | str | None) -> torch.dtype | None:
     return found
 
 
+def device_of(device: torch.device | str) -> torch.device:
+    """A device that is there, also by its name.
+
+    Raises:
+        PaiNNFastError: for another.
+    """
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, TypeError) as error:  # of torch without CUDA, without a GPU
+        raise PaiNNFastError(
+            "no such device", got=f"{device}: {str(error)[:200]}", expected="cpu, cuda, cuda:1, ..."
+        ) from None
+    if found.type not in ("cpu", "cuda"):
+        raise PaiNNFastError("no such device", got=device, expected="cpu, cuda, cuda:1, ...")
+    return found
+
+
 def heads_of(names: str) -> list[Head]:
     """Heads of a state dict by their names: "energy,dipole".
 

@@ -17,7 +17,7 @@ from painn_fast.graph import batch_atoms
 from painn_fast.graph.batch import CLOSEST
 from painn_fast.graph.charge import charge_and_multiplicity
 from painn_fast.io import load
-from painn_fast.io.load import MODELS, bundled
+from painn_fast.io.load import MODELS, bundled, device_of
 from painn_fast.io.model_file import config_fingerprint, fingerprint
 from painn_fast.io.structures import read_structures, refuse_constraints
 from painn_fast.md.folders import molecules_in, rank_folder, ranks_in
@@ -154,6 +154,7 @@ def prepare(
     Raises:
         PaiNNFastError: saying what does not fit.
     """
+    device_of(settings.device)
     frames = _structures(settings, atoms)
     _check_frames(frames, settings.structure if atoms is None else None, first=0 in mine)
     kinds = _kinds(frames)

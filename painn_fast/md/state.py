@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 import ase
 import numpy as np
 import torch
+from ase.data import chemical_symbols
 from torch import Tensor
 
 from painn_fast.errors import PaiNNFastError
+from painn_fast.graph.cells import check_cell, check_far
 from painn_fast.graph.charge import charge_and_multiplicity, set_charge_and_multiplicity
 
 MASSES = (1e-6, 1e12)
@@ -34,8 +36,9 @@ class System:
         """Atomic numbers, masses (isotopes included), cell, periodicity, charge, spin multiplicity and tags of `atoms`.
 
         Raises:
-            PaiNNFastError: for an empty structure, positions that are not finite, masses that are not positive, a
-                charge or a spin that cannot be read.
+            PaiNNFastError: for an empty structure, positions that are not finite or absurdly large, numbers of no
+                element, a cell whose periodic vectors span nothing, masses that are not positive, a charge or a spin
+                that cannot be read.
         """
         if len(atoms) == 0:
             raise PaiNNFastError("a structure without atoms", expected="at least one atom")
@@ -45,6 +48,15 @@ class System:
             raise PaiNNFastError(
                 "positions are not finite", where=f"atom {atom}", got=atoms.positions[atom], expected="numbers in Å"
             )
+        known = (atoms.numbers >= 0) & (atoms.numbers < len(chemical_symbols))
+        if not known.all():
+            atom = int(known.argmin())
+            raise PaiNNFastError(
+                "no such element", where=f"atom {atom}", got=int(atoms.numbers[atom]),
+                expected=f"atomic numbers up to {len(chemical_symbols) - 1}",
+            )  # fmt: skip
+        check_far(atoms.positions, atoms.get_chemical_formula)
+        check_cell(atoms.cell.array, atoms.pbc, atoms.get_chemical_formula)
         masses = atoms.get_masses()
         sensible = (masses >= MASSES[0]) & (masses <= MASSES[1])  # false for NaN
         if not sensible.all():

@@ -13,6 +13,7 @@ import torch
 from painn_fast import checkpoint
 from painn_fast.errors import PaiNNFastError
 from painn_fast.interrupt import Interrupt
+from painn_fast.io.load import device_of
 from painn_fast.io.model_file import save_model
 from painn_fast.kernels import threads
 from painn_fast.nn import Potential
@@ -292,6 +293,7 @@ def run(settings: TrainSettings, *, data_folder: str | Path = ".", resume: bool 
         )
     data = read_data(settings, data_folder)
     doubts = judge(check(data, settings.representation.max_z), settings.checks)
+    device_of(settings.device)
     with ranks(settings.device) as (together, device):
         training = Training(settings, data, together, device)
         if resume and checkpoint.there(saved):

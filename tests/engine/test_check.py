@@ -43,6 +43,16 @@ def run(engine, structures):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_atoms_without_any_neighbour_pass(dtype):
+    engine = CpuEngine(build(dtype))
+    alone = run(engine, [Atoms("H")])
+    assert not alone["forces"].any()
+    assert engine.checked
+    two = run(engine, [Atoms("H2", positions=[[0, 0, 0], [0, 0, 9]])])
+    torch.testing.assert_close(two["energy"], 2 * alone["energy"], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("structure", STRUCTURES)
 @pytest.mark.parametrize(
     "option",

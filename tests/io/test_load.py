@@ -50,6 +50,12 @@ def test_a_file_that_says_its_units_takes_none(saved):
             pf.load(saved, **{unit: "eV"})
 
 
+@pytest.mark.parametrize("device", ["foo", "meta"])
+def test_a_device_that_is_not_there_is_refused(saved, device):
+    with pytest.raises(PaiNNFastError, match=f"no such device; got: {device}"):
+        pf.load(saved, device=device)
+
+
 def test_what_is_no_model_is_told_with_the_bundled_names(tmp_path):
     with pytest.raises(PaiNNFastError, match=r"no such model.*methanol.*ethanol"):
         pf.load("methanol")

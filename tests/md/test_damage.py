@@ -257,6 +257,13 @@ def test_a_trajectory_that_is_gone_is_noticed(mine):
     assert sorted(path.name for path in mine.iterdir()) == before
 
 
+def test_a_folder_in_the_place_of_a_trajectory_is_said(mine):
+    (mine / "trajectory.h5").unlink()
+    (mine / "trajectory.h5").mkdir()
+    with pytest.raises(PaiNNFastError, match=r"not a readable trajectory; where: .*a folder"):
+        go(mine)
+
+
 def test_segments_that_are_gone_are_noticed(tmp_path):
     folder = stopped(tmp_path / "run")
     segments = sorted((folder / "segments").glob("*.h5"))

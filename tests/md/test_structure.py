@@ -4,6 +4,7 @@ import ase.io
 import h5py
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from ase.build import molecule
 from ase.constraints import FixAtoms, FixBondLength, FixCom, Hookean
@@ -74,6 +75,31 @@ def test_charge_and_spin_that_cannot_be_read_are_refused_before_anything_is_begu
     atoms.info["charge"] = "none"
     with pytest.raises(PaiNNFastError, match="not a total charge; where: H2O, 'charge'"):
         run(settings(tmp_path / "run"), force_field=Morse(), atoms=atoms)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"numbers": [200, 1]}, "no such element; where: atom 0; got: 200"),
+        ({"numbers": [8, -1]}, "no such element; where: atom 1; got: -1"),
+        ({"cell": [[9, 0, 0], [9, 0, 0], [0, 0, 9]], "pbc": True}, "cell vectors are parallel"),
+        ({"cell": [[9, 0, 0], [0, np.nan, 0], [0, 0, 9]], "pbc": True}, "cell is not finite"),
+        ({"cell": np.zeros((3, 3)), "pbc": True}, "periodic without a cell vector"),
+        ({"positions": [[0, 0, 0], [1e9, 0, 0]]}, "absurdly large"),
+    ],
+)
+def test_elements_cells_and_positions_that_make_no_sense_are_refused_for_any_force_field(tmp_path, given, said):
+    atoms = Atoms(**{"numbers": [8, 1], "positions": [[0, 0, 0], [1.4, 0, 0]], **given})
+    with pytest.raises(PaiNNFastError, match=said):
+        run(settings(tmp_path / "run", fragments="stop"), force_field=Morse(), atoms=atoms)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("device", ["foo", "meta", *(() if torch.cuda.is_available() else ("cuda",))])
+def test_a_device_that_is_not_there_is_refused(tmp_path, device):
+    with pytest.raises(PaiNNFastError, match=f"no such device; got: {device}"):
+        run(settings(tmp_path / "run", device=device), force_field=Morse(), atoms=molecule("H2O"))
     assert not (tmp_path / "run").exists()
 
 
