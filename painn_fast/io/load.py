@@ -125,19 +125,6 @@ def says_its_units(name_or_path: str | Path) -> bool:
         return file.read(16)[8:9] == SAFETENSORS
 
 
-def device_of(device: torch.device | str | int | None) -> torch.device | None:
-    """A device, also by its name.
-
-    Raises:
-        PaiNNFastError: for one that torch does not know.
-    """
-    try:
-        return None if device is None else torch.device(device)
-    except (RuntimeError, TypeError, ValueError) as error:
-        got = f"{device!r}: {error}"[:120]
-        raise PaiNNFastError("no such device", where="device", got=got, expected="cpu, cuda, cuda:1, ...") from None
-
-
 def dtype_of(dtype: torch.dtype | str | None) -> torch.dtype | None:
     """A type that networks run in, also by its name.
 
@@ -150,16 +137,18 @@ def dtype_of(dtype: torch.dtype | str | None) -> torch.dtype | None:
     return found
 
 
-def device_of(device: torch.device | str) -> torch.device:
-    """A device that is there, also by its name.
+def device_of(device: torch.device | str | int | None) -> torch.device | None:
+    """A device that is there, also by its name; None stays None.
 
     Raises:
         PaiNNFastError: for another.
     """
+    if device is None:
+        return None
     try:
         found = torch.device(device)
         torch.empty(0, device=found)
-    except (RuntimeError, AssertionError, TypeError) as error:  # of torch without CUDA, without a GPU
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:  # of torch without CUDA, without a GPU
         raise PaiNNFastError(
             "no such device", got=f"{device}: {str(error)[:200]}", expected="cpu, cuda, cuda:1, ..."
         ) from None

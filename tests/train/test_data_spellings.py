@@ -67,6 +67,17 @@ ENERGIES = [
 ]
 
 
+def test_a_unit_that_the_file_states_of_forces_goes_over_one_that_follows_from_the_energy(tmp_path):
+    R = np.random.default_rng(0).random((2, 3, 3))
+    arrays = {"R": R, "z": [8, 1, 1], "E": np.ones(2), "F": np.ones((2, 3, 3)), "F_unit": "kcal/mol/Ang"}
+    np.savez(tmp_path / "set.npz", **arrays)
+    said = {"energy": "eV", "length": "Ang"}
+    data = read_file(DataFile(file="set.npz", units=said), tmp_path)
+    assert data.labels["forces"][0, 0] == pytest.approx(units.factor("energy", "kcal/mol"))
+    data = read_file(DataFile(file="set.npz", units=said | {"forces": "eV/Ang"}), tmp_path)
+    assert data.labels["forces"][0, 0] == 1.0
+
+
 @pytest.mark.parametrize("text", ENERGIES)
 def test_energies_in_the_spellings_of_extended_xyz(xyz, text):
     data = xyz(f"{P} {text}")

@@ -59,6 +59,10 @@ def unit_of(frames: Frames, source: DataFile, label: str) -> tuple[str, str] | N
     names, single = (label, *([array] if array else [])), frames.array_units.get(array or label)
     length = (source.units if "length" in source.units else frames.units).get("length", "Ang")
     in_settings = _declared(source.units, names, length)
+    if label in PER_LENGTH and not any(name in source.units for name in names):  # it follows from the energy's unit
+        own = single if single is not None and single != UNSTATED and single[1] != CONVENTION else None
+        own = own or next(((frames.units[name], frames.units_from) for name in names if name in frames.units), None)
+        in_settings = in_settings if own is None else None
     if in_settings is not None:
         return in_settings, "the settings"
     if single is not None and single != UNSTATED:
