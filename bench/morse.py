@@ -92,7 +92,7 @@ def main() -> None:
     print(f"exact fundamental {EXACT:.0f} cm-1, harmonic {HARMONIC:.0f}")
     for ensemble, beads in (("nve", 1), ("rpmd", 16), ("t-rpmd", 16), ("t-rpmd", 32), ("t-rpmd", 64)):
         found, error = centre(ensemble, beads, given.trajectories, given.duration)
-        print(f"{ensemble:7} {beads:3} beads: {found:.0f} +- {error:.0f} cm-1, {found - EXACT:+.0f}", flush=True)
+        print(f"{ensemble:7} {beads:3} beads: {found:.1f} +- {error:.1f} cm-1, {found - EXACT:+.0f}", flush=True)
     for beads in (16, 32, 64):
         print(f"kinetic energy of a mode at {HARMONIC:.0f} cm-1, {beads} beads: {kinetic_energy(beads) - 1:+.1%}")
 
