@@ -264,6 +264,11 @@ def _structures(settings: MDSettings, atoms: ase.Atoms | list[ase.Atoms] | None)
     """Frames to start from: the caller's, the file's, or the bundled model's own."""
     if atoms is not None:
         frames = [atoms] if isinstance(atoms, ase.Atoms) else list(atoms)
+        for k, frame in enumerate(frames):
+            if not isinstance(frame, ase.Atoms):
+                got = f"{type(frame).__name__} {str(frame)[:40]!r}"
+                fix = "give ase.Atoms, or a file as `structure` of the settings"
+                raise PaiNNFastError("not a structure", where=f"structure {k}", got=got, expected="ase.Atoms", fix=fix)
     elif settings.structure is not None:
         frames = read_structures(settings.structure)
     elif settings.model in bundled() and (MODELS / f"{settings.model}.xyz").exists():

@@ -43,7 +43,7 @@ class MDSettings(LoadOptions):
     structure: str | None = None
     """Any file that ASE reads; trajectories start from its frames in turn, also of several molecules. None takes the
     bundled model's own."""
-    output: str = "md"
+    output: str = Field("md", min_length=1)
     """Folder."""
     ensemble: Ensemble = "nve"
     beads: Beads = 1

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from painn_fast.io.options import LoadOptions
 from painn_fast.md.settings import Beads, MDSettings, Trajectories
@@ -34,7 +34,7 @@ class SpectrumSettings(LoadOptions):
     """Any file that ASE reads; the first frame gives the harmonic spectrum. None takes the bundled model's own."""
     hessian: HessianMethod = "differences"
     """Of the harmonic spectrum: central differences over 0.01 and 0.02 Å, or "analytic", derivatives at the minimum."""
-    output: str | None = None
+    output: Annotated[str, Field(min_length=1)] | None = None
     """Folder; None is <model>-spectrum."""
     trajectory: str | None = None
     """A run of dynamics that is there already; then none is done."""

@@ -64,7 +64,7 @@ class TrainSettings(Settings):
     """A whole training."""
 
     name: str = "model"
-    output: str = "training"
+    output: str = Field("training", min_length=1)
     data: tuple[DataFile, ...] = Field(min_length=1)
     split: SplitSizes = SplitSizes()
     train_size: Size | None = None

@@ -160,3 +160,11 @@ def test_trajectories_of_a_later_version_are_refused(tmp_path):
         file.attrs["version"] = 99
     with pytest.raises(PaiNNFastError, match=r"version 99; expected: .*version 1 or 2"):
         Trajectory(path)
+
+
+def test_what_is_no_structure_is_refused_in_words(tmp_path):
+    for atoms in ("x.xyz", [None]):
+        with pytest.raises(PaiNNFastError, match="not a structure"):
+            run(MDSettings(model="ethanol", output=str(tmp_path / "run")), atoms=atoms)
+    with pytest.raises(PaiNNFastError, match="output"):
+        MDSettings.parse({"output": ""})

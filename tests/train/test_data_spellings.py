@@ -680,3 +680,10 @@ def test_positions_of_a_database_with_a_number_as_its_unit(tmp_path):
         database.metadata = {"_distance_unit": 0.5, "_property_unit_dict": {}}
     assert_close(read_structures(path)[0].positions, molecule("H2O").positions * 0.5, 1e-12)
     assert_close(read(path).positions, molecule("H2O").positions * 0.5, 1e-12)
+
+
+def test_a_unit_that_some_frames_state_and_others_do_not_is_named(tmp_path):
+    frame = "1\n{}energy=-1.0 Properties=species:S:1:pos:R:3\nH 0 0 0\n"
+    (tmp_path / "set.xyz").write_text(frame.format("energy_unit=Ha ") + 2 * frame.format(""))
+    data = read_file(DataFile(file="set.xyz"), tmp_path)
+    assert any("energy_unit = Ha stands in 1 of 3 frames" in note for note in data.notes)

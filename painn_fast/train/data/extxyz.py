@@ -101,7 +101,7 @@ def labelled(gather: Gather, texts: Texts, conventions: dict[str, tuple[str, str
         units_from="the file" if "length" in said else CONVENTION,
         array_units=conventions | {name: (unit, "the file") for name, unit in said.items()},
         split=texts.split(len(gather)),
-        notes=(*frames.notes, *texts.notes()),
+        notes=(*frames.notes, *texts.notes(len(gather))),
         theory=tuple(texts.theory),
         left=tuple(name for name in (*texts.left, *_units_of_nothing(said, arrays, keys)) if name not in arrays),
     )
@@ -246,6 +246,7 @@ class Texts:
         self.left: dict[str, None] = {}
         """Names of entries that are no numbers."""
         self._split: dict[int, int] = {}
+        self._units_in: dict[str, int] = {}  # frames that say the unit
         self._seen: dict[str, tuple[int, int, str]] = {}  # how often, first frame, text
 
     def numbers(self, info: dict[str, str], k: int, line: int) -> dict[str, np.ndarray]:
@@ -269,6 +270,7 @@ class Texts:
 
     def add_unit(self, name: str, unit: str, where: str) -> None:
         """Unit of an array or a kind, the same in all frames."""
+        self._units_in[name] = self._units_in.get(name, 0) + 1
         if self.units.setdefault(name, unit) != unit:
             raise PaiNNFastError(f"two units of {name}", where=where, got=unit, expected=self.units[name])
 
@@ -294,9 +296,14 @@ class Texts:
         n, first, before = self._seen.get(what, (0, k, text))
         self._seen[what] = n + 1, first, before
 
-    def notes(self) -> tuple[str, ...]:
-        """What was not understood, a line each."""
-        return tuple(
+    def notes(self, n: int) -> tuple[str, ...]:
+        """What was not understood in n frames, or said in some of them only, a line each."""
+        some = tuple(
+            f"{self.path.name}: {name}_unit = {self.units[name]} stands in {found} of {n} frames and is taken for all"
+            for name, found in self._units_in.items()
+            if found < n
+        )
+        return some + tuple(
             f"{self.path.name}: {what}, in {n} frames, first in frame {first}{f': {text!r}' if text else ''}"
             for what, (n, first, text) in self._seen.items()
         )
