@@ -243,7 +243,7 @@ def test_arguments_of_another_kind_are_refused_in_words(charged):
         (lambda: evaluate(charged, [atoms], atoms_per_batch=0), "not a number of atoms"),
         (lambda: evaluate(charged, [atoms], atoms_per_batch="many"), "not a number of atoms"),
         (lambda: PaiNNCalculator(3), "not a model; got: int"),
-        (lambda: PaiNNCalculator(charged, device="nowhere"), "no such device; where: device; got: 'nowhere'"),
+        (lambda: PaiNNCalculator(charged, device="nowhere"), "no such device; got: nowhere"),
         (lambda: PaiNNCalculator(charged, energy_unit="eV"), "takes no more options; got: energy_unit"),
         (lambda: Ensemble("ethanol"), "one model where a list is expected"),
         (lambda: Ensemble([charged, None]), "not a model; got: NoneType"),
