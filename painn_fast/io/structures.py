@@ -85,10 +85,11 @@ def _of_database(path: str | Path) -> list[ase.Atoms]:
             atoms.positions *= length
         pairs = {name: vars(row)[name] for name in row.key_value_pairs}  # row.charge is the sum of initial charges
         data = decoded(row.data, where)
-        totals = [{name: values[name] for name in names_of_charge_and_multiplicity(values)} for values in (pairs, data)]
-        check_twice(*totals, where)
-        for values in totals:
-            atoms.info |= values
+        first, second = (
+            {name: values[name] for name in names_of_charge_and_multiplicity(values)} for values in (pairs, data)
+        )
+        check_twice(first, second, where)
+        atoms.info |= first | second
         frames.append(atoms)
     return frames
 

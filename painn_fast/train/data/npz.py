@@ -129,7 +129,7 @@ def _cells(arrays: dict[str, np.ndarray], n: int, path: Path) -> tuple[np.ndarra
     cells = np.broadcast_to(values.astype(np.float64), (n, 3, 3)).copy()
     cells = cells if lattice is None else cells.swapaxes(1, 2).copy()  # sGDML: columns are the vectors
     if pbc is None:
-        return cells, cells.any(axis=2)
+        return cells, np.asarray(cells.any(axis=2))
     return cells, np.broadcast_to(directions.astype(bool), (n, 3)).copy()
 
 
