@@ -31,8 +31,9 @@ def read_structures(path: str | Path) -> list[ase.Atoms]:
         raise PaiNNFastError("no such structure file", where=path)
     try:
         kind = filetype(str(path))
-        rows = kind in ("db", "json")
-        frames = _of_database(path) if rows else list(iread(path))
+        if kind == "json":
+            check_json(Path(path))
+        frames = _of_database(path) if kind in ("db", "json") else list(iread(path))
     except PaiNNFastError:
         raise
     except Exception as error:  # every reader of ASE fails in its own way
@@ -72,8 +73,6 @@ def _of_database(path: str | Path) -> list[ase.Atoms]:
     """
     from painn_fast.train.data.ase_database import check_twice, decoded
 
-    if filetype(str(path)) == "json":
-        check_json(Path(path))
     database = ase.db.connect(path, serial=True)
     length = _length(database.metadata.get("_distance_unit", "Ang"), path)
     frames = []
