@@ -23,9 +23,9 @@ import numpy as np
 from painn_fast.io import load
 from painn_fast.nn import Potential
 from painn_fast.spectra import HarmonicSpectrum, harmonic
-from painn_fast.spectra.harmonic import infrared_intensities, normal_modes, raman_invariants
 from painn_fast.testing import with_epsilon
 from painn_fast.train.evaluation import Table, error_table
+from painn_fast.vibrations.harmonic import infrared_intensities, normal_modes, raman_invariants
 
 SCANNED = (1e-8, 1e-5, 1e-4, 1e-3, 1e-2)
 

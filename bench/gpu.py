@@ -127,7 +127,7 @@ def tests_of_kernels(pytest: list[str], device: str, *, quick: bool) -> list[str
 
 
 def tuner(device: str) -> list[str] | str:
-    name = "painn_fast.kernels.tuning"
+    name = "painn_fast.kernels.launch"
     if importlib.util.find_spec(name) is None:
         return f"there is no {name}"
     return "needs a GPU" if device == "cpu" else [PYTHON, "-m", name, "--seconds", "60"]

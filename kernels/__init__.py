@@ -3,6 +3,6 @@
 if __name__ == "kernels":
     raise ImportError("this folder installs as painn_fast.kernels: run `pip install -e .` and import that")
 
-from painn_fast.kernels import first_calls
+from painn_fast.kernels import mkl_warmup
 
-first_calls.make()
+mkl_warmup.make()

@@ -25,8 +25,8 @@ from painn_fast.graph import batch_atoms
 from painn_fast.io.load import MODELS, bundled, load
 from painn_fast.io.structures import read_structures
 from painn_fast.nn import Potential
-from painn_fast.spectra.derivatives import displaced
-from painn_fast.spectra.harmonic import ROUGH, roughness
+from painn_fast.vibrations.derivatives import displaced
+from painn_fast.vibrations.harmonic import ROUGH, roughness
 
 SLOPE_TOLERANCE = 1e-5
 """Between forces and central differences of the energy in float64, relative to the largest derivative by an edge: a
@@ -141,7 +141,7 @@ def _folders() -> Iterator[Check]:
 
 def _cache() -> Iterator[Check]:
     """Compiled CPU kernels: numba keeps them beside the kernels, or in the home folder."""
-    from painn_fast.kernels.message.cpu import message_fwd
+    from painn_fast.kernels.message.pairs_cpu import message_fwd
 
     place = message_fwd.stats.cache_path
     if place is None:

@@ -13,7 +13,7 @@ from painn_fast.ensemble import Ensemble
 from painn_fast.errors import PaiNNFastError
 from painn_fast.evaluate import evaluate
 from painn_fast.graph.charge import charge_and_multiplicity
-from painn_fast.progress import StatusLine
+from painn_fast.runtime.progress import StatusLine
 
 AT_ONCE = 2000
 """Structures between two lines of progress."""

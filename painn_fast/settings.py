@@ -19,8 +19,8 @@ from typing import Annotated, Any, Self, TypeVar
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, ValidationInfo
 
-from painn_fast.atomic import atomic_write
 from painn_fast.errors import PaiNNFastError, reading, shown
+from painn_fast.runtime.atomic import atomic_write
 from painn_fast.units import KINDS, format_quantity, parse_quantity
 
 LARGEST_SIZE = 10**9

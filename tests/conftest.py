@@ -32,6 +32,7 @@ def pytest_configure(config):
         os.environ.pop("TRITON_INTERPRET", None)
     else:
         raise pytest.UsageError("--device cuda: torch finds no CUDA device")
+    config.pluginmanager.register(_beside("vibrating_molecules"))  # its fixtures, of several folders of tests
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from painn_fast.kernels.bonds.reference import CONTACT, STRETCH, Bonds, Contacts
-from painn_fast.kernels.compiled import compiled
+from painn_fast.kernels.jit import compiled
 
 
 @compiled()

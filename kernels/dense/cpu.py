@@ -13,8 +13,8 @@ import numpy as np
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from painn_fast.kernels.compiled import compiled
-from painn_fast.kernels.vector import LANES, exp, llvm_vector, load, repeat, splat, store
+from painn_fast.kernels.jit import compiled
+from painn_fast.kernels.simd import LANES, exp, llvm_vector, load, repeat, splat, store
 
 ROWS = 6 if LANES == 16 else 3
 """Rows of a tile: with 4 vectors a row, its sums fill three quarters of the registers."""

@@ -18,12 +18,12 @@ from torch.nn.functional import pad
 from painn_fast.kernels import threads
 from painn_fast.kernels.dense.cpu import pack
 from painn_fast.kernels.derivatives import views
-from painn_fast.kernels.message import basis_cpu, ops_triton
+from painn_fast.kernels.message import edges_cpu, ops_triton
 from painn_fast.kernels.message.ops_triton import GpuEdges
 from painn_fast.kernels.message.reference import message_of_filter
 from painn_fast.kernels.radial.ops import basis_and_direction
 from painn_fast.kernels.radial.reference import Radial
-from painn_fast.kernels.vector import LANES
+from painn_fast.kernels.simd import LANES
 
 SMALLEST = 32
 """Atoms below which a second thread costs more than it brings."""
@@ -101,7 +101,7 @@ def _message(
     x_, v_, basis_, u_ = _arrays(x, v.flatten(1), basis, u)
     arguments = x_, v_, basis_, *_packed(weight), u_, *_arrays(row_ptr, sender, mirror), _alone(len(x))
     out = ds.numpy(), dv.flatten(1).numpy()
-    _run(basis_cpu.message, arguments, [(part, out) for part in _parts(len(x))])
+    _run(edges_cpu.message, arguments, [(part, out) for part in _parts(len(x))])
     return ds, dv
 
 
@@ -120,7 +120,7 @@ def _adjoint(
     panels, zero = _packed(weight)
     (transposed,) = _arrays(pad(weight.detach().T, (0, basis.shape[1] - len(weight))))
     before, after = [*given, panels, transposed, zero, *_arrays(u)], [True, True]
-    return _sender_pass(basis_cpu.adjoint, before, after, (x, v, basis, weight, u), (row_ptr, sender, mirror))
+    return _sender_pass(edges_cpu.adjoint, before, after, (x, v, basis, weight, u), (row_ptr, sender, mirror))
 
 
 @_adjoint.register_fake
@@ -145,11 +145,11 @@ def _double_backward(
     arguments = x_, v_, basis_, panels, zero, u_, tx_, tv_, t_basis_, t_panels, tu_, *_arrays(row_ptr, sender)
     arguments = *arguments, *_arrays(mirror), _alone(len(x))
     out = ds.numpy(), dv.flatten(1).numpy()
-    _run(basis_cpu.message_tangent, arguments, [(part, out) for part in _parts(len(x))])
+    _run(edges_cpu.message_tangent, arguments, [(part, out) for part in _parts(len(x))])
     before = [*_arrays(gs, gv.flatten(1)), x_, v_, basis_, panels, _transposed(weight, basis)]
     before += [zero, u_, tx_, tv_, t_basis_, t_panels, _transposed(both, basis), tu_]
     inputs = (x, v, basis, weight, u)
-    return ds, dv, *_sender_pass(basis_cpu.adjoint_tangent, before, [], inputs, (row_ptr, sender, mirror))
+    return ds, dv, *_sender_pass(edges_cpu.adjoint_tangent, before, [], inputs, (row_ptr, sender, mirror))
 
 
 @_double_backward.register_fake

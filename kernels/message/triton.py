@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from painn_fast.kernels.launch import launches
 from painn_fast.kernels.radial.reference import Radial
 from painn_fast.kernels.radial.triton import (
     Constants,
@@ -25,7 +26,6 @@ from painn_fast.kernels.radial.triton import (
     weight_rows,
     write,
 )
-from painn_fast.kernels.tuning import launches
 
 LANES = 64 if torch.version.hip else 32
 MOST_HELD = 32

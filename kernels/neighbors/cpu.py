@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from painn_fast.kernels.compiled import compiled
+from painn_fast.kernels.jit import compiled
 
 
 @compiled(nogil=True, inline="always")

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from painn_fast.kernels.compiled import compiled
+from painn_fast.kernels.jit import compiled
 from painn_fast.kernels.random.reference import COS, LN2_HIGH, LN2_LOW, LOG, MULTIPLIER, ROUNDS, SIN, WEYL
 
 M0, M1 = np.uint64(MULTIPLIER[0]), np.uint64(MULTIPLIER[1])

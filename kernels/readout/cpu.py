@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from painn_fast.kernels.compiled import FAST, compiled
+from painn_fast.kernels.jit import FAST, compiled
 
 
 @compiled(nogil=True, fastmath=FAST)

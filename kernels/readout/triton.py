@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from painn_fast.kernels.tuning import launches
+from painn_fast.kernels.launch import launches
 
 ATOMS = 256
 """Atoms that the sum over a molecule reads together, by one warp."""

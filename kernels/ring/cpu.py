@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from painn_fast.kernels.compiled import compiled
+from painn_fast.kernels.jit import compiled
 from painn_fast.kernels.random.cpu import fill_normal
 from painn_fast.kernels.ring import reference
 from painn_fast.kernels.ring.reference import NOISE, Ring

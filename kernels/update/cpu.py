@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from painn_fast.kernels.compiled import compiled
-from painn_fast.kernels.vector import LANES, load, splat, sqrt, store
+from painn_fast.kernels.jit import compiled
+from painn_fast.kernels.simd import LANES, load, splat, sqrt, store
 
 
 @compiled(nogil=True)

@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from painn_fast.kernels.compiled import FAST, compiled
+from painn_fast.kernels.jit import FAST, compiled
 
 
 @compiled(nogil=True, fastmath=FAST, error_model="numpy", inline="always")

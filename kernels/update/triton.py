@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from painn_fast.kernels.tuning import launches
+from painn_fast.kernels.launch import launches
 
 
 @triton.jit

@@ -15,8 +15,8 @@ import torch
 from pydantic import JsonValue, ValidationError, model_validator
 
 import painn_fast
-from painn_fast.atomic import atomic_write
 from painn_fast.errors import PaiNNFastError
+from painn_fast.runtime.atomic import atomic_write
 from painn_fast.settings import Settings
 
 PACKAGES = ("torch", "triton", "numba", "numpy", "ase", "vesin", "schnetpack", "torch_geometric")

@@ -66,7 +66,7 @@ def bench(
     import torch
 
     from painn_fast.bench.run import run
-    from painn_fast.progress import StatusLine
+    from painn_fast.runtime.progress import StatusLine
 
     if threads is not None:
         torch.set_num_threads(threads)

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import typer
 
-from painn_fast.atomic import atomic_write
 from painn_fast.cli.options import (
     Device,
     DipoleUnit,
@@ -27,6 +26,7 @@ from painn_fast.cli.options import (
     load_options,
     pairs,
 )
+from painn_fast.runtime.atomic import atomic_write
 
 
 def evaluate(

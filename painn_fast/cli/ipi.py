@@ -60,7 +60,7 @@ def ipi(
     from painn_fast.adapters.ipi import Driver
     from painn_fast.adapters.ipi_client import Address, Client
     from painn_fast.errors import PaiNNFastError
-    from painn_fast.progress import StatusLine
+    from painn_fast.runtime.progress import StatusLine
     from painn_fast.units import parse_quantity
 
     if address is not None and unix is not None:

@@ -83,7 +83,7 @@ def md(
     torchrun --nproc_per_node 2 -m painn_fast.cli md ... processes share the trajectories.
     """
     from painn_fast.md import MDSettings, run
-    from painn_fast.ranks import place
+    from painn_fast.runtime.ranks import place
     from painn_fast.settings import load_settings
 
     flags = given(

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from painn_fast.atomic import atomic_write
 from painn_fast.cli.options import (
     Device,
     DipoleUnit,
@@ -18,6 +17,7 @@ from painn_fast.cli.options import (
     PolarizabilityUnit,
     load_options,
 )
+from painn_fast.runtime.atomic import atomic_write
 
 
 def select(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from painn_fast.atomic import atomic_write
+from painn_fast.runtime.atomic import atomic_write
 
 
 def table(
@@ -18,7 +18,7 @@ def table(
     ] = None,
 ) -> None:
     """Test errors of trainings beside those in print, as Markdown; each in the unit of the printed table."""
-    from painn_fast.train.table import table as make
+    from painn_fast.train.paper_table import table as make
 
     text = make(folders)
     if output is not None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from painn_fast import units
-from painn_fast.engine.blocks import Blocks, divide, evaluate_blocks
+from painn_fast.engine.atom_blocks import Blocks, divide, evaluate_blocks
 from painn_fast.engine.check import (
     CHECKED_EDGES,
     check_engine,
@@ -27,12 +27,12 @@ from painn_fast.engine.check import (
     require_graph,
     require_near,
 )
-from painn_fast.engine.schedule import Pairs, Scratch, Weights, evaluate, in_units, scratch
+from painn_fast.engine.passes_cpu import Pairs, Scratch, Weights, evaluate, in_units, scratch
 from painn_fast.graph import AtomicBatch
 from painn_fast.kernels.dense.cpu import pack
 from painn_fast.kernels.radial.table import FilterTable, tabulate
+from painn_fast.kernels.simd import LANES
 from painn_fast.kernels.threads import count as thread_count
-from painn_fast.kernels.vector import LANES
 from painn_fast.nn import Potential
 
 FROM_SCHEDULE = {"energy", "energies", "forces", "stress"}

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from painn_fast import units
 from painn_fast.engine import check
-from painn_fast.engine.capture import captured
 from painn_fast.engine.check import (
     CHECKED_EDGES,
     check_engine,
@@ -22,8 +21,9 @@ from painn_fast.engine.check import (
     require_graph,
     require_near,
 )
-from painn_fast.engine.gpu_schedule import BlasNode, Buffers, FusedNode, Node, Wanted, buffers, evaluate
+from painn_fast.engine.cuda_graph import captured
 from painn_fast.engine.gpu_weights import pack
+from painn_fast.engine.passes_gpu import BlasNode, Buffers, FusedNode, Node, Wanted, buffers, evaluate
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph import AtomicBatch
 from painn_fast.nn import Potential

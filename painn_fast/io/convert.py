@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-from painn_fast.atomic import atomic_write
 from painn_fast.errors import PaiNNFastError
 from painn_fast.io.load import load
 from painn_fast.io.model_file import save_model
 from painn_fast.io.schnetpack_file import NOTE, Note
 from painn_fast.io.schnetpack_names import to_schnetpack_state_dict
 from painn_fast.nn import RepresentationConfig
+from painn_fast.runtime.atomic import atomic_write
 
 STATE_DICTS = (".pt", ".pth")
 

@@ -18,11 +18,11 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from painn_fast.atomic import atomic_write
 from painn_fast.errors import PaiNNFastError, reading
 from painn_fast.nn import Potential, PotentialConfig
-from painn_fast.signature import FIELD, safetensors_intact
-from painn_fast.signature import signed_safetensors as as_bytes
+from painn_fast.runtime.atomic import atomic_write
+from painn_fast.runtime.signature import FIELD, safetensors_intact
+from painn_fast.runtime.signature import signed_safetensors as as_bytes
 
 KEY = "painn_fast"
 FORMAT = "painn-fast model"

@@ -15,7 +15,8 @@ from painn_fast import units
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph.charge import names_of_charge_and_multiplicity
 from painn_fast.io.ase_formats import check_json, iread
-from painn_fast.progress import warn
+from painn_fast.io.database_rows import check_twice, decoded
+from painn_fast.runtime.progress import warn
 
 
 def read_structures(path: str | Path) -> list[ase.Atoms]:
@@ -71,8 +72,6 @@ def _of_database(path: str | Path) -> list[ase.Atoms]:
 
     Charge and spin multiplicity, which stand among the key-value pairs or the data of a row, go to `info`.
     """
-    from painn_fast.train.data.ase_database import check_twice, decoded
-
     database = ase.db.connect(path, serial=True)
     length = _length(database.metadata.get("_distance_unit", "Ang"), path)
     frames = []

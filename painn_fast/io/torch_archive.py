@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from painn_fast.errors import PaiNNFastError, reading
-from painn_fast.zip_directory import check_directory
+from painn_fast.runtime.zip_directory import check_directory
 
 MAX_PICKLE = 16 * 2**20
 """Bytes; the description of a model takes some 100 kB."""

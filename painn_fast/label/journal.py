@@ -11,9 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from painn_fast.atomic import make_folder, space_for, sync_folder
 from painn_fast.errors import PaiNNFastError
-from painn_fast.signature import LINE_FIELD, read_line, signed_line
+from painn_fast.runtime.atomic import make_folder, space_for, sync_folder
+from painn_fast.runtime.signature import LINE_FIELD, read_line, signed_line
 
 
 class Journal:

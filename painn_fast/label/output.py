@@ -11,9 +11,9 @@ import numpy as np
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.stress import voigt_6_to_full_3x3_stress
 
-from painn_fast.atomic import atomic_write
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph.charge import charge_and_multiplicity, set_charge_and_multiplicity
+from painn_fast.runtime.atomic import atomic_write
 
 FORMATS = (".xyz", ".extxyz", ".npz")
 UNITS = {

@@ -19,12 +19,12 @@ import numpy as np
 
 from painn_fast.errors import PaiNNFastError, one_line
 from painn_fast.graph.charge import charge_and_multiplicity
-from painn_fast.interrupt import Interrupt
 from painn_fast.label.journal import Journal
 from painn_fast.label.methods import How, Method
 from painn_fast.label.output import FORMATS, write
 from painn_fast.label.structures import structures
-from painn_fast.progress import StatusLine, clock, warn
+from painn_fast.runtime.interrupt import Interrupt
+from painn_fast.runtime.progress import StatusLine, clock, warn
 
 
 def label(

@@ -10,9 +10,9 @@ from ase.data import chemical_symbols
 
 from painn_fast.errors import PaiNNFastError, reading
 from painn_fast.graph.charge import CHARGE_KEYS, MULTIPLICITY_KEYS, set_charge_and_multiplicity
-from painn_fast.hdf5_guard import open_hdf5
 from painn_fast.io.structures import read_structures
-from painn_fast.progress import warn
+from painn_fast.runtime.hdf5_guard import open_hdf5
+from painn_fast.runtime.progress import warn
 from painn_fast.train.data import hdf5, npz
 from painn_fast.train.data.dataset import Dataset
 from painn_fast.train.data.frames import Frames

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from painn_fast.md.simulation import Simulation
-from painn_fast.progress import StatusLine, clock
+from painn_fast.runtime.progress import StatusLine, clock
 
 EVERY = 0.5
 """Seconds between looks at the state."""

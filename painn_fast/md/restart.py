@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from painn_fast import checkpoint
 from painn_fast.errors import PaiNNFastError
 from painn_fast.md.guards import Trip
 from painn_fast.md.settings import MOST_STEPS
 from painn_fast.md.state import State, System
+from painn_fast.runtime import checkpoint
 
 SYSTEM = ("numbers", "masses", "cell", "pbc")
 START = ("positions", "charge", "spin")

@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from painn_fast import checkpoint
 from painn_fast.errors import PaiNNFastError
-from painn_fast.hdf5 import read_dataset
 from painn_fast.io.options import LoadOptions
-from painn_fast.md.folders import molecule_folder
-from painn_fast.md.prepare import Molecule, Prepared
+from painn_fast.md.recorder import RUN, end_of, open_file, trajectory_files
 from painn_fast.md.restart import SYSTEM, Restart
-from painn_fast.md.segments import RUN, end_of, open_file, trajectory_files
 from painn_fast.md.settings import FREE_TO_CHANGE, MDSettings
+from painn_fast.md.setup import Molecule, Prepared
+from painn_fast.runtime import checkpoint
+from painn_fast.runtime.folders import molecule_folder
+from painn_fast.runtime.hdf5 import read_dataset
 
 NAMES_ONLY = {"model", "members", "structure", *LoadOptions.model_fields}
 """Settings that say where something is: what is there is compared instead."""

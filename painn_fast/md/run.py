@@ -15,17 +15,19 @@ import torch
 from ase.data import chemical_symbols
 from torch import Tensor
 
-from painn_fast.atomic import atomic_write
+from painn_fast.correlation.series import SpectrumStreams
 from painn_fast.errors import PaiNNFastError
-from painn_fast.interrupt import Interrupt
 from painn_fast.md import initial
 from painn_fast.md.estimators import UNITS
-from painn_fast.md.folders import molecule_folder, rank_folder, remove_temporaries
 from painn_fast.md.forces import ForceField
 from painn_fast.md.fragments import Fragments
 from painn_fast.md.guards import Guards, Trip
-from painn_fast.md.phases import Phase, phase_at, phases
-from painn_fast.md.prepare import (
+from painn_fast.md.recorder import RUN, Recorder
+from painn_fast.md.reporters import Reporter
+from painn_fast.md.restart import Restart, write_restart
+from painn_fast.md.resume import fallback, resumed, run_identity, set_aside
+from painn_fast.md.settings import MDSettings
+from painn_fast.md.setup import (
     Molecule,
     Prepared,
     bonds_of,
@@ -34,16 +36,14 @@ from painn_fast.md.prepare import (
     prepare,
     settle_processes,
 )
-from painn_fast.md.reporters import Reporter
-from painn_fast.md.restart import Restart, write_restart
-from painn_fast.md.resume import fallback, resumed, run_identity, set_aside
-from painn_fast.md.segments import RUN, Recorder
-from painn_fast.md.settings import MDSettings
 from painn_fast.md.simulation import Group, Simulation
+from painn_fast.md.stages import Phase, phase_at, phases
 from painn_fast.md.state import State, System
-from painn_fast.md.streams import SpectrumStreams
-from painn_fast.progress import StatusLine, clock, warn
-from painn_fast.ranks import place
+from painn_fast.runtime.atomic import atomic_write
+from painn_fast.runtime.folders import molecule_folder, rank_folder, remove_temporaries
+from painn_fast.runtime.interrupt import Interrupt
+from painn_fast.runtime.progress import StatusLine, clock, warn
+from painn_fast.runtime.ranks import place
 from painn_fast.settings import write_resolved
 
 EXIT = "EXIT"

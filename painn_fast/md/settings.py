@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from painn_fast.correlation.series import SERIES
 from painn_fast.io.options import LoadOptions
 from painn_fast.md.integrators import Hold
-from painn_fast.md.streams import SERIES
 from painn_fast.md.thermostats import Ensemble
 from painn_fast.settings import Duration, Force, Interval, Seed, Temperatures, Time, TimeSteps
 

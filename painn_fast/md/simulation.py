@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from painn_fast.engine.capture import captured
+from painn_fast.engine.cuda_graph import captured
 from painn_fast.errors import PaiNNFastError
 from painn_fast.md.estimators import Estimators
 from painn_fast.md.forces import SPREAD, Evaluation, ForceField

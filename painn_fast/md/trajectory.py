@@ -14,16 +14,16 @@ import h5py
 import numpy as np
 import torch
 
-from painn_fast.atomic import atomic_write
 from painn_fast.errors import PaiNNFastError, reading
 from painn_fast.graph.charge import charge_and_multiplicity
-from painn_fast.hdf5 import read_dataset
 from painn_fast.md.estimators import UNITS as ESTIMATES
-from painn_fast.md.folders import molecules_of, trajectory_folders
-from painn_fast.md.segments import Known, open_file, trajectory_files
+from painn_fast.md.recorder import Known, open_file, trajectory_files
 from painn_fast.md.settings import RECORDED
 from painn_fast.md.state import System
 from painn_fast.md.trajectory_header import checked_header
+from painn_fast.runtime.atomic import atomic_write
+from painn_fast.runtime.folders import molecules_of, trajectory_folders
+from painn_fast.runtime.hdf5 import read_dataset
 
 ATTEMPTS = 3
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from painn_fast.graph import AtomicBatch
-from painn_fast.kernels.blocks.ops import blocks, readable
-from painn_fast.kernels.blocks.ops import supports as blocks_run
-from painn_fast.kernels.blocks.reference import Readout, Weights
 from painn_fast.kernels.message.ops import BACKENDS, Edges, GpuEdges, edges, message
+from painn_fast.kernels.network.ops import blocks, readable
+from painn_fast.kernels.network.ops import supports as blocks_run
+from painn_fast.kernels.network.reference import Readout, Weights
 from painn_fast.kernels.radial.reference import Radial
 from painn_fast.kernels.update.ops import gate, norm
 from painn_fast.nn.config import RepresentationConfig

@@ -1,22 +1,22 @@
 """Infrared, Raman and power spectra: from trajectories, with physical intensities, and from a model's own Hessian."""
 
-from painn_fast.md.streaming import Correlation, StreamingCorrelation
-from painn_fast.md.streams import SpectrumStreams
+from painn_fast.correlation.online import Correlation, StreamingCorrelation
+from painn_fast.correlation.series import SpectrumStreams
 from painn_fast.spectra.analyse import SpectrumResult, analyse
 from painn_fast.spectra.bands import Band, compare_bands
 from painn_fast.spectra.compare import Comparison, compare
 from painn_fast.spectra.correlation import Analysis
-from painn_fast.spectra.derivatives import hessian
-from painn_fast.spectra.harmonic import HarmonicSpectrum, Roughness, harmonic, roughness
 from painn_fast.spectra.infrared import InfraredSpectrum, infrared
 from painn_fast.spectra.overlay import Overlay, read_overlay
 from painn_fast.spectra.peaks import Peak, fit_shift, infrared_peaks, raman_peaks
 from painn_fast.spectra.plot import draw, draw_comparison
 from painn_fast.spectra.power import PowerSpectrum, power
 from painn_fast.spectra.raman import RamanSpectrum, raman
-from painn_fast.spectra.relax import relax
 from painn_fast.spectra.run import run
 from painn_fast.spectra.settings import SpectrumSettings
+from painn_fast.vibrations.derivatives import hessian
+from painn_fast.vibrations.harmonic import HarmonicSpectrum, Roughness, harmonic, roughness
+from painn_fast.vibrations.relax import relax
 
 __all__ = [
     "Analysis",

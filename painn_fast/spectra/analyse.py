@@ -7,17 +7,17 @@ from pathlib import Path
 
 import ase
 
+from painn_fast.correlation.online import Correlation
+from painn_fast.correlation.series import SERIES, SpectrumStreams, invariants, weighted
 from painn_fast.errors import PaiNNFastError
 from painn_fast.md import Trajectory
-from painn_fast.md.streaming import Correlation
-from painn_fast.md.streams import SERIES, SpectrumStreams, invariants, weighted
 from painn_fast.spectra.correlation import Analysis, correlate
-from painn_fast.spectra.harmonic import HarmonicSpectrum
 from painn_fast.spectra.infrared import InfraredSpectrum
 from painn_fast.spectra.peaks import Peak, fit_shift, infrared_peaks, raman_peaks
 from painn_fast.spectra.power import PowerSpectrum
 from painn_fast.spectra.raman import RamanSpectrum
 from painn_fast.spectra.settings import SpectrumSettings
+from painn_fast.vibrations.harmonic import HarmonicSpectrum
 
 
 @dataclass(frozen=True)

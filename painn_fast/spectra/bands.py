@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from painn_fast.spectra.harmonic import HarmonicSpectrum
 from painn_fast.spectra.infrared import InfraredSpectrum
 from painn_fast.spectra.peaks import VIBRATIONS_FROM, Shift, fit_shift
 from painn_fast.spectra.raman import RamanSpectrum
+from painn_fast.vibrations.harmonic import HarmonicSpectrum
 
 GAP = 150.0
 """cm-1 between harmonic lines of one name that are two bands."""

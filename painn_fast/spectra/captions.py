@@ -6,8 +6,8 @@ import re
 
 import ase
 
+from painn_fast.correlation.series import SpectrumStreams
 from painn_fast.md import Trajectory
-from painn_fast.md.streams import SpectrumStreams
 from painn_fast.spectra.analyse import SpectrumResult, recorded
 from painn_fast.spectra.correlation import nyquist
 from painn_fast.spectra.settings import SpectrumSettings

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from painn_fast.correlation.series import SpectrumStreams
 from painn_fast.errors import PaiNNFastError
 from painn_fast.md import Trajectory
-from painn_fast.md.streams import SpectrumStreams
-from painn_fast.ranks import Ranks, ranks
+from painn_fast.runtime.ranks import Ranks, ranks
 from painn_fast.spectra import table
 from painn_fast.spectra.analyse import SpectrumResult, analyse
 from painn_fast.spectra.bands import Band, compare_bands

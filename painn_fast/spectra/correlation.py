@@ -11,8 +11,8 @@ import numpy as np
 import scipy.fft
 import scipy.interpolate
 
+from painn_fast.correlation.online import Correlation, velocity_correlation
 from painn_fast.errors import PaiNNFastError
-from painn_fast.md.streaming import Correlation, velocity_correlation
 from painn_fast.spectra.window import resolution, window
 from painn_fast.units import AMU_A2_PER_FS2, KB, SPEED_OF_LIGHT
 

@@ -6,14 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from painn_fast.correlation.online import Correlation
 from painn_fast.errors import PaiNNFastError
-from painn_fast.md.streaming import Correlation
 from painn_fast.spectra.correlation import Analysis, correlate, spectral_density, standard_error
 from painn_fast.spectra.quantum import quantum_correction
-from painn_fast.units import DEBYE
+from painn_fast.vibrations.harmonic import KM_PER_MOL
 
-KM_PER_MOL = 42.2561 / DEBYE**2
-"""N_A / (12 eps0 c^2), km/mol per e^2/amu; 42.2561 per (D/Å)^2/amu."""
 DECADIC = 100.0 / np.log(10.0)
 """Molar decadic absorption coefficient, L/(mol cm), of 1 km/mol per cm-1."""
 

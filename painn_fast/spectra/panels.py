@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from painn_fast.atomic import atomic_write
 from painn_fast.errors import PaiNNFastError
+from painn_fast.runtime.atomic import atomic_write
 from painn_fast.spectra.overlay import Overlay
 from painn_fast.spectra.peaks import VIBRATIONS_FROM, Peak
 

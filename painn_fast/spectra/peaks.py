@@ -8,10 +8,10 @@ import numpy as np
 import scipy.signal
 from scipy.special import erf
 
-from painn_fast.spectra.assignment import joined
-from painn_fast.spectra.harmonic import HarmonicSpectrum
 from painn_fast.spectra.infrared import InfraredSpectrum
 from painn_fast.spectra.raman import RamanSpectrum
+from painn_fast.vibrations.assignment import joined
+from painn_fast.vibrations.harmonic import HarmonicSpectrum
 
 PROMINENCE = 0.02
 """Of the highest peak among the vibrations: what stands out less is not listed."""

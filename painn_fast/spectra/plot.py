@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from painn_fast.errors import PaiNNFastError
-from painn_fast.spectra.harmonic import HarmonicSpectrum
 from painn_fast.spectra.infrared import InfraredSpectrum
 from painn_fast.spectra.overlay import Overlay
 from painn_fast.spectra.panels import COLOURS, ROOM, STICK, STYLE, Curve, figure, lines, matplotlib, names, save, sticks
 from painn_fast.spectra.peaks import Peak
 from painn_fast.spectra.power import PowerSpectrum
 from painn_fast.spectra.raman import RamanSpectrum, stokes_factor
+from painn_fast.vibrations.harmonic import HarmonicSpectrum
 
 Peaks = tuple[Sequence[Peak], Sequence[Peak]]
 

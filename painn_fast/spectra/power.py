@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from painn_fast.correlation.online import Correlation
+from painn_fast.correlation.series import weighted
 from painn_fast.errors import PaiNNFastError
-from painn_fast.md.streaming import Correlation
-from painn_fast.md.streams import weighted
 from painn_fast.spectra.correlation import Analysis, correlate, spectral_density, standard_error
 
 

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from painn_fast.correlation.online import Correlation
+from painn_fast.correlation.series import invariants
 from painn_fast.errors import PaiNNFastError
-from painn_fast.md.streaming import Correlation
-from painn_fast.md.streams import invariants
 from painn_fast.spectra.correlation import Analysis, correlate, spectral_density, standard_error
 from painn_fast.spectra.quantum import emission, quantum_correction
 from painn_fast.units import AMU_A2_PER_FS2, HBAR, SPEED_OF_LIGHT
+from painn_fast.vibrations.harmonic import depolarisation_ratio
 
 LOWEST = 10.0
 """cm-1: below, the Stokes intensity is left out (NaN), because the line of the elastic scattering is there."""
@@ -142,13 +143,6 @@ def raman(
     mean, deviator = invariants(polarizability)
     correlations = correlate(mean, interval, analysis), correlate(deviator, interval, analysis)
     return RamanSpectrum.of(*correlations, temperature, analysis, laser=laser, correction=correction)
-
-
-def depolarisation_ratio(isotropic: np.ndarray, anisotropic: np.ndarray) -> np.ndarray:
-    """3 gamma^2 / (45 a^2 + 4 gamma^2), 0 to 3/4; NaN where nothing is scattered. Noise below zero counts as zero."""
-    isotropic, anisotropic = np.maximum(isotropic, 0.0), np.maximum(anisotropic, 0.0)
-    below = 45.0 * isotropic + 4.0 * anisotropic
-    return np.where(below > 0, np.minimum(3.0 * anisotropic / np.where(below > 0, below, 1.0), 0.75), np.nan)
 
 
 def stokes_factor(wavenumber: np.ndarray, temperature: float, laser: float) -> np.ndarray:

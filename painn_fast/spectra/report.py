@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from painn_fast.spectra.bands import Band
-from painn_fast.spectra.harmonic import HarmonicSpectrum
 from painn_fast.spectra.peaks import Peak
+from painn_fast.vibrations.harmonic import HarmonicSpectrum
 
 
 def harmonic_table(harmonic: HarmonicSpectrum) -> Table:

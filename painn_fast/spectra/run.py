@@ -13,27 +13,27 @@ import ase.io
 from rich.console import Console
 
 from painn_fast import md
-from painn_fast.atomic import atomic_write
+from painn_fast.correlation.series import SpectrumStreams
 from painn_fast.errors import PaiNNFastError
 from painn_fast.io import load
 from painn_fast.io.load import MODELS, bundled
 from painn_fast.io.model_file import fingerprint
 from painn_fast.io.structures import read_structures
 from painn_fast.md import Trajectory
-from painn_fast.md.streams import SpectrumStreams
 from painn_fast.nn import Potential
-from painn_fast.ranks import Ranks, ranks
+from painn_fast.runtime.atomic import atomic_write
+from painn_fast.runtime.ranks import Ranks, ranks
 from painn_fast.settings import write_resolved
 from painn_fast.spectra import table
 from painn_fast.spectra.analyse import SpectrumResult, analyse
 from painn_fast.spectra.captions import conditions, subtitle, title
-from painn_fast.spectra.derivatives import Method
-from painn_fast.spectra.harmonic import HarmonicSpectrum, harmonic
 from painn_fast.spectra.overlay import Overlay, read_overlays
 from painn_fast.spectra.panels import can_draw
 from painn_fast.spectra.plot import draw
 from painn_fast.spectra.report import harmonic_table, peak_table
 from painn_fast.spectra.settings import DYNAMICS, SpectrumSettings
+from painn_fast.vibrations.derivatives import Method
+from painn_fast.vibrations.harmonic import HarmonicSpectrum, harmonic
 
 PATIENCE = timedelta(days=100)
 """How long processes that have done their share of the dynamics wait for the others."""

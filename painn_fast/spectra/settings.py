@@ -12,9 +12,9 @@ from painn_fast.md.settings import Beads, MDSettings, Trajectories
 from painn_fast.md.thermostats import Ensemble
 from painn_fast.settings import Duration, Interval, Seed, Temperature, Time, TimeStep, Wavelength, Wavenumber
 from painn_fast.spectra.correlation import Analysis, nyquist
-from painn_fast.spectra.derivatives import Method as HessianMethod
 from painn_fast.spectra.quantum import QuantumCorrection
 from painn_fast.spectra.window import WindowName
+from painn_fast.vibrations.derivatives import Method as HessianMethod
 
 Method = Literal["t-rpmd", "rpmd", "classical"]
 ENSEMBLES: dict[Method, Ensemble] = {"t-rpmd": "t-rpmd", "rpmd": "rpmd", "classical": "nve"}

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from painn_fast.atomic import atomic_write
+from painn_fast.runtime.atomic import atomic_write
 from painn_fast.spectra.bands import Band
-from painn_fast.spectra.harmonic import HarmonicSpectrum
 from painn_fast.spectra.infrared import DECADIC, InfraredSpectrum
 from painn_fast.spectra.peaks import Peak
 from painn_fast.spectra.power import PowerSpectrum
 from painn_fast.spectra.raman import RamanSpectrum
+from painn_fast.vibrations.harmonic import HarmonicSpectrum
 
 Columns = dict[str, Sequence[object] | np.ndarray]
 

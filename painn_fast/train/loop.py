@@ -10,19 +10,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from painn_fast import checkpoint
 from painn_fast.errors import PaiNNFastError
-from painn_fast.interrupt import Interrupt
 from painn_fast.io.load import device_of
 from painn_fast.io.model_file import save_model
 from painn_fast.kernels import threads
 from painn_fast.nn import Potential
 from painn_fast.nn.defined import defined, depends_on_cell
-from painn_fast.progress import StatusLine, clock, warn
-from painn_fast.ranks import Ranks, ranks
+from painn_fast.runtime import checkpoint
+from painn_fast.runtime.interrupt import Interrupt
+from painn_fast.runtime.progress import StatusLine, clock, warn
+from painn_fast.runtime.ranks import Ranks, ranks
 from painn_fast.settings import write_resolved
 from painn_fast.train import report
-from painn_fast.train.board import Board
 from painn_fast.train.data import SPLITS, Dataset, join, read_split, write_split
 from painn_fast.train.data.check import check, judge
 from painn_fast.train.data.dataset import Batches, by_row
@@ -33,6 +32,7 @@ from painn_fast.train.model import check_units_of_scalars, elements_of, first_mo
 from painn_fast.train.optimizer import AdamW, FlatParameters
 from painn_fast.train.schedule import Plateau
 from painn_fast.train.settings import TrainSettings, labels_of
+from painn_fast.train.tensorboard import Board
 
 CHECKPOINT_EVERY = 60.0
 """Seconds between checkpoints; one is also written at the end and when a signal stops the run."""

@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from painn_fast.atomic import atomic_write
 from painn_fast.errors import PaiNNFastError
-from painn_fast.interrupt import Interrupt
 from painn_fast.io import load
 from painn_fast.nn import Potential
-from painn_fast.progress import StatusLine
-from painn_fast.ranks import place
+from painn_fast.runtime.atomic import atomic_write
+from painn_fast.runtime.interrupt import Interrupt
+from painn_fast.runtime.progress import StatusLine
+from painn_fast.runtime.ranks import place
 from painn_fast.train.data import Dataset
 from painn_fast.train.evaluation import errors, format_errors, predict
 from painn_fast.train.loop import read_data, run

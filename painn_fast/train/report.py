@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from painn_fast.atomic import atomic_write
 from painn_fast.nn import Potential
-from painn_fast.train.details import by_element, by_magnitude, rotation_change, write_worst
+from painn_fast.runtime.atomic import atomic_write
+from painn_fast.train.error_analysis import by_element, by_magnitude, rotation_change, write_worst
 from painn_fast.train.evaluation import Arrays, Table, report_unit
 from painn_fast.train.surface import in_words, surface
 

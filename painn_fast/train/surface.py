@@ -7,8 +7,8 @@ import numpy as np
 
 from painn_fast.errors import PaiNNFastError
 from painn_fast.nn import Potential
-from painn_fast.spectra.harmonic import ROUGH, roughness
 from painn_fast.train.data import Dataset
+from painn_fast.vibrations.harmonic import ROUGH, roughness
 
 MOST_ATOMS = 64
 """Of a molecule whose Hessian, 3 n second derivatives, is worth the time at the end of a training."""

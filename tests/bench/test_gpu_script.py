@@ -59,7 +59,7 @@ def test_kernels_are_tested_on_the_device_and_tuned_there(gpu, tmp_path):
     ignored = [word.removeprefix("--ignore=") for word in words["tests-kernels"] if word.startswith("--ignore=")]
     assert len(ignored) == 2
     assert all((FOLDER.parent / name).is_file() for name in ignored)
-    assert words["tuner"][1:3] == ["-m", "painn_fast.kernels.tuning"]
+    assert words["tuner"][1:3] == ["-m", "painn_fast.kernels.launch"]
 
 
 def test_without_a_gpu_it_says_so(gpu, tmp_path, monkeypatch, capsys):

@@ -19,7 +19,7 @@ from painn_fast.testing import random_potential
 
 pytest.importorskip("triton")
 
-from painn_fast.engine import gpu_schedule
+from painn_fast.engine import passes_gpu
 from painn_fast.engine.gpu import GpuEngine
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -200,13 +200,13 @@ def test_the_gpu_engine_with_a_filter_that_is_a_little_off_is_refused():
 
 @pytest.mark.parametrize("fault", ["a force is not added", "residual dropped"])
 def test_the_gpu_engine_without_a_term_is_refused(fault, monkeypatch):
-    right = gpu_schedule.message_force_bwd
+    right = passes_gpu.message_force_bwd
 
     def wrong(*arguments, residual, add, out):
         return right(*arguments, residual=residual and fault != "residual dropped", add=add and "added" not in fault,
                      out=out)  # fmt: skip
 
-    monkeypatch.setattr(gpu_schedule, "message_force_bwd", wrong)
+    monkeypatch.setattr(passes_gpu, "message_force_bwd", wrong)
     with pytest.raises(PaiNNFastError, match=DISAGREES):
         run_gpu(gpu_engine())
 

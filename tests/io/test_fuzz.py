@@ -22,13 +22,13 @@ from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 
 import painn_fast as pf
-from painn_fast import signature
+from painn_fast.correlation.series import SpectrumStreams
 from painn_fast.io import save_model
 from painn_fast.io.structures import read_structures
 from painn_fast.md import MDSettings, Trajectory, run
 from painn_fast.md.restart import read_restart
-from painn_fast.md.streams import SpectrumStreams
 from painn_fast.nn import Potential, PotentialConfig
+from painn_fast.runtime import signature
 from painn_fast.settings import load_settings
 from painn_fast.train.data import read_file, write_hdf5
 from painn_fast.train.settings import DataFile

@@ -17,9 +17,7 @@ from ase.build import molecule
 from safetensors.torch import save_file
 
 import painn_fast as pf
-from painn_fast import numpy_files
 from painn_fast.errors import LONGEST, PaiNNFastError, reading
-from painn_fast.hdf5_guard import open_hdf5
 from painn_fast.io import save_model
 from painn_fast.io.ase_formats import iread
 from painn_fast.io.foreign_pickle import MAX_INSTRUCTIONS, read_torch_pickle
@@ -27,12 +25,14 @@ from painn_fast.io.structures import read_structures
 from painn_fast.io.torch_archive import TorchArchive
 from painn_fast.md import MDSettings
 from painn_fast.nn import Potential, PotentialConfig
-from painn_fast.numpy_files import check_npz, load_npy, load_npz
+from painn_fast.runtime import numpy_files
+from painn_fast.runtime.hdf5_guard import open_hdf5
+from painn_fast.runtime.numpy_files import check_npz, load_npy, load_npz
+from painn_fast.runtime.zip_directory import MAX_DIRECTORY
 from painn_fast.settings import load_settings
 from painn_fast.train.data import read_file
 from painn_fast.train.settings import DataFile
 from painn_fast.units import parse_quantity
-from painn_fast.zip_directory import MAX_DIRECTORY
 
 
 def beside(name):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from painn_fast.kernels.dense.cpu import add_outer, matmul, pack, silu, silu_adjoint
-from painn_fast.kernels.vector import LANES
+from painn_fast.kernels.simd import LANES
 from painn_fast.testing import assert_close
 
 TOLERANCE = {np.float64: 1e-13, np.float32: 1e-5}

@@ -7,11 +7,11 @@ from ase import Atoms
 from ase.build import bulk, molecule
 
 from painn_fast.graph import batch_atoms
-from painn_fast.kernels.message.cpu import message_bwd, message_fwd, pair_geometry
+from painn_fast.kernels.message.pairs_cpu import message_bwd, message_fwd, pair_geometry
 from painn_fast.kernels.message.reference import message_of_filter
 from painn_fast.kernels.radial.reference import Radial, filter_basis
 from painn_fast.kernels.radial.table import tabulate
-from painn_fast.kernels.vector import LANES
+from painn_fast.kernels.simd import LANES
 from painn_fast.testing import assert_close
 
 CUTOFF = 3.2

@@ -8,7 +8,7 @@ from ase.build import bulk, molecule
 from painn_fast.graph import batch_atoms
 from painn_fast.kernels.message.ops import Edges, message
 from painn_fast.kernels.message.reference import message_of_filter as reference
-from painn_fast.kernels.vector import LANES
+from painn_fast.kernels.simd import LANES
 from painn_fast.nn import DipoleHead, EnergyHead, PolarizabilityHead, PotentialConfig, RepresentationConfig
 from painn_fast.testing import assert_close, random_potential
 

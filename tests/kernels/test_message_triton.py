@@ -10,9 +10,9 @@ from ase import Atoms
 from ase.build import molecule
 
 from painn_fast.graph import batch_atoms
+from painn_fast.kernels.launch import launches
 from painn_fast.kernels.message.reference import message as reference
 from painn_fast.kernels.radial.reference import Radial, cutoff_function, radial_basis
-from painn_fast.kernels.tuning import launches
 from painn_fast.testing import assert_close
 
 triton = pytest.importorskip("triton")

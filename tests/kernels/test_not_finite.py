@@ -10,12 +10,12 @@ from ase.build import molecule
 
 from painn_fast.graph import batch_atoms
 from painn_fast.kernels.message import ops
-from painn_fast.kernels.message.cpu import message_bwd, message_fwd, pair_geometry
+from painn_fast.kernels.message.pairs_cpu import message_bwd, message_fwd, pair_geometry
 from painn_fast.kernels.neighbors import cpu, reference, triton
 from painn_fast.kernels.radial.reference import Radial, cutoff_function
 from painn_fast.kernels.radial.slopes import filter_basis_and_slope
 from painn_fast.kernels.radial.table import tabulate
-from painn_fast.kernels.vector import LANES
+from painn_fast.kernels.simd import LANES
 
 pytest.importorskip("triton")
 

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("triton")
 
 
-def report(*arguments, program=("-m", "painn_fast.kernels.static_report")):
+def report(*arguments, program=("-m", "painn_fast.kernels.tools.static_report")):
     """Kernels are compiled, not interpreted, in a process of their own."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     command = [sys.executable, *program, *arguments]
@@ -39,7 +39,7 @@ def test_no_hot_kernel_spills(target):
 SPILLING = """
 import sys
 import triton, triton.language as tl
-from painn_fast.kernels import static_report
+from painn_fast.kernels.tools import static_report
 
 @triton.jit
 def kernel(p, n, ROWS: tl.constexpr):
@@ -74,7 +74,7 @@ def test_a_kernel_that_spills_ends_the_report_with_status_1(tmp_path):
 
 IN_FLOAT64 = """
 import sys
-from painn_fast.kernels import static_report
+from painn_fast.kernels.tools import static_report
 
 def doubled(case):
     name, kernel, signature, constants, warps = case

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from painn_fast.kernels import tuning
-from painn_fast.kernels.tuning import subjects, tuner
+from painn_fast.kernels import launch as tuning
+from painn_fast.kernels.tools.tuning import subjects, tuner
 
 pytest.importorskip("triton")
 
@@ -213,7 +213,7 @@ def test_the_reference_on_one_device_sees_what_a_kernel_does_wrong(monkeypatch):
 
 def test_without_a_gpu_the_command_says_so():
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-m", "painn_fast.kernels.tuning", "--out", str(Path("nowhere"))]
+    command = [sys.executable, "-m", "painn_fast.kernels.launch", "--out", str(Path("nowhere"))]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert (run.returncode, run.stdout) == (1, "")
     assert "torch finds no CUDA device" in run.stderr

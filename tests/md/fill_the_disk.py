@@ -15,7 +15,7 @@ from ase import Atoms
 from kill_many_times import check_end, check_prefix, open_everything
 
 from painn_fast.errors import PaiNNFastError
-from painn_fast.md import MDSettings, run, segments
+from painn_fast.md import MDSettings, recorder, run
 from painn_fast.testing import Morse
 
 OH = Atoms("OH", positions=[[0, 0, 0], [1.4, 0, 0]])
@@ -102,5 +102,5 @@ def main(folder, how):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    segments.SEGMENTS_AT_MOST = 8
+    recorder.SEGMENTS_AT_MOST = 8
     main(Path(sys.argv[1]), sys.argv[2])

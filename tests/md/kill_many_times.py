@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from ase import Atoms
 
-from painn_fast import checkpoint
-from painn_fast.md import MDSettings, Trajectory, run, segments
+from painn_fast.md import MDSettings, Trajectory, recorder, run
 from painn_fast.md.estimators import UNITS
-from painn_fast.md.folders import molecules_of, trajectory_folders
 from painn_fast.md.restart import read_restart
+from painn_fast.runtime import checkpoint
+from painn_fast.runtime.folders import molecules_of, trajectory_folders
 from painn_fast.settings import load_settings
 from painn_fast.testing import Morse
 
@@ -158,5 +158,5 @@ def main(folder: Path, case: str, wanted: int, seed: int) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    segments.SEGMENTS_AT_MOST = 4  # so that many a moment is in the middle of folding
+    recorder.SEGMENTS_AT_MOST = 4  # so that many a moment is in the middle of folding
     main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))

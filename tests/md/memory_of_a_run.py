@@ -13,7 +13,7 @@ from ase import Atoms
 
 import painn_fast as pf
 from painn_fast.io.load import MODELS
-from painn_fast.md import MDSettings, ModelForces, run, segments
+from painn_fast.md import MDSettings, ModelForces, recorder, run
 from painn_fast.md.forces import ForceField
 from painn_fast.testing import Morse
 
@@ -54,5 +54,5 @@ def main(folder: Path, steps: int, model: str) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    segments.SEGMENTS_AT_MOST = 20
+    recorder.SEGMENTS_AT_MOST = 20
     main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

@@ -13,15 +13,15 @@ import torch
 from ase import Atoms
 from safetensors.torch import load_file, save_file
 
-from painn_fast import checkpoint
+from painn_fast.correlation.series import SpectrumStreams
 from painn_fast.errors import PaiNNFastError
 from painn_fast.io import save_model
 from painn_fast.md import MDSettings, Trajectory, run
 from painn_fast.md import restart as restart_module
+from painn_fast.md.recorder import Recorder
 from painn_fast.md.restart import read_restart
-from painn_fast.md.segments import Recorder
-from painn_fast.md.streams import SpectrumStreams
 from painn_fast.nn import PotentialConfig, RepresentationConfig
+from painn_fast.runtime import checkpoint
 from painn_fast.testing import Harmonic, Morse, random_potential
 
 OH = Atoms("OH", positions=[[0, 0, 0], [1.4, 0, 0]])

@@ -14,11 +14,11 @@ import pytest
 import torch
 from ase import Atoms
 
-from painn_fast import checkpoint
 from painn_fast.errors import PaiNNFastError
-from painn_fast.hdf5 import new_hdf5
 from painn_fast.md import MDSettings, Trajectory, run
 from painn_fast.md.restart import read_restart
+from painn_fast.runtime import checkpoint
+from painn_fast.runtime.hdf5 import new_hdf5
 from painn_fast.testing import Morse
 
 SCRIPT = Path(__file__).with_name("fill_the_disk.py")

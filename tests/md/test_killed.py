@@ -11,7 +11,7 @@ from ase import Atoms
 
 from painn_fast.errors import PaiNNFastError
 from painn_fast.md import MDSettings, run
-from painn_fast.md import prepare as prepare_module
+from painn_fast.md import setup as prepare_module
 from painn_fast.testing import Morse
 
 SCRIPT = Path(__file__).with_name("kill_many_times.py")

@@ -11,10 +11,10 @@ import torch
 from ase import Atoms
 from ase.io import read
 
-from painn_fast import checkpoint
 from painn_fast.errors import PaiNNFastError
 from painn_fast.md import MDSettings, Trajectory, run
-from painn_fast.md import segments as segments_module
+from painn_fast.md import recorder as segments_module
+from painn_fast.runtime import checkpoint
 from painn_fast.settings import load_settings
 from painn_fast.testing import Free, Harmonic, Morse
 

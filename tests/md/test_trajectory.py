@@ -9,7 +9,7 @@ from ase import Atoms
 
 from painn_fast.errors import PaiNNFastError
 from painn_fast.md import MDSettings, Trajectory, run
-from painn_fast.md.segments import Recorder, trajectory_files
+from painn_fast.md.recorder import Recorder, trajectory_files
 from painn_fast.testing import Morse
 
 HEADER = {
@@ -69,7 +69,7 @@ def test_segments_and_folded_file_read_as_one(tmp_path, recorder):
 def test_folding_that_was_cut_short_counts_no_frame_twice(tmp_path, recorder, monkeypatch):
     record(recorder, range(4))
     recorder.flush(3)
-    monkeypatch.setattr("painn_fast.md.segments.remove_segments", lambda folder: None)
+    monkeypatch.setattr("painn_fast.md.recorder.remove_segments", lambda folder: None)
     recorder.fold(3)
     assert (tmp_path / "segments").exists()
     assert len(Trajectory(tmp_path).dipole) == 4

@@ -4,9 +4,10 @@ from scipy import constants
 
 from painn_fast import PaiNNFastError
 from painn_fast.spectra import Analysis, infrared
-from painn_fast.spectra.infrared import DECADIC, KM_PER_MOL
+from painn_fast.spectra.infrared import DECADIC
 from painn_fast.spectra.quantum import quantum_correction
 from painn_fast.units import DEBYE
+from painn_fast.vibrations.harmonic import KM_PER_MOL
 
 SLOPES = np.array([[0.3, 0.0, 0.0], [0.0, 0.1, -0.2], [0.5, 0.5, 0.5]])  # d mu / dQ, e / sqrt(amu)
 WAVENUMBERS = [400.0, 1200.0, 3700.0]

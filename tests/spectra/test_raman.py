@@ -5,8 +5,9 @@ from scipy.spatial.transform import Rotation
 
 from painn_fast import PaiNNFastError
 from painn_fast.spectra import Analysis, raman
-from painn_fast.spectra.raman import depolarisation_ratio, invariants, stokes_factor
+from painn_fast.spectra.raman import invariants, stokes_factor
 from painn_fast.testing import assert_close
+from painn_fast.vibrations.harmonic import depolarisation_ratio
 
 SLOPES = np.array(  # d alpha / dQ, Å^2 / sqrt(amu): a sphere that breathes, a pure deviator, one of both
     [

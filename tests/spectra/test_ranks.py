@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from painn_fast import md
+from painn_fast.correlation.series import SpectrumStreams
 from painn_fast.errors import PaiNNFastError
 from painn_fast.io.structures import read_structures
 from painn_fast.md import Trajectory
-from painn_fast.md.streams import SpectrumStreams
 from painn_fast.spectra import SpectrumSettings, run
 
 VALUES = {

@@ -17,8 +17,8 @@ from painn_fast.train.data import join, read_file, read_split
 from painn_fast.train.data.check import check, judge
 from painn_fast.train.data.dataset import Dataset
 from painn_fast.train.data.duplicates import duplicates
+from painn_fast.train.data.force_energy_check import slope
 from painn_fast.train.data.statistics import format_statistics, pairs, statistics
-from painn_fast.train.data.work import slope
 from painn_fast.train.settings import DataFile, SplitSizes
 
 

@@ -12,9 +12,9 @@ import pytest
 import tomli_w
 import torch
 
-from painn_fast import checkpoint
 from painn_fast.errors import PaiNNFastError
 from painn_fast.io import load_model
+from painn_fast.runtime import checkpoint
 from painn_fast.settings import load_settings
 from painn_fast.train import TrainSettings, load_config, loop, report, run, shipped
 from painn_fast.train.evaluation import error_table

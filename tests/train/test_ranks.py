@@ -11,7 +11,7 @@ import tomli_w
 import torch
 from safetensors.torch import load_file
 
-from painn_fast import checkpoint
+from painn_fast.runtime import checkpoint
 from painn_fast.settings import load_settings
 from painn_fast.testing import assert_close
 from painn_fast.train import TrainSettings, run
@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from painn_fast.settings import load_settings
 from painn_fast.train import TrainSettings
 from painn_fast.train.loop import Training, read_data
-from painn_fast.ranks import ranks
+from painn_fast.runtime.ranks import ranks
 
 folder = Path(sys.argv[1])
 settings = load_settings(TrainSettings, folder / "run.toml")

@@ -12,7 +12,7 @@ import numpy as np
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph.charge import CHARGE_KEYS, MULTIPLICITY_KEYS, charge_and_multiplicity
 from painn_fast.io.ase_formats import iread
-from painn_fast.progress import counted
+from painn_fast.runtime.progress import counted
 from painn_fast.train.data.extxyz import ASE_UNITS, THEORY, Texts, labelled
 from painn_fast.train.data.frames import UNSTATED, Frames, Gather
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from painn_fast.errors import PaiNNFastError
-from painn_fast.progress import StatusLine
+from painn_fast.runtime.progress import StatusLine
 from painn_fast.train.data import hdf5
 from painn_fast.train.data.frames import Frames
 

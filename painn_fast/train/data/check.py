@@ -10,8 +10,8 @@ import numpy as np
 from painn_fast.errors import PaiNNFastError
 from painn_fast.train.data.dataset import PER_ATOM, Dataset, by_row, join
 from painn_fast.train.data.duplicates import duplicates
+from painn_fast.train.data.force_energy_check import CERTAIN, explain, slope
 from painn_fast.train.data.statistics import nearest, pairs, residuals
-from painn_fast.train.data.work import CERTAIN, explain, slope
 
 CLOSEST = 0.3
 """Å; no two atoms are nearer."""

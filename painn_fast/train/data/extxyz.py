@@ -19,7 +19,7 @@ from ase.data import atomic_numbers
 from painn_fast import units
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph.charge import CHARGE_KEYS, MULTIPLICITY_KEYS
-from painn_fast.progress import counted
+from painn_fast.runtime.progress import counted
 from painn_fast.train.data import comment_line
 from painn_fast.train.data.comment_line import numbers, real, truths
 from painn_fast.train.data.frames import CONVENTION, Frames, Gather, Keys

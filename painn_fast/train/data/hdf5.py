@@ -15,8 +15,8 @@ import h5py
 import numpy as np
 
 from painn_fast.errors import PaiNNFastError, reading
-from painn_fast.hdf5 import new_hdf5
-from painn_fast.hdf5_guard import open_hdf5
+from painn_fast.runtime.hdf5 import new_hdf5
+from painn_fast.runtime.hdf5_guard import open_hdf5
 from painn_fast.train.data.dataset import SPLITS, Dataset, join
 from painn_fast.train.data.frames import OF_STRUCTURES, Frames
 

@@ -9,7 +9,7 @@ import numpy as np
 from ase.data import atomic_numbers
 
 from painn_fast.errors import PaiNNFastError
-from painn_fast.numpy_files import load_npy
+from painn_fast.runtime.numpy_files import load_npy
 from painn_fast.train.data.frames import Frames, repeated
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph.charge import AMBIGUOUS_KEY, CHARGE_KEYS, MULTIPLICITY_KEYS
-from painn_fast.numpy_files import load_npz
+from painn_fast.runtime.numpy_files import load_npz
 from painn_fast.train.data.frames import Frames, Keys, repeated
 
 KEYS: Keys = {

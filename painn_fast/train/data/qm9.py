@@ -16,7 +16,7 @@ import numpy as np
 from ase.data import atomic_numbers
 
 from painn_fast.errors import PaiNNFastError
-from painn_fast.progress import counted
+from painn_fast.runtime.progress import counted
 from painn_fast.train.data.frames import Frames, Gather, Keys
 
 UNITS = {

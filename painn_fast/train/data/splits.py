@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from painn_fast.atomic import atomic_write
 from painn_fast.errors import PaiNNFastError
+from painn_fast.runtime.atomic import atomic_write
 from painn_fast.train.data.dataset import SPLITS, Dataset
 from painn_fast.train.data.duplicates import duplicates
 from painn_fast.train.data.formats import find_data

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from ase.data import chemical_symbols, covalent_radii
 
-from painn_fast.atomic import atomic_write
 from painn_fast.graph.neighbors import Edges, molecule_lists, neighbor_list
+from painn_fast.runtime.atomic import atomic_write
 from painn_fast.train.data.dataset import Dataset, join
 
 SAMPLE = 5000

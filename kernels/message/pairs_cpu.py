@@ -1,0 +1,197 @@
+"""Message and its adjoint on a CPU, pair by pair: nothing of size edges x features is stored.
+
+Both directed edges of a pair have the same distance and opposite directions, so that one visit reads the filter once
+and serves both atoms. The filter comes from a table of cubic Hermite splines (`radial/table.py`).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from painn_fast.kernels.jit import compiled
+from painn_fast.kernels.simd import LANES, load, splat, store, total
+
+
+@compiled(nogil=True, error_model="numpy")
+def pair_geometry(
+    positions: np.ndarray, receiver: np.ndarray, sender: np.ndarray, shift: np.ndarray, unit: float, start: float,
+    spacing: float, cutoff: float, direction: np.ndarray, distance: np.ndarray, knot: np.ndarray, fraction: np.ndarray,
+) -> None:  # fmt: skip
+    """Direction [P, 3], distance [P], table row [P] (-1 beyond the cut-off) and place in it [P]; positions [N, 3] Å.
+
+    Two atoms in one place have no direction, NaN; a distance that is not finite is not beyond the cut-off, and its
+    place in the table is NaN.
+    """
+    for q in range(receiver.shape[0]):
+        i, j = receiver[q], sender[q]
+        x = (positions[j, 0] - positions[i, 0] + shift[q, 0]) * unit
+        y = (positions[j, 1] - positions[i, 1] + shift[q, 1]) * unit
+        z = (positions[j, 2] - positions[i, 2] + shift[q, 2]) * unit
+        d = math.sqrt(x * x + y * y + z * z)
+        distance[q] = d
+        direction[q, 0], direction[q, 1], direction[q, 2] = x / d, y / d, z / d
+        place = (d - start) / spacing
+        if d < cutoff:
+            k = max(int(place), 0)
+        elif d < math.inf:
+            k = -1
+        else:
+            k, place = 0, math.nan
+        knot[q] = k
+        fraction[q] = place - k
+
+
+@compiled(inline="always")
+def _hermite(t, like):  # type: ignore[no-untyped-def]
+    """Weights of value, slope, next value, next slope."""
+    return (
+        splat((1 + 2 * t) * (1 - t) * (1 - t), like),
+        splat(t * (1 - t) * (1 - t), like),
+        splat(t * t * (3 - 2 * t), like),
+        splat(t * t * (t - 1), like),
+    )
+
+
+@compiled(inline="always")
+def _hermite_slope(t, like):  # type: ignore[no-untyped-def]
+    """Derivatives of `_hermite` in t."""
+    return (
+        splat(6 * t * (t - 1), like),
+        splat((1 - t) * (1 - 3 * t), like),
+        splat(6 * t * (1 - t), like),
+        splat(t * (3 * t - 2), like),
+    )
+
+
+@compiled(inline="always")
+def _spline(h, y0, m0, y1, m1):  # type: ignore[no-untyped-def]
+    return h[0] * y0 + h[1] * m0 + h[2] * y1 + h[3] * m1
+
+
+@compiled(nogil=True)
+def message_fwd(
+    x: np.ndarray, v: np.ndarray, table: np.ndarray, receiver: np.ndarray, sender: np.ndarray, direction: np.ndarray,
+    knot: np.ndarray, fraction: np.ndarray, vectors: bool, s_out: np.ndarray, v_out: np.ndarray,
+) -> None:  # fmt: skip
+    """s_out [N, F] and v_out [N, 3 F] grow by the messages; `vectors` False: v is zero (the first layer).
+
+    Pairs are `receiver`, `sender` [P]; table [knots + 1, 2, 3 F]; F a multiple of LANES.
+    """
+    f = s_out.shape[1]
+    for q in range(receiver.shape[0]):
+        k = knot[q]
+        if k < 0:
+            continue
+        i, j = receiver[q], sender[q]
+        h = _hermite(fraction[q], x)
+        y0, m0, y1, m1 = table[k, 0], table[k, 1], table[k + 1, 0], table[k + 1, 1]
+        x_i, x_j, s_i, s_j, d_i, d_j, v_i, v_j = x[i], x[j], s_out[i], s_out[j], v_out[i], v_out[j], v[i], v[j]
+        u0, u1, u2 = splat(direction[q, 0], x), splat(direction[q, 1], x), splat(direction[q, 2], x)
+        for a in range(0, f, LANES):
+            b, c = a + f, a + 2 * f
+            w = _spline(h, load(y0, a), load(m0, a), load(y1, a), load(m1, a))
+            store(s_i, a, load(s_i, a) + w * load(x_j, a))
+            store(s_j, a, load(s_j, a) + w * load(x_i, a))
+            w = _spline(h, load(y0, b), load(m0, b), load(y1, b), load(m1, b))
+            b_i, b_j = w * load(x_j, b), w * load(x_i, b)
+            if vectors:
+                w = _spline(h, load(y0, c), load(m0, c), load(y1, c), load(m1, c))
+                c_i, c_j = w * load(x_j, c), w * load(x_i, c)
+                store(d_i, a, load(d_i, a) + b_i * u0 + c_i * load(v_j, a))
+                store(d_i, b, load(d_i, b) + b_i * u1 + c_i * load(v_j, b))
+                store(d_i, c, load(d_i, c) + b_i * u2 + c_i * load(v_j, c))
+                store(d_j, a, load(d_j, a) - b_j * u0 + c_j * load(v_i, a))
+                store(d_j, b, load(d_j, b) - b_j * u1 + c_j * load(v_i, b))
+                store(d_j, c, load(d_j, c) - b_j * u2 + c_j * load(v_i, c))
+            else:
+                store(d_i, a, load(d_i, a) + b_i * u0)
+                store(d_i, b, load(d_i, b) + b_i * u1)
+                store(d_i, c, load(d_i, c) + b_i * u2)
+                store(d_j, a, load(d_j, a) - b_j * u0)
+                store(d_j, b, load(d_j, b) - b_j * u1)
+                store(d_j, c, load(d_j, c) - b_j * u2)
+
+
+@compiled(nogil=True, error_model="numpy")
+def message_bwd(  # noqa: PLR0915 - one visit of a pair shares everything it reads
+    x: np.ndarray, v: np.ndarray, gs: np.ndarray, gv: np.ndarray, table: np.ndarray, spacing: float,
+    receiver: np.ndarray, sender: np.ndarray, direction: np.ndarray, distance: np.ndarray, knot: np.ndarray,
+    fraction: np.ndarray, vectors: bool, gx: np.ndarray, gv_out: np.ndarray, pull: np.ndarray,
+) -> None:  # fmt: skip
+    """Adjoint of `message_fwd`: gx [N, 3 F] and gv_out [N, 3 F] grow, and so does pull [P, 3] = -dE/dr_ij of each pair.
+
+    With `vectors` False (the first layer) only the pull is made: features there depend on no position.
+    """
+    f = gs.shape[1]
+    for q in range(receiver.shape[0]):
+        k = knot[q]
+        if k < 0:
+            continue
+        i, j = receiver[q], sender[q]
+        h, g = _hermite(fraction[q], x), _hermite_slope(fraction[q], x)
+        y0, m0, y1, m1 = table[k, 0], table[k, 1], table[k + 1, 0], table[k + 1, 1]
+        x_i, x_j, s_i, s_j, g_i, g_j, v_i, v_j = x[i], x[j], gs[i], gs[j], gv[i], gv[j], v[i], v[j]
+        to_x_i, to_x_j, to_v_i, to_v_j = gx[i], gx[j], gv_out[i], gv_out[j]
+        u0, u1, u2 = splat(direction[q, 0], x), splat(direction[q, 1], x), splat(direction[q, 2], x)
+        gd, gu0, gu1, gu2 = splat(0.0, x), splat(0.0, x), splat(0.0, x), splat(0.0, x)
+        for a in range(0, f, LANES):
+            b, c = a + f, a + 2 * f
+            i0, i1, i2, j0, j1, j2 = load(g_i, a), load(g_i, b), load(g_i, c), load(g_j, a), load(g_j, b), load(g_j, c)
+            # scalar messages: a of i <- j and of j <- i
+            p0, p1, p2, p3 = load(y0, a), load(m0, a), load(y1, a), load(m1, a)
+            a_i, a_j, x_of_i, x_of_j = load(s_i, a), load(s_j, a), load(x_i, a), load(x_j, a)
+            gd = gd + _spline(g, p0, p1, p2, p3) * (a_j * x_of_i + a_i * x_of_j)
+            if vectors:
+                w = _spline(h, p0, p1, p2, p3)
+                store(to_x_i, a, load(to_x_i, a) + w * a_j)
+                store(to_x_j, a, load(to_x_j, a) + w * a_i)
+            # along the direction: b
+            p0, p1, p2, p3 = load(y0, b), load(m0, b), load(y1, b), load(m1, b)
+            w = _spline(h, p0, p1, p2, p3)
+            b_i, b_j = i0 * u0 + i1 * u1 + i2 * u2, splat(0.0, x) - j0 * u0 - j1 * u1 - j2 * u2
+            x_of_i, x_of_j = load(x_i, b), load(x_j, b)
+            gd = gd + _spline(g, p0, p1, p2, p3) * (b_j * x_of_i + b_i * x_of_j)
+            if vectors:
+                store(to_x_i, b, load(to_x_i, b) + w * b_j)
+                store(to_x_j, b, load(to_x_j, b) + w * b_i)
+            x_of_i, x_of_j = w * x_of_i, w * x_of_j
+            gu0 = gu0 + x_of_j * i0 - x_of_i * j0
+            gu1 = gu1 + x_of_j * i1 - x_of_i * j1
+            gu2 = gu2 + x_of_j * i2 - x_of_i * j2
+            # vectors that propagate: c
+            if vectors:
+                p0, p1, p2, p3 = load(y0, c), load(m0, c), load(y1, c), load(m1, c)
+                w = _spline(h, p0, p1, p2, p3)
+                c_i = i0 * load(v_j, a) + i1 * load(v_j, b) + i2 * load(v_j, c)
+                c_j = j0 * load(v_i, a) + j1 * load(v_i, b) + j2 * load(v_i, c)
+                x_of_i, x_of_j = load(x_i, c), load(x_j, c)
+                gd = gd + _spline(g, p0, p1, p2, p3) * (c_j * x_of_i + c_i * x_of_j)
+                store(to_x_i, c, load(to_x_i, c) + w * c_j)
+                store(to_x_j, c, load(to_x_j, c) + w * c_i)
+                x_of_i, x_of_j = w * x_of_i, w * x_of_j
+                store(to_v_i, a, load(to_v_i, a) + x_of_i * j0)
+                store(to_v_i, b, load(to_v_i, b) + x_of_i * j1)
+                store(to_v_i, c, load(to_v_i, c) + x_of_i * j2)
+                store(to_v_j, a, load(to_v_j, a) + x_of_j * i0)
+                store(to_v_j, b, load(to_v_j, b) + x_of_j * i1)
+                store(to_v_j, c, load(to_v_j, c) + x_of_j * i2)
+        e0, e1, e2 = direction[q, 0], direction[q, 1], direction[q, 2]
+        t0, t1, t2 = total(gu0), total(gu1), total(gu2)
+        along, per, slope = t0 * e0 + t1 * e1 + t2 * e2, 1.0 / distance[q], total(gd) / spacing
+        pull[q, 0] -= slope * e0 + (t0 - along * e0) * per
+        pull[q, 1] -= slope * e1 + (t1 - along * e1) * per
+        pull[q, 2] -= slope * e2 + (t2 - along * e2) * per
+
+
+@compiled(nogil=True)
+def forces_of_pairs(
+    pull: np.ndarray, receiver: np.ndarray, sender: np.ndarray, unit: float, forces: np.ndarray
+) -> None:
+    """forces [N, 3] = unit times what all pairs pull: the sender along pull [P, 3], the receiver against it."""
+    forces[:] = 0.0
+    for q in range(receiver.shape[0]):
+        for c in range(3):
+            forces[receiver[q], c] -= unit * pull[q, c]
+            forces[sender[q], c] += unit * pull[q, c]

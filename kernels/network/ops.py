@@ -1,0 +1,341 @@
+"""All blocks of a network as one torch operation on a CPU, for training: its second derivative costs no tape.
+
+Forces are adjoints of the operation, F = -dE/dr, and a loss over them asks for the derivative of these in the weights:
+
+    d/dw <t, dE/dr>  =  d/dw (dE along t)
+
+so that what differentiates an adjoint is a pass along its tangent t and one reverse of values and tangents together.
+The reverse that the values need anyway (the loss has energies too) is done in the same pass: the adjoint leaves its
+tangent with the operation, whose own backward comes after it, always, because the adjoint has read its `token`.
+Derivatives twice in the edges, and third ones, are taken by torch from `reference.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.nn.functional import pad
+
+from painn_fast.kernels.dense.cpu import pack, pack_transposed, panel_width
+from painn_fast.kernels.derivatives import views, wanted
+from painn_fast.kernels.network import passes_cpu, reference
+from painn_fast.kernels.network.reference import Readout, Weights
+from painn_fast.kernels.radial.reference import Radial
+from painn_fast.kernels.radial.slopes import filter_basis_and_slope
+from painn_fast.kernels.simd import LANES
+from painn_fast.kernels.threads import run
+
+PART_ATOMS, MOST_PARTS = 40, 16
+"""Atoms worth a thread of their own, and the most parts of a batch: gradients are summed part by part, in order."""
+
+
+def supports(r: Tensor, features: int) -> bool:
+    """Whether the operation runs for edges like these [E, 3]: on a CPU, where autograd needs it, F whole vectors."""
+    plain = r.dtype in (torch.float32, torch.float64) and r.device.type == "cpu" and features % LANES == 0
+    return plain and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
+def readable(hidden: Tensor) -> bool:
+    """Whether it reads out through this layer [H, F]: H whole vectors."""
+    return hidden.shape[0] % LANES == 0
+
+
+def blocks(
+    s: Tensor, r: Tensor, radial: Radial, filters: Sequence[Tensor], weights: Sequence[Weights],
+    readout: Readout | None, epsilon: float, row_ptr: Tensor, sender: Tensor, mirror: Tensor, n_atoms: Tensor, *,
+    edges_once: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """`reference.blocks`, differentiable to any order.
+
+    Args:
+        readout: of a hidden layer of H numbers, H a multiple of LANES.
+        n_atoms: [M] atoms of each molecule; no edge leaves its molecule.
+        edges_once: nobody wants derivatives in r of anything but the results themselves: forces are taken, Hessians
+            are not.
+    """
+    graph = _graph(r, radial, len(filters[0]), (row_ptr, sender, mirror), n_atoms)
+    call = _Call(radial, epsilon, len(weights), *graph, edges_once=edges_once)
+    if readout is None:  # of no numbers
+        f = s.shape[1]
+        readout = Readout(s.new_zeros(0, f), s.new_zeros(0), s.new_zeros(1, 0), s.new_zeros(1))
+    s, v, read, _ = _Blocks.apply(call, s, r, *filters, *(t for layer in weights for t in layer), *readout)
+    return s, v, read
+
+
+def parts(n_atoms: Tensor) -> list[tuple[int, int]]:
+    """Ranges of atoms, of whole molecules and about one size, a power of 2 of them so that threads have equal shares.
+
+    They depend on the batch alone, not on the threads, and so do the sums of gradients over them.
+    """
+    ends = np.cumsum(n_atoms.numpy())
+    total = int(ends[-1]) if len(ends) else 0
+    count = min(MOST_PARTS, 2 ** (max(1, total // PART_ATOMS).bit_length() - 1))
+    cuts = [int(ends[np.searchsorted(ends, total * k / count)]) for k in range(1, count)]
+    bounds = sorted({0, *cuts, total})
+    return list(pairwise(bounds)) or [(0, 0)]
+
+
+def _graph(
+    r: Tensor, radial: Radial, filter_rows: int, graph: tuple[Tensor, ...], n_atoms: Tensor
+) -> tuple[passes_cpu.Graph, list[tuple[int, int]]]:
+    """Geometry and graph as the passes read them, and the parts that they take."""
+    with torch.no_grad():
+        d = torch.linalg.vector_norm(r, dim=1)
+        basis, slope = (
+            pad(t, (0, -filter_rows % LANES)) for t in filter_basis_and_slope((d + d[graph[2]]) / 2, radial)
+        )
+        inverse = 1.0 / d
+        geometry = basis, slope, r * inverse[:, None], inverse
+    ends = np.cumsum(n_atoms.numpy())
+    arrays = [t.contiguous().numpy() for t in (*geometry, *graph)]
+    return passes_cpu.Graph(*[*arrays, np.repeat(ends, n_atoms.numpy())]), parts(n_atoms)
+
+
+class _Tangent(NamedTuple):
+    """What the derivative of an adjoint leaves for the reverse of values and tangents."""
+
+    track: passes_cpu.Track
+    basis: np.ndarray
+    u: np.ndarray
+    outer: tuple[Tensor, Tensor, Tensor]
+    still: bool
+    late: np.ndarray | None
+    """Tangent of the edges, if nobody but that reverse needs the pass, which is still to be done."""
+
+
+@dataclass
+class _Call:
+    """One evaluation: its graph, and what its passes leave for each other."""
+
+    radial: Radial
+    epsilon: float
+    layers: int
+    graph: passes_cpu.Graph
+    parts: list[tuple[int, int]]
+    edges_once: bool
+    weights: Sequence[Tensor] = ()
+    track: Any = None
+    tangents: dict[int, list[_Tangent]] = field(default_factory=dict)
+    """By pass of autograd, those of every adjoint that it has differentiated."""
+
+    @cached_property
+    def arrays(self) -> list[np.ndarray]:
+        return [t.detach().contiguous().numpy() for t in self.weights]
+
+    @cached_property
+    def panels(self) -> passes_cpu.Panels:
+        """Weights as the way forward reads them."""
+        filters, layers, readout = _sorted(self.arrays, self.layers)
+        packing = []
+
+        def packed(matrix: np.ndarray) -> np.ndarray:
+            columns, rows = matrix.shape
+            width = panel_width(columns, matrix.itemsize) if columns else LANES
+            packing.append((matrix, np.empty((columns // width, rows, width), matrix.dtype)))
+            return packing[-1][1]
+
+        names = ("message_1", "message_2", "mix", "update_1", "update_2")
+        panels = passes_cpu.Panels(
+            filter=tuple(pack(w) for w in filters),
+            readout_1=packed(readout.hidden),
+            readout_1_bias=readout.hidden_bias,
+            zero=np.zeros(filters[0].shape[1], filters[0].dtype),
+            **{name: tuple(packed(getattr(layer, name)) for layer in layers) for name in names},
+            **{
+                f"{name}_bias": tuple(getattr(layer, f"{name}_bias") for layer in layers)
+                for name in names
+                if name != "mix"
+            },
+        )
+        run(lambda pair, _: pack_transposed(*pair), packing)
+        return panels
+
+    @cached_property
+    def linear(self) -> passes_cpu.Linear:
+        """Weights as the way back reads them; filters transposed, with as many columns as the basis has."""
+        filters, layers, readout = _sorted(self.arrays, self.layers)
+        columns = self.graph.basis.shape[1]
+        transposed = [np.zeros((w.shape[1], columns), w.dtype) for w in filters]
+        for to, w in zip(transposed, filters, strict=True):
+            to[:, : len(w)] = w.T
+        return _by_name(transposed, layers, readout)
+
+    def tangent(self, to: _Tangent, t_edge: np.ndarray, part: tuple[int, int]) -> None:
+        """The pass along t_edge [E, 3]."""
+        passes_cpu.tangent(
+            self.panels, self.linear, self.graph, self.track, to.track, t_edge, to.still, *part, to.basis, to.u
+        )
+
+    def gradients(self, flat: np.ndarray) -> passes_cpu.Linear:
+        """Views of a gradient in the shapes of the weights."""
+        pieces, start = [], 0
+        for array in self.arrays:
+            pieces.append(flat[start : start + array.size].reshape(array.shape))
+            start += array.size
+        return _by_name(*_sorted(pieces, self.layers))
+
+
+def _sorted(arrays: Sequence[Any], layers: int) -> tuple[Sequence[Any], list[Any], Any]:
+    """Filters, `Weights` of the layers, `Readout`."""
+    ends = range(layers, 10 * layers + 1, 9)
+    return arrays[:layers], [Weights(*arrays[a:b]) for a, b in pairwise(ends)], Readout(*arrays[10 * layers :])
+
+
+def _by_name(filters: Sequence[np.ndarray], layers: Sequence[Any], readout: Any) -> passes_cpu.Linear:
+    rest = {name: tuple(getattr(layer, name) for layer in layers) for name in Weights._fields}
+    return passes_cpu.Linear(
+        filter=tuple(filters), readout_1=readout.hidden, readout_1_bias=readout.hidden_bias,
+        readout_2=readout.out, readout_2_bias=readout.out_bias, **rest,
+    )  # fmt: skip
+
+
+class _Blocks(Function):
+    @staticmethod
+    def forward(ctx: Any, call: _Call, s: Tensor, r: Tensor, *weights: Tensor) -> Any:
+        call.weights = weights
+        call.track = track = passes_cpu.track(call.layers, s.detach().numpy(), call.linear.readout_1.shape[0])
+        track.s[0] = s.detach().numpy()
+        given = call.panels, call.linear, call.graph, call.epsilon, track
+        run(lambda part, _: passes_cpu.forward(*given, *part), call.parts)
+        token = s.new_zeros(())
+        ctx.call = call
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(token, s, r, *weights)
+        return *_results(track), token
+
+    @staticmethod
+    def backward(ctx: Any, gs: Tensor | None, gv: Tensor | None, g_read: Tensor | None, _: Tensor | None) -> Any:
+        call, (token, s, r, *weights) = ctx.call, ctx.saved_tensors
+        nodes = [node for node, _ in ctx.next_functions]
+        of_weights = any(map(wanted, nodes[2:]))
+        of_edges = wanted(nodes[1]) and not (call.edges_once and of_weights)
+        scalars = of_weights or wanted(nodes[0])
+        gs = s.new_zeros(s.shape) if gs is None else gs
+        gv = s.new_zeros(len(s), 3, s.shape[1]) if gv is None else gv
+        g_read = s.new_zeros(len(s)) if g_read is None else g_read
+        outer = gs, gv, g_read
+        if torch.is_grad_enabled():
+            return None, *_Adjoint.apply(call, of_edges, of_weights, scalars, token, *outer, s, r, *weights)
+        left = call.tangents.pop(torch._C._current_graph_task_id(), [])
+        results = _reverse(call, outer, left[:1], of_edges, of_weights, scalars)
+        for tangent in left[1:]:  # forces and, say, a gradient of the dipole in one loss
+            nothing = [torch.zeros_like(t) for t in outer]
+            more = _reverse(call, nothing, [tangent], of_edges, True, True)
+            results = [a if b is None else b if a is None else a + b for a, b in zip(results, more, strict=True)]
+        return None, *results
+
+
+class _Adjoint(Function):
+    @staticmethod
+    def forward(
+        ctx: Any, call: _Call, edges: bool, of_weights: bool, scalars: bool, token: Tensor, gs: Tensor, gv: Tensor,
+        g_read: Tensor, s: Tensor, r: Tensor, *weights: Tensor,
+    ) -> Any:  # fmt: skip
+        ctx.call = call
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(gs, gv, g_read, s, r, *weights)
+        return tuple(_reverse(call, (gs, gv, g_read), [], edges, of_weights, scalars))
+
+    @staticmethod
+    def backward(ctx: Any, ts: Tensor | None, t_edge: Tensor | None, *t_weights: Any) -> Any:
+        call, (gs, gv, g_read, s, r, *weights) = ctx.call, ctx.saved_tensors
+        twice = wanted(ctx.next_functions[5][0]) and not call.edges_once
+        if torch.is_grad_enabled() or twice or any(t is not None for t in t_weights):
+            moved = [*_by_torch(call, [gs, gv, g_read, s, r, *weights], [ts, t_edge, *t_weights])]
+            return None, None, None, None, None, *moved
+        track = passes_cpu.track(call.layers, s.detach().numpy(), call.linear.readout_1.shape[0])
+        track.s[0] = 0 if ts is None else ts.numpy()
+        t_edge = torch.zeros_like(r) if t_edge is None else t_edge.contiguous()
+        t_basis, tu, still = np.empty_like(call.graph.basis), np.empty_like(call.graph.u), ts is None
+        late = not any(map(wanted, [node for node, _ in ctx.next_functions[1:4]]))
+        left = _Tangent(track, t_basis, tu, (gs, gv, g_read), still, t_edge.numpy() if late else None)
+        call.tangents.setdefault(torch._C._current_graph_task_id(), []).append(left)
+        nothing = (None,) * (2 + len(weights))  # comes with the backward of `_Blocks`, which the token calls
+        if late:
+            return None, None, None, None, gs.new_zeros(()), None, None, None, *nothing
+        run(lambda part, _: call.tangent(left, t_edge.numpy(), part), call.parts)
+        return None, None, None, None, gs.new_zeros(()), *_results(track), *nothing
+
+
+def _results(track: passes_cpu.Track) -> tuple[Tensor, Tensor, Tensor]:
+    """s [N, F], v [N, 3, F] and what is read out [N], at the end of a pass."""
+    s, v, read = (torch.from_numpy(array.copy()) for array in (track.s[-1], track.v[-1], track.read))
+    return s, v.unflatten(1, (3, -1)), read
+
+
+def _reverse(
+    call: _Call, outer: Sequence[Tensor], tangent: list[_Tangent], edges: bool, of_weights: bool,
+    scalars: bool,
+) -> list[Tensor | None]:  # fmt: skip
+    """Adjoints of s, r and weights, with those of the tangent's pass if there is one."""
+    graph, dual = call.graph, bool(tangent)
+    total = sum(t.numel() for t in call.weights) if of_weights or dual else 0
+    sums = np.empty((len(call.parts), total), graph.u.dtype)
+    outputs = [call.gradients(one) for one in sums] if total else [call.linear] * len(sums)  # or never written to
+    common: tuple[Any, ...] = call.panels, call.linear, graph, call.track
+    gs, gv, g_read = _copies(*outer)
+    g_edge = np.empty_like(graph.u) if edges else np.empty((0, 3), graph.u.dtype)
+
+    def work(part: tuple[int, int], k: int) -> None:
+        sums[k] = 0
+        if dual:
+            t = tangent[0]
+            if t.late is not None:
+                call.tangent(t, t.late, part)
+            passes_cpu.dual_reverse(*common, *t[:3], gs, gv, g_read, *p, t.still, *part, outputs[k])
+        else:
+            passes_cpu.reverse(*common, gs, gv, g_read, edges, of_weights, scalars, *part, g_basis, g_edge, outputs[k])
+
+    if dual:
+        p = _copies(*tangent[0].outer)
+    else:
+        g_basis = np.empty_like(graph.basis[: len(g_edge)])
+    run(work, call.parts)
+    ends = [torch.from_numpy(gs) if scalars or dual else None, torch.from_numpy(g_edge) if edges else None]
+    if not total:
+        return [*ends, *(None for _ in call.weights)]
+    pieces = torch.from_numpy(_summed(sums)).split([t.numel() for t in call.weights])
+    return [*ends, *(piece.view(t.shape) for piece, t in zip(pieces, call.weights, strict=True))]
+
+
+def _summed(sums: np.ndarray) -> np.ndarray:
+    """The sum over parts, in order, left in the first."""
+    cuts = np.linspace(0, sums.shape[1], 5).astype(int).tolist()
+
+    def add(columns: tuple[int, int], _: int) -> None:
+        to = sums[0, slice(*columns)]
+        for other in sums[1:]:
+            to += other[slice(*columns)]
+
+    if len(sums) > 1:
+        run(add, list(pairwise(cuts)))
+    return sums[0]
+
+
+def _copies(s: Tensor, v: Tensor, read: Tensor) -> tuple[np.ndarray, ...]:
+    """Plain memory that a pass may write to."""
+    return tuple(t.detach().clone(memory_format=torch.contiguous_format).numpy() for t in (s, v.flatten(1), read))
+
+
+def _by_torch(call: _Call, arguments: list[Tensor], tangents: list[Tensor | None]) -> Sequence[Tensor]:
+    """Derivatives of <tangents, adjoint> in the adjoint's arguments, differentiable again."""
+    row_ptr, sender, mirror = (torch.from_numpy(array) for array in call.graph[4:7])
+    track = torch.is_grad_enabled()
+    with torch.enable_grad():
+        *outer, s, r = first = views(arguments)[:5]
+        weights = views(arguments[5:])
+        inputs = [s, r, *weights]
+        out = reference.blocks(s, r, call.radial, *_sorted(weights, call.layers), call.epsilon, row_ptr, sender, mirror)
+        adjoint = torch.autograd.grad(out, inputs, outer, create_graph=True, materialize_grads=True)
+        moved = [(g, t) for g, t in zip(adjoint, tangents, strict=True) if t is not None]
+        return torch.autograd.grad(
+            [g for g, _ in moved], [*first, *weights], [t for _, t in moved], create_graph=track, materialize_grads=True
+        )

@@ -1,0 +1,196 @@
+"""Vectors of LANES numbers for numba: what a compiler cannot prove about a loop over many arrays, these say.
+
+    load(row, c)             row[c : c + LANES]
+    store(row, c, value)     the other way
+    splat(number, like)      LANES times the same, in the type of `like`
+    a + b, a - b, a * b      as for numbers; a product that is added becomes one instruction
+    sqrt(a), exp(a), total(a)
+
+Wider than the processor's registers they become several of those. Sums over LANES have one order, always.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic, models, overload, register_model
+
+from painn_fast.kernels.jit import FEATURES
+
+LANES = 16 if "+avx512f" in FEATURES.split(",") else 8
+"""A multiple of what a register holds, in float32; from the features that numba's cache is kept by."""
+_FLAGS = ("contract", "nsz", "arcp")
+_LOG2_E, _LN2_HIGH, _LN2_LOW = 1.4426950408889634, 0.693145751953125, 1.428606820309417e-06
+
+
+class Vector(types.Type):
+    """The type of `LANES` numbers of one kind."""
+
+    def __init__(self, scalar: Any) -> None:
+        self.scalar = scalar
+        super().__init__(name=f"Vector({scalar} x {LANES})")
+
+
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, dmm: Any, fe_type: Any) -> None:
+        super().__init__(dmm, fe_type, llvm_vector(fe_type.scalar))
+
+
+def llvm_vector(scalar: Any) -> Any:
+    """LLVM's type."""
+    return ir.VectorType(ir.FloatType() if scalar == types.float32 else ir.DoubleType(), LANES)
+
+
+def _address(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
+    """Pointer to the vector that begins at `index` of a contiguous array of one dimension."""
+    data = context.make_array(array_type)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [index]), llvm_vector(array_type.dtype).as_pointer())
+
+
+@intrinsic
+def load(_, array, index):  # type: ignore[no-untyped-def]
+    """row[index : index + LANES]; nothing checks that it is inside."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        pointer = _address(context, builder, signature.args[0], *args)
+        return builder.load(pointer, align=array.dtype.bitwidth // 8)
+
+    return Vector(array.dtype)(array, types.intp), codegen
+
+
+@intrinsic
+def store(_, array, index, value):  # type: ignore[no-untyped-def]
+    """row[index : index + LANES] = value; nothing checks that it is inside."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        pointer = _address(context, builder, signature.args[0], *args[:2])
+        builder.store(args[2], pointer, align=array.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, value), codegen
+
+
+def repeat(builder: Any, number: Any, vector: Any) -> Any:
+    """LLVM's code for LANES times a number."""
+    one = builder.insert_element(ir.Constant(vector, ir.Undefined), number, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES))
+
+
+@intrinsic
+def splat(_, number, like):  # type: ignore[no-untyped-def]
+    """LANES times the same number, in the type of an array or a vector."""
+    scalar = like.dtype if isinstance(like, types.Array) else like.scalar
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return repeat(builder, args[0], llvm_vector(scalar))
+
+    return Vector(scalar)(scalar, like), codegen
+
+
+def _binary(method: str) -> Any:
+    @intrinsic
+    def operation(_, a, b):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            return getattr(builder, method)(*args, flags=_FLAGS)
+
+        return a(a, b), codegen
+
+    return operation
+
+
+_add, _sub, _mul, _div = (_binary(method) for method in ("fadd", "fsub", "fmul", "fdiv"))
+
+
+def _overload(python: Any, operation: Any) -> None:
+    def implementation(a, b):  # type: ignore[no-untyped-def]
+        if isinstance(a, Vector) and a == b:
+            return lambda a, b: operation(a, b)  # noqa: PLW0108 - numba wants a function
+        return None
+
+    overload(python, inline="always")(implementation)
+
+
+for _python, _operation in ((operator.add, _add), (operator.sub, _sub), (operator.mul, _mul), (operator.truediv, _div)):
+    _overload(_python, _operation)
+
+
+def _call(builder: Any, name: str, result: Any, args: list[Any], **options: Any) -> Any:
+    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, [a.type for a in args]), name)
+    return builder.call(function, args, **options)
+
+
+def _kind(vector: Any) -> str:
+    return f"v{LANES}f{32 if isinstance(vector.element, ir.FloatType) else 64}"
+
+
+@intrinsic
+def sqrt(_, a):  # type: ignore[no-untyped-def]
+    """Square roots."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        vector = args[0].type
+        return _call(builder, f"llvm.sqrt.{_kind(vector)}", vector, list(args))
+
+    return a(a), codegen
+
+
+@intrinsic
+def total(_, a):  # type: ignore[no-untyped-def]
+    """Sum of the LANES numbers, by halves."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        vector, width = args[0], LANES
+        while width > 1:
+            width //= 2
+            low, high = (
+                ir.Constant(ir.VectorType(ir.IntType(32), width), list(range(start, start + width)))
+                for start in (0, width)
+            )
+            vector = builder.fadd(
+                builder.shuffle_vector(vector, vector, low), builder.shuffle_vector(vector, vector, high)
+            )
+        return builder.extract_element(vector, ir.Constant(ir.IntType(32), 0))
+
+    return a.scalar(a), codegen
+
+
+@intrinsic
+def exp(_, a):  # type: ignore[no-untyped-def]
+    """Exponentials to the last bit or two: 2^n by the exponent bits, the rest by a polynomial."""
+    double = a.scalar == types.float64
+    bits, shift, bias, low, high = (64, 52, 1023, -708.0, 709.0) if double else (32, 23, 127, -87.0, 88.0)
+    order = 13 if double else 7
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        vector = args[0].type
+        integer = ir.VectorType(ir.IntType(bits), LANES)
+
+        def constant(value):  # type: ignore[no-untyped-def]
+            return ir.Constant(vector, [value] * LANES)
+
+        def whole(value):  # type: ignore[no-untyped-def]
+            return ir.Constant(integer, [value] * LANES)
+
+        name = _kind(vector)
+        x = _call(builder, f"llvm.maxnum.{name}", vector, [args[0], constant(low)])
+        x = _call(builder, f"llvm.minnum.{name}", vector, [x, constant(high)])
+        n = _call(builder, f"llvm.rint.{name}", vector, [builder.fmul(x, constant(_LOG2_E))])
+        r = builder.fsub(x, builder.fmul(n, constant(_LN2_HIGH)), flags=_FLAGS)
+        r = builder.fsub(r, builder.fmul(n, constant(_LN2_LOW)), flags=_FLAGS)
+        sum_, factorial = constant(0.0), 1.0
+        coefficients = []
+        for k in range(order + 1):
+            factorial *= max(k, 1)
+            coefficients.append(1.0 / factorial)
+        for coefficient in reversed(coefficients):
+            sum_ = builder.fadd(builder.fmul(sum_, r, flags=_FLAGS), constant(coefficient), flags=_FLAGS)
+        exponent = builder.shl(builder.add(builder.fptosi(n, integer), whole(bias)), whole(shift))
+        value = builder.fmul(sum_, builder.bitcast(exponent, vector))
+        same = builder.fcmp_unordered("uno", args[0], args[0])  # NaN stays NaN
+        return builder.select(same, args[0], value)
+
+    return a(a), codegen

@@ -1,0 +1,1 @@
+"""Measures which launches of GPU kernels are fastest."""

@@ -1,0 +1,1 @@
+"""Time correlation functions of series that arrive step by step."""

@@ -1,0 +1,7 @@
+"""Minima, Hessians and harmonic lines: what a model says of a molecule at rest."""
+
+from painn_fast.vibrations.derivatives import hessian
+from painn_fast.vibrations.harmonic import HarmonicSpectrum, Roughness, harmonic, roughness
+from painn_fast.vibrations.relax import relax
+
+__all__ = ["HarmonicSpectrum", "Roughness", "harmonic", "hessian", "relax", "roughness"]

@@ -1,0 +1,125 @@
+"""Compilation, and where its results are kept."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from painn_fast.kernels import jit as module
+
+ROOT = Path(__file__).resolve().parents[2]
+CALL = """
+import json, sys, time
+import torch
+from painn_fast.kernels.neighbors import cpu
+positions = torch.tensor([[0.0, 0, 0], [0, 0, 1], [0, 0, 5]], dtype=torch.float64)
+start = time.perf_counter()
+row_ptr, _, _ = cpu.neighbors(positions, torch.tensor([0, 3]), 2.0)
+taken = time.perf_counter() - start
+kernel = cpu.count_kernel
+hits, misses = (sum(counts.values()) for counts in (kernel.stats.cache_hits, kernel.stats.cache_misses))
+print(json.dumps([row_ptr.tolist(), hits, misses, kernel.stats.cache_path, taken]))
+"""
+
+
+def test_compiles_without_a_cache_where_nothing_can_be_written(monkeypatch):
+    asked = []
+
+    def no_place(**options):
+        def decorate(function):
+            asked.append(options.get("cache", False))
+            if options.get("cache"):
+                raise RuntimeError("cannot cache function: no locator available")
+            return function
+
+        return decorate
+
+    monkeypatch.setattr(module, "njit", no_place)
+    assert module.compiled()(abs)(-1) == 1
+    assert asked == [True, False]
+
+
+def run(code, path, home, **variables):
+    """Standard output of a new interpreter that imports from `path` and keeps its caches under `home`."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")}
+    environment |= {"PYTHONPATH": str(path), "HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache"), **variables}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def home(tmp_path):
+    (tmp_path / "home").mkdir()
+    return tmp_path / "home"
+
+
+def test_a_second_process_reads_from_the_home_folder_where_the_package_cannot_be_written(tmp_path, home):
+    package = tmp_path / "site" / "painn_fast"
+    skip = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "painn_fast", package, ignore=skip)
+    shutil.copytree(ROOT / "kernels", package / "kernels", ignore=skip)
+    for folder in [package, *(path for path in package.rglob("*") if path.is_dir())]:
+        (folder / "__pycache__").touch()  # a file where a folder should be stops root as well
+    first, second = (json.loads(run(CALL, tmp_path / "site", home)) for _ in range(2))
+    assert first[0] == second[0] == [0, 1, 2, 2]
+    assert (first[1], first[2]) == (0, 1)
+    assert (second[1], second[2]) == (1, 0), "compiled again"
+    assert Path(second[3]).is_relative_to(home)
+    assert second[4] < first[4]
+
+
+def toy(folder, number):
+    """A package whose module `b` calls `a`, which returns `number`."""
+    package = folder / "toy"
+    package.mkdir(exist_ok=True)
+    head = "from painn_fast.kernels.jit import compiled\n"
+    (package / "__init__.py").touch()
+    (package / "a.py").write_text(f"{head}\n@compiled()\ndef one():\n    return {number}\n")
+    (package / "b.py").write_text(f"{head}from toy.a import one\n\n@compiled()\ndef two():\n    return 10 * one()\n")
+
+
+TWO = "from toy.b import two; print(two(), sum(two.stats.cache_hits.values()))"
+
+
+def test_a_change_in_another_file_is_noticed(tmp_path, home):
+    said = []
+    for number in (1, 1, 2, 2):
+        toy(tmp_path, number)
+        said.append(run(TWO, tmp_path, home))
+    assert said == ["10 0", "10 1", "20 0", "20 1"]
+
+
+def test_each_processor_has_a_cache_of_its_own(tmp_path, home):
+    toy(tmp_path, 1)
+    plain = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
+    said = [run(TWO, tmp_path, home, **variables) for variables in ({}, plain, plain, {})]
+    assert said == ["10 0", "10 0", "10 1", "10 1"]
+    assert len(list((tmp_path / "toy" / "__pycache__").glob("b.two*.nbi"))) == 2
+
+
+def test_lanes_follow_the_features_that_the_cache_is_kept_by(tmp_path, home):
+    lanes = "from painn_fast.kernels.simd import LANES; print(LANES)"
+    said = [
+        run(lanes, tmp_path, home, NUMBA_CPU_FEATURES=features) for features in ("+avx2,+avx512f", "+avx2,-avx512f")
+    ]
+    assert said == ["16", "8"]
+
+
+def test_two_processes_that_compile_at_once_never_find_each_others_code(tmp_path, monkeypatch):
+    one, other = (module._CacheFile(str(tmp_path), "kernel", "stamp") for _ in range(2))
+    before = one._load_index()
+    other.save("theirs", b"code of theirs")
+    monkeypatch.setattr(one, "_load_index", lambda: dict(before))  # read before the other wrote
+    one.save("ours", b"code of ours")
+    reader = module._CacheFile(str(tmp_path), "kernel", "stamp")
+    assert reader.load("ours") == b"code of ours"
+    assert reader.load("theirs") in (None, b"code of theirs")
+    other.save("theirs", b"code of theirs")
+    assert [reader.load(key) for key in ("ours", "theirs")] == [b"code of ours", b"code of theirs"]
+    assert len(list(tmp_path.glob("*.nbc"))) == 2

@@ -1,0 +1,271 @@
+"""All blocks as one operation: equal to plain torch with its first, second and third derivatives."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from ase import Atoms
+from ase.build import molecule
+
+from painn_fast.graph import batch_atoms
+from painn_fast.kernels.message.edges_cpu import BLOCK
+from painn_fast.kernels.network import ops, reference
+from painn_fast.kernels.network.reference import Readout, Weights
+from painn_fast.kernels.radial.ops import basis_and_direction
+from painn_fast.kernels.radial.reference import Radial, filter_basis
+from painn_fast.kernels.radial.slopes import filter_basis_and_slope
+from painn_fast.kernels.simd import LANES
+from painn_fast.testing import assert_close
+
+EPSILON, K = 1e-8, 5
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-5}
+
+
+def batch(*atoms):
+    made = batch_atoms(list(atoms), 3.0)
+    assert len(made.mirror) == len(made.sender)
+    return made
+
+
+GRAPHS = {
+    "one atom": lambda: batch(Atoms("H")),
+    "three molecules, one of them a lone atom": lambda: batch(molecule("H2O"), Atoms("H"), molecule("CH3OH")),
+    "many atoms": lambda: batch(*[molecule("CH4")] * 17),
+}
+
+
+def inputs(graph, layers=2, f=LANES, dtype=torch.float64, seed=0, readout=True):
+    """s, r, filters, weights and the readout's weights, all random but r."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def random(*shape, scale=1.0):
+        values = torch.randn(*shape, generator=generator, dtype=torch.float64) * scale
+        return values.to(dtype).requires_grad_()
+
+    shapes = ((f, f), (f,), (3 * f, f), (3 * f,), (2 * f, f), (f, 2 * f), (f,), (3 * f, f), (3 * f,))
+    weights = [Weights(*(random(*shape, scale=0.2) for shape in shapes)) for _ in range(layers)]
+    filters = [random(K + 1, 3 * f, scale=0.3) for _ in range(layers)]
+    last = Readout(*(random(*shape, scale=0.3) for shape in ((LANES, f), (LANES,), (1, LANES), (1,))))
+    r = graph.edge_vectors().to(dtype).requires_grad_()
+    return random(graph.n_total, f), r, filters, weights, last if readout else None
+
+
+def radial(dtype):
+    return Radial("sinc", torch.arange(1, K + 1).to(dtype), torch.ones(K, dtype=dtype), "cosine", 3.0)
+
+
+def flat(s, r, filters, weights, readout):
+    return [s, r, *filters, *(t for layer in weights for t in layer), *(readout or ())]
+
+
+def run(side, graph, given, **options):
+    s, r, filters, weights, readout = given
+    head = s, r, radial(s.dtype), filters, weights
+    if side == "ops":
+        return ops.blocks(*head, readout, EPSILON, graph.row_ptr, graph.sender, graph.mirror, graph.n_atoms, **options)
+    f = s.shape[1]
+    empty = Readout(s.new_zeros(0, f), s.new_zeros(0), s.new_zeros(1, 0), s.new_zeros(1))
+    return reference.blocks(*head, readout or empty, EPSILON, graph.row_ptr, graph.sender, graph.mirror)
+
+
+def derivatives(side, graph, given, **options):
+    """Results and their gradient, a loss of results and of the gradient in r (forces), and its gradient."""
+    leaves = flat(*given)
+    out = run(side, graph, given, **options)
+    first = torch.autograd.grad(sum(t.square().sum() for t in out), leaves, create_graph=True, materialize_grads=True)
+    loss = sum(t.pow(3).sum() for t in out) + first[1].square().sum()
+    second = torch.autograd.grad(loss, leaves, create_graph=True, retain_graph=True, materialize_grads=True)
+    return [*out, *first], loss, second
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_equals_plain_torch_with_its_derivatives(graph, dtype, threads):
+    graph = GRAPHS[graph]()
+    given = inputs(graph, dtype=dtype)
+    results = [derivatives(side, graph, given)[0] for side in ("reference", "ops")]
+    for k, (expected, got) in enumerate(zip(*results, strict=True)):
+        assert_close(got.detach(), expected.detach(), TOLERANCE[dtype] * (10 if k > 2 else 1), f"result {k}")
+
+
+def loss_of_forces(side, graph, given, by_autograd_too):
+    """What training asks for: energies and forces of what is read out, and of the features, or of these alone."""
+    s, v, read = run(side, graph, given, **({"edges_once": True} if side == "ops" else {}))
+    (force,) = torch.autograd.grad(read.sum(), [given[1]], create_graph=True)
+    loss = (read**2).sum() + (force**3).sum()
+    if by_autograd_too:
+        loss = loss + s.pow(3).sum() + v.square().sum()
+    return torch.autograd.grad(loss, [given[0], *flat(*given)[2:]], materialize_grads=True)
+
+
+@pytest.mark.parametrize("heads", [True, False])
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_a_loss_over_energies_and_forces_has_the_gradient_of_plain_torch(graph, dtype, heads, threads):
+    graph = GRAPHS[graph]()
+    results = [loss_of_forces(side, graph, inputs(graph, dtype=dtype), heads) for side in ("reference", "ops")]
+    for k, (expected, got) in enumerate(zip(*results, strict=True)):
+        assert_close(got, expected, TOLERANCE[dtype] * 10, f"gradient {k}")
+
+
+def test_without_a_readout_nothing_is_read():
+    graph = GRAPHS["three molecules, one of them a lone atom"]()
+    given = inputs(graph, readout=False)
+    results = [derivatives(side, graph, given)[0] for side in ("reference", "ops")]
+    assert torch.equal(results[1][2].detach(), torch.zeros(graph.n_total, dtype=torch.float64))
+    for k, (expected, got) in enumerate(zip(*results, strict=True)):
+        assert_close(got.detach(), expected.detach(), 1e-10, f"result {k}")
+
+
+def test_second_derivatives_in_the_edges_and_third_ones_are_those_of_plain_torch():
+    graph = GRAPHS["three molecules, one of them a lone atom"]()
+    given = inputs(graph)
+    results = []
+    for side in ("reference", "ops"):
+        _, loss, second = derivatives(side, graph, given)
+        by_kernels = torch.autograd.grad(loss, flat(*given), retain_graph=True)
+        third = torch.autograd.grad(second[2].square().sum() + second[0].square().sum(), flat(*given))
+        results.append([*by_kernels, *third])
+    for k, (expected, got) in enumerate(zip(*results, strict=True)):
+        assert_close(got, expected, 1e-9, f"result {k}")
+
+
+def test_several_adjoints_in_one_loss():
+    graph = GRAPHS["three molecules, one of them a lone atom"]()
+    given = inputs(graph)
+    leaves = [given[0], *flat(*given)[2:]]
+    results = []
+    for side in ("reference", "ops"):
+        s, v, read = run(side, graph, given, **({"edges_once": True} if side == "ops" else {}))
+        outs = s.square().sum(), v.square().sum(), read.square().sum()
+        first, second, third = (torch.autograd.grad(out, [given[1]], create_graph=True)[0] for out in outs)
+        results.append(torch.autograd.grad(s.sum() + (first * second).sum() + third.square().sum(), leaves))
+    for k, (expected, got) in enumerate(zip(*results, strict=True)):
+        assert_close(got, expected, 1e-10, f"gradient {k}")
+
+
+def test_a_pass_that_never_reaches_the_weights_leaves_nothing_behind():
+    graph = GRAPHS["three molecules, one of them a lone atom"]()
+    given = inputs(graph)
+    leaves = [given[0], *flat(*given)[2:]]
+    scale = torch.ones((), dtype=torch.float64, requires_grad=True)  # what a head would have
+
+    def loss(side):
+        s, _, _ = run(side, graph, given, **({"edges_once": True} if side == "ops" else {}))
+        (force,) = torch.autograd.grad((scale * s).square().sum(), [given[1]], create_graph=True)
+        return s.square().sum() + force.square().sum()
+
+    results = []
+    for side in ("reference", "ops"):
+        value = loss(side)
+        (alone,) = torch.autograd.grad(value, [scale], retain_graph=True)
+        results.append([alone, *torch.autograd.grad(value, leaves, retain_graph=True, materialize_grads=True)])
+        again = torch.autograd.grad(value, leaves, materialize_grads=True)
+        for a, b in zip(results[-1][1:], again, strict=True):
+            assert torch.equal(a, b)
+    for expected, got in zip(*results, strict=True):
+        assert_close(got, expected, 1e-10)
+
+
+def test_gradcheck_and_gradgradcheck_pass():
+    graph = batch(molecule("H2O"))
+    s, r, filters, weights, readout = inputs(graph, layers=1)
+
+    def function(*tensors):
+        s, r, filter_, *rest = tensors
+        return run("ops", graph, (s, r, [filter_], [Weights(*rest[:9])], Readout(*rest[9:])))
+
+    given = tuple(flat(s, r, filters, weights, readout))
+    assert torch.autograd.gradcheck(function, given, fast_mode=True)
+    assert torch.autograd.gradgradcheck(function, given, fast_mode=True)
+
+
+def test_large_molecules_go_block_by_block():
+    graph = batch_atoms([molecule("C60"), molecule("CH3OH")], 6.0)
+    assert max(graph.row_ptr.diff()) * 60 > 3 * BLOCK
+    given = inputs(graph)
+    results = [derivatives(side, graph, given)[0] for side in ("reference", "ops")]
+    results += [loss_of_forces(side, graph, given, True) for side in ("reference", "ops")]
+    for expected, got in [*zip(*results[:2], strict=True), *zip(*results[2:], strict=True)]:
+        assert_close(got.detach(), expected.detach(), 1e-10)
+
+
+def test_two_runs_are_bitwise_equal_and_molecules_do_not_depend_on_their_batch():
+    one, many = batch(molecule("CH3OH")), batch(molecule("CH4"), *[molecule("CH3OH")] * 12)
+    s, r, *rest = inputs(many, dtype=torch.float32)
+    values = derivatives("ops", many, (s, r, *rest))[0]
+    for a, b in zip(values, derivatives("ops", many, (s, r, *rest))[0], strict=True):
+        assert torch.equal(a, b)
+    for k in (0, 5, 11):
+        atoms = slice(5 + 6 * k, 11 + 6 * k)
+        edges = slice(int(many.row_ptr[atoms.start]), int(many.row_ptr[atoms.stop]))
+        part = [t.detach()[at].clone().requires_grad_() for t, at in ((s, atoms), (r, edges))]
+        alone = derivatives("ops", one, (*part, *rest))[0]
+        for k, at in enumerate((atoms, atoms, atoms, atoms, edges)):
+            assert torch.equal(alone[k], values[k][at]), k
+
+
+@pytest.mark.parametrize("sizes", [[], [1], [200], [9] * 10, [1] * 500, [30, 1, 1, 90]])
+def test_parts_are_whole_molecules_in_order(sizes):
+    found = ops.parts(torch.tensor(sizes, dtype=torch.int64))
+    ends = {0, *torch.tensor(sizes).cumsum(0).tolist()}
+    assert found[0][0] == 0
+    assert found[-1][1] == sum(sizes)
+    assert all(a[1] == b[0] for a, b in pairwise(found))
+    assert {place for part in found for place in part} <= ends
+
+
+RADIALS = {
+    "sinc, cosine": Radial("sinc", torch.arange(1.0, 6.0).double(), torch.ones(5).double(), "cosine", 3.0),
+    "gaussian, mollifier": Radial(
+        "gaussian", torch.linspace(0, 3, 5).double(), torch.rand(5).double() + 0.3, "mollifier", 3.0
+    ),
+    "sinc, switch": Radial("sinc", torch.arange(1.0, 6.0).double(), torch.ones(5).double(), "switch", 3.0, 1.5),
+}
+
+
+@pytest.mark.parametrize("name", RADIALS)
+def test_slopes_of_the_radial_functions_are_their_derivatives(name):
+    d = torch.linspace(0.3, 3.2, 97, dtype=torch.float64, requires_grad=True)
+    value, slope = filter_basis_and_slope(d, RADIALS[name])
+    expected = filter_basis(d, RADIALS[name])
+    assert_close(value.detach(), expected.detach(), 1e-15)
+    for k in range(expected.shape[1]):
+        (right,) = torch.autograd.grad(expected[:, k].sum(), d, retain_graph=True)
+        assert_close(slope[:, k].detach(), right, 1e-12)
+
+
+@pytest.mark.parametrize("name", RADIALS)
+def test_basis_and_direction_are_differentiable_to_any_order(name):
+    r = torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
+
+    def function(r):
+        return basis_and_direction(r, RADIALS[name], 8)
+
+    assert torch.autograd.gradcheck(function, (r,))
+    assert torch.autograd.gradgradcheck(function, (r,))
+
+
+def test_once_leaves_second_derivatives_in_the_edges_out_and_nothing_else():
+    graph = GRAPHS["three molecules, one of them a lone atom"]()
+    given = inputs(graph)
+    leaves = flat(*given)
+    gradients = []
+    for once in (False, True):
+        s, v, _ = run("ops", graph, given, edges_once=once)
+        (first,) = torch.autograd.grad(s.square().sum() + v.square().sum(), [given[1]], create_graph=True)
+        gradients.append([first, torch.autograd.grad(s.sum() + first.square().sum(), leaves, allow_unused=True)])
+    assert torch.equal(gradients[0][0], gradients[1][0])
+    for k, (all_, fewer) in enumerate(zip(gradients[0][1], gradients[1][1], strict=True)):
+        if k == 1:
+            assert fewer is None
+        elif all_ is not None:
+            assert_close(fewer, all_, 1e-10, f"gradient {k}")

@@ -1,0 +1,108 @@
+"""Where errors are, and tables beside the paper."""
+
+import dataclasses
+import json
+from itertools import pairwise
+
+import ase.io
+import numpy as np
+import pytest
+
+from painn_fast.errors import PaiNNFastError
+from painn_fast.nn import DipoleHead, EnergyHead, PolarizabilityHead, PotentialConfig, RepresentationConfig
+from painn_fast.testing import assert_close, random_potential
+from painn_fast.train import error_analysis, load_config, report, run
+from painn_fast.train.data import read_file, read_split
+from painn_fast.train.evaluation import predict
+from painn_fast.train.paper_table import printed, table
+from painn_fast.train.settings import DataFile, TrainSettings
+
+CONFIG = PotentialConfig(
+    representation=RepresentationConfig(n_features=8, n_layers=1, n_rbf=6),
+    heads=(EnergyHead(), DipoleHead(), PolarizabilityHead()),
+)
+
+
+@pytest.fixture
+def data(arrays, write):
+    path = write(arrays)
+    return read_split(DataFile(file=path.name), path.parent)["train"]
+
+
+def test_errors_by_element_and_magnitude_are_those_of_the_atoms(data):
+    predicted = data.labels["forces"].copy()
+    predicted[data.numbers == 8] += 0.5
+    data.labels["forces"][0] = np.nan
+    rows = error_analysis.by_element(predicted, data, size=0.1)
+    assert [(row["element"], row["atoms"]) for row in rows] == [("H", 2 * len(data)), ("O", len(data) - 1)]
+    assert_close([row["mae"] for row in rows], [0.0, 5.0], 1e-12)
+    bins = error_analysis.by_magnitude(predicted, data, size=0.1)
+    assert sum(row["atoms"] for row in bins) == 3 * len(data) - 1
+    whole = sum(row["mae"] * row["atoms"] for row in bins) / (3 * len(data) - 1)
+    assert_close(whole, 5.0 * (len(data) - 1) / (3 * len(data) - 1), 1e-12)
+    assert all(low["to"] == high["from"] for low, high in pairwise(bins))
+
+
+def test_the_worst_structures_come_first_with_labels_predictions_and_names(data, tmp_path):
+    potential = random_potential(CONFIG)
+    predicted = predict(potential, data)
+    predicted["forces"] = data.labels["forces"].copy()
+    predicted["forces"][data.first[5]] += 3.0
+    error_analysis.write_worst(tmp_path / "worst.xyz", "forces", predicted, data, potential, number=4)
+    frames = ase.io.read(tmp_path / "worst.xyz", index=":")
+    assert len(frames) == 4
+    first = frames[0]
+    assert (first.info["file"], first.info["frame"]) == ("toy.npz", int(data.frame[5]))
+    assert_close(first.positions, data.positions[15:18], 1e-7)
+    assert_close(first.get_forces(), data.labels["forces"][15:18], 1e-6)
+    assert_close(first.arrays["predicted_forces"] - first.get_forces(), [[3.0] * 3, [0.0] * 3, [0.0] * 3], 1e-6)
+    assert_close(np.asarray(first.info["predicted_dipole"]), predicted["dipole"][5], 1e-6)
+    assert first.info["rmse_forces"] == pytest.approx(3.0 / 3**0.5 * 23.0605, rel=1e-4)
+
+
+def test_the_worst_structures_are_data_with_their_charge_spin_and_units(data, tmp_path):
+    data = dataclasses.replace(data, charge=np.full(len(data), -1.0), spin=np.full(len(data), 2.0))
+    potential = random_potential(CONFIG)
+    error_analysis.write_worst(tmp_path / "worst.xyz", "energy", predict(potential, data), data, potential, number=4)
+    found = read_file(DataFile(file="worst.xyz"), tmp_path)
+    assert (found.charge.tolist(), found.spin.tolist()) == ([-1] * 4, [2] * 4)
+    rows = [int(np.abs(data.labels["energy"] - energy).argmin()) for energy in found.labels["energy"]]
+    for name in ("dipole", "polarizability"):
+        assert_close(found.labels[name], data.labels[name][rows], 1e-6)
+        assert found.units[name] == data.units[name]
+
+
+def test_errors_do_not_change_when_all_molecules_turn(data):
+    turned = error_analysis.rotated(data, seed=3)
+    spread = np.linalg.norm(turned.labels["dipole"] - data.labels["dipole"], axis=1)
+    assert spread.max() > 0.1
+    assert_close(np.linalg.norm(turned.labels["forces"], axis=1), np.linalg.norm(data.labels["forces"], axis=1), 1e-12)
+    eigenvalues = (np.linalg.eigvalsh(part.labels["polarizability"]) for part in (turned, data))
+    assert_close(next(eigenvalues), next(eigenvalues), 1e-12)
+    assert error_analysis.rotation_change(random_potential(CONFIG).double(), data) < 1e-9
+
+
+def test_a_table_puts_the_paper_beside_what_was_measured(toy, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "pictures", lambda *_: None)
+    values = toy | {"heads": [{"type": "energy"}], "max_epochs": 1}
+    for name in ("md17-ethanol", "mine"):
+        run(TrainSettings.parse(values | {"name": name, "output": str(tmp_path / name)}), data_folder=tmp_path)
+    text = table([tmp_path / "md17-ethanol", tmp_path / "mine"])
+    errors = json.loads((tmp_path / "md17-ethanol" / "errors.json").read_text())["test"]
+    row = next(line for line in text.splitlines() if line.startswith("| ethanol, forces"))
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    mae = errors["forces"]["mae"]
+    assert cells[1:5] == ["0.23", f"{mae:.3g}", "kcal/mol/Å", f"{mae / 0.23:.2f}"]
+    assert cells[5:7] == ["16", "1"]
+    assert "mine, energy" in text.split("**Others**")[1]
+    with pytest.raises(PaiNNFastError, match="no finished training here"):
+        table([tmp_path / "nowhere"])
+
+
+def test_every_row_in_print_has_a_configuration_that_trains_its_property():
+    for key, published in printed().items():
+        for row, facts in published["rows"].items():
+            settings = load_config(f"{key}-{row}")
+            labels = {head.type if head.type != "scalar" else head.name for head in settings.heads}
+            name = facts.get("property", "energy")
+            assert name in labels | ({"dipole_magnitude"} if "dipole" in labels else set()), (key, row)

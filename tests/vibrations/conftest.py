@@ -1,0 +1,9 @@
+"""Molecules whose vibrations are known."""
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(7)
