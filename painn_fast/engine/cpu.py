@@ -34,6 +34,7 @@ from painn_fast.kernels.radial.table import FilterTable, tabulate
 from painn_fast.kernels.simd import LANES
 from painn_fast.kernels.threads import count as thread_count
 from painn_fast.nn import Potential
+from painn_fast.nn.fused import radial
 
 FROM_SCHEDULE = {"energy", "energies", "forces", "stress"}
 SIMPLE = {"energy", "energies", "forces"}
@@ -285,4 +286,4 @@ def _table(potential: Potential, layer: int) -> FilterTable:
     width = 3 * network.config.n_features
     columns = slice(layer * width, (layer + 1) * width)
     weight = torch.cat([network.filter.weight.detach()[columns].T, network.filter.bias.detach()[None, columns]])
-    return tabulate(network.radial, weight, dtype=potential.dtype)
+    return tabulate(radial(network), weight, dtype=potential.dtype)

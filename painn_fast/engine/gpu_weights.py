@@ -12,6 +12,7 @@ from torch.nn.functional import pad
 from painn_fast import units
 from painn_fast.kernels.radial.reference import Radial
 from painn_fast.nn import Potential
+from painn_fast.nn.fused import radial
 
 MULTIPLE = 16
 """The smallest side of a product on a tensor core."""
@@ -110,7 +111,7 @@ def pack(potential: Potential, products: torch.dtype | None = None) -> Weights:
         embedding=_copy(pad(network.embedding.weight, (0, missing))),
         first_x=_copy(pad(first_x, (0, missing)).flatten(1)),
         layers=layers,
-        radial=network.radial,
+        radial=radial(network),
         readout=[dense(module, 1, 1) for module in hidden],
         last=pad(last.weight[0], (0, -last.in_features % MULTIPLE)).clone(),
         last_bias=last.bias.clone(),

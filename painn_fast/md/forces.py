@@ -85,7 +85,7 @@ class ModelForces(ForceField):
         ones = [batch_atoms([molecule], potential.cutoff).to(potential.device) for molecule in molecules]
         potential = copy.deepcopy(potential).requires_grad_(False).eval()
         if backend == "reference":
-            potential.representation.backend = "reference"
+            potential.backend = "reference"
         for one in ones:
             potential.require_elements(one.numbers)
         fused = engine_for(potential, backend)

@@ -44,7 +44,7 @@ MOST = EDGES_BY_FEATURES // 3
 def potential(backend):
     config = RepresentationConfig(n_features=F, n_layers=2, n_rbf=K)
     model = random_potential(PotentialConfig(representation=config, heads=(EnergyHead(),)), dtype=torch.float32)
-    model.representation.backend = backend
+    model.backend = backend
     return model
 
 

@@ -110,8 +110,8 @@ def test_training_gradients_of_the_fused_network_equal_those_of_the_reference(va
     gradients = []
     for backend in ("reference", "fused"):
         potential = random_potential(config)
-        potential.representation.backend = backend
-        assert potential.representation.fused == (backend == "fused")
+        potential.backend = backend
+        assert potential.fused == (backend == "fused")
         results = potential(batch, ("energy", "forces", "dipole", "polarizability"), create_graph=True)
         (results["energy"].sum() + sum(value.square().sum() for value in results.values())).backward()
         gradients.append({name: p.grad for name, p in potential.named_parameters()})
@@ -122,8 +122,8 @@ def test_training_gradients_of_the_fused_network_equal_those_of_the_reference(va
 def test_ablations_without_vector_messages_stay_on_the_reference():
     config = RepresentationConfig(n_features=16, ablation="no_vector_propagation")
     potential = random_potential(PotentialConfig(representation=config))
-    potential.representation.backend = "fused"
-    assert not potential.representation.fused
+    potential.backend = "fused"
+    assert not potential.fused
 
 
 def test_two_runs_are_bitwise_equal_whatever_the_threads():

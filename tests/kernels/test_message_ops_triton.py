@@ -141,8 +141,8 @@ def test_energies_forces_and_training_gradients_of_the_network_equal_those_of_th
     batch, numbers = batch.to(DEVICE), []
     for backend in ("reference", "fused"):
         potential = random_potential(config).to(DEVICE)
-        potential.representation.backend = backend
-        assert potential.representation.fused == (backend == "fused")
+        potential.backend = backend
+        assert potential.fused == (backend == "fused")
         results = potential(batch, ("energy", "forces"), create_graph=True)
         (results["energy"].sum() + results["forces"].square().sum()).backward()
         numbers.append(results | {name: p.grad for name, p in potential.named_parameters()})
@@ -157,7 +157,7 @@ def test_the_functions_are_read_back_from_the_device_once_however_often_a_networ
     config = PotentialConfig(representation=RepresentationConfig(n_features=16, n_layers=2, n_rbf=4))
     potential, batch = random_potential(config).to(DEVICE), batch_atoms([MONOXIDE], 5.0)
     assert len(batch.mirror)
-    potential.representation.backend = "fused"
+    potential.backend = "fused"
     triton._constants.cache_clear()
     for _ in range(2):
         potential(batch.to(DEVICE), ("energy", "forces"), create_graph=True)["forces"].square().sum().backward()
