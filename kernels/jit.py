@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -56,6 +57,14 @@ class _CacheFile(IndexDataCacheFile):
         name = f"{self._index_name.removesuffix('.nbi')}.{digest}.nbc"
         self._save_data(name, data)
         self._save_index(self._load_index() | {key: name})
+
+    def _load_index(self) -> dict[Any, str]:
+        """Names of files; none where another version of the package kept code for types that no longer exist."""
+        try:
+            found: dict[Any, str] = super()._load_index()
+        except (AttributeError, ImportError, EOFError, pickle.UnpicklingError):
+            return {}
+        return found
 
 
 @cache

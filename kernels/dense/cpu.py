@@ -7,6 +7,7 @@ other rows there are: the result of an atom does not depend on its batch.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,9 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from painn_fast.kernels.jit import compiled
-from painn_fast.kernels.simd import LANES, exp, llvm_vector, load, repeat, splat, store
+from painn_fast.kernels.simd import LANES, exp, llvm_vector, load, log1p, maximum, repeat, splat, store
 
+LOG_2 = math.log(2.0)
 ROWS = 6 if LANES == 16 else 3
 """Rows of a tile: with 4 vectors a row, its sums fill three quarters of the registers."""
 
@@ -122,18 +124,30 @@ _columns_4, _columns_2, _columns_1 = _columns(4), _columns(2), _columns(1)
 
 
 @compiled(nogil=True)
-def matmul(a: np.ndarray, panels: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
-    """out [M, C] = a [M, K] B + bias [C], with B packed; of rows of a that are longer the beginning counts."""
+def _product(a, panels, start, stride, out):  # type: ignore[no-untyped-def]
+    """out = a B + start, whose rows are `stride` numbers apart."""
     depth, width = panels.shape[1], panels.shape[2]
     left = (a, 0, a.shape[1], 1)
     for p in range(panels.shape[0]):
-        right, start, to = (panels[p], 0, width), (bias, p * width, 0), (out, p * width, out.shape[1])
+        right, begin, to = (panels[p], 0, width), (start, p * width, stride), (out, p * width, out.shape[1])
         if width == 4 * LANES:
-            _columns_4(out.shape[0], depth, left, right, start, to)
+            _columns_4(out.shape[0], depth, left, right, begin, to)
         elif width == 2 * LANES:
-            _columns_2(out.shape[0], depth, left, right, start, to)
+            _columns_2(out.shape[0], depth, left, right, begin, to)
         else:
-            _columns_1(out.shape[0], depth, left, right, start, to)
+            _columns_1(out.shape[0], depth, left, right, begin, to)
+
+
+@compiled(nogil=True)
+def matmul(a: np.ndarray, panels: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
+    """out [M, C] = a [M, K] B + bias [C], with B packed; of rows of a that are longer the beginning counts."""
+    _product(a, panels, bias, 0, out)
+
+
+@compiled(nogil=True)
+def add_matmul(a: np.ndarray, panels: np.ndarray, out: np.ndarray) -> None:
+    """out [M, C] += a [M, K] B, with B packed."""
+    _product(a, panels, out, out.shape[1], out)
 
 
 @compiled(nogil=True)
@@ -173,8 +187,11 @@ def sigmoid(h):  # type: ignore[no-untyped-def]
 
 
 @compiled(nogil=True)
-def silu(h: np.ndarray, out: np.ndarray) -> None:
-    """out = h sigmoid(h), both [M, C]."""
+def activation(softplus: bool, h: np.ndarray, out: np.ndarray) -> None:
+    """out = f(h), both [M, C]: h sigmoid(h), or log(1 + exp(h)) - log 2 with `softplus`."""
+    if softplus:
+        _shifted_softplus(h, out)
+        return
     for m in range(h.shape[0]):
         row, to = h[m], out[m]
         for c in range(0, h.shape[1], LANES):
@@ -183,11 +200,32 @@ def silu(h: np.ndarray, out: np.ndarray) -> None:
 
 
 @compiled(nogil=True)
-def silu_adjoint(h: np.ndarray, g: np.ndarray) -> None:
-    """g *= silu'(h), both [M, C]."""
+def _shifted_softplus(h, out):  # type: ignore[no-untyped-def]
+    for m in range(h.shape[0]):
+        row, to = h[m], out[m]
+        for c in range(0, h.shape[1], LANES):
+            x = load(row, c)
+            zero = splat(0.0, x)
+            store(to, c, maximum(x, zero) + log1p(exp(zero - maximum(x, zero - x))) - splat(LOG_2, x))
+
+
+@compiled(nogil=True)
+def activation_adjoint(softplus: bool, h: np.ndarray, g: np.ndarray) -> None:
+    """g *= f'(h), both [M, C]."""
+    if softplus:
+        _softplus_adjoint(h, g)
+        return
     for m in range(h.shape[0]):
         row, to = h[m], g[m]
         for c in range(0, h.shape[1], LANES):
             x = load(row, c)
             p = sigmoid(x)
             store(to, c, load(to, c) * p * (splat(1.0, x) + x * (splat(1.0, x) - p)))
+
+
+@compiled(nogil=True)
+def _softplus_adjoint(h, g):  # type: ignore[no-untyped-def]
+    for m in range(h.shape[0]):
+        row, to = h[m], g[m]
+        for c in range(0, h.shape[1], LANES):
+            store(to, c, load(to, c) * sigmoid(load(row, c)))

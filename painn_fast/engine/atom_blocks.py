@@ -18,9 +18,9 @@ from painn_fast.engine.passes_cpu import (
     GEOMETRY,
     PAIRS_BACKWARD,
     PAIRS_FORWARD,
+    EngineWeights,
     Pairs,
     Scratch,
-    Weights,
     finish,
     step,
 )
@@ -71,11 +71,11 @@ def _shares(tasks: np.ndarray, threads: int) -> Shares:
     return [part for part in parts if len(part)]
 
 
-def evaluate_blocks(
-    w: Weights, g: Pairs, m: Scratch, blocks: Blocks, pool: ThreadPoolExecutor, positions: np.ndarray,
+def energy_and_forces_by_blocks(
+    w: EngineWeights, g: Pairs, m: Scratch, blocks: Blocks, pool: ThreadPoolExecutor, positions: np.ndarray,
     want_forces: bool, energies: np.ndarray, forces: np.ndarray, virial: np.ndarray,
 ) -> None:  # fmt: skip
-    """As `schedule.evaluate` to the last bit, by several threads."""
+    """As `passes_cpu.energy_and_forces` to the last bit, by several threads."""
 
     call: Callable[..., None] = step
 
@@ -87,7 +87,7 @@ def evaluate_blocks(
         for one in others:
             one.result()
 
-    layers = len(m.x)
+    layers = len(m.kept.x)
     run(GEOMETRY, 0, blocks.pairs)
     for k in range(layers + 1):
         run(ATOMS_FORWARD, k, blocks.atoms)

@@ -10,7 +10,7 @@ import ase
 import torch
 from torch import Tensor
 
-from painn_fast.engine import GIVES, Engine, engine_for
+from painn_fast.engine import Engine, Evaluator, evaluator_for
 from painn_fast.graph import AtomicBatch, batch_arrays, batch_atoms
 from painn_fast.graph.batch import ALL_PAIRS_UP_TO, concatenate
 from painn_fast.graph.skin import SKIN, SkinList
@@ -84,19 +84,18 @@ class ModelForces(ForceField):
         molecules = [atoms] if isinstance(atoms, ase.Atoms) else list(atoms)
         ones = [batch_atoms([molecule], potential.cutoff).to(potential.device) for molecule in molecules]
         potential = copy.deepcopy(potential).requires_grad_(False).eval()
-        if backend == "reference":
-            potential.backend = "reference"
         for one in ones:
             potential.require_elements(one.numbers)
-        fused = engine_for(potential, backend)
+        evaluator = evaluator_for(potential, backend)
         listed = [bool(one.pbc.any()) or not _compact(one, potential.cutoff + skin) for one in ones]
         small = [k for k, large in enumerate(listed) if not large]
         self._parts: list[tuple[list[int], _Copies]] = [
-            ([k], _Listed(potential, fused, ones[k], skin)) for k, large in enumerate(listed) if large
+            ([k], _Listed(evaluator, ones[k], skin)) for k, large in enumerate(listed) if large
         ]
         if small:
             some = [ones[k] for k in small]
-            self._parts.append((small, _Reference(potential, some) if fused is None else _Fused(fused, some)))
+            copies = _Potential(evaluator, some) if evaluator.engine is None else _Fused(evaluator.engine, some)
+            self._parts.append((small, copies))
         self._device = potential.device
 
     def __call__(self, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -272,19 +271,18 @@ def _apart(results: dict[str, Tensor], positions: Sequence[Tensor]) -> list[dict
     ]
 
 
-class _Reference(_Copies):
-    """Molecules, by the readable network, one after another."""
+class _Potential(_Copies):
+    """Molecules without an engine, one after another."""
 
-    def __init__(self, potential: Potential, ones: Sequence[AtomicBatch]) -> None:
-        self.potential, self.ones = potential, ones
+    def __init__(self, evaluator: Evaluator, ones: Sequence[AtomicBatch]) -> None:
+        self.evaluator, self.ones = evaluator, ones
         self._graphs: dict[tuple[int, int], AtomicBatch] = {}
 
     def __call__(self, positions: Sequence[Tensor], properties: tuple[str, ...]) -> list[dict[str, Tensor]]:
         return [self._one(k, place, properties) for k, place in enumerate(positions)]
 
-    @torch.no_grad()
     def _one(self, k: int, positions: Tensor, properties: tuple[str, ...]) -> dict[str, Tensor]:
-        parts = [self.potential(self._graph(k, chunk), properties) for chunk in positions.split(COPIES_PER_CHUNK)]
+        parts = [self.evaluator(self._graph(k, chunk), properties) for chunk in positions.split(COPIES_PER_CHUNK)]
         return _apart({name: torch.cat([part[name] for part in parts]) for name in properties}, [positions])[0]
 
     def _graph(self, k: int, positions: Tensor) -> AtomicBatch:
@@ -297,22 +295,22 @@ class _Reference(_Copies):
 class _Listed(_Copies):
     """A crystal or a large cluster, by either, with a list that is rebuilt as atoms move."""
 
-    def __init__(self, potential: Potential, fused: Engine | None, one: AtomicBatch, skin: float) -> None:
-        self.potential, self.fused = potential, fused
-        self.list = SkinList(one, potential.cutoff, skin=skin)
+    def __init__(self, evaluator: Evaluator, one: AtomicBatch, skin: float) -> None:
+        self.evaluator = evaluator
+        self.list = SkinList(one, evaluator.potential.cutoff, skin=skin)
         self._workspace: tuple[int, Any] | None = None
 
     def __call__(self, positions: Sequence[Tensor], properties: tuple[str, ...]) -> list[dict[str, Tensor]]:
         return _apart(self._all(positions[0], properties), positions)
 
-    @torch.no_grad()
     def _all(self, positions: Tensor, properties: tuple[str, ...]) -> dict[str, Tensor]:
         batch = self.list.batch(positions)
-        if self.fused is None or not GIVES.issuperset(properties):
-            return self.potential(batch, properties)
+        engine = self.evaluator.engine
+        if engine is None or not self.evaluator.by_engine(properties):
+            return self.evaluator(batch, properties)
         if self._workspace is None or self._workspace[0] != self.list.builds:
-            self._workspace = self.list.builds, self.fused.workspace(batch)
-        return self.fused(self._workspace[1], batch.positions, properties, finite=False)
+            self._workspace = self.list.builds, engine.workspace(batch)
+        return engine(self._workspace[1], batch.positions, properties, finite=False)
 
     def state(self) -> dict[str, Tensor]:
         return {"neighbor_reference": self.list.reference}

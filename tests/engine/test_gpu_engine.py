@@ -1,6 +1,5 @@
 """The GPU engine, or its kernels in Triton's interpreter, gives what the reference gives."""
 
-import sys
 from collections import Counter
 
 import pytest
@@ -285,8 +284,7 @@ def gpu_everywhere(monkeypatch):
     def engine_for(potential, backend="auto"):
         return made.setdefault(id(potential), GpuEngine(potential))
 
-    monkeypatch.setattr("painn_fast.md.forces.engine_for", engine_for)
-    monkeypatch.setattr(sys.modules["painn_fast.evaluate"], "engine_for", engine_for)
+    monkeypatch.setattr("painn_fast.engine.select.engine_for", engine_for)
 
 
 def test_dynamics_and_evaluate_can_use_it(gpu_everywhere):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from painn_fast.kernels.dense.cpu import add_outer, matmul, pack, silu, silu_adjoint
+from painn_fast.kernels.dense.cpu import activation, activation_adjoint, add_matmul, add_outer, matmul, pack
 from painn_fast.kernels.simd import LANES
 from painn_fast.testing import assert_close
 
@@ -24,6 +24,9 @@ def test_product_equals_numpy(rows, columns, dtype):
     matmul(a, pack(b), bias, out)
     if rows:
         assert_close(out, a.astype(float) @ b.astype(float) + bias, TOLERANCE[dtype])
+    again = np.tile(bias, (rows, 1))
+    add_matmul(a, pack(b), again)
+    assert np.array_equal(again, out)
 
 
 def test_only_the_beginning_of_long_rows_counts():
@@ -54,19 +57,28 @@ def test_outer_products_add_up(columns, dtype):
     assert_close(out, before + a[:9].T.astype(float) @ b[:9, LANES:].astype(float), TOLERANCE[dtype])
 
 
+def exact(softplus, h):
+    """The activation and its derivative at h, in float64."""
+    h = torch.from_numpy(h).double().requires_grad_()
+    value = torch.logaddexp(h, torch.zeros_like(h)) - np.log(2.0) if softplus else torch.nn.functional.silu(h)
+    return value.detach().numpy(), torch.autograd.grad(value.sum(), h)[0].numpy()
+
+
+@pytest.mark.parametrize("softplus", [False, True])
 @pytest.mark.parametrize("dtype", TOLERANCE)
-def test_silu_and_its_adjoint_equal_torch_everywhere(dtype):
+def test_activations_and_their_adjoints_equal_torch_everywhere(dtype, softplus):
     h = np.concatenate([np.linspace(-120, 120, 4 * LANES - 3), [0.0, -1e-8, 1e-8]]).astype(dtype).reshape(2, -1)
     g, out = numbers(*h.shape, dtype=dtype), np.empty_like(h)
-    silu(h, out)
-    exact = torch.from_numpy(h).double()
-    assert np.abs(out - torch.nn.functional.silu(exact).numpy()).max() < TOLERANCE[dtype]
-    expected = torch.ops.aten.silu_backward(torch.from_numpy(g).double(), exact)
-    silu_adjoint(h, g)
+    activation(softplus, h, out)
+    value, slope = exact(softplus, h)
+    assert np.abs(out - value).max() < TOLERANCE[dtype]
+    expected = g.astype(float) * slope
+    activation_adjoint(softplus, h, g)
     assert_close(g, expected, TOLERANCE[dtype])
 
 
-def test_what_is_not_a_number_stays_so():
+@pytest.mark.parametrize("softplus", [False, True])
+def test_what_is_not_a_number_stays_so(softplus):
     h, out = np.full((1, LANES), np.nan), np.zeros((1, LANES))
-    silu(h, out)
+    activation(softplus, h, out)
     assert np.isnan(out).all()

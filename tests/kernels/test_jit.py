@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -123,3 +124,19 @@ def test_two_processes_that_compile_at_once_never_find_each_others_code(tmp_path
     other.save("theirs", b"code of theirs")
     assert [reader.load(key) for key in ("ours", "theirs")] == [b"code of ours", b"code of theirs"]
     assert len(list(tmp_path.glob("*.nbc"))) == 2
+
+
+class Gone(NamedTuple):
+    """A type that a later version of a package does not have."""
+
+    number: int
+
+
+def test_code_kept_for_a_type_that_no_longer_exists_is_compiled_anew(tmp_path, monkeypatch):
+    cache = module._CacheFile(str(tmp_path), "kernel", "stamp")
+    cache.save(Gone(1), b"code of before")
+    assert cache.load(Gone(1)) == b"code of before"
+    monkeypatch.delattr(sys.modules[__name__], "Gone")
+    assert cache.load("now") is None
+    cache.save("now", b"code of now")
+    assert cache.load("now") == b"code of now"

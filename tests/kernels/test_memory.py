@@ -16,8 +16,7 @@ from painn_fast.bench.measure import peak_memory
 from painn_fast.engine import engine_for
 from painn_fast.evaluate import evaluate
 from painn_fast.graph import batch_atoms
-from painn_fast.kernels.message import ops
-from painn_fast.nn import EnergyHead, PotentialConfig, RepresentationConfig
+from painn_fast.nn import EnergyHead, PotentialConfig, RepresentationConfig, fused
 from painn_fast.testing import random_potential
 
 F, K = 128, 4
@@ -139,7 +138,7 @@ def test_a_training_step_on_a_gpu_allocates_nothing_of_edges_by_features(monkeyp
     launched = []
     for module in (triton, triton_adjoint, triton_second):
         monkeypatch.setattr(module, "launch", lambda name, *_, **__: launched.append(name))
-    monkeypatch.setitem(ops.BACKENDS, "cpu", ops.GpuEdges)
+    monkeypatch.setattr(fused, "BY_OPERATION", {"cpu"})
     model = potential("fused")
     check(lambda batch: train(model, batch), BATCH, FEW)
     names = {"fwd", "bwd", "weight_bwd", "tangent", "bwd_tangent", "weight_bwd_tangent"}

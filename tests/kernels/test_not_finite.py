@@ -16,6 +16,8 @@ from painn_fast.kernels.radial.reference import Radial, cutoff_function
 from painn_fast.kernels.radial.slopes import filter_basis_and_slope
 from painn_fast.kernels.radial.table import tabulate
 from painn_fast.kernels.simd import LANES
+from painn_fast.nn import EnergyHead, PotentialConfig, RepresentationConfig, fused
+from painn_fast.testing import random_potential
 
 pytest.importorskip("triton")
 
@@ -115,18 +117,30 @@ def test_messages_of_a_gpu_and_all_their_adjoints_keep_such_an_edge(bad, basis, 
 
 
 @pytest.mark.parametrize("bad", BAD)
-def test_messages_of_both_devices_keep_it_as_operations_of_torch(bad, monkeypatch):
+def test_messages_keep_it_as_an_operation_of_torch(bad):
     batch, (x, v, r, weight), _, _, graph = problem(BAD[bad])
-    for make in (ops.edges_on_cpu, ops.GpuEdges):
-        monkeypatch.setitem(ops.BACKENDS, DEVICE, make)
-        if make is ops.edges_on_cpu and DEVICE != "cpu":
-            continue
-        leaf = r.clone().requires_grad_()
-        ds, dv = ops.message(x, v, weight, ops.edges(leaf, radial(), *graph))
-        (gr,) = torch.autograd.grad(ds.sum() + dv.sum(), leaf)
-        assert dv[int(batch.receiver[0])].isnan().any()
-        assert gr[0].isnan().all()
-        assert dv[3:].isfinite().all()
+    leaf = r.clone().requires_grad_()
+    ds, dv = ops.message(x, v, weight, ops.Edges(leaf, radial(), *graph))
+    (gr,) = torch.autograd.grad(ds.sum() + dv.sum(), leaf)
+    assert dv[int(batch.receiver[0])].isnan().any()
+    assert gr[0].isnan().all()
+    assert dv[3:].isfinite().all()
+
+
+@pytest.mark.parametrize("activation", ["silu", "shifted_softplus"])
+@pytest.mark.parametrize("bad", BAD)
+def test_a_network_on_a_cpu_keeps_it(bad, activation):
+    representation = RepresentationConfig(n_features=LANES, n_layers=2, n_rbf=4, activation=activation)
+    potential = random_potential(PotentialConfig(representation=representation, heads=(EnergyHead(),)))
+    batch = batch_atoms([molecule("H2O"), molecule("H2")], 5.0)
+    r = batch.edge_vectors()
+    r[0] = r[batch.mirror[0]] = BAD[bad]
+    leaf = r.clone().requires_grad_()
+    s, v, _ = fused.features(potential.representation, batch, leaf)
+    (gr,) = torch.autograd.grad(s.sum() + v.sum(), leaf)
+    assert s[:3].isnan().any()
+    assert gr[0].isnan().all()
+    assert s[3:].isfinite().all()
 
 
 def test_features_that_are_not_finite_do_not_pass_the_cutoff():

@@ -29,7 +29,7 @@ S, P, KELVIN = 3, 2, 300.0
 @pytest.fixture(autouse=True)
 def on_a_gpu(monkeypatch):
     """Engines and ring steps are those for GPUs, here too."""
-    monkeypatch.setattr("painn_fast.md.forces.engine_for", lambda potential, backend: GpuEngine(potential))
+    monkeypatch.setattr("painn_fast.engine.select.engine_for", lambda potential, backend: GpuEngine(potential))
     monkeypatch.setattr("painn_fast.md.integrators.steps", ring.Steps)
     monkeypatch.setattr("painn_fast.md.fragments.look", bonds.look)
 
