@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from painn_fast.graph.batch import CLOSEST
-from painn_fast.kernels.bonds import CONTACT, STRETCH, Bonds, Contacts, look, nearest_image
+from painn_fast.kernels.bonds import CONTACT, STRETCH, Bonds, Contacts, nearest_image, update_bonds
 from painn_fast.md.geometry import ROWS, atom_name, contacts
 from painn_fast.md.guards import Trip
 from painn_fast.md.state import State, System
@@ -43,7 +43,7 @@ class Fragments:
         self.contacts = contacts(system)
         self.bonds = find_bonds(positions, self.contacts)
         self._first = self.bonds.atoms.clone()
-        self._told = torch.zeros_like(self.bonds.broken, dtype=torch.bool)
+        self._told = torch.zeros_like(self.bonds.broken_at, dtype=torch.bool)
         self._news = False
 
     def due(self, step: int) -> bool:
@@ -52,17 +52,17 @@ class Fragments:
 
     def look(self, state: State, stopped: Tensor) -> None:
         """Look at the bonds; stopped [S] int64 takes the step of the trajectories whose bond breaks."""
-        look(state.positions, stopped, self.bonds, self.contacts, state.step, self.stop)
+        update_bonds(state.positions, stopped, self.bonds, self.contacts, state.step, self.stop)
         self._news = not self.stop
 
     def stopped(self, s: int, step: int) -> bool:
         """Whether trajectory s was stopped in a step for a bond."""
-        return self.stop and bool((self.bonds.broken[s] == step).any())
+        return self.stop and bool((self.bonds.broken_at[s] == step).any())
 
     def explain(self, s: int, step: int, number: int) -> Trip:
         """Which bond of trajectory s, with this number, broke in a step, the one stretched most if it was several."""
         bonds = self.bonds
-        ratio = torch.where(bonds.broken[s] == step, bonds.reached[s] / bonds.length[s], 0.0)
+        ratio = torch.where(bonds.broken_at[s] == step, bonds.reached[s] / bonds.length[s], 0.0)
         return self._trip(s, int(ratio.argmax()), number)
 
     def notes(self, state: State) -> list[Trip]:
@@ -70,20 +70,20 @@ class Fragments:
         if not self._news:
             return []
         self._news = False
-        fresh = (self.bonds.broken > 0) & ~self._told
+        fresh = (self.bonds.broken_at > 0) & ~self._told
         self._told |= fresh
         return [self._trip(s, b, int(state.trajectory[s])) for s, b in torch.nonzero(fresh).tolist()]
 
     def tensors(self) -> dict[str, Tensor]:
         """What a restart needs."""
         bonds = self.bonds
-        return {"atoms": bonds.atoms, "length": bonds.length, "broken": bonds.broken, "reached": bonds.reached}
+        return {"atoms": bonds.atoms, "length": bonds.length, "broken": bonds.broken_at, "reached": bonds.reached}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Take up what `tensors` gave; without them, from a run that did not watch, bonds are those of the start."""
         for name, value in self.tensors().items() if tensors else ():
             value.copy_(tensors[name])
-        self._told = self.bonds.broken > 0
+        self._told = self.bonds.broken_at > 0
 
     def _trip(self, s: int, b: int, number: int) -> Trip:
         bonds = self.bonds
@@ -93,7 +93,7 @@ class Fragments:
         names = f"{atom_name(self.system, i)}-{atom_name(self.system, j)}"
         of = f"{length:.4g} Å by covalent radii, made since the start" if new else f"{length:.4g} Å at the start"
         return Trip(
-            number, int(bonds.broken[s, b]), None, None, f"bond {names} broke ({of}): length in Å",
+            number, int(bonds.broken_at[s, b]), None, None, f"bond {names} broke ({of}): length in Å",
             float(bonds.reached[s, b]), STRETCH * length, CAUSE + GO_ON * self.stop,
             bond=(i, j), start=length, stopped=self.stop,
         )  # fmt: skip

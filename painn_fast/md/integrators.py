@@ -137,11 +137,11 @@ class RingPolymer:
 
     def fine(self, state: State) -> bool:
         """Whether no trajectory broke a limit since this was asked last; waits for the device."""
-        return self._steps(state).fine()
+        return self._steps(state).within_limits()
 
     def broken(self, state: State) -> Tensor:
         """Of each trajectory [S] the step that broke a limit, 0 for none; steps leave it as it was then."""
-        return self._steps(state).broken
+        return self._steps(state).exceeded
 
     def before(self, state: State) -> Tensor:
         """Positions before the last step [S, P, N, 3] Å."""

@@ -1,4 +1,4 @@
-"""Settings of a spectrum, as they stand in its TOML file."""
+"""Settings of a spectrum, as in its TOML file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from painn_fast.io.options import LoadOptions
 from painn_fast.md.settings import Beads, MDSettings, Trajectories
 from painn_fast.md.thermostats import Ensemble
 from painn_fast.settings import Duration, Interval, Seed, Temperature, Time, TimeStep, Wavelength, Wavenumber
-from painn_fast.spectra.correlation import Analysis, nyquist
+from painn_fast.spectra.density import Analysis, nyquist
 from painn_fast.spectra.quantum import QuantumCorrection
 from painn_fast.spectra.window import WindowName
 from painn_fast.vibrations.derivatives import Method as HessianMethod
@@ -23,24 +23,31 @@ DYNAMICS = "dynamics"
 
 
 class SpectrumSettings(LoadOptions):
-    """From a model to its infrared and Raman spectrum: dynamics, and what is made of it."""
+    """Settings from a model to its infrared and Raman spectrum: of the dynamics and of the analysis.
+
+    Example:
+        >>> from painn_fast.spectra import SpectrumSettings
+        >>> settings = SpectrumSettings(model="ethanol", method="classical", duration="5 ps", laser="785 nm")
+        >>> settings.beads, settings.duration, str(settings.folder)
+        (1, 5000.0, 'ethanol-spectrum')
+    """
 
     model: str = ""
     """A bundled name or a model file."""
     dtype: Literal["float32", "float64"] = "float32"
-    """Of the network in dynamics and in the differences of the harmonic spectrum; it relaxes in float64 always."""
+    """Precision of the network in dynamics and in the differences of the Hessian; it relaxes in float64 always."""
     device: str = "cpu"
     structure: str | None = None
     """Any file that ASE reads; the first frame gives the harmonic spectrum. None takes the bundled model's own."""
     hessian: HessianMethod = "differences"
-    """Of the harmonic spectrum: central differences over 0.01 and 0.02 Å, or "analytic", derivatives at the minimum."""
+    """By central differences of forces over 0.01 and 0.02 Å, or "analytic", the second derivative at the minimum."""
     output: Annotated[str, Field(min_length=1)] | None = None
     """Folder; None is <model>-spectrum."""
     trajectory: str | None = None
-    """A run of dynamics that is there already; then none is done."""
+    """A finished run of dynamics; then none is done."""
     method: Method = "t-rpmd"
     methods: tuple[Method, ...] = ()
-    """Several, to be compared, instead of `method`; `method = "classical, t-rpmd"` says the same."""
+    """Several, to be compared, instead of `method`; `method = "classical, t-rpmd"` is the same."""
     beads: Beads = 16
     """1 for a classical method."""
     trajectories: Trajectories = 12
@@ -49,12 +56,12 @@ class SpectrumSettings(LoadOptions):
     equilibration: Time = "0.25 ps"
     """With PILE-L (Langevin if classical) before each trajectory."""
     duration: Interval = "2 ps"
-    """Of each trajectory."""
+    """Length of each trajectory."""
     tau: Interval = "50 fs"
     """Time constant of the thermostat in the equilibration."""
     seed: Seed = 0
     fragments: Literal["stop", "note", "off"] | None = None
-    """What to do where a bond breaks, see the settings of dynamics."""
+    """What to do if a bond breaks, see the settings of dynamics."""
     remove_rotation: bool = False
     """Start trajectories without angular momentum: narrower bands, no rotational ones."""
     dipole_every: Interval = "2 fs"
@@ -104,16 +111,16 @@ class SpectrumSettings(LoadOptions):
         for name in ("dipole_every", "polarizability_every", "velocities_every"):
             every = getattr(self, name)
             if every is not None and self.highest > nyquist(every):
-                raise ValueError(f"{name} of {every:g} fs shows nothing above {nyquist(every):.0f} cm-1")
+                raise ValueError(f"{name} of {every:g} fs resolves nothing above {nyquist(every):.0f} cm-1")
         self.dynamics()
         return self
 
     def _comparison(self) -> SpectrumSettings:
-        """Self, after a look at the settings of each method."""
+        """Self, after a check of the settings of each method."""
         if len(set(self.methods)) < len(self.methods):
             raise ValueError(f"a method twice in {', '.join(self.methods)}")
         if self.trajectory is not None:
-            raise ValueError("either a trajectory that is there or several methods to run")
+            raise ValueError("either a finished trajectory or several methods to run")
         if self.quantum_correction != "harmonic" and "classical" not in self.methods:
             raise ValueError(f"quantum_correction {self.quantum_correction} is for classical runs")
         for method in self.methods:
@@ -132,7 +139,7 @@ class SpectrumSettings(LoadOptions):
 
     @property
     def folder(self) -> Path:
-        """Where results go."""
+        """Folder of the results."""
         if self.output is not None:
             return Path(self.output)
         return Path(f"{Path(self.model or self.trajectory or 'painn').stem}-spectrum")
@@ -143,21 +150,13 @@ class SpectrumSettings(LoadOptions):
         return Analysis(self.window, self.depth, self.highest)
 
     def dynamics(self, observed: tuple[str, ...] = ("dipole", "polarizability")) -> MDSettings:
-        """The run of dynamics that the spectra are made from."""
+        """The run of dynamics that the spectra are computed from."""
         text = self.model_dump(mode="json")
         same = (
-            "model",
-            *LoadOptions.model_fields,
-            "dtype",
-            "device",
-            "structure",
-            "beads",
-            "trajectories",
-            "temperature",
-            "time_step",
-        )
-        more = ("equilibration", "duration", "tau", "seed", "remove_rotation", "checkpoint")
-        values = {name: text[name] for name in (*same, *more)}
+            *LoadOptions.model_fields, "model", "dtype", "device", "structure", "beads", "trajectories", "temperature",
+            "time_step", "equilibration", "duration", "tau", "seed", "remove_rotation", "checkpoint",
+        )  # fmt: skip
+        values = {name: text[name] for name in same}
         values |= {f"{name}_every": text[f"{name}_every"] for name in observed}
         values |= {"ensemble": ENSEMBLES[self.method], "output": str(self.folder / DYNAMICS)}
         values |= {"energies_every": f"{10 * self.time_step!r} fs"}
