@@ -82,7 +82,7 @@ def test_version(run):
     assert run("--version").out == f"painn-fast {painn_fast.__version__}\n"
 
 
-@pytest.mark.parametrize("words", [["--help"], ["md", "--help"], ["md", "--beads", "many"], ["trian"]], ids=" ".join)
+@pytest.mark.parametrize("words", [["--help"], ["md", "--help"], ["md", "--beads", "many"], ["nonsense"]], ids=" ".join)
 def test_help_and_wrong_words_do_not_wait_for_torch(words):
     code = f"import sys; from painn_fast.cli import main; main({words}); sys.exit('torch' in sys.modules)"
     start = time.perf_counter()
