@@ -34,7 +34,7 @@ def no_script(module: nn.Module) -> NoReturn:
     """What `torch.jit.script` calls of a module before it compiles it: ours has operations that TorchScript has not.
 
     Raises:
-        PaiNNFastError: always; names the way back.
+        PaiNNFastError: always; names what to do instead.
     """
     raise PaiNNFastError(
         "an accelerated model cannot be scripted or traced by torch.jit",
@@ -230,7 +230,7 @@ def accelerate(module: M) -> M:
         The same object.
 
     Raises:
-        PaiNNFastError: if there is no PaiNN of SchNetPack's own in it, naming what there is.
+        PaiNNFastError: if it has no PaiNN of SchNetPack's own; names its class.
     """
     found: nn.Module = module
     for name in ("model", "representation"):

@@ -21,7 +21,7 @@ from painn_fast.graph.neighbors import Edges, all_pairs, joined, molecule_lists,
 ALL_PAIRS_UP_TO = 32
 """Largest molecule whose list is every pair by default: it need not be rebuilt when atoms move."""
 EACH_WITH_EACH_UP_TO = 1000
-"""Largest molecule whose pairs are found by comparing each atom with each; a cell list costs less beyond."""
+"""Largest molecule whose pairs are found by comparing all atoms with each other; a cell list costs less beyond."""
 CLOSEST = 0.1
 """Å; atoms nearer than this are taken for a mistake in the input."""
 
@@ -70,7 +70,7 @@ class AtomicBatch:
         return moved.knowing(self.mirror) if "mirror" in self.__dict__ else moved
 
     def knowing(self, mirror: Tensor) -> Self:
-        """This batch with `mirror` [E], which need not be looked for again."""
+        """This batch with its `mirror` [E], which then need not be computed."""
         self.__dict__["mirror"] = mirror
         return self
 
@@ -289,10 +289,10 @@ def _check(
     if not n_atoms.all():
         where = _name(molecules, int(n_atoms.argmin()))
         raise PaiNNFastError("a molecule without atoms", where=where, expected="at least one atom")
-    fine = np.abs(positions) <= FARTHEST  # NaN is not
-    if not fine.all():
-        place = int((~fine).any(axis=1).argmax())
-        index = int(np.searchsorted(np.cumsum(n_atoms), place, side="right"))
+    near = np.abs(positions) <= FARTHEST  # NaN is not
+    if not near.all():
+        atom = int((~near).any(axis=1).argmax())
+        index = int(np.searchsorted(np.cumsum(n_atoms), atom, side="right"))
         own = positions[int(n_atoms[:index].sum()) :][: n_atoms[index]]
         check_finite(own, lambda: _name(molecules, index))
         check_far(own, lambda: _name(molecules, index))
