@@ -23,6 +23,14 @@ class PaiNNFastError(Exception):
         fix: what to do about it.
 
     The message has at most `LONGEST` characters; long parts are cut.
+
+    Example:
+        >>> import painn_fast as pf
+        >>> try:
+        ...     pf.load("etanol")
+        ... except pf.PaiNNFastError as error:
+        ...     print(error.what, error.got, sep=": ")
+        no such model: etanol
     """
 
     def __init__(
