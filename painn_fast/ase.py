@@ -51,7 +51,8 @@ class PaiNNCalculator(Calculator):
     Gives energy, free_energy, energies, forces, stress, dipole, charges, polarizability and hessian, as far as the
     model has the heads; eV, Å, e. Dipole and polarizability are for molecules in vacuum, stress for structures that are
     periodic in three directions. Total charge (e) and spin multiplicity are read from `atoms.info`, by the names in
-    `painn_fast.graph.charge`; a change of them is a change of the structure.
+    `painn_fast.graph.charge`; a change of them is a change of the structure. One that the network has no embedding of
+    is reported once.
 
     Args:
         model: a potential, or what `painn_fast.load` takes (name, file), or an ensemble of them, whose spreads
@@ -66,6 +67,16 @@ class PaiNNCalculator(Calculator):
         PaiNNFastError: for an element that the model does not know, positions that are not finite, atoms on top of each
             other, a charge or a spin that cannot be read; for a property that the model does not have, or that is not
             defined for the structure, one that is ASE's PropertyNotImplementedError too.
+
+    Example:
+        >>> import painn_fast as pf
+        >>> from ase.build import molecule
+        >>> ethanol = molecule("CH3CH2OH")
+        >>> ethanol.calc = pf.PaiNNCalculator("ethanol")
+        >>> round(ethanol.get_potential_energy(), 1)  # eV
+        -4211.2
+        >>> ethanol.get_forces().shape, ethanol.get_dipole_moment().shape  # eV/Å, e Å
+        ((9, 3), (3,))
     """
 
     name = "painn-fast"
@@ -103,7 +114,7 @@ class PaiNNCalculator(Calculator):
         self.implemented_properties = [name for name in type(self).implemented_properties if name in given]
 
     def check_state(self, atoms: ase.Atoms, tol: float = 1e-15) -> list[str]:
-        """What differs from the structure that `results` belong to, in ASE's words, and "info" for charge and spin."""
+        """What differs from the structure that `results` belong to, by ASE's names, and "info" for charge and spin."""
         changes: list[str] = super().check_state(atoms, tol=tol)
         if self.atoms is not None and _electronic(self.atoms) != _electronic(atoms):
             return [*changes, "info"]
@@ -136,12 +147,12 @@ class PaiNNCalculator(Calculator):
         if isinstance(self.potential, Ensemble):
             wanted |= {f"{name}{SPREAD}" for name in wanted} & set(self.potential.properties)
         try:
-            found = evaluate(self.potential, [self.atoms], sorted(wanted), backend=self.backend)
+            values = evaluate(self.potential, [self.atoms], sorted(wanted), backend=self.backend)
         except UndefinedProperty as error:
             raise PropertyError(
                 error.what, where=error.where, got=error.got, expected=error.expected, fix=error.fix
             ) from None
-        fresh = {name: np.array(one) if isinstance(one, np.ndarray) else one for name, (one,) in found.items()}
+        fresh = {name: np.array(one) if isinstance(one, np.ndarray) else one for name, (one,) in values.items()}
         if "energy" in fresh:
             fresh["free_energy"] = fresh["energy"]
         self.results = Results({**before, **fresh})
@@ -151,7 +162,7 @@ class PaiNNCalculator(Calculator):
 
 
 def _electronic(atoms: ase.Atoms) -> tuple[float, float] | None:
-    """Charge and multiplicity; None if they cannot be read, which the evaluation tells."""
+    """Charge and multiplicity; None if they cannot be read, which is an error of the evaluation."""
     try:
         return charge_and_multiplicity(atoms.info, where="")
     except PaiNNFastError:

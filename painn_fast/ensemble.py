@@ -1,4 +1,4 @@
-"""Several models of the same properties as one: their mean, and their spread as a measure of what they do not know."""
+"""Several models of the same properties as one: their mean, and their spread as a measure of its uncertainty."""
 
 from __future__ import annotations
 
@@ -33,6 +33,15 @@ class Ensemble:
 
     Raises:
         PaiNNFastError: for less than two, or models without a property in common.
+
+    Example:
+        >>> import painn_fast as pf
+        >>> from ase.build import molecule
+        >>> ensemble = pf.Ensemble(["ethanol", "aspirin"])
+        >>> ensemble.properties
+        ('energy', 'energies', 'forces', 'stress', 'energy_spread', 'energies_spread', 'forces_spread', 'stress_spread')
+        >>> pf.evaluate(ensemble, [molecule("H2O")], ["forces_spread"])["forces_spread"][0].shape  # eV/Å
+        (3,)
     """
 
     def __init__(self, members: Sequence[Potential | str | Path], **load_options: Any) -> None:
@@ -59,7 +68,7 @@ class Ensemble:
         return self.members[0].device
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
-        """The same models elsewhere, or in another dtype."""
+        """A copy on another device, or in another dtype."""
         other = copy.copy(self)
         other.members = [copy.deepcopy(member).to(device=device, dtype=dtype) for member in self.members]
         return other
@@ -76,7 +85,7 @@ class Ensemble:
 
     @staticmethod
     def needed(properties: Sequence[str]) -> list[str]:
-        """What the members have to give for these properties."""
+        """Properties that the members have to give for these, in the same order."""
         return list(dict.fromkeys(name.removesuffix(SPREAD) for name in properties))
 
 

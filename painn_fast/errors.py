@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 LONGEST = 2000
 """Characters of a message: what a file contains goes into it, and a file may be large."""
@@ -23,6 +23,14 @@ class PaiNNFastError(Exception):
         fix: what to do about it.
 
     The message has at most `LONGEST` characters; long parts are cut.
+
+    Example:
+        >>> import painn_fast as pf
+        >>> try:
+        ...     pf.load("etanol")
+        ... except pf.PaiNNFastError as error:
+        ...     print(error.what, error.got, sep=": ")
+        no such model: etanol
     """
 
     def __init__(
@@ -30,11 +38,15 @@ class PaiNNFastError(Exception):
     ) -> None:
         self.what, self.where, self.got, self.expected, self.fix = what, where, got, expected, fix
         parts = [("where", where), ("got", got), ("expected", expected), ("fix", fix)]
-        said = [what, *(f"{name}: {_text(value)}" for name, value in parts if value is not None)]
-        lines = [one_line(text[: 10 * LONGEST]) for text in said]
+        texts = [what, *(f"{name}: {_text(value)}" for name, value in parts if value is not None)]
+        lines = [one_line(text[: 10 * LONGEST]) for text in texts]
         sizes = [len(line) for line in lines]
         cap = next((cap for cap in (LONGEST, *CAPS) if sum(min(size, cap) + 2 for size in sizes) <= LONGEST), CAPS[-1])
         super().__init__("; ".join(line if len(line) <= cap else f"{line[: cap - 3]}..." for line in lines))
+
+    def located(self, where: Any) -> Self:
+        """The same error with another `where`."""
+        return type(self)(self.what, where=where, got=self.got, expected=self.expected, fix=self.fix)
 
 
 class UndefinedProperty(PaiNNFastError):
@@ -93,7 +105,7 @@ def reading(what: str, where: Any, *, expected: Any = None, fix: str | None = No
         if isinstance(error, OSError) and error.strerror and error.errno:
             got = error.strerror
         elif isinstance(error, MemoryError):
-            got = "more memory than there is would be needed"
+            got = "more memory would be needed than is available"
         else:
             got = f"{type(error).__name__}: {_text(error)[:LONGEST]}"
         raise PaiNNFastError(what, where=where, got=got, expected=expected, fix=fix) from error

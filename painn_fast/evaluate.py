@@ -1,10 +1,13 @@
-"""The one door between people's objects and the model: a list of Atoms and property names in, NumPy arrays out."""
+"""Evaluate a model on ASE structures: a list of Atoms and property names in, NumPy arrays out."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import ase
 import numpy as np
@@ -18,9 +21,14 @@ from painn_fast.errors import PaiNNFastError
 from painn_fast.graph import AtomicBatch, batch_atoms
 from painn_fast.nn import Potential, hessian
 from painn_fast.nn.defined import defined, depends_on_cell, undefined_entry
+from painn_fast.runtime.progress import warn
 
 ATOMS_PER_BATCH = 1024
 PER_ATOM = {"energies", "forces", "charges"}
+NUMBERED = re.compile(r"(?:structure|molecule) (\d+)")
+"""The structure of a batch that an error names."""
+_warned: WeakSet[Potential] = WeakSet()
+"""Models whose ignored charges and spins have been reported."""
 
 
 def evaluate(
@@ -50,47 +58,91 @@ def evaluate(
 
     Raises:
         PaiNNFastError: for a structure or a property that the model cannot handle, and results that are not finite;
-            says which.
+            names the structure by its index in `molecules`.
+
+    Example:
+        >>> import painn_fast as pf
+        >>> from ase.build import molecule
+        >>> out = pf.evaluate("ethanol", [molecule("CH3CH2OH"), molecule("CH3OH")], ["energy", "forces"])
+        >>> round(out["energy"][0], 1)  # eV
+        -4211.2
+        >>> [forces.shape for forces in out["forces"]]
+        [(9, 3), (6, 3)]
     """
     check_backend(backend)
+    properties, molecules = _listed(properties, molecules, atoms_per_batch)
+    potential = _potential(model, load_options)
+    results: dict[str, list[Any]] = {name: [None] * len(molecules) for name in properties}
+    for rows, names in _alike(molecules, properties):
+        for name in set(properties) - set(names):
+            for row in rows:
+                results[name][row] = undefined_entry(name, len(molecules[row]))
+        for group in _groups(molecules, rows, atoms_per_batch):
+            with _indices_of_the_caller(group):
+                batch = batch_atoms([molecules[row] for row in group], potential.cutoff).to(potential.device)
+                if any(molecules[row].info for row in group):
+                    report_ignored_charges(potential, batch)
+                values = evaluate_batch(potential, batch, names, backend=backend)
+            for name, entries in values.items():
+                for row, entry in zip(group, entries, strict=True):
+                    results[name][row] = entry
+    return results
+
+
+def _listed(properties: Any, molecules: Any, atoms_per_batch: Any) -> tuple[list[str], list[ase.Atoms]]:
+    """Properties and structures as lists, after a check of their types."""
     if isinstance(properties, str):
         raise PaiNNFastError("one name where a list is expected", got=repr(properties), fix=f"write [{properties!r}]")
     if not isinstance(properties, Iterable):
         raise PaiNNFastError("not a list of properties", got=type(properties).__name__, expected="names in a list")
-    properties = list(properties)
     if isinstance(atoms_per_batch, bool) or not isinstance(atoms_per_batch, int | np.integer) or atoms_per_batch < 1:
         raise PaiNNFastError(
             "not a number of atoms", where="atoms_per_batch", got=repr(atoms_per_batch), expected="1 or more"
         )
-    potential = _potential(model, load_options)
     if isinstance(molecules, ase.Atoms):
         raise PaiNNFastError("one structure where a list is expected", fix="write evaluate(model, [atoms])")
     if isinstance(molecules, str) or not isinstance(molecules, Iterable):
         raise PaiNNFastError("not a list of structures", got=type(molecules).__name__, expected="ase.Atoms in a list")
-    molecules = list(molecules)
-    for k, atoms in enumerate(molecules):
+    listed = list(molecules)
+    for k, atoms in enumerate(listed):
         if not isinstance(atoms, ase.Atoms):
             got = type(atoms).__name__
             raise PaiNNFastError("not a structure", where=f"structure {k}", got=got, expected="ase.Atoms")
-    results: dict[str, list[Any]] = {name: [None] * len(molecules) for name in properties}
-    for rows, names in _alike(molecules, properties):
-        part = [molecules[row] for row in rows]
-        found: dict[str, list[Any]] = {name: [] for name in names}
-        for group in _groups(part, atoms_per_batch):
-            batch = batch_atoms(group, potential.cutoff).to(potential.device)
-            for name, entries in evaluate_batch(potential, batch, names, backend=backend).items():
-                found[name] += entries
-        for name in properties:
-            entries = found.get(name) or [undefined_entry(name, len(atoms)) for atoms in part]
-            for row, entry in zip(rows, entries, strict=True):
-                results[name][row] = entry
-    return results
+    return list(properties), listed
+
+
+@contextmanager
+def _indices_of_the_caller(rows: Sequence[int]) -> Iterator[None]:
+    """Errors name a structure by its index in a batch; here by its index `rows[index]` in the caller's list."""
+    try:
+        yield
+    except PaiNNFastError as error:
+        where, number = NUMBERED.subn(lambda match: f"structure {rows[int(match[1])]}", str(error.where), count=1)
+        if not number:
+            raise
+        raise error.located(where) from error.__cause__
+
+
+def report_ignored_charges(model: Potential | Ensemble, batch: AtomicBatch) -> None:
+    """Warn, once a model, of a total charge or a spin multiplicity that its network does not use."""
+    for potential in model.members if isinstance(model, Ensemble) else [model]:
+        network = potential.config.representation
+        for kind, values, usual, used in (
+            ("total charge", batch.total_charge, 0.0, network.charge_embedding),
+            ("spin multiplicity", batch.spin_multiplicity, 1.0, network.spin_embedding),
+        ):
+            if used is None and potential not in _warned and bool((values != usual).any()):
+                _warned.add(potential)
+                warn(
+                    f"a {kind} of {float(values[values != usual][0]):g} is ignored by the network of model "
+                    f"'{potential.config.name}', which has no embedding of it: energies and forces are those without"
+                )
 
 
 def _alike(molecules: Sequence[ase.Atoms], properties: Sequence[str]) -> Iterator[tuple[Sequence[int], list[str]]]:
     """Rows of structures with the properties that they have: all at once, unless only some of them have one.
 
-    A property that no structure has is asked for all the same, so that the model says why.
+    A property that no structure has is requested all the same, so that the error of the model gives the reason.
     """
     rows = range(len(molecules))
     if len(molecules) < 2 or not any(map(depends_on_cell, properties)):
@@ -108,7 +160,7 @@ def _alike(molecules: Sequence[ase.Atoms], properties: Sequence[str]) -> Iterato
 def evaluate_batch(
     potential: Potential | Ensemble, batch: AtomicBatch, properties: Sequence[str], *, backend: str = "auto"
 ) -> dict[str, list[Any]]:
-    """As `evaluate`, for a batch that is there already."""
+    """As `evaluate`, for a batch."""
     if isinstance(potential, Ensemble):
         potential.check(batch, properties)
         needed = potential.needed(properties)
@@ -123,10 +175,12 @@ def evaluate_batch(
         require_finite(values, batch, batch.positions)
         results = {name: _split(name, value, batch) for name, value in values.items()}
     if "hessian" in properties:
-        second = [hessian(potential, one) for one in _single(batch)]
-        for one, matrix in zip(_single(batch), second, strict=True):
-            require_finite({"hessian": matrix.reshape(one.n_total, -1)}, one, one.positions)
-        results["hessian"] = [matrix.cpu().numpy() for matrix in second]
+        results["hessian"] = []
+        for m, one in enumerate(_single(batch)):
+            with _indices_of_the_caller([m]):
+                matrix = hessian(potential, one)
+                require_finite({"hessian": matrix.reshape(one.n_total, -1)}, one, one.positions)
+            results["hessian"].append(matrix.cpu().numpy())
     return {name: results[name] for name in properties}
 
 
@@ -140,15 +194,16 @@ def _potential(model: Potential | Ensemble | str | Path, load_options: dict[str,
     return load(model, **load_options)
 
 
-def _groups(molecules: Sequence[ase.Atoms], limit: int) -> Iterator[list[ase.Atoms]]:
-    group: list[ase.Atoms] = []
+def _groups(molecules: Sequence[ase.Atoms], rows: Sequence[int], limit: int) -> Iterator[list[int]]:
+    """Rows of structures of at most `limit` atoms together."""
+    group: list[int] = []
     total = 0
-    for atoms in molecules:
-        if group and total + len(atoms) > limit:
+    for row in rows:
+        if group and total + len(molecules[row]) > limit:
             yield group
             group, total = [], 0
-        group.append(atoms)
-        total += len(atoms)
+        group.append(row)
+        total += len(molecules[row])
     yield group  # empty only if nothing was given, which batch_atoms refuses
 
 

@@ -34,7 +34,7 @@ def no_script(module: nn.Module) -> NoReturn:
     """What `torch.jit.script` calls of a module before it compiles it: ours has operations that TorchScript has not.
 
     Raises:
-        PaiNNFastError: always; names the way back.
+        PaiNNFastError: always; names what to do instead.
     """
     raise PaiNNFastError(
         "an accelerated model cannot be scripted or traced by torch.jit",
@@ -126,6 +126,22 @@ class PaiNN(nn.Module):
         epsilon: under the root of the norm.
         nuclear_embedding: atomic numbers [N] to [N, F]; a table of 100 elements by default.
         electronic_embeddings: modules that give [N, F] from ([N, F], dictionary), added one after another.
+
+    Example:
+        >>> import torch
+        >>> from painn_fast.nn.radial import CosineCutoff, GaussianBasis
+        >>> from painn_fast.schnetpack import PaiNN
+        >>> basis = GaussianBasis(8, cutoff=5.0)
+        >>> basis.n_rbf = 8  # which those of SchNetPack have
+        >>> painn = PaiNN(16, 2, basis, CosineCutoff(5.0))
+        >>> batch = {
+        ...     "_atomic_numbers": torch.tensor([8, 1]),
+        ...     "_Rij": torch.tensor([[0.0, 0.0, 0.97], [0.0, 0.0, -0.97]]),  # Å
+        ...     "_idx_i": torch.tensor([0, 1]),
+        ...     "_idx_j": torch.tensor([1, 0]),
+        ... }
+        >>> painn(batch)["vector_representation"].shape
+        torch.Size([2, 3, 16])
     """
 
     __prepare_scriptable__ = no_script
@@ -230,7 +246,17 @@ def accelerate(module: M) -> M:
         The same object.
 
     Raises:
-        PaiNNFastError: if there is no PaiNN of SchNetPack's own in it, naming what there is.
+        PaiNNFastError: if it has no PaiNN of SchNetPack's own; names its class.
+
+    Example:
+        With a model of SchNetPack, `accelerate(torch.load("best_model", weights_only=False))`. Other modules are
+        refused:
+
+        >>> import torch
+        >>> from painn_fast import accelerate
+        >>> accelerate(torch.nn.Linear(2, 2))
+        Traceback (most recent call last):
+        painn_fast.errors.PaiNNFastError: not a PaiNN of SchNetPack; got: torch.nn.modules.linear.Linear; expected: ...
     """
     found: nn.Module = module
     for name in ("model", "representation"):

@@ -111,10 +111,10 @@ class Settings(BaseModel):
 
     def __init__(self, **values: Any) -> None:
         """Validate `values`; raises PaiNNFastError as `parse` does."""
-        with _in_words(type(self), type(self).__name__):
+        with _as_our_error(type(self), type(self).__name__):
             super().__init__(**values)
 
-    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # settings within settings keep pydantic's way
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # settings within settings validate as pydantic does
 
     @classmethod
     def parse(cls, values: dict[str, Any], where: str = "settings") -> Self:
@@ -123,7 +123,7 @@ class Settings(BaseModel):
         Raises:
             PaiNNFastError: naming the key, what was got and, for an unknown key, the nearest known one.
         """
-        with _in_words(cls, where):
+        with _as_our_error(cls, where):
             return cls.model_validate(values)
 
 
@@ -131,11 +131,11 @@ S = TypeVar("S", bound=Settings)
 
 
 @contextmanager
-def _in_words(cls: type[BaseModel], where: str) -> Iterator[None]:
+def _as_our_error(cls: type[BaseModel], where: str) -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        raise PaiNNFastError(f"wrong settings: {_explain(cls, error)}", where=where) from None
+        raise PaiNNFastError(f"wrong settings: {_describe(cls, error)}", where=where) from None
     except (RecursionError, OverflowError) as error:
         raise PaiNNFastError("wrong settings", where=where, got=str(error)) from None
 
@@ -157,19 +157,19 @@ def _union_keys(annotation: Any) -> list[str]:
     return [key for part in getattr(annotation, "__args__", ()) for key in _union_keys(part)]
 
 
-def _explain(cls: type[BaseModel], error: ValidationError) -> str:
-    said = []
+def _describe(cls: type[BaseModel], error: ValidationError) -> str:
+    problems = []
     for problem in error.errors():
         path = problem["loc"]
         key = ".".join(str(step) for step in path)
         if problem["type"] == "extra_forbidden":
             near = difflib.get_close_matches(str(path[-1]), _keys_at(cls, path), n=1, cutoff=0.5)
-            said.append(f"unknown key '{key}'" + (f", did you mean '{near[0]}'?" if near else ""))
+            problems.append(f"unknown key '{key}'" + (f", did you mean '{near[0]}'?" if near else ""))
         elif problem["type"] == "missing":
-            said.append(f"missing key '{key}'")
+            problems.append(f"missing key '{key}'")
         else:
-            said.append(f"'{key}': {problem['msg'].removeprefix('Value error, ')} (got {shown(problem['input'])})")
-    return "; ".join(said)
+            problems.append(f"'{key}': {problem['msg'].removeprefix('Value error, ')} (got {shown(problem['input'])})")
+    return "; ".join(problems)
 
 
 def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -202,7 +202,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 def load_settings(cls: type[S], path: str | Path | None, overrides: dict[str, Any] | None = None) -> S:
     """Settings from a TOML file (or defaults) with `overrides` on top; overrides that are None are left out.
 
-    The file may be one that `write_resolved` wrote; what it says beside settings is passed over.
+    The file may be one that `write_resolved` wrote; what it holds beside settings is ignored.
     """
     values = read_toml(path) if path is not None else {}
     values.pop("resolved", None)
@@ -212,13 +212,13 @@ def load_settings(cls: type[S], path: str | Path | None, overrides: dict[str, An
 def versions() -> dict[str, str]:
     """Versions of what decides the numbers of a run."""
     names = ("painn-fast", "torch", "numpy", "ase", "numba")
-    found = {"python": platform.python_version(), "platform": platform.platform()}
+    result = {"python": platform.python_version(), "platform": platform.platform()}
     for name in names:
         try:
-            found[name] = importlib.metadata.version(name)
+            result[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            result[name] = "not installed"
+    return result
 
 
 def write_resolved(settings: Settings, path: str | Path, extra: dict[str, Any] | None = None) -> None:

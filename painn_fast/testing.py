@@ -1,4 +1,4 @@
-"""For tests of painn-fast and of whatever is built on it: tolerances, comparisons, random models and structures."""
+"""For tests of painn-fast and of what is built on it: tolerances, comparisons, random models and structures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
 
 
 def assert_close(got: Any, expected: Any, tolerance: float, what: str = "values") -> None:
-    """Largest deviation at most `tolerance` times the largest magnitude expected; says which entry is off."""
+    """Largest deviation at most `tolerance` times the largest magnitude expected; the message names the entry."""
     got, expected = np.asarray(got, dtype=float), np.asarray(expected, dtype=float)
     assert got.shape == expected.shape, f"{what}: got shape {got.shape}, expected {expected.shape}"
     assert np.isfinite(got).all(), f"{what}: not finite"

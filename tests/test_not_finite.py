@@ -290,7 +290,7 @@ def test_a_model_whose_weights_are_not_finite_is_an_error_by_every_entry_point(m
     with torch.no_grad():
         invalid.heads["energy"].network[-1].weight[0, 0] = math.nan
     for backend in ("auto", "reference"):
-        with pytest.raises(PaiNNFastError, match=r"no finite numbers; where: molecule 0.*energy"):
+        with pytest.raises(PaiNNFastError, match=r"no finite numbers; where: structure 0.*energy"):
             pf.evaluate(invalid, [water()], backend=backend)
     with pytest.raises(PaiNNFastError, match="no finite numbers; where: bead 0"):
         by_ipi(invalid, water())

@@ -1,4 +1,4 @@
-"""The README says what is so: its Python runs, its commands are those of CI, its links lead somewhere."""
+"""The README is true: its Python runs, its commands are those of CI, its links lead somewhere."""
 
 import csv
 import re
@@ -57,8 +57,8 @@ def test_first_command_finds_the_bands_of_ethanol(motion, low, high):
 
 
 def test_table_of_verbs_is_that_of_the_command():
-    told = re.findall(r"^\| `painn-fast (\w+)", README, flags=re.MULTILINE)
-    assert told == [command.name for command in app.registered_commands]
+    listed = re.findall(r"^\| `painn-fast (\w+)", README, flags=re.MULTILINE)
+    assert listed == [command.name for command in app.registered_commands]
 
 
 @pytest.mark.parametrize("page", LINKING, ids=lambda page: page.relative_to(ROOT).as_posix())

@@ -34,7 +34,7 @@ class Case:
         unit: makes the structures, or the boxes that they repeat.
         repeats: how often a periodic unit is repeated along each of its vectors; its forces repeat with it, so that
             a box of any size has a float64 reference that fits into memory.
-        modes: what is measured unless told otherwise.
+        modes: what is measured by default.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Case:
 
 
 def rattled(structures: Iterable[ase.Atoms]) -> list[ase.Atoms]:
-    """Off their symmetric places: there vectors vanish, and forces in float32 are noise for every side."""
+    """Off their symmetric positions: there vectors vanish, and forces in float32 are noise for every side."""
     generator, moved = np.random.default_rng(0), []
     for atoms in structures:
         copy = atoms.copy()

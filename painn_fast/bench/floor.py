@@ -1,4 +1,4 @@
-"""What no PaiNN can do without: its matrix products over atoms, alone, with memory that is there already."""
+"""The floor, what no PaiNN can do without: its matrix products over atoms alone, in preallocated memory."""
 
 from __future__ import annotations
 

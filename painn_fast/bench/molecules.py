@@ -129,13 +129,13 @@ def _neighbor(atoms: ase.Atoms, hydrogen: int) -> int:
 
 def _hydrogens(atoms: ase.Atoms, on: int | None = None) -> list[int]:
     """Hydrogens, on atoms of this atomic number or on any."""
-    found = [int(h) for h in np.flatnonzero(atoms.numbers == 1)]
-    return [h for h in found if on is None or atoms.numbers[_neighbor(atoms, h)] == on]
+    every = [int(h) for h in np.flatnonzero(atoms.numbers == 1)]
+    return [h for h in every if on is None or atoms.numbers[_neighbor(atoms, h)] == on]
 
 
-def _nearest_hydrogen(atoms: ase.Atoms, place: int, besides: int) -> int:
+def _nearest_hydrogen(atoms: ase.Atoms, atom: int, besides: int) -> int:
     """The hydrogen nearest to an atom, other than `besides`."""
-    return min((h for h in _hydrogens(atoms) if h != besides), key=lambda h: float(atoms.get_distance(place, h)))
+    return min((h for h in _hydrogens(atoms) if h != besides), key=lambda h: float(atoms.get_distance(atom, h)))
 
 
 def _unit(vector: np.ndarray) -> np.ndarray:

@@ -93,7 +93,7 @@ class Problem:
 
 
 def loss(outputs: Mapping[str, Tensor], targets: Numbers) -> Tensor:
-    """Weighted mean squared errors of energies [M] and, if they are there, forces [N, 3]."""
+    """Weighted mean squared errors of energies [M] and, if they are given, forces [N, 3]."""
     of_energy = (outputs["energy"] - targets["energy"]).square().mean()
     if "forces" not in outputs:
         return of_energy
@@ -126,10 +126,10 @@ def disagreement(got: Numbers, expected: Numbers) -> dict[str, float]:
 
 
 def complaint(errors: dict[str, float]) -> str | None:
-    """Which quantity is off by too much, or None."""
-    said = [
+    """The quantities that deviate by more than the tolerance, or None."""
+    texts = [
         f"{name} off by {error:.1e} of the largest, allowed {TOLERANCE[name]:.0e}"
         for name, error in errors.items()
         if not error <= TOLERANCE[name]
     ]
-    return "; ".join(said) or None
+    return "; ".join(texts) or None

@@ -65,7 +65,7 @@ def run(
         tell: takes a line of progress.
 
     Raises:
-        PaiNNFastError: for a name that is not known, or a device that is not there.
+        PaiNNFastError: for an unknown name, or a device that does not exist.
     """
     place = _device(device)
     by_name = {side.name: side for side in SIDES}

@@ -31,7 +31,7 @@ class Side:
     title: ClassVar[str]
 
     def supports(self, problem: Problem) -> bool:
-        """Whether there is anything to compare: others leave the side out without a word."""
+        """Whether there is anything to compare; if not, the side is left out silently."""
         return True
 
     def prepare(self, problem: Problem) -> Work:

@@ -102,14 +102,14 @@ def terminal(report: Report) -> Table:
 
 def notes(report: Report) -> list[str]:
     """Why sides have no time, each reason once."""
-    found: dict[tuple[str, str, str], list[str]] = {}
+    reasons: dict[tuple[str, str, str], list[str]] = {}
     for result in report.results:
         if result.reason is not None:
             key = title(result.side), result.status, result.reason
-            found.setdefault(key, []).append(f"{result.case} {result.mode}")
+            reasons.setdefault(key, []).append(f"{result.case} {result.mode}")
     return [
-        f"{side} {status}: {reason} ({', '.join(places) if len(places) < MANY else f'{len(places)} times'})"
-        for (side, status, reason), places in found.items()
+        f"{side} {status}: {reason} ({', '.join(cases) if len(cases) < MANY else f'{len(cases)} times'})"
+        for (side, status, reason), cases in reasons.items()
     ]
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import traceback
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -21,19 +23,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("info")(info.info)
-app.command("eval")(evaluate.evaluate)
-app.command("convert")(convert.convert)
-app.command("data")(data.data)
-app.command("label")(label.label)
-app.command("select")(select.select)
-app.command("train")(train.train)
-app.command("table")(table.table)
-app.command("md")(md.md)
-app.command("ipi")(ipi.ipi)
-app.command("spectrum")(spectrum.spectrum)
-app.command("bench")(bench.bench)
-app.command("doctor")(doctor.doctor)
+VERBS: dict[str, Callable[..., None]] = {
+    "info": info.info,
+    "eval": evaluate.evaluate,
+    "convert": convert.convert,
+    "data": data.data,
+    "label": label.label,
+    "select": select.select,
+    "train": train.train,
+    "table": table.table,
+    "md": md.md,
+    "ipi": ipi.ipi,
+    "spectrum": spectrum.spectrum,
+    "bench": bench.bench,
+    "doctor": doctor.doctor,
+}
+for _name, _verb in VERBS.items():  # line breaks of the source are not those of the terminal
+    _paragraphs = (inspect.getdoc(_verb) or "").split("\n\n")
+    app.command(_name, help="\n\n".join(" ".join(text.split()) for text in _paragraphs))(_verb)
 
 
 def _version(wanted: bool) -> None:
@@ -42,18 +49,19 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(
+    help="PaiNN, from a trained model to a spectrum.\n\nUnits: eV, Å, fs, K, amu, e Å for dipoles, Å³ for "
+    'polarizabilities, cm-1 for spectra. Settings in files and flags are written with their unit, such as "0.5 fs".'
+)
 def painn_fast_command(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
     show_traceback: Annotated[
-        bool, typer.Option("--traceback", help="Where in the code an error came from; may stand anywhere.")
+        bool, typer.Option("--traceback", help="Also print where in the code an error came from; at any position.")
     ] = False,
 ) -> None:
-    """PaiNN, from a trained model to a spectrum.
-
-    Units: eV, Å, fs, K, amu, e Å for dipoles, Å³ for polarizabilities, cm-1 for spectra. Settings in files and flags
-    are written with their unit, such as "0.5 fs".
-    """
+    """Flags of the command itself."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -70,14 +78,14 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if len(words) < len(given):
             traceback.print_exc()
-        line, code = explain(error)
+        line, code = describe(error)
         print(f"error: {line}", file=sys.stderr)
     if code == INTERRUPTED:
         print("interrupted", file=sys.stderr)
     return code if isinstance(code, int) else 0
 
 
-def explain(error: Exception) -> tuple[str, int]:
+def describe(error: Exception) -> tuple[str, int]:
     """One line for an error, and the exit code."""
     if isinstance(error, PaiNNFastError):
         return str(error), WRONG_INPUT

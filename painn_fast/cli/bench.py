@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from painn_fast.cli.options import Text, flag
+from painn_fast.cli.options import Text, flag, number
 
 WIDTH = 120
 """Columns; on a narrower terminal lines wrap, which is better than numbers cut off."""
@@ -33,11 +33,15 @@ def bench(
             "forward, energy_forces, evaluate, training_step, training_energy, with commas.",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(metavar="DEVICE", help="cpu or cuda.")] = "cpu",
-    threads: Annotated[int | None, flag("N", "Threads of torch. Default: torch's own number.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Samples of each side, taken in turns.")] = 15,
+    device: Annotated[str, flag("DEVICE", "cpu or cuda. Default: cpu.")] = "cpu",
+    threads: Annotated[
+        int | None, flag("N", "Threads of torch. Default: torch's own number.", parser=number(1, 4096))
+    ] = None,
+    rounds: Annotated[
+        int, flag("N", "Samples of each side, taken in turns. Default: 15.", parser=number(1, 10**6))
+    ] = 15,
     max_atoms: Annotated[
-        int | None, flag("N", "Leave larger cases out. Default: 4000 on a CPU, 100000 on a GPU.")
+        int | None, flag("N", "Leave larger cases out. Default: 4000 on a CPU, 100000 on a GPU.", parser=number(1))
     ] = None,
     out: Annotated[Path | None, flag("FILE", "Write everything here as JSON.")] = None,
     table: Annotated[
@@ -62,7 +66,7 @@ def bench(
         typer.echo(markdown([read_report(word) for word in words]), nl=False)
         return
     if out is not None and out.exists():
-        raise PaiNNFastError("the result file is there already", where=out, fix="choose another name")
+        raise PaiNNFastError("the result file exists already", where=out, fix="choose another name")
     import torch
 
     from painn_fast.bench.run import run

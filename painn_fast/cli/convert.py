@@ -3,44 +3,40 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from painn_fast.cli.options import DipoleUnit, EnergyUnit, Heads, LengthUnit, PolarizabilityUnit, load_options
+from painn_fast.cli.options import MODEL_FILE, flag, number, with_flags
 
 
+@with_flags(options=MODEL_FILE)
 def convert(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="A SchNetPack file, or a painn-fast model.")],
     target: Annotated[
         Path,
         typer.Argument(metavar="TARGET", help="A new file: .safetensors for a painn-fast model, .pt for a state dict."),
     ],
-    energy_unit: EnergyUnit = None,
-    length_unit: LengthUnit = "Ang",
-    dipole_unit: DipoleUnit = None,
-    polarizability_unit: PolarizabilityUnit = None,
-    heads: Heads = None,
+    options: dict[str, Any],
     epsilon: Annotated[
         float | None,
-        typer.Option(
-            metavar="NUMBER",
-            help="In |V v| = sqrt(V² + epsilon), which a plain state dict does not hold; SchNetPack's is 1e-8.",
-            show_default=False,
+        flag(
+            "NUMBER",
+            "In |V v| = sqrt(V² + epsilon), which a plain state dict does not hold; SchNetPack's is 1e-8.",
+            parser=number(1e-30, 1, whole=False),
         ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace TARGET if it is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing TARGET.")] = False,
 ) -> None:
     """Convert SchNetPack's models (best_model, best_inference_model, .task, .ckpt) to painn-fast, and back.
 
     Back means to a state dict that SchNetPack loads, into a PaiNN with the epsilon that is printed. SchNetPack need not
     be installed, and nothing in its files is executed. Weights keep the units that they were trained in; a painn-fast
-    file says which, so that results come in eV, Å, e Å, Å³.
+    file states them, so that results come in eV, Å, e Å, Å³.
     """
     from painn_fast.io.convert import STATE_DICTS
     from painn_fast.io.convert import convert as convert_file
 
-    options = load_options(energy_unit, length_unit, dipole_unit, polarizability_unit, heads)
     written = convert_file(source, target, overwrite=overwrite, epsilon=epsilon, **options)
     typer.echo(written)
     if written.suffix in STATE_DICTS:

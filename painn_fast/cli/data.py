@@ -1,4 +1,4 @@
-"""`painn-fast data`: what labelled files hold, whether it makes sense, and all of it in one HDF5 file."""
+"""`painn-fast data`: what labelled files hold, checks of it, and all of it in one HDF5 file."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from painn_fast.cli.options import Exclude, Geometry, Periodic, Symbols, pairs
+from painn_fast.cli.options import DATA_FILE, DataUnit, Key, pairs, with_flags
 
 
+@with_flags(options=DATA_FILE)
 def data(
     files: Annotated[
         list[Path],
@@ -23,18 +24,10 @@ def data(
         Path | None,
         typer.Option("--output", "-o", metavar="SET.h5", help="Write all of them into this file.", show_default=False),
     ] = None,
-    key: Annotated[
-        list[str] | None,
-        typer.Option(metavar="LABEL=ARRAY", help="Array that holds a label, such as energy=u0; forces= for none."),
-    ] = None,
-    data_unit: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KIND=UNIT", help="Unit where a file does not say it, such as energy=kcal/mol."),
-    ] = None,
-    symbols: Symbols = None,
-    geometry: Geometry = None,
-    exclude: Exclude = None,
-    periodic: Periodic = None,
+    *,
+    options: dict[str, Any],
+    key: Key = None,
+    data_unit: DataUnit = None,
     warn: Annotated[bool, typer.Option("--warn", help="Report doubtful data, do not stop at them.")] = False,
 ) -> None:
     """Print what files hold, check it as a training does, and gather it in one HDF5 file.
@@ -45,15 +38,7 @@ def data(
     from painn_fast.train.data.check import check, judge
     from painn_fast.train.data.statistics import describe, format_statistics, statistics
 
-    options = {
-        "keys": pairs("--key", key or []),
-        "units": pairs("--data-unit", data_unit or []),
-        "symbols": symbols,
-        "geometry": geometry,
-        "exclude": exclude,
-        "periodic": periodic,
-    }
-    parts = _parts(files, options)
+    parts = _parts(files, {"keys": pairs("--key", key), "units": pairs("--data-unit", data_unit), **options})
     for line in (*describe(parts), *format_statistics(statistics(parts))):
         typer.echo(line)
     for line in judge(check(parts), "warn" if warn else "error"):
@@ -71,14 +56,14 @@ def _parts(files: list[Path], options: dict[str, Any]) -> dict[str, Any]:
     from painn_fast.train.data.read import read_frames, to_dataset
     from painn_fast.train.settings import DataFile
 
-    found = []
+    read = []
     for path in files:
         source = DataFile.parse({"file": path.name, **options}, where=str(path))
         frames = read_frames(source, path.parent)
-        found.append((to_dataset(frames, source, path, None), frames.split))
-    splits = [split for _, split in found if split is not None]
-    whole = join([part for part, _ in found])
-    if len(splits) < len(found):
+        read.append((to_dataset(frames, source, path, None), frames.split))
+    splits = [split for _, split in read if split is not None]
+    whole = join([part for part, _ in read])
+    if len(splits) < len(read):
         return {"all": whole}
     split = np.concatenate(splits)
     return {name: whole.select(np.flatnonzero(split == k)) for k, name in enumerate(SPLITS)}

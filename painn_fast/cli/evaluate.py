@@ -9,26 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from painn_fast.cli.options import (
-    Device,
-    DipoleUnit,
-    Dtype,
-    EnergyUnit,
-    Exclude,
-    Geometry,
-    Heads,
-    LengthUnit,
-    Model,
-    Periodic,
-    PolarizabilityUnit,
-    Symbols,
-    given,
-    load_options,
-    pairs,
-)
+from painn_fast.cli.options import DATA_FILE, MODEL_FILE, DataUnit, Device, Dtype, Key, Model, pairs, with_flags
 from painn_fast.runtime.atomic import atomic_write
 
 
+@with_flags(options=MODEL_FILE, file=DATA_FILE)
 def evaluate(
     model: Model,
     data: Annotated[
@@ -45,18 +30,10 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    key: Annotated[
-        list[str] | None,
-        typer.Option(metavar="LABEL=ARRAY", help="Array that holds a label, such as energy=E_pbe0; forces= for none."),
-    ] = None,
-    data_unit: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KIND=UNIT", help="Unit where the data do not say it, such as energy=kcal/mol."),
-    ] = None,
-    symbols: Symbols = None,
-    geometry: Geometry = None,
-    exclude: Exclude = None,
-    periodic: Periodic = None,
+    *,
+    file: dict[str, Any],
+    key: Key = None,
+    data_unit: DataUnit = None,
     properties: Annotated[
         str | None,
         typer.Option(metavar="NAMES", help="Properties of structures, with commas; default: energy, forces and heads."),
@@ -65,28 +42,20 @@ def evaluate(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write everything here, whole arrays of structures included.")
     ] = None,
-    energy_unit: EnergyUnit = None,
-    length_unit: LengthUnit = "Ang",
-    dipole_unit: DipoleUnit = None,
-    polarizability_unit: PolarizabilityUnit = None,
-    heads: Heads = None,
+    options: dict[str, Any],
     dtype: Dtype = None,
     device: Device = None,
 ) -> None:
     """Errors of a model on labelled data, or its properties of structures.
 
     Errors: energy kcal/mol, forces kcal/mol/Å, dipole D, polarizability Å³, each per component.
+
     Properties: energy eV, forces eV/Å, dipole e Å, polarizability Å³.
     """
     from painn_fast.io import load
 
-    options = load_options(energy_unit, length_unit, dipole_unit, polarizability_unit, heads)
     potential = load(model, **options, dtype=dtype, device=device or "cpu")
-    file = {
-        "keys": pairs("--key", key or []),
-        "units": pairs("--data-unit", data_unit or []),
-        **given(symbols=symbols, geometry=geometry, exclude=exclude, periodic=periodic),
-    }
+    file = {"keys": pairs("--key", key), "units": pairs("--data-unit", data_unit), **file}
     usual = None if properties else _usual_split(potential, data, file)
     if usual is not None:
         table, everything = _errors(potential, data, split or usual, file)
@@ -101,9 +70,9 @@ def evaluate(
 
 
 def _usual_split(potential: Any, path: Path, options: dict[str, Any]) -> str | None:
-    """Split of a file that errors are told of, or None if it holds no label that the model predicts.
+    """Split of a file that errors are reported for, or None if it holds no label that the model predicts.
 
-    A label whose unit nobody declares counts only in an .npz, or where flags speak of labels.
+    A label without a declared unit counts only in an .npz, or if flags name labels.
     """
     from painn_fast.train.data.labels import key_of, unit_of
     from painn_fast.train.data.read import read_frames

@@ -1,4 +1,4 @@
-"""`painn-fast info`: what a model is."""
+"""`painn-fast info`: configuration, units and origin of a model."""
 
 from __future__ import annotations
 
@@ -7,31 +7,28 @@ from typing import Annotated, Any
 
 import typer
 
-from painn_fast.cli.options import DipoleUnit, EnergyUnit, Heads, LengthUnit, Model, PolarizabilityUnit, load_options
+from painn_fast.cli.options import MODEL_FILE, Model, with_flags
 
 
+@with_flags(options=MODEL_FILE)
 def info(
     model: Model,
+    options: dict[str, Any],
     as_json: Annotated[bool, typer.Option("--json", help="Everything as JSON.")] = False,
-    energy_unit: EnergyUnit = None,
-    length_unit: LengthUnit = "Ang",
-    dipole_unit: DipoleUnit = None,
-    polarizability_unit: PolarizabilityUnit = None,
-    heads: Heads = None,
 ) -> None:
-    """What a model is: configuration, units, heads, parameters, elements, SHA-256, model card.
+    """Show configuration, units, heads, parameters, elements, SHA-256 and card of a model.
 
     The cut-off is in Å. Whatever units a model was trained in, its results come in eV, Å, e.
     """
     from painn_fast.io.describe import describe
 
-    facts = describe(model, **load_options(energy_unit, length_unit, dipole_unit, polarizability_unit, heads))
+    facts = describe(model, **options)
     typer.echo(json.dumps(facts, indent=2, ensure_ascii=False) if as_json else "\n".join(lines(facts)))
 
 
 def lines(facts: dict[str, Any]) -> list[str]:
     """One line a fact, names in a column."""
-    elements = " ".join(facts["elements"]) if facts["elements"] else "the file does not tell"
+    elements = " ".join(facts["elements"]) if facts["elements"] else "not stated in the file"
     rows = [(name, facts[name]) for name in ("name", "file", "sha256", "model_card")]
     rows += [
         ("gives", ", ".join(facts["properties"])),
@@ -48,7 +45,7 @@ def lines(facts: dict[str, Any]) -> list[str]:
 
 
 def _unit(kind: str, unit: str | None) -> str:
-    return unit or f"not stated (say it with --{kind}-unit where the model is used)"
+    return unit or f"not stated (give --{kind}-unit where the model is used)"
 
 
 def _table(values: dict[str, Any]) -> str:

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from painn_fast.cli.options import (
-    Device,
-    DipoleUnit,
-    Dtype,
-    EnergyUnit,
-    Heads,
-    LengthUnit,
-    Model,
-    PolarizabilityUnit,
-    Text,
-    flag,
-    load_options,
-)
+from painn_fast.cli.options import MODEL_FILE, Device, Dtype, Model, Text, flag, number, with_flags
 
 
+@with_flags(options=MODEL_FILE)
 def ipi(
     model: Model,
     structure: Annotated[
@@ -34,7 +23,7 @@ def ipi(
     address: Annotated[Text, flag("HOST:PORT", "Where i-PI listens. Default: localhost:31415.")] = None,
     unix: Annotated[Text, flag("NAME", 'Instead: the address of i-PI\'s <ffsocket mode="unix">, or a path.')] = None,
     clients: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Connections: as many as there are beads, all served in one batch.")
+        int, flag("N", "Connections, one for each bead, all served in one batch. Default: 1.", parser=number(1, 4096))
     ] = 1,
     properties: Annotated[
         str,
@@ -44,18 +33,15 @@ def ipi(
             show_default=False,
         ),
     ] = "",
-    energy_unit: EnergyUnit = None,
-    length_unit: LengthUnit = "Ang",
-    dipole_unit: DipoleUnit = None,
-    polarizability_unit: PolarizabilityUnit = None,
-    heads: Heads = None,
+    *,
+    options: dict[str, Any],
     dtype: Dtype = None,
     device: Device = None,
-    timeout: Annotated[str, typer.Option(metavar="TIME", help="How long to wait for i-PI to start.")] = "5 min",
+    timeout: Annotated[str, flag("TIME", 'How long to wait for i-PI to start. Default: "5 min".')] = "5 min",
 ) -> None:
     """Serve i-PI's ffsocket: energies, forces and virials of all beads in one batch, until i-PI ends.
 
-    i-PI speaks atomic units: energies and virials in hartree, forces in hartree/bohr. The model's own are eV and Å.
+    i-PI uses atomic units: energies and virials in hartree, forces in hartree/bohr. The model's own are eV and Å.
     """
     from painn_fast.adapters.ipi import Driver
     from painn_fast.adapters.ipi_client import Address, Client
@@ -67,7 +53,6 @@ def ipi(
         raise PaiNNFastError("two addresses", got=f"--address {address} --unix {unix}", fix="give one of them")
     where = Address(unix=unix) if unix is not None else Address.parse(address or "localhost:31415")
     seconds = parse_quantity(timeout, "duration")
-    options = load_options(energy_unit, length_unit, dipole_unit, polarizability_unit, heads)
     driver = Driver(model, structure, properties, dtype, device, **options)
     driver.warm_up(clients)
     with StatusLine() as status:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from painn_fast.cli.options import pairs
+from painn_fast.cli.options import flag, number, pairs
 
 
 def label(
@@ -15,7 +15,7 @@ def label(
         Path,
         typer.Argument(
             metavar="FILE",
-            help="Structures: anything that ASE reads (Å), .npz with R and z, or the folder of dynamics of ours.",
+            help="Structures: anything that ASE reads (Å), .npz with R and z, or a folder of dynamics.",
         ),
     ],
     method: Annotated[
@@ -31,10 +31,7 @@ def label(
         Path, typer.Option("--output", "-o", metavar="FILE", help=".xyz, .extxyz, or .npz for one composition.")
     ] = Path("labelled.xyz"),
     level: Annotated[
-        str | None,
-        typer.Option(
-            metavar="LEVEL", help='Default: "PBE0/def2-SVPD" of pyscf, "GFN2-xTB" of tblite.', show_default=False
-        ),
+        str | None, flag("LEVEL", 'Level of theory. Default: "PBE0/def2-SVPD" of pyscf, "GFN2-xTB" of tblite.')
     ] = None,
     option: Annotated[
         list[str] | None,
@@ -43,18 +40,18 @@ def label(
         ),
     ] = None,
     polarizability_every: Annotated[
-        int, typer.Option(min=0, help="Of every so many structures also the polarizability; 0 for none.")
+        int, flag("N", "Polarizability of every Nth structure too, 0 for none. Default: 5.", parser=number(0))
     ] = 5,
-    every: Annotated[int, typer.Option(min=1, help="Label every so many structures of the file.")] = 1,
+    every: Annotated[int, flag("N", "Label every Nth structure of the file. Default: 1.", parser=number(1))] = 1,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; default: one for each processor.", show_default=False)
+        int | None, flag("N", "Processes. Default: one for each processor.", parser=number(1, 4096))
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what is labelled already.")] = False,
     finish: Annotated[
         bool, typer.Option("--finish", help="Write what is labelled so far, and label nothing more.")
     ] = False,
 ) -> None:
-    """Label structures with electronic structure: energy (eV), forces (eV/Å), dipole (e Å), polarizability (Å³).
+    """Label structures by electronic structure: energy (eV), forces (eV/Å), dipole (e Å), polarizability (Å³).
 
     Charge (e) and spin multiplicity come from `charge` and `spin` in the file. Finished labels are on disk at once;
     Ctrl-C, or a kill, loses only what is being computed. A structure that fails is reported and left out.
@@ -67,7 +64,7 @@ def label(
             output,
             method=method,
             level=level,
-            options={name: _value(text) for name, text in pairs("--option", option or []).items()},
+            options={name: _value(text) for name, text in pairs("--option", option).items()},
             polarizability_every=polarizability_every,
             every=every,
             workers=workers,

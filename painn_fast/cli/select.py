@@ -2,56 +2,57 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from painn_fast.cli.options import (
-    Device,
-    DipoleUnit,
-    Dtype,
-    EnergyUnit,
-    Heads,
-    LengthUnit,
-    PolarizabilityUnit,
-    load_options,
-)
+from painn_fast.cli.options import MODEL_FILE, Device, Dtype, flag, number, with_flags
 from painn_fast.runtime.atomic import atomic_write
 
 
+@with_flags(options=MODEL_FILE)
 def select(
     file: Annotated[
         Path,
         typer.Argument(
             metavar="FILE",
-            help="Candidates: anything that ASE reads (Å), .npz with R and z, or the folder of dynamics of ours.",
+            help="Candidates: anything that ASE reads (Å), .npz with R and z, or a folder of dynamics.",
         ),
     ],
     model: Annotated[
         list[str], typer.Option("--model", "-m", metavar="MODEL", help="Member of the ensemble; two or more.")
     ],
-    number: Annotated[int, typer.Option("--number", "-n", min=1, help="Choose so many at most.")] = 1000,
+    at_most: Annotated[
+        int, flag("N", "Choose so many at most. Default: 1000.", "--number", "-n", parser=number(1))
+    ] = 1000,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="Extended XYZ, the most doubtful structure first.")
     ] = Path("selected.xyz"),
-    every: Annotated[int, typer.Option(min=1, help="Look at every so many candidates.")] = 1,
+    every: Annotated[int, flag("N", "Consider every Nth candidate. Default: 1.", parser=number(1))] = 1,
     apart: Annotated[
         float,
-        typer.Option(metavar="Å", help="Least difference from each other, of all interatomic distances together."),
+        flag(
+            "Å",
+            "Least difference from each other, of all interatomic distances together. Default: 0.25.",
+            parser=number(0, 1e6, whole=False),
+        ),
     ] = 0.25,
     spread_below: Annotated[
-        float, typer.Option(metavar="EV/Å", help="Leave out what is above: broken structures.")
-    ] = float("inf"),
-    energy_unit: EnergyUnit = None,
-    length_unit: LengthUnit = "Ang",
-    dipole_unit: DipoleUnit = None,
-    polarizability_unit: PolarizabilityUnit = None,
-    heads: Heads = None,
+        float,
+        flag(
+            "EV/Å",
+            "Leave out structures above it, where forces make no sense. Default: no limit.",
+            parser=number(0, math.inf, whole=False),
+        ),
+    ] = math.inf,
+    *,
+    options: dict[str, Any],
     dtype: Dtype = None,
     device: Device = None,
 ) -> None:
-    """Choose the structures that models of one ensemble disagree on most, to be labelled and learned next.
+    """Choose the structures that the models of an ensemble disagree on most, to be labelled next.
 
     Disagreement is the standard deviation of the force on an atom, in eV/Å, of the atom where it is largest.
     """
@@ -63,9 +64,8 @@ def select(
     from painn_fast.select import summary
 
     candidates = structures(file)[::every]
-    options = load_options(energy_unit, length_unit, dipole_unit, polarizability_unit, heads)
     ensemble = Ensemble(model, **options, dtype=dtype, device=device or "cpu")
-    selection = choose(ensemble, candidates, number, apart=apart, spread_below=spread_below)
+    selection = choose(ensemble, candidates, at_most, apart=apart, spread_below=spread_below)
     frames = []
     for k in selection.chosen:
         frames.append(candidates[k].copy())

@@ -8,9 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
-from painn_fast.cli.options import Output, Text, flag, given
+from painn_fast.cli.options import Flags, flag, number, with_flags
+
+OFTEN = (
+    "output", "start_from", "max_time", "max_epochs", "cooldown_epochs", "train_size", "seed", "threads", "device",
+)  # fmt: skip
+"""Settings with a flag; `--set` has all others."""
 
 
+@with_flags(flags=Flags("train.settings", "TrainSettings", only=OFTEN))
 def train(
     config: Annotated[
         str | None,
@@ -20,21 +26,15 @@ def train(
         Path, typer.Option(metavar="PATH", help="Folder with the data files of the configuration, or its data file.")
     ] = Path(),
     list_all: Annotated[bool, typer.Option("--list", help="Show the shipped configurations.")] = False,
-    output: Output = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on, bit for bit, with the training in the output folder.")
     ] = False,
-    start_from: Annotated[Text, flag("MODEL", "Begin with the weights of a model.")] = None,
-    max_time: Annotated[Text, flag("TIME", 'Stop after this long, such as "2 h".')] = None,
-    max_epochs: Annotated[int | None, flag("N", "Stop after so many epochs.")] = None,
-    cooldown_epochs: Annotated[int | None, flag("N", "Cool the learning rate down over so many of the last.")] = None,
-    train_size: Annotated[int | None, flag("N", "Train on so many structures only, for learning curves.")] = None,
-    seed: Annotated[int | None, flag("N", "Seed of weights and order.")] = None,
+    *,
+    flags: dict[str, Any],
     members: Annotated[
-        int, typer.Option(metavar="N", help="An ensemble: N trainings from seeds one after another, side by side.")
+        int,
+        flag("N", "An ensemble: N trainings in parallel, each from the next seed. Default: 1.", parser=number(1, 1000)),
     ] = 1,
-    threads: Annotated[int | None, flag("N", "CPU threads.")] = None,
-    device: Annotated[Text, flag("DEVICE", "cpu, cuda, cuda:1, ...")] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any other key, such as loss.energy=0.5 or batch_size=20."),
@@ -42,7 +42,7 @@ def train(
 ) -> None:
     """Train a model on energies (eV), forces (eV/Å), dipoles (e Å), polarizabilities (Å³) or any scalar.
 
-    Units of the data are those of the file or of the settings; errors are reported in the units that people quote.
+    Units of the data are those of the file or of the settings; errors are reported in those of the literature.
 
     Flags override the file. Ctrl-C saves and stops; --resume goes on. Into the output folder go the model, its card,
     errors, learning curves and the resolved settings; of an ensemble into member-0, member-1, ... in it. Several
@@ -59,17 +59,6 @@ def train(
         return
     if config is None:
         raise PaiNNFastError("which configuration?", fix="painn-fast train --list shows the shipped ones")
-    flags = given(
-        output=output,
-        start_from=start_from,
-        max_time=max_time,
-        max_epochs=max_epochs,
-        cooldown_epochs=cooldown_epochs,
-        train_size=train_size,
-        seed=seed,
-        threads=threads,
-        device=device,
-    )
     for text in settings or []:
         flags = merged(flags, _setting(text))
     loaded = load_config(config, flags)

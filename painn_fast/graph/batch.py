@@ -21,7 +21,7 @@ from painn_fast.graph.neighbors import Edges, all_pairs, joined, molecule_lists,
 ALL_PAIRS_UP_TO = 32
 """Largest molecule whose list is every pair by default: it need not be rebuilt when atoms move."""
 EACH_WITH_EACH_UP_TO = 1000
-"""Largest molecule whose pairs are found by comparing each atom with each; a cell list costs less beyond."""
+"""Largest molecule whose pairs are found by comparing all atoms with each other; a cell list costs less beyond."""
 CLOSEST = 0.1
 """Å; atoms nearer than this are taken for a mistake in the input."""
 
@@ -32,6 +32,15 @@ class AtomicBatch:
 
     Edges are complete, symmetric and sorted by receiver: those of atom i are `row_ptr[i]:row_ptr[i + 1]`.
     The vector of an edge is `positions[sender] - positions[receiver] + shift`.
+
+    Example:
+        >>> from ase.build import molecule
+        >>> from painn_fast.graph import batch_atoms
+        >>> batch = batch_atoms([molecule("H2O"), molecule("CH4")], cutoff=5.0)
+        >>> batch.n_molecules, batch.n_total, len(batch.sender)
+        (2, 8, 26)
+        >>> batch.row_ptr.tolist()  # edges of each atom
+        [0, 2, 4, 6, 10, 14, 18, 22, 26]
     """
 
     numbers: Tensor  # [N] int64
@@ -70,7 +79,7 @@ class AtomicBatch:
         return moved.knowing(self.mirror) if "mirror" in self.__dict__ else moved
 
     def knowing(self, mirror: Tensor) -> Self:
-        """This batch with `mirror` [E], which need not be looked for again."""
+        """This batch with its `mirror` [E], which then need not be computed."""
         self.__dict__["mirror"] = mirror
         return self
 
@@ -105,8 +114,20 @@ def batch_arrays(
         total_charge: e, of each copy.
         spin: spin multiplicity 2S + 1 of each copy.
 
+    Returns:
+        The batch, M molecules of n atoms with n (n - 1) edges each.
+
     Raises:
         PaiNNFastError: for arrays of other shapes or types.
+
+    Example:
+        >>> import numpy as np
+        >>> from ase.build import molecule
+        >>> from painn_fast.graph import batch_arrays
+        >>> water = molecule("H2O")
+        >>> batch = batch_arrays(water.numbers, np.stack([water.positions] * 5))
+        >>> batch.n_molecules, len(batch.sender)
+        (5, 30)
     """
     number, place = _number_array(numbers), _number_array(positions).double()
     if place.ndim != 3 or number.shape != place.shape[1:2] or place.shape[2] != 3 or number.is_floating_point():
@@ -146,10 +167,20 @@ def batch_atoms(molecules: Sequence[ase.Atoms], cutoff: float, *, neighbors: str
         neighbors: "all_pairs" for molecules in vacuum, "list" for pairs within the cut-off, "auto" to choose:
             every pair up to 32 atoms, a list for larger or periodic structures.
 
+    Returns:
+        The batch, structures in the order of `molecules`, on the CPU.
+
     Raises:
         PaiNNFastError: for what is no list of structures, an empty molecule, positions that are not finite or absurdly
             large, atoms on top of each other, a periodic direction without a cell vector, parallel cell vectors, more
             neighbours than there can be, a charge or a spin that cannot be read.
+
+    Example:
+        >>> from ase.build import bulk, molecule
+        >>> from painn_fast.graph import batch_atoms
+        >>> batch = batch_atoms([molecule("H2O"), bulk("Cu")], cutoff=3.0)
+        >>> batch.n_atoms.tolist(), (batch.row_ptr[4] - batch.row_ptr[3]).item()  # copper has 12 neighbours
+        ([3, 1], 12)
     """
     if not len(molecules):
         raise PaiNNFastError("nothing to evaluate", got="an empty list", expected="at least one ase.Atoms")
@@ -199,7 +230,21 @@ def _electronic(molecules: Sequence[ase.Atoms]) -> tuple[Tensor, Tensor]:
 
 
 def concatenate(batches: Sequence[AtomicBatch]) -> AtomicBatch:
-    """One batch of all molecules of `batches`, in order."""
+    """One batch of all molecules of several batches.
+
+    Args:
+        batches: one or more, on one device.
+
+    Returns:
+        Their molecules in order, with the edges that they have.
+
+    Example:
+        >>> from ase.build import molecule
+        >>> from painn_fast.graph import batch_atoms, concatenate
+        >>> parts = [batch_atoms([molecule(name)], cutoff=5.0) for name in ("H2O", "CH4")]
+        >>> concatenate(parts).numbers.tolist()
+        [8, 1, 1, 6, 1, 1, 1, 1]
+    """
     atoms = [batch.n_total for batch in batches]
     first_atom = np.cumsum([0, *atoms[:-1]]).tolist()
     first_molecule = np.cumsum([0, *(batch.n_molecules for batch in batches[:-1])]).tolist()
@@ -289,10 +334,10 @@ def _check(
     if not n_atoms.all():
         where = _name(molecules, int(n_atoms.argmin()))
         raise PaiNNFastError("a molecule without atoms", where=where, expected="at least one atom")
-    fine = np.abs(positions) <= FARTHEST  # NaN is not
-    if not fine.all():
-        place = int((~fine).any(axis=1).argmax())
-        index = int(np.searchsorted(np.cumsum(n_atoms), place, side="right"))
+    near = np.abs(positions) <= FARTHEST  # NaN is not
+    if not near.all():
+        atom = int((~near).any(axis=1).argmax())
+        index = int(np.searchsorted(np.cumsum(n_atoms), atom, side="right"))
         own = positions[int(n_atoms[:index].sum()) :][: n_atoms[index]]
         check_finite(own, lambda: _name(molecules, index))
         check_far(own, lambda: _name(molecules, index))

@@ -81,7 +81,7 @@ def check_cell(cell: np.ndarray, pbc: np.ndarray, where: Name = None) -> None:
 
 
 def check_cells(cells: np.ndarray, pbc: np.ndarray, where: Callable[[int], str]) -> None:
-    """`check_cell` of many [M, 3, 3]; `where` names a structure by its place.
+    """`check_cell` of many [M, 3, 3]; `where` names a structure by its index.
 
     Raises:
         PaiNNFastError: for the first cell that is refused.
@@ -91,10 +91,10 @@ def check_cells(cells: np.ndarray, pbc: np.ndarray, where: Callable[[int], str])
         length = np.sqrt(np.square(vectors).sum(axis=2))
         unit = vectors / np.where(length > 0.0, length, 1.0)[:, :, None]
         angles = unit @ unit.swapaxes(1, 2) + np.eye(3) * ~pbc[:, :, None]
-        fine = (length > 0.0) & (np.abs(vectors).max(axis=2, initial=0.0) <= FARTHEST) | ~pbc
-        fine &= np.isfinite(cells).all(axis=2)
-    angles[~fine.all(axis=1)] = np.eye(3)
-    for k in np.flatnonzero(~fine.all(axis=1) | (np.linalg.det(angles) < SLIM**2)):
+        valid = (length > 0.0) & (np.abs(vectors).max(axis=2, initial=0.0) <= FARTHEST) | ~pbc
+        valid &= np.isfinite(cells).all(axis=2)
+    angles[~valid.all(axis=1)] = np.eye(3)
+    for k in np.flatnonzero(~valid.all(axis=1) | (np.linalg.det(angles) < SLIM**2)):
         check_cell(cells[k], pbc[k], partial(where, int(k)))
 
 
@@ -164,5 +164,5 @@ def _error(
     what: str, cell: np.ndarray, where: Name, expected: str, got: str | None = None, fix: str | None = None
 ) -> PaiNNFastError:
     numbers = f"cell {np.round(cell, 6).tolist()} Å"
-    said = f"{got}, {numbers}" if got else numbers
-    return PaiNNFastError(what, where=where() if where else None, got=said, expected=expected, fix=fix)
+    got = f"{got}, {numbers}" if got else numbers
+    return PaiNNFastError(what, where=where() if where else None, got=got, expected=expected, fix=fix)

@@ -47,14 +47,14 @@ def charge_and_multiplicity(info: Mapping[str, Any], *, where: str) -> tuple[flo
             "is this 2S, S or the multiplicity 2S + 1? Packages differ on what total_spin counts",
             where=f"{where}, '{key}'",
             got=_short(value),
-            expected="the multiplicity 2S + 1 by a name that says so",
+            expected="the multiplicity 2S + 1 by an unambiguous name",
             fix=f"store spin_multiplicity (2S + 1) instead of {key}",
         )
     return 0.0 if charge is None else charge, 1.0 if multiplicity is None else multiplicity
 
 
 def _one(kind: str, keys: tuple[str, ...], given: Mapping[str, list[tuple[str, Any]]], where: str) -> float | None:
-    """The value that all names agree on, None if none of them is there."""
+    """The value that all names agree on, None if none of them is given."""
     found = [(key, _number(value, kind, f"{where}, '{key}'")) for name in keys for key, value in given.get(name, ())]
     for key, value in found[1:]:
         if value != found[0][1]:
@@ -85,7 +85,7 @@ def _number(value: Any, kind: str, where: str) -> float:
     if not math.isfinite(number) or (kind == "multiplicity" and (number < 1 or number != int(number))):
         many = array.size > 1
         raise PaiNNFastError(
-            f"values of atoms in the place of the {_TOTAL[kind]}" if many else f"not a {_TOTAL[kind]}",
+            f"values of atoms instead of the {_TOTAL[kind]}" if many else f"not a {_TOTAL[kind]}",
             where=where,
             got=f"an array of shape {array.shape}" if many else _short(value),
             expected=_EXPECTED[kind],
@@ -100,7 +100,7 @@ def _short(value: Any) -> str:
 
 
 def names_of_charge_and_multiplicity(info: Mapping[Any, Any]) -> list[str]:
-    """The names in `info` that are of total charge or spin multiplicity, as they stand there; `total_spin` too."""
+    """The names in `info` of total charge or spin multiplicity, as they are spelled there; `total_spin` too."""
     known = {*CHARGE_KEYS, *MULTIPLICITY_KEYS, AMBIGUOUS_KEY}
     return [key for key in info if isinstance(key, str) and key.lower() in known]
 

@@ -39,7 +39,7 @@ class SkinList:
         """The batch of all copies at positions [B, n, 3] Å.
 
         A copy that had a list once and has left where there can be one (positions that are not finite or absurdly far,
-        all atoms in one place) is at NaN there: what a model gives for it is NaN, and the others go on.
+        all atoms at one point) is at NaN there: what a model gives for it is NaN, and the others go on.
 
         Raises:
             PaiNNFastError: if there is no list for the first positions of a copy.

@@ -85,6 +85,14 @@ def load(
 
     Raises:
         PaiNNFastError: for anything in the file that is not understood, and for a unit that is missing or superfluous.
+
+    Example:
+        >>> import painn_fast as pf
+        >>> model = pf.load("ethanol", dtype="float64")
+        >>> model.cutoff, model.dtype  # Å
+        (5.0, torch.float64)
+        >>> "polarizability" in model.properties
+        True
     """
     dtype = dtype_of(dtype)
     if epsilon is not None and (isinstance(epsilon, bool) or not isinstance(epsilon, int | float)):

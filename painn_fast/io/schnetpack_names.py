@@ -100,8 +100,21 @@ def to_schnetpack_state_dict(potential: Potential) -> dict[str, Tensor]:
     holds nothing), and, if energies have a mean or atomic references, the postprocessors `CastTo64` and `AddOffsets`
     with both flags set. A model that came from SchNetPack gets the module numbers that it had there.
 
+    Args:
+        potential: the model.
+
+    Returns:
+        Name to tensor, copies on the CPU in the model's dtype and in the units that its weights work in.
+
     Raises:
         PaiNNFastError: for what SchNetPack has no counterpart of (ablations, the spatial extent).
+
+    Example:
+        >>> import painn_fast as pf
+        >>> from painn_fast.schnetpack import to_schnetpack_state_dict
+        >>> state = to_schnetpack_state_dict(pf.load("ethanol"))
+        >>> state["representation.embedding.weight"].shape
+        torch.Size([100, 64])
     """
     config = potential.config
     if config.representation.ablation != "none":

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from painn_fast.engine import Engine, Evaluator, evaluator_for
+from painn_fast.evaluate import report_ignored_charges
 from painn_fast.graph import AtomicBatch, batch_arrays, batch_atoms
 from painn_fast.graph.batch import ALL_PAIRS_UP_TO, concatenate
 from painn_fast.graph.skin import SKIN, SkinList
@@ -83,6 +84,8 @@ class ModelForces(ForceField):
     ) -> None:  # fmt: skip
         molecules = [atoms] if isinstance(atoms, ase.Atoms) else list(atoms)
         ones = [batch_atoms([molecule], potential.cutoff).to(potential.device) for molecule in molecules]
+        for one in ones:
+            report_ignored_charges(potential, one)
         potential = copy.deepcopy(potential).requires_grad_(False).eval()
         for one in ones:
             potential.require_elements(one.numbers)

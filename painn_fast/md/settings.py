@@ -1,4 +1,4 @@
-"""Settings of a run of dynamics, as they stand in its TOML file."""
+"""Settings of a run of dynamics, as they stand in its TOML file; their docstrings are the help of the command."""
 
 from __future__ import annotations
 
@@ -28,55 +28,67 @@ class MDSettings(LoadOptions):
     """A whole run: model, structure, ensemble, lengths and what is written how often."""
 
     model: str = ""
-    """A bundled name or a model file."""
+    """A bundled model such as ethanol, or a model file."""
     members: tuple[str, ...] = ()
-    """Models of an ensemble, instead of `model`: forces are their mean."""
+    """Models of an ensemble, instead of one model: forces are their mean."""
     spread_limit: Force | None = None
-    """Of the standard deviation of the force on an atom over the members; beyond it a trajectory is stopped."""
+    """Stop a trajectory where the standard deviation of the force on an atom over the members is larger, such as
+    "0.5 eV/Ang"."""
     fragments: Literal["stop", "note", "off"] | None = None
-    """Where a bond of the start is twice its length and its atoms are not bonded anew: stop the trajectory, note it
-    and go on, or do not look. None is stop for structures that are not periodic and off for others."""
+    """Where a bond is twice as long as at the start and its atoms have no new partner: stop the trajectory, note it and
+    go on, or off. Default: stop for structures that are not periodic, off for others."""
     dtype: Literal["float32", "float64"] = "float32"
-    """Of the network; positions, momenta and sums are float64 always."""
+    """Precision of the network; positions, momenta and sums are always float64."""
     backend: Literal["auto", "fused", "reference"] = "auto"
+    """The engine where it runs the model, the engine alone, or plain PyTorch."""
     device: str = "cpu"
+    """cpu, cuda, cuda:1, ..."""
     structure: str | None = None
-    """Any file that ASE reads; trajectories start from its frames in turn, also of several molecules. None takes the
-    bundled model's own."""
+    """Any file that ASE reads; trajectories start from its frames in turn, also of several molecules. Default: that of
+    the bundled model."""
     output: str = Field("md", min_length=1)
-    """Folder."""
+    """Folder for the results."""
     ensemble: Ensemble = "nve"
+    """Equations of motion and thermostat."""
     beads: Beads = 1
+    """Beads of the ring polymer; 1 is classical."""
     trajectories: Trajectories = 1
+    """Trajectories, run as one batch."""
     temperature: Temperatures = "300 K"
-    """One, or one for each trajectory."""
+    """Temperature, or one for each trajectory: "300 K, 400 K"."""
     time_step: TimeSteps = "0.5 fs"
-    """One, or one for each trajectory; all other times are counted in steps of the longest."""
+    """Time step, or one for each trajectory; other times are counted in steps of the longest."""
     equilibration: Time = "0 fs"
-    """With PILE-L (Langevin for one bead) before the run; nothing of it is recorded."""
+    """Time before the run with PILE-L (Langevin for one bead), not recorded."""
     duration: Interval = "1 ps"
+    """Time of the run."""
     tau: Interval = "100 fs"
-    """Time constant of the thermostat on the centroid in langevin, pile-l, pile-g and equilibration."""
+    """Time constant of the thermostat on the centroid, in langevin, pile-l, pile-g and equilibration."""
     seed: Seed | tuple[Seed, ...] = 0
-    """One, or one for each trajectory. Trajectories have noise of their own under one seed too."""
+    """Seed of velocities and noise, in a file also one for each trajectory; trajectories of one seed differ too."""
     start: Literal["collapsed", "free"] = "collapsed"
-    """Beads all on the structure, or spread as those of free particles."""
+    """Beads all on the structure, or distributed as those of free particles."""
     remove_rotation: bool = False
-    """Start the run without angular momentum. Momentum of the centre of mass is removed always."""
+    """Start without angular momentum; the momentum of the centre of mass is always removed."""
     hold: tuple[Hold, ...] = ()
-    """Motions of the molecule as a whole that thermostats are not to begin: translation, rotation."""
+    """Constrained motions of the whole molecule, also under a thermostat."""
     energies_every: Interval = "5 fs"
+    """Time between records of energies."""
     positions_every: Interval | None = None
+    """Time between records of positions, such as "2 fs"; by default they are not recorded."""
     velocities_every: Interval | None = None
+    """Time between records of velocities, such as "2 fs"; by default they are not recorded."""
     dipole_every: Interval | None = None
+    """Time between records of the dipole, such as "1 fs"; by default it is not recorded."""
     polarizability_every: Interval | None = None
+    """Time between records of the polarizability, such as "2 fs"; by default it is not recorded."""
     stream: Interval | None = None
-    """Depth of correlation functions that dipole, polarizability and velocities go into at their intervals instead of
-    being kept, for the spectra of runs that are too long to keep."""
+    """Depth of correlation functions that dipole, polarizability and velocities are added to instead of being recorded,
+    such as "2 ps": for spectra of very long runs."""
     checkpoint: Duration = "60 s"
-    """Wall-clock time between restart files: what a killed run loses at most."""
+    """Wall-clock time between restart files, which a killed run loses at most."""
     max_time: Duration | None = None
-    """Wall-clock time after which the run saves and stops, to be resumed."""
+    """Wall-clock time after which the run saves and stops, to be resumed, such as "11.5 h"."""
 
     @model_validator(mode="after")
     def _sensible(self) -> MDSettings:

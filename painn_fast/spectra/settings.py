@@ -1,4 +1,4 @@
-"""Settings of a spectrum, as in its TOML file."""
+"""Settings of a spectrum, as they stand in its TOML file; their docstrings are the help of the command."""
 
 from __future__ import annotations
 
@@ -33,55 +33,66 @@ class SpectrumSettings(LoadOptions):
     """
 
     model: str = ""
-    """A bundled name or a model file."""
+    """A bundled model such as ethanol, or a model file."""
     dtype: Literal["float32", "float64"] = "float32"
-    """Precision of the network in dynamics and in the differences of the Hessian; it relaxes in float64 always."""
+    """Precision of the network in dynamics and in the harmonic spectrum; relaxation is in float64."""
     device: str = "cpu"
+    """cpu, cuda, cuda:1, ..."""
     structure: str | None = None
-    """Any file that ASE reads; the first frame gives the harmonic spectrum. None takes the bundled model's own."""
+    """Any file that ASE reads; the first frame gives the harmonic spectrum. Default: that of the bundled model."""
     hessian: HessianMethod = "differences"
-    """By central differences of forces over 0.01 and 0.02 Å, or "analytic", the second derivative at the minimum."""
+    """Hessian of the harmonic spectrum: central differences over 0.01 and 0.02 Å, or derivatives at the minimum."""
     output: Annotated[str, Field(min_length=1)] | None = None
-    """Folder; None is <model>-spectrum."""
+    """Folder for the results. Default: MODEL-spectrum."""
     trajectory: str | None = None
-    """A finished run of dynamics; then none is done."""
+    """Analyse this run of dynamics instead of doing one."""
     method: Method = "t-rpmd"
+    """Dynamics that the spectra are computed from."""
     methods: tuple[Method, ...] = ()
     """Several, to be compared, instead of `method`; `method = "classical, t-rpmd"` is the same."""
     beads: Beads = 16
-    """1 for a classical method."""
+    """Beads of the ring polymer; 1 in classical dynamics."""
     trajectories: Trajectories = 12
+    """Trajectories, run as one batch."""
     temperature: Temperature = "300 K"
+    """Temperature of dynamics and of Raman intensities."""
     time_step: TimeStep = "0.5 fs"
+    """Time step."""
     equilibration: Time = "0.25 ps"
-    """With PILE-L (Langevin if classical) before each trajectory."""
+    """Time before each trajectory with PILE-L (Langevin if classical)."""
     duration: Interval = "2 ps"
-    """Length of each trajectory."""
+    """Time of each trajectory."""
     tau: Interval = "50 fs"
     """Time constant of the thermostat in the equilibration."""
     seed: Seed = 0
+    """Seed of velocities and noise."""
     fragments: Literal["stop", "note", "off"] | None = None
-    """What to do if a bond breaks, see the settings of dynamics."""
+    """Where a bond breaks: stop the trajectory, note it and go on, or off. Default: stop for structures that are not
+    periodic, off for others."""
     remove_rotation: bool = False
     """Start trajectories without angular momentum: narrower bands, no rotational ones."""
     dipole_every: Interval = "2 fs"
+    """Time between records of the dipole."""
     polarizability_every: Interval = "2 fs"
+    """Time between records of the polarizability."""
     velocities_every: Interval | None = None
-    """For a power spectrum; None makes none."""
+    """Time between records of velocities, such as "2 fs", for a power spectrum; by default there is none."""
     stream: bool = False
     """Keep correlation functions and no frames of dipole, polarizability and velocities: for very long runs."""
     checkpoint: Duration = "60 s"
     """Wall-clock time between restart files."""
     window: WindowName = "gaussian"
+    """Window on the correlation functions."""
     depth: Interval = "1.2 ps"
     """Length of the correlation functions; the longer, the better resolved and the noisier."""
     highest: Wavenumber = "4000 cm-1"
     """End of the spectra."""
     laser: Wavelength = "532 nm"
+    """Wavelength of the Raman laser."""
     quantum_correction: QuantumCorrection = "harmonic"
-    """For classical runs; ring polymers need none."""
+    """Quantum correction of classical spectra; ring polymers need none."""
     overlay: tuple[str, ...] = ()
-    """CSV files of wavenumber (cm-1) and intensity to draw over the spectra; "raman=FILE" belongs to Raman."""
+    """CSV of wavenumber (cm-1) and intensity to draw over the infrared spectrum, scaled; raman=FILE over Raman."""
 
     @model_validator(mode="before")
     @classmethod
@@ -116,7 +127,7 @@ class SpectrumSettings(LoadOptions):
         return self
 
     def _comparison(self) -> SpectrumSettings:
-        """Self, after a check of the settings of each method."""
+        """Self, after the settings of each method have been checked."""
         if len(set(self.methods)) < len(self.methods):
             raise ValueError(f"a method twice in {', '.join(self.methods)}")
         if self.trajectory is not None:

@@ -1,4 +1,4 @@
-"""Settings of a training, as they stand in its TOML file."""
+"""Settings of a training, as they stand in its TOML file; docstrings of some are help of the command."""
 
 from __future__ import annotations
 
@@ -38,22 +38,22 @@ class DataFile(Settings):
     file: str
     """Looked for in the folder of data, then beside the shipped configurations."""
     geometry: str | None = None
-    """Another such file that holds R and z, where this one has only labels, row by row."""
+    """Another .npz with R and z, where this file has labels only, row by row."""
     origin: str = ""
     """Where it comes from, for the model card."""
     keys: dict[str, str] = {}
     """Names of the arrays of labels, such as energy = "E_pbe0"; "" leaves a label out. Default: the usual ones."""
     units: dict[str, str] = {}
-    """Units of length and of labels, where the file does not say or is wrong; forces default to energy per length."""
+    """Units of length and labels that a file does not state or states wrongly; forces default to energy per length."""
     use_as: Literal["train", "validation", "test"] | None = None
     """All of it for this, whatever split it has."""
     symbols: str | None = None
-    """Elements of the atoms of a .npy file, such as "O H H"."""
+    """Elements of the atoms of a .npy, such as "O H H"."""
     periodic: bool | None = None
-    """Whether its cells count; default: as the file says. false is for molecules in large boxes."""
+    """Whether cells count, as the file states by default; not for molecules in large boxes."""
     exclude: str | None = None
-    """A text file with the numbers of structures to leave out, one at the begin of a line: frames from 0, molecules of
-    QM9 by their own number, as in its uncharacterized.txt."""
+    """Text file with numbers of structures to leave out, one at the begin of a line: frames from 0, molecules of QM9 by
+    their own number, as in its uncharacterized.txt."""
 
 
 LOSS_WEIGHTS = {"energy": 10.0, "forces": 1.0, "dipole": 20.0, "polarizability": 1.0}
@@ -65,10 +65,11 @@ class TrainSettings(Settings):
 
     name: str = "model"
     output: str = Field("training", min_length=1)
+    """Folder for the results."""
     data: tuple[DataFile, ...] = Field(min_length=1)
     split: SplitSizes = SplitSizes()
     train_size: Size | None = None
-    """Train on so many of the training structures, drawn by the seed of the split; for learning curves."""
+    """Train on so many of the training structures only, drawn by the seed of the split; for learning curves."""
     level_of_theory: str = ""
     """For the model card; default: what the files of data state."""
     description: str = ""
@@ -77,11 +78,11 @@ class TrainSettings(Settings):
     heads: tuple[Head, ...] = (EnergyHead(),)
     model_units: dict[Literal["energy", "length", "dipole", "polarizability"], str] = {}
     """Units that the weights work in; default eV, Å, e Å, Å³, or those of the model to start from, which files of
-    SchNetPack do not say. Results are in eV, Å and e always, but what is large in the units of the weights is learned
+    SchNetPack do not state. Results are in eV, Å and e always, but what is large in the units of the weights is learned
     in finer steps."""
     start_from: str | None = None
-    """A model, bundled or a file (SchNetPack's too), that the training starts from: its representation, its units and
-    all heads that it shares with these."""
+    """Model to start from, bundled or a file (SchNetPack's too): its representation, its units and all heads that both
+    have."""
     start_from_heads: str | None = None
     """Heads of a plain state dict of SchNetPack to start from, in order, such as "energy,dipole"."""
     freeze_representation: bool = False
@@ -106,9 +107,11 @@ class TrainSettings(Settings):
     """Stop after so many validations without a better smoothed loss."""
     loss_smoothing: float = Field(0.9, ge=0, lt=1)
     max_epochs: Size = 1000
+    """Stop after so many epochs."""
     cooldown_epochs: int = Field(0, ge=0, le=LARGEST_SIZE)
-    """Over so many of the last of `max_epochs` the learning rate falls linearly towards 0."""
+    """Lower the learning rate linearly towards 0 over so many of the last epochs."""
     max_time: Duration | None = None
+    """Stop after this wall-clock time, such as "2 h"."""
     validate_every: Size = 1
     """Epochs."""
     precision: Literal["float32", "float64", "tf32"] = "float32"
@@ -120,8 +123,11 @@ class TrainSettings(Settings):
     tensorboard: bool = False
     """Write learning curves for TensorBoard too (pip install tensorboard)."""
     seed: Seed = 0
+    """Seed of weights and of the order of structures."""
     threads: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """CPU threads. Default: torch's own number."""
     device: str = "cpu"
+    """cpu, cuda, cuda:1, ..."""
 
     @model_validator(mode="after")
     def _trainable(self) -> TrainSettings:

@@ -1,4 +1,4 @@
-"""The bench of precisions: its numbers are right for an engine that is known, and without a GPU it says so."""
+"""The bench of precisions: its numbers are right for an engine that is known, and without a GPU there is one line."""
 
 import importlib.util
 import json

@@ -1,4 +1,4 @@
-"""Whatever a person gets wrong ends in one clear line, a non-zero exit, and nothing overwritten."""
+"""Any mistake of a user ends in one clear line, a non-zero exit code, and nothing overwritten."""
 
 import subprocess
 import sys
@@ -15,9 +15,9 @@ def files(folder):
 
 
 @pytest.fixture(params=["truncated", "empty", "text"])
-def broken_model(request, water_model, own_folder):
+def damaged_model(request, water_model, own_folder):
     whole = water_model.read_bytes()
-    path = own_folder / "broken.safetensors"
+    path = own_folder / "damaged.safetensors"
     path.write_bytes(
         {"truncated": whole[: len(whole) // 2], "empty": b"", "text": b"this is no model at all"}[request.param]
     )
@@ -25,16 +25,16 @@ def broken_model(request, water_model, own_folder):
 
 
 @pytest.mark.parametrize("verb", ["info", "eval", "md", "spectrum", "convert"])
-def test_model_file_that_is_damaged(fails, broken_model, water, own_folder, verb):
+def test_model_file_that_is_damaged(fails, damaged_model, water, own_folder, verb):
     words = {
-        "info": ("info", broken_model),
-        "eval": ("eval", broken_model, water),
-        "md": ("md", "--model", broken_model, "--structure", water),
-        "spectrum": ("spectrum", broken_model, water),
-        "convert": ("convert", broken_model, "new.safetensors", "--energy-unit", "eV"),
+        "info": ("info", damaged_model),
+        "eval": ("eval", damaged_model, water),
+        "md": ("md", "--model", damaged_model, "--structure", water),
+        "spectrum": ("spectrum", damaged_model, water),
+        "convert": ("convert", damaged_model, "new.safetensors", "--energy-unit", "eV"),
     }[verb]
     before = files(own_folder)
-    fails(words, "broken.safetensors")
+    fails(words, "damaged.safetensors")
     assert files(own_folder) == before
 
 
@@ -66,7 +66,7 @@ def test_head_that_does_not_exist(fails, foreign):
     fails(("info", foreign[0], "--heads", "energy,spin"), "unknown head", "spin", "polarizability")
 
 
-BROKEN_STRUCTURES = {
+WRONG_STRUCTURES = {
     "positions that are not finite": (Atoms("HO", [[0, 0, 0], [0, 0, np.nan]]), "not finite", "atom 1"),
     "an unknown element": (molecule("CH4"), "element", "C"),
     "no atoms": (Atoms(), "atom"),
@@ -75,9 +75,9 @@ BROKEN_STRUCTURES = {
 
 
 @pytest.mark.parametrize("verb", ["eval", "md", "spectrum"])
-@pytest.mark.parametrize("problem", BROKEN_STRUCTURES)
+@pytest.mark.parametrize("problem", WRONG_STRUCTURES)
 def test_structure_with(fails, water_model, structure_file, own_folder, problem, verb):
-    atoms, *texts = BROKEN_STRUCTURES[problem]
+    atoms, *texts = WRONG_STRUCTURES[problem]
     path = structure_file(atoms)
     words = {
         "eval": ("eval", water_model, path, "--csv", "out"),
@@ -180,7 +180,7 @@ def test_bench_of_what_does_not_exist(fails, own_folder):
     fails(("bench", "--table", "missing.json"), "missing.json")
     (own_folder / "results.json").write_text("{}")
     fails(("bench", "--table", "results.json"), "results.json", "missing key 'machine'")
-    fails(("bench", "ethanol-1", "--out", "results.json"), "results.json", "is there already")
+    fails(("bench", "ethanol-1", "--out", "results.json"), "results.json", "exists already")
     assert (own_folder / "results.json").read_text() == "{}"
 
 
@@ -189,6 +189,4 @@ def test_ipi_that_is_not_there(fails):
     fails(("ipi", "ethanol", "--address", "localhost:1", "--unix", "name"), "two addresses")
     fails(("ipi", "ethanol", "--timeout", "5"), "missing unit of duration")
     fails(("ipi", "ethanol", "--properties", "charges"), "no such extra", "'charges'", "dipole")
-    fails(
-        ("ipi", "ethanol", "--unix", "./missing", "--timeout", "0 s"), "i-PI does not listen", "./missing", "--timeout"
-    )
+    fails(("ipi", "ethanol", "--unix", "./missing", "--timeout", "0 s"), "./missing", "--timeout")

@@ -1,4 +1,4 @@
-"""Whatever takes a model takes what SchNetPack's files do not say: units and heads, and type and device."""
+"""Units and heads, which SchNetPack's files do not contain, type and device can be given wherever a model can."""
 
 import json
 
@@ -28,7 +28,7 @@ FLAGS = ["--energy-unit", "kcal/mol", "--dipole-unit", "D", "--polarizability-un
 
 @pytest.fixture
 def state_dict(run, water_model, own_folder):
-    """The model as a plain state dict of SchNetPack, which says neither units nor heads."""
+    """The model as a plain state dict of SchNetPack, which contains neither units nor heads."""
     assert run("convert", water_model, "plain.pt").code == 0
     return own_folder / "plain.pt"
 
@@ -44,20 +44,20 @@ def test_python_takes_them_wherever_it_takes_a_file(state_dict, energy):
     water = [molecule("H2O")]
     ensemble = pf.Ensemble([state_dict, state_dict], **options)
     calculator = PaiNNCalculator(state_dict, **options)
-    found = [
+    energies = [
         pf.evaluate(state_dict, water, ["energy"], **options)["energy"][0],
         pf.evaluate(pf.load(state_dict, **options), water, ["energy"])["energy"][0],
         pf.evaluate(ensemble, water, ["energy"])["energy"][0],
         calculator.get_property("energy", water[0]),
         HARTREE * Driver(state_dict, water[0], **options)(np.eye(3) * 100, water[0].positions / BOHR)[0],
     ]
-    assert_close(np.array(found), np.full(5, energy), 1e-6)
+    assert_close(np.array(energies), np.full(5, energy), 1e-6)
     assert ensemble.members[0].dtype == torch.float64
-    for wrong, said in (
+    for wrong, message in (
         ({"dtype": "float16"}, "no network runs in this type"),
         ({"heads": "energy,spin"}, "unknown head"),
     ):
-        with pytest.raises(PaiNNFastError, match=said):
+        with pytest.raises(PaiNNFastError, match=message):
             pf.load(state_dict, **(options | wrong))
     with pytest.raises(PaiNNFastError, match="takes no more options"):
         pf.evaluate(ensemble, water, **UNITS)
@@ -94,7 +94,7 @@ def test_a_length_unit_reaches_dynamics_and_spectra(run, state_dict, water):
 def test_info_shows_a_unit_that_is_missing(run, state_dict, fails):
     outcome = run("info", state_dict, "--heads", HEADS)
     assert outcome.code == 0, outcome.err
-    assert "energy not stated (say it with --energy-unit" in outcome.out
+    assert "energy not stated (give --energy-unit" in outcome.out
     facts = json.loads(run("info", state_dict, "--heads", HEADS, "--energy-unit", "Ha", "--json").out)
     assert facts["trained_in"] == {"energy": "Ha", "length": "Ang", "dipole": None, "polarizability": None}
     fails(("info", state_dict, "--heads", HEADS, "--energy-unit", "m"), "m")
@@ -120,13 +120,13 @@ def training(own_folder):
     return settings
 
 
-def test_a_training_starts_from_a_file_whose_units_and_heads_the_settings_say(training, state_dict):
-    said = {"energy": "kcal/mol", "dipole": "D", "polarizability": "Bohr^3"}
-    model = pf.load(run_training(training(state_dict, model_units=said, start_from_heads=HEADS)))
+def test_a_training_starts_from_a_file_whose_units_and_heads_the_settings_state(training, state_dict):
+    units = {"energy": "kcal/mol", "dipole": "D", "polarizability": "Bohr^3"}
+    model = pf.load(run_training(training(state_dict, model_units=units, start_from_heads=HEADS)))
     assert model.config.energy_unit == "kcal/mol"
     for wrong, text in (
         ({"start_from_heads": HEADS}, r"missing unit of energy.*model_units = \{ energy = "),
-        ({"model_units": said}, "start_from_heads = "),
+        ({"model_units": units}, "start_from_heads = "),
     ):
         with pytest.raises(PaiNNFastError, match=text):
             run_training(training(state_dict, output="other", **wrong))

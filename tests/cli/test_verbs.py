@@ -62,7 +62,7 @@ def test_info_of_a_model_whose_units_are_not_stated(run, water_model, own_folder
     outcome = run(*words, "--dipole-unit", "D")
     assert outcome.code == 0, outcome.err
     (line,) = [line for line in outcome.out.splitlines() if line.startswith("trained in")]
-    assert "energy not stated (say it with --energy-unit" in line
+    assert "energy not stated (give --energy-unit" in line
     assert "dipole D" in line
     assert "polarizability not stated" in line
     facts = json.loads(run(*words, "--json").out)
@@ -140,7 +140,7 @@ def test_data_tells_what_files_hold_and_gathers_them(run, labelled, own_folder):
     assert again.out.splitlines()[0] == outcome.out.splitlines()[0]
 
 
-def test_data_stops_at_doubts_unless_told_not_to(run, fails, own_folder):
+def test_data_stops_at_doubts_by_default(run, fails, own_folder):
     rng = np.random.default_rng(0)
     lengths = 0.74 + 0.1 * rng.normal(size=100)
     positions = np.zeros((100, 2, 3))
@@ -209,9 +209,9 @@ def test_doctor_warns_of_a_rough_surface(epsilon, state, tmp_path, monkeypatch):
 def test_doctor_fails_on_a_model_that_was_changed(run, water_model, tmp_path, monkeypatch):
     models = tmp_path / "models"
     models.mkdir()
-    broken = bytearray(water_model.read_bytes())
-    broken[-1] ^= 1
-    (models / "water.safetensors").write_bytes(bytes(broken))
+    damaged = bytearray(water_model.read_bytes())
+    damaged[-1] ^= 1
+    (models / "water.safetensors").write_bytes(bytes(damaged))
     (models / "water.xyz").write_text(water_model.with_suffix(".xyz").read_text())
     for module in ("painn_fast.io.load", "painn_fast.doctor"):
         monkeypatch.setattr(importlib.import_module(module), "MODELS", models)
@@ -221,15 +221,15 @@ def test_doctor_fails_on_a_model_that_was_changed(run, water_model, tmp_path, mo
 
 
 def test_any_verb_reports_a_bug_in_one_line(run, water_model, monkeypatch):
-    def broken(*_, **__):
+    def faulty(*_, **__):
         raise RuntimeError("something\nunforeseen")
 
-    monkeypatch.setattr("painn_fast.io.describe.describe", broken)
+    monkeypatch.setattr("painn_fast.io.describe.describe", faulty)
     outcome = run("info", water_model)
     assert outcome.code == 1
     (line,) = outcome.err.strip().splitlines()
     assert line.startswith("error: unexpected RuntimeError: something unforeseen; fix: this is a bug")
-    assert "in broken" in run("info", water_model, "--traceback").err
+    assert "in faulty" in run("info", water_model, "--traceback").err
 
 
 def test_interrupt_is_exit_code_130(run, water_model, monkeypatch):

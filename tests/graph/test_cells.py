@@ -36,23 +36,23 @@ REFUSED = {
 
 
 def refused(what):
-    cell, pbc, said = REFUSED[what]
-    return np.array(cell, dtype=float), np.array(pbc), said
+    cell, pbc, message = REFUSED[what]
+    return np.array(cell, dtype=float), np.array(pbc), message
 
 
 @pytest.mark.parametrize("what", REFUSED)
 def test_such_a_cell_is_refused_soon_and_named(what):
-    cell, pbc, said = refused(what)
+    cell, pbc, message = refused(what)
     atoms = Atoms("CH", [[0, 0, 0], [0.3, 0.4, 1.0]], cell=cell, pbc=pbc)
     tracemalloc.start()
     began = time.perf_counter()
-    with pytest.raises(PaiNNFastError, match=said) as raised:
+    with pytest.raises(PaiNNFastError, match=message) as raised:
         batch_atoms([bulk("Cu"), atoms], 5.0)
     assert time.perf_counter() - began < 2.0
     assert tracemalloc.get_traced_memory()[1] < 20e6
     tracemalloc.stop()
     assert "structure 1 (CH)" in str(raised.value)
-    with pytest.raises(PaiNNFastError, match=said):
+    with pytest.raises(PaiNNFastError, match=message):
         neighbor_list(atoms.positions, cell, pbc, 5.0)
 
 
@@ -112,12 +112,12 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("said", WRONG)
-def test_arrays_that_are_no_positions_or_elements_are_named(said):
+@pytest.mark.parametrize("message", WRONG)
+def test_arrays_that_are_no_positions_or_elements_are_named(message):
     atoms = Atoms("H2", [[0, 0, 0], [0, 0, 1]])
-    for name, values in WRONG[said].items():
+    for name, values in WRONG[message].items():
         atoms.arrays[name] = np.asarray(values)
-    with pytest.raises(PaiNNFastError, match=said) as raised:
+    with pytest.raises(PaiNNFastError, match=message) as raised:
         batch_atoms([Atoms("He"), atoms], 5.0)
     assert "structure 1" in str(raised.value)
 

@@ -63,7 +63,7 @@ def test_copies_of_one_molecule_equal_the_batch_of_atoms():
 
 
 @pytest.mark.parametrize(
-    ("atoms", "said"),
+    ("atoms", "message"),
     [
         (Atoms(), "without atoms"),
         (Atoms("H2", [[0, 0, 0], [0, 0, np.nan]]), "atom 1"),
@@ -72,12 +72,12 @@ def test_copies_of_one_molecule_equal_the_batch_of_atoms():
         (Atoms("H", pbc=True), "without a cell vector"),
     ],
 )
-def test_broken_structures_are_refused(atoms, said):
-    with pytest.raises(PaiNNFastError, match=said):
+def test_invalid_structures_are_refused(atoms, message):
+    with pytest.raises(PaiNNFastError, match=message):
         batch_atoms([molecule("H2O"), atoms], 5.5)
 
 
-def test_broken_structure_is_named_by_its_place_in_the_list():
+def test_an_invalid_structure_is_named_by_its_index_in_the_list():
     with pytest.raises(PaiNNFastError, match="structure 1"):
         batch_atoms([molecule("H2O"), Atoms()], 5.0)
 
