@@ -14,10 +14,9 @@ from painn_fast.kernels.network.reference import Weights
 from painn_fast.kernels.radial.reference import Radial, filter_basis
 from painn_fast.kernels.radial.slopes import filter_basis_and_slope
 from painn_fast.kernels.simd import LANES
-from painn_fast.testing import assert_close
+from painn_fast.testing import TOLERANCE, assert_close
 
 EPSILON, K = 1e-8, 5
-TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-5}
 
 
 def batch(*atoms):

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from painn_fast.testing import assert_close
+from painn_fast.testing import TOLERANCE, assert_close
 
 pytest.importorskip("triton")
 
@@ -14,7 +14,6 @@ from painn_fast.kernels.node.reference import Mlp, node
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 EPSILON = 1e-8
-TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 
 
 def random(*shapes, dtype):
