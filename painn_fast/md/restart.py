@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from painn_fast.errors import PaiNNFastError
-from painn_fast.md.guards import Trip
+from painn_fast.md.guards import LimitExceeded
 from painn_fast.md.settings import MOST_STEPS
 from painn_fast.md.state import State, System
 from painn_fast.runtime import checkpoint
@@ -38,10 +38,10 @@ class Restart:
     streams: list[dict[str, Tensor]]
     """Correlation functions of each molecule."""
     settings: dict[str, Any]
-    trips: list[Trip]
-    notes: list[Trip]
+    exceeded: list[LimitExceeded]
+    notes: list[LimitExceeded]
     bonds: list[dict[str, Tensor]]
-    """What the guard of each molecule's bonds knows; empty where there is none."""
+    """State of the guard of each molecule's bonds; empty where there is none."""
     model: str
     """SHA-256 of the model's weights."""
     config: str
@@ -60,14 +60,14 @@ def write_restart(
     force_field: dict[str, Tensor],
     streams: Sequence[dict[str, np.ndarray]],
     settings: dict[str, Any],
-    trips: list[Trip],
-    notes: list[Trip],
+    exceeded: list[LimitExceeded],
+    notes: list[LimitExceeded],
     bonds: Sequence[dict[str, Tensor]],
     model: str,
     config: str,
     starts: Sequence[dict[str, Tensor]],
 ) -> None:
-    """Write the newest restart file and keep the one before; a reader finds a whole one at any moment."""
+    """Write the newest restart file and keep the one before; a reader gets a whole one at any moment."""
     tensors = {f"force_field.{name}": value for name, value in force_field.items()}
     for k, (system, state) in enumerate(parts):
         tensors |= {f"state.{k}.{name}": value for name, value in state.tensors().items()}
@@ -77,7 +77,7 @@ def write_restart(
         tensors |= {f"bonds.{k}.{name}": value for name, value in bonds[k].items()}
     numbers = {
         "step": parts[0][1].step, "molecules": len(parts), "settings": settings,
-        "trips": [trip.as_json() for trip in trips], "notes": [note.as_json() for note in notes], "model": model,
+        "trips": [event.as_json() for event in exceeded], "notes": [note.as_json() for note in notes], "model": model,
         "config": config,
     }  # fmt: skip
     checkpoint.save_newest(folder / NEWEST, tensors, numbers)
@@ -107,8 +107,8 @@ def _read(path: Path) -> Restart:
             force_field=part("force_field."),
             streams=[part(f"stream.{k}.") for k in molecules],
             settings=numbers["settings"],
-            trips=[Trip(**values) for values in numbers["trips"]],
-            notes=[Trip(**values) for values in numbers.get("notes", ())],
+            exceeded=[LimitExceeded(**values) for values in numbers["trips"]],
+            notes=[LimitExceeded(**values) for values in numbers.get("notes", ())],
             bonds=[part(f"bonds.{k}.") for k in molecules],
             model=numbers["model"],
             config=numbers["config"],

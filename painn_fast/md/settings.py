@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from painn_fast.correlation.series import SERIES
 from painn_fast.io.options import LoadOptions
-from painn_fast.md.integrators import Hold
+from painn_fast.md.integrators import Motion
 from painn_fast.md.thermostats import Ensemble
 from painn_fast.settings import Duration, Force, Interval, Seed, Temperatures, Time, TimeSteps
 
 RECORDED = ("positions", "velocities", "energies", "dipole", "polarizability")
-"""What a run can write; how often says the setting `<name>_every`."""
+"""Series that a run can write, at the interval `<name>_every`."""
 Beads = Annotated[int, Field(ge=1, le=4096)]
 Trajectories = Annotated[int, Field(ge=1, le=10**6)]
 MOST_COPIES, MOST_LAGS = 10**7, 10**6
@@ -25,7 +25,23 @@ FREE_TO_CHANGE = {"duration", "checkpoint", "max_time", "output", "device"}
 
 
 class MDSettings(LoadOptions):
-    """A whole run: model, structure, ensemble, lengths and what is written how often."""
+    """A whole run: model, structure, ensemble, lengths, and intervals of what is written.
+
+    Quantities are strings with their units; inside, times are fs, temperatures K. `each` gives the value of every
+    trajectory, `total_steps` and `strides` count steps.
+
+    Raises:
+        PaiNNFastError: naming each key that is unknown, out of range or in contradiction to another.
+
+    Example:
+        >>> from painn_fast.md import MDSettings
+        >>> settings = MDSettings(model="ethanol", time_step="0.5 fs", duration="1 ps", dipole_every="2 fs")
+        >>> settings.duration, settings.total_steps, settings.strides["dipole"]
+        (1000.0, 2000, 4)
+        >>> MDSettings(ensemble="nve", beads=16)
+        Traceback (most recent call last):
+        painn_fast.errors.PaiNNFastError: ...for 16 beads choose rpmd, t-rpmd, pile-l or pile-g...
+    """
 
     model: str = ""
     """A bundled name or a model file."""
@@ -34,8 +50,8 @@ class MDSettings(LoadOptions):
     spread_limit: Force | None = None
     """Of the standard deviation of the force on an atom over the members; beyond it a trajectory is stopped."""
     fragments: Literal["stop", "note", "off"] | None = None
-    """Where a bond of the start is twice its length and its atoms are not bonded anew: stop the trajectory, note it
-    and go on, or do not look. None is stop for structures that are not periodic and off for others."""
+    """Where a bond is twice as long as at the start and its atoms have no new partner: stop the trajectory, note it and
+    go on, or off. Default: stop for structures that are not periodic, off for others."""
     dtype: Literal["float32", "float64"] = "float32"
     """Of the network; positions, momenta and sums are float64 always."""
     backend: Literal["auto", "fused", "reference"] = "auto"
@@ -63,8 +79,8 @@ class MDSettings(LoadOptions):
     """Beads all on the structure, or spread as those of free particles."""
     remove_rotation: bool = False
     """Start the run without angular momentum. Momentum of the centre of mass is removed always."""
-    hold: tuple[Hold, ...] = ()
-    """Motions of the molecule as a whole that thermostats are not to begin: translation, rotation."""
+    remove_com_motion: tuple[Motion, ...] = ()
+    """Motions of the whole molecule that are constrained to zero under a thermostat: translation, rotation."""
     energies_every: Interval = "5 fs"
     positions_every: Interval | None = None
     velocities_every: Interval | None = None
@@ -77,6 +93,16 @@ class MDSettings(LoadOptions):
     """Wall-clock time between restart files: what a killed run loses at most."""
     max_time: Duration | None = None
     """Wall-clock time after which the run saves and stops, to be resumed."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _earlier_names(cls, values: Any) -> Any:
+        """Settings of earlier versions, also in their restart files, have `hold` for `remove_com_motion`."""
+        if isinstance(values, dict) and "hold" in values:
+            if "remove_com_motion" in values:
+                raise ValueError("hold is the earlier name of remove_com_motion: give one")
+            return {("remove_com_motion" if name == "hold" else name): value for name, value in values.items()}
+        return values
 
     @model_validator(mode="after")
     def _sensible(self) -> MDSettings:
