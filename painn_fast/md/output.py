@@ -23,7 +23,7 @@ from painn_fast.errors import PaiNNFastError
 from painn_fast.md.estimators import UNITS
 from painn_fast.md.guards import LimitExceeded
 from painn_fast.md.recorder import RUN, Recorder, remove_segments, written_files
-from painn_fast.md.restart import Restart, read_restart, remove_restarts, write_restart
+from painn_fast.md.restart import NEWEST, SYSTEM, Restart, read_restart, remove_restarts, write_restart
 from painn_fast.md.resume import run_identity
 from painn_fast.md.settings import MDSettings
 from painn_fast.md.setup import Molecule, Setup
@@ -188,17 +188,20 @@ class Output:
         for recorder in self.recorders:
             recorder.flush(step)
         write_restart(
-            self.folder,
-            [(group.system, group.state) for group in groups],
-            force_field=simulation.force_field.state(),
-            streams=[{} if stream is None else stream.state() for stream in self.streams],
-            settings=self.settings.model_dump(mode="json"),
-            exceeded=simulation.exceeded,
-            notes=simulation.notes,
-            bonds=[{} if group.fragments is None else group.fragments.tensors() for group in groups],
-            model=self.setup.model,
-            config=self.setup.config,
-            starts=[molecule.start for molecule in self.setup.molecules],
+            Restart(
+                states=[group.state for group in groups],
+                systems=[{name: getattr(group.system, name) for name in SYSTEM} for group in groups],
+                force_field=simulation.force_field.state(),
+                streams=[_tensors(stream) for stream in self.streams],
+                settings=self.settings.model_dump(mode="json"),
+                exceeded=simulation.exceeded,
+                notes=simulation.notes,
+                bonds=[{} if group.fragments is None else group.fragments.tensors() for group in groups],
+                model=self.setup.model,
+                config=self.setup.config,
+                starts=[molecule.start for molecule in self.setup.molecules],
+                file=self.folder / NEWEST,
+            )
         )
         for recorder, stream in zip(self.recorders, self.streams, strict=True):
             recorder.tidy(step)
@@ -247,6 +250,10 @@ def _streams(settings: MDSettings, molecule: Molecule) -> SpectrumStreams | None
     assert settings.stream is not None
     symbols = [chemical_symbols[z] for z in molecule.system.numbers.tolist()]
     return SpectrumStreams(settings.streamed, settings.stream, symbols=symbols, masses=_array(molecule.system.masses))
+
+
+def _tensors(stream: SpectrumStreams | None) -> dict[str, Tensor]:
+    return {} if stream is None else {name: torch.from_numpy(value) for name, value in stream.state().items()}
 
 
 def _index(simulation: Simulation, number: int) -> tuple[int, int]:

@@ -28,7 +28,9 @@ def ring(ensemble, P, hold=(), device="cpu"):
     system = System(numbers.to(device), MASSES.to(device), cell.to(device), periodic.to(device))
     dt = torch.tensor([0.5, 0.4, 0.3], dtype=torch.float64, device=device)
     seeds = torch.tensor([1, 2**40, 3], device=device)
-    return RingPolymer(system, ensemble, P, KELVIN.to(device), dt, tau0=20.0, seed=seeds, removed=3, hold=hold).ring
+    return RingPolymer(
+        system, ensemble, P, KELVIN.to(device), dt, tau0=20.0, seed=seeds, removed=3, remove_com_motion=hold
+    ).ring
 
 
 def bound(backend, P, ensemble, hold=(), alive=(True, True, True)):
