@@ -1,6 +1,8 @@
 """Many trajectories at once: of several molecules, under several conditions, by several processes."""
 
+import shutil
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +14,6 @@ import painn_fast as pf
 from painn_fast.errors import PaiNNFastError
 from painn_fast.md import MDSettings, Trajectory, run
 from painn_fast.md.forces import ModelForces
-from painn_fast.runtime import checkpoint
 from painn_fast.testing import Morse
 
 OH = Atoms("OH", positions=[[0, 0, 0], [1.4, 0, 0]])
@@ -281,13 +282,14 @@ def test_settings_of_earlier_versions_name_it_hold():
 
 
 def test_a_run_of_an_earlier_version_goes_on(tmp_path):
-    """Its restart file has `hold`; its trajectory was identified with that name."""
-    values = {"remove_com_motion": ["translation"], "ensemble": "langevin", "beads": 1}
-    run(settings(tmp_path / "whole", **values), force_field=Morse(), atoms=WATERY)
-    half = settings(tmp_path / "half", **values, duration="2 fs")
-    run(half, force_field=Morse(), atoms=WATERY)
-    tensors, numbers = checkpoint.load(tmp_path / "half" / "restart.safetensors")
-    numbers["settings"]["hold"] = numbers["settings"].pop("remove_com_motion")
-    checkpoint.save(tmp_path / "half" / "restart.safetensors", tensors, numbers)
-    run(settings(tmp_path / "half", **values), force_field=Morse(), atoms=WATERY, resume=True)
-    assert np.array_equal(Trajectory(tmp_path / "half").positions, Trajectory(tmp_path / "whole").positions)
+    """2 fs of it, written when the setting was `hold`, which identifies the run in its trajectory too."""
+    shutil.copytree(Path(__file__).parents[1] / "data" / "run_with_hold", tmp_path / "half")
+    atoms = Atoms("OH", positions=OH.positions, masses=[16.0, 1.0])
+    values = {"ensemble": "langevin", "remove_com_motion": ["translation"], "duration": "4 fs"}
+    every = {"energies_every": "0.5 fs", "positions_every": "0.5 fs"}
+    for name in ("half", "whole"):
+        settings = MDSettings.parse({"output": str(tmp_path / name), **values, **every})
+        run(settings, force_field=Morse(), atoms=atoms, resume=True)
+    half, whole = Trajectory(tmp_path / "half"), Trajectory(tmp_path / "whole")
+    np.testing.assert_allclose(half.positions, whole.positions, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(half.energies["conserved"], whole.energies["conserved"], rtol=1e-12)
