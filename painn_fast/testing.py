@@ -11,7 +11,7 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from painn_fast.md.forces import ForceField
+from painn_fast.md.force_field import ForceField
 from painn_fast.nn import Potential, PotentialConfig
 from painn_fast.units import AMU_A2_PER_FS2
 
