@@ -18,8 +18,16 @@ from painn_fast.kernels.jit import compiled
 from painn_fast.kernels.simd import LANES, exp, llvm_vector, load, log1p, maximum, repeat, splat, store
 
 LOG_2 = math.log(2.0)
-ROWS = 6 if LANES == 16 else 3
-"""Rows of a tile: with 4 vectors a row, its sums fill three quarters of the registers."""
+ROWS = 6
+"""Rows of a tile."""
+WIDEST = 4 if LANES == 16 else 2
+"""Vectors of float32 in a row of a tile: 24 sums in the 32 registers of AVX-512, 12 in the 16 of AVX2 and of SSE."""
+
+BLOCK = 96
+"""Rows, or terms of sums, that are taken at a time, so that what is read again and again stays in the second cache."""
+PACKED_FROM = 2**62 if LANES == 16 else 64
+"""Rows from which a copy of the panels of the right factor of `add_product` and `add_outer` pays: where panels are
+narrow, a cache line or two a row, and rows a power of two apart meet in a few sets of the first cache."""
 
 
 def pack(matrix: np.ndarray) -> np.ndarray:
@@ -30,7 +38,7 @@ def pack(matrix: np.ndarray) -> np.ndarray:
 
 def panel_width(columns: int, itemsize: int) -> int:
     """W of the panels of a matrix."""
-    most = 16 // itemsize  # 4 vectors of float32, 2 of float64: what fits the registers
+    most = 4 * WIDEST // itemsize  # a vector of float64 takes two registers
     return next(n * LANES for n in (4, 2, 1) if n <= most and columns % (n * LANES) == 0)
 
 
@@ -127,15 +135,18 @@ _columns_4, _columns_2, _columns_1 = _columns(4), _columns(2), _columns(1)
 def _product(a, panels, start, stride, out):  # type: ignore[no-untyped-def]
     """out = a B + start, whose rows are `stride` numbers apart."""
     depth, width = panels.shape[1], panels.shape[2]
-    left = (a, 0, a.shape[1], 1)
-    for p in range(panels.shape[0]):
-        right, begin, to = (panels[p], 0, width), (start, p * width, stride), (out, p * width, out.shape[1])
-        if width == 4 * LANES:
-            _columns_4(out.shape[0], depth, left, right, begin, to)
-        elif width == 2 * LANES:
-            _columns_2(out.shape[0], depth, left, right, begin, to)
-        else:
-            _columns_1(out.shape[0], depth, left, right, begin, to)
+    for first in range(0, out.shape[0], BLOCK):
+        rows = min(BLOCK, out.shape[0] - first)
+        left = (a, first * a.shape[1], a.shape[1], 1)
+        for p in range(panels.shape[0]):
+            right, begin = (panels[p], 0, width), (start, first * stride + p * width, stride)
+            to = (out, first * out.shape[1] + p * width, out.shape[1])
+            if width == 4 * LANES:
+                _columns_4(rows, depth, left, right, begin, to)
+            elif width == 2 * LANES:
+                _columns_2(rows, depth, left, right, begin, to)
+            else:
+                _columns_1(rows, depth, left, right, begin, to)
 
 
 @compiled(nogil=True)
@@ -153,19 +164,29 @@ def add_matmul(a: np.ndarray, panels: np.ndarray, out: np.ndarray) -> None:
 @compiled(nogil=True)
 def _add(left, depth, b, first, out):  # type: ignore[no-untyped-def]
     """out [M, C] += the product of `left`, as `_tile` takes it, and `depth` rows of b, from column `first` on."""
-    columns, most = out.shape[1], 16 // out.itemsize
-    column = 0
-    while column < columns:
-        right, to = (b, first + column, b.shape[1]), (out, column, columns)
-        if most >= 4 and column + 4 * LANES <= columns:
-            _columns_4(out.shape[0], depth, left, right, to, to)
-            column += 4 * LANES
-        elif column + 2 * LANES <= columns:
-            _columns_2(out.shape[0], depth, left, right, to, to)
-            column += 2 * LANES
-        else:
-            _columns_1(out.shape[0], depth, left, right, to, to)
-            column += LANES
+    rows, columns, most = out.shape[0], out.shape[1], 4 * WIDEST // out.itemsize
+    packed = np.empty((BLOCK, most * LANES), out.dtype)
+    for begin in range(0, depth, BLOCK):  # an entry's sum goes on where the block before has left it
+        deep = min(BLOCK, depth - begin)
+        strip = (left[0], left[1] + begin * left[3], left[2], left[3])
+        column = 0
+        while column < columns:
+            width = most * LANES
+            while column + width > columns:
+                width //= 2
+            right, to = (b, begin * b.shape[1] + first + column, b.shape[1]), (out, column, columns)
+            if rows >= PACKED_FROM:  # rows that are a power of two apart would meet in a few lines of the cache
+                for k in range(deep):
+                    for c in range(0, width, LANES):
+                        store(packed[k], c, load(b[begin + k], first + column + c))
+                right = (packed, 0, packed.shape[1])
+            if width == 4 * LANES:
+                _columns_4(rows, deep, strip, right, to, to)
+            elif width == 2 * LANES:
+                _columns_2(rows, deep, strip, right, to, to)
+            else:
+                _columns_1(rows, deep, strip, right, to, to)
+            column += width
 
 
 @compiled(nogil=True)
