@@ -44,7 +44,7 @@ def panel_width(columns: int, itemsize: int) -> int:
 
 @compiled(nogil=True)
 def pack_transposed(matrix: np.ndarray, panels: np.ndarray) -> None:
-    """`pack` of the transpose of a matrix [C, K], into memory that is there."""
+    """`pack` of the transpose of a matrix [C, K], into `panels`."""
     width = panels.shape[2]
     for p in range(panels.shape[0]):
         for c in range(width):
@@ -56,7 +56,7 @@ def pack_transposed(matrix: np.ndarray, panels: np.ndarray) -> None:
 def _tile(_, rows, vectors, depth, a, b, start, out):  # type: ignore[no-untyped-def]
     """out[r, c] = start[r, c] + sum_k a[r, k] b[k, c] for `rows` (literal) rows of `vectors` (literal) vectors.
 
-    a, b, start and out are (array, place of the first entry, stride of r or k, ...): a has a stride for r and one for
+    a, b, start and out are (array, index of the first entry, stride of r or k, ...): a has a stride for r and one for
     k, b one for k, start and out one for r; columns are contiguous.
     """
 
@@ -76,8 +76,8 @@ def _tile(_, rows, vectors, depth, a, b, start, out):  # type: ignore[no-untyped
         def offset(first, stride, r):  # type: ignore[no-untyped-def]
             return builder.add(first, builder.mul(stride, index(r)))
 
-        def address(base, place, c):  # type: ignore[no-untyped-def]
-            pointer = builder.gep(base, [builder.add(place, index(c * LANES))])
+        def address(base, first, c):  # type: ignore[no-untyped-def]
+            pointer = builder.gep(base, [builder.add(first, index(c * LANES))])
             return builder.bitcast(pointer, vector.as_pointer())
 
         sums = [[cgutils.alloca_once(builder, vector) for _ in tile[1]] for _ in tile[0]]
@@ -86,8 +86,8 @@ def _tile(_, rows, vectors, depth, a, b, start, out):  # type: ignore[no-untyped
                 builder.store(builder.load(address(begin, offset(begin_0, begin_r, r), c), align=align), sums[r][c])
         row = [offset(left_0, left_r, r) for r in tile[0]]
         with cgutils.for_range(builder, args[2]) as loop:
-            place = builder.add(right_0, builder.mul(loop.index, right_k))
-            values = [builder.load(address(right, place, c), align=align) for c in tile[1]]
+            first = builder.add(right_0, builder.mul(loop.index, right_k))
+            values = [builder.load(address(right, first, c), align=align) for c in tile[1]]
             for r in tile[0]:
                 number = builder.load(builder.gep(left, [builder.add(row[r], builder.mul(loop.index, left_k))]))
                 wide = repeat(builder, number, vector)

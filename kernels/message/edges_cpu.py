@@ -10,7 +10,7 @@ seen once in each pass and nothing is scattered. The edges of some rows go throu
 memory of [BLOCK or the longest row, 3 F] that each call has for itself. K and F are multiples of LANES, vectors are
 [N, 3 F].
 
-`ends` [N] says which rows belong together: those of one molecule have the same, the first row behind it. Inside a
+`ends` [N] groups rows by molecule: those of one molecule have the same, the first row behind it. Inside a
 molecule an edge and its mirror have one basis, and share a filter where both are in a block.
 """
 
@@ -53,22 +53,22 @@ def block_end(row_ptr, ends, i, last):  # type: ignore[no-untyped-def]
 
 
 @compiled(nogil=True)
-def places(mirror, sender, ends, low, high, edge, place):  # type: ignore[no-untyped-def]
-    """Where edges low to high - 1 have their filters, `place` [high - low]; whose these are, `edge`; how many."""
+def filter_slots(mirror, sender, ends, low, high, edge, slot):  # type: ignore[no-untyped-def]
+    """The filter of each of the edges low to high - 1, `slot` [high - low]; the `edge` of each filter; how many."""
     count = 0
     for e in range(low, high):
         m = mirror[e]
         if low <= m < e and sender[e] != sender[m] and ends[sender[e]] == ends[sender[m]]:
-            place[e - low] = place[m - low]
+            slot[e - low] = slot[m - low]
         else:
-            place[e - low], edge[count] = count, e
+            slot[e - low], edge[count] = count, e
             count += 1
     return count
 
 
 @compiled(nogil=True)
 def of_mirrors(mirror, edge, count):  # type: ignore[no-untyped-def]
-    """What `places` gave, for the mirrors of these edges: a sender's."""
+    """What `filter_slots` gave, for the mirrors of these edges: a sender's."""
     for k in range(count):
         edge[k] = mirror[edge[k]]
 
@@ -98,19 +98,19 @@ def message(
     """ds [N, F] and dv [N, 3 F] of receivers first to last - 1; `panels` are the packed weight, `zero` [3 F]."""
     f, longest = ds.shape[1], most_edges(row_ptr)
     filters, b_row = np.empty((longest, 3 * f), ds.dtype), np.empty((longest, basis.shape[1]), ds.dtype)
-    edge, place = np.empty(longest, np.int64), np.empty(longest, np.int64)
+    edge, slot = np.empty(longest, np.int64), np.empty(longest, np.int64)
     start = first
     while start < last:
         stop = block_end(row_ptr, ends, start, last)
         low, high = row_ptr[start], row_ptr[stop]
-        count = places(mirror, sender, ends, low, high, edge, place)
+        count = filter_slots(mirror, sender, ends, low, high, edge, slot)
         gather(basis, edge, count, b_row)
         matmul(b_row[:count], panels, zero, filters[:count])
         for i in range(start, stop):
             s_i, d_i = ds[i], dv[i]
             s_i[:], d_i[:] = 0, 0
             for e in range(row_ptr[i], row_ptr[i + 1]):
-                w, x_j, v_j = filters[place[e - low]], x[sender[e]], v[sender[e]]
+                w, x_j, v_j = filters[slot[e - low]], x[sender[e]], v[sender[e]]
                 u0, u1, u2 = splat(u[e, 0], x), splat(u[e, 1], x), splat(u[e, 2], x)
                 for a in range(0, f, LANES):
                     b, c = a + f, a + 2 * f
@@ -133,12 +133,12 @@ def message_tangent(
     longest = most_edges(row_ptr)
     filters, t_filters = np.empty((longest, 3 * f), ds.dtype), np.empty((longest, 3 * f), ds.dtype)
     b_row, t_row = np.empty((longest, basis.shape[1]), ds.dtype), np.empty((longest, t_basis.shape[1]), ds.dtype)
-    edge, place = np.empty(longest, np.int64), np.empty(longest, np.int64)
+    edge, slot = np.empty(longest, np.int64), np.empty(longest, np.int64)
     start = first
     while start < last:
         stop = block_end(row_ptr, ends, start, last)
         low, high = row_ptr[start], row_ptr[stop]
-        count = places(mirror, sender, ends, low, high, edge, place)
+        count = filter_slots(mirror, sender, ends, low, high, edge, slot)
         gather(basis, edge, count, b_row)
         gather(t_basis, edge, count, t_row)
         matmul(b_row[:count], panels, zero, filters[:count])
@@ -147,7 +147,7 @@ def message_tangent(
             s_i, d_i = ds[i], dv[i]
             s_i[:], d_i[:] = 0, 0
             for e in range(row_ptr[i], row_ptr[i + 1]):
-                k, j = place[e - low], sender[e]
+                k, j = slot[e - low], sender[e]
                 w, tw = filters[k], t_filters[k]
                 x_j, v_j, y_j, z_j = x[j], v[j], tx[j], tv[j]
                 u0, u1, u2 = splat(u[e, 0], x), splat(u[e, 1], x), splat(u[e, 2], x)
@@ -185,12 +185,12 @@ def adjoint(
     f, longest, columns = gs.shape[1], most_edges(row_ptr), basis.shape[1]
     filters, gates = np.empty((longest, 3 * f), gs.dtype), np.empty((longest, 3 * f), gs.dtype)
     b_row, g_row = np.empty((longest, columns), gs.dtype), np.empty((longest, columns), gs.dtype)
-    edge, place = np.empty(longest, np.int64), np.empty(longest, np.int64)
+    edge, slot = np.empty(longest, np.int64), np.empty(longest, np.int64)
     start = first
     while start < last:
         stop = block_end(row_ptr, ends, start, last)
         low, high = row_ptr[start], row_ptr[stop]
-        count = places(mirror, sender, ends, low, high, edge, place)
+        count = filter_slots(mirror, sender, ends, low, high, edge, slot)
         of_mirrors(mirror, edge, count)
         gather(basis, edge, count, b_row)
         matmul(b_row[:count], panels, zero, filters[:count])
@@ -199,7 +199,7 @@ def adjoint(
             x_i, v_i, to_x, to_v = x[i], v[i], gx[i], gv_out[i]
             to_x[:], to_v[:] = 0, 0
             for row in range(row_ptr[i], row_ptr[i + 1]):
-                j, e, k = sender[row], mirror[row], place[row - low]
+                j, e, k = sender[row], mirror[row], slot[row - low]
                 w, gate, s_j, g_j = filters[k], gates[k], gs[j], gv[j]
                 u0, u1, u2 = splat(u[e, 0], x), splat(u[e, 1], x), splat(u[e, 2], x)
                 gu0, gu1, gu2 = splat(0.0, x), splat(0.0, x), splat(0.0, x)

@@ -1,4 +1,4 @@
-"""All blocks of a network as one torch operation on a CPU, for training: its second derivative costs no tape.
+"""A whole network as one torch operation on a CPU: the second derivative of training costs no tape.
 
 Forces are adjoints of the operation, F = -dE/dr, and a loss over them asks for the derivative of these in the weights:
 
@@ -92,7 +92,7 @@ def _graph(
 
 
 class _Tangent(NamedTuple):
-    """What the derivative of an adjoint leaves for the reverse of values and tangents."""
+    """What the derivative of an adjoint keeps for the reverse of values and tangents."""
 
     track: Activations
     basis: np.ndarray
@@ -100,12 +100,12 @@ class _Tangent(NamedTuple):
     outer: tuple[Tensor, Tensor, Tensor]
     still: bool
     late: np.ndarray | None
-    """Tangent of the edges, if nobody but that reverse needs the pass, which is still to be done."""
+    """Tangent of the edges, if only that reverse needs the pass, which is then done with it."""
 
 
 @dataclass
 class _Call:
-    """One evaluation: its graph, and what its passes leave for each other."""
+    """One evaluation: its graph, and what its passes keep for each other."""
 
     radial: Radial
     activation: str

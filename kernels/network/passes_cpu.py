@@ -1,4 +1,4 @@
-"""All blocks of PaiNN and a readout on a CPU: forward, along a tangent, and the reverse of both, without autograd.
+"""A whole network with a readout on a CPU: forward, along a tangent, and the reverse of both, without autograd.
 
 `Activations` keep what a pass computes, m for the values and t for their tangents (names with t_). In the reverse pass
 g_ is the adjoint of a value and p_ that of a tangent:
@@ -110,7 +110,7 @@ def tangent(
 ) -> None:  # fmt: skip
     """The derivative of `forward`, whose values are in m, along `t.s[0]` and t_edge [E, 3]; makes t_basis and tu.
 
-    `still`: t.s[0] is zero, and so is all that the first message network makes of it.
+    `still`: t.s[0] is zero, and so is the tangent of the first message network.
     """
     d, n, f = w.layers, last - first, m.s.shape[2]
     edges_tangent(g, t_edge, first, last, t_basis, tu)

@@ -41,7 +41,7 @@ class Blocks:
 
 
 def divide(pairs: Pairs, threads: int) -> tuple[Pairs, Blocks]:
-    """The pairs of one molecule in an order that depends on the molecule alone, and who does what."""
+    """The pairs of one molecule in an order that depends on the molecule alone, and the work of each thread."""
     n = len(pairs.numbers)
     count = 4 * -(-n // (4 * BLOCK_ATOMS))
     bounds = np.linspace(0, n, count + 1).astype(np.int64)
@@ -61,7 +61,7 @@ def divide(pairs: Pairs, threads: int) -> tuple[Pairs, Blocks]:
 
 
 def _shares(tasks: np.ndarray, threads: int) -> Shares:
-    """Tasks [T, 2] divided: the largest first, each to whom has least."""
+    """Tasks [T, 2] divided: the largest first, each to the thread with the least work so far."""
     sizes = tasks[:, 1] - tasks[:, 0]
     owner, load = np.zeros(len(tasks), np.int64), np.zeros(threads)
     for task in np.argsort(-sizes, kind="stable"):

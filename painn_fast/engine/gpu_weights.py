@@ -38,7 +38,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Weights:
+class GpuWeights:
     """Of a whole model, with an energy."""
 
     embedding: Tensor  # [max_z, F]
@@ -64,7 +64,7 @@ class Weights:
 
 
 @torch.no_grad()
-def pack(potential: Potential, products: torch.dtype | None = None) -> Weights:
+def pack(potential: Potential, products: torch.dtype | None = None) -> GpuWeights:
     """Read the weights of a model; those of products are rounded to the dtype `products` if it is given."""
     network, config = potential.representation, potential.config.representation
     f = config.n_features
@@ -107,7 +107,7 @@ def pack(potential: Potential, products: torch.dtype | None = None) -> Weights:
         for k in range(config.n_layers)
     ]
     first_x = messages[0].context(network.embedding.weight).unflatten(1, (3, f))
-    return Weights(
+    return GpuWeights(
         embedding=_copy(pad(network.embedding.weight, (0, missing))),
         first_x=_copy(pad(first_x, (0, missing)).flatten(1)),
         layers=layers,

@@ -48,7 +48,7 @@ class Pairs(NamedTuple):
     receiver: np.ndarray  # [P]
     sender: np.ndarray  # [P]
     shift: np.ndarray  # [P, 3] Å
-    molecule: np.ndarray  # [n] place of its molecule in the batch
+    molecule: np.ndarray  # [n] index of its molecule in the batch
 
 
 class Scratch(NamedTuple):

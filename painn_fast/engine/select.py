@@ -27,7 +27,7 @@ class Engine(Protocol):
     """Inference without autograd: a workspace for each graph, evaluated at any positions."""
 
     def workspace(self, batch: AtomicBatch) -> Any:
-        """What the engine makes of a graph, once.
+        """Memory and divided work for a graph, made once.
 
         Raises:
             PaiNNFastError: for a batch whose arrays do not fit, or with elements that the model does not know.
@@ -43,7 +43,7 @@ class Engine(Protocol):
             positions: [N, 3] Å.
             properties: names out of `GIVES`, as far as the model has them.
             finite: raise an error for positions or results that are not finite. Without it they are what the reference
-                gives, NaN for atoms in one place or at none, for callers that look at each trajectory themselves.
+                gives, NaN for atoms that coincide or have no position, for callers that check each trajectory.
 
         Raises:
             PaiNNFastError: if the engine disagrees with the reference on its first batch, for positions or properties

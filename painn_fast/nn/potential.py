@@ -158,9 +158,9 @@ class Potential(Float64Buffers):
     def results_of_heads(
         self, s: Tensor, v: Tensor, batch: AtomicBatch, properties: Sequence[str], read: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """What the heads make of features s [N, F] and v [N, 3, F], as far as `properties` need it, in our units.
+        """Results of the heads for features s [N, F] and v [N, 3, F], those that `properties` need, in our units.
 
-        `read` [N]: what the network of the energy makes of s, if that is known.
+        `read` [N]: the output of the network of the energy for s, if that is known.
         """
         results: dict[str, Tensor] = {}
         length = units.factor("length", self.config.length_unit)

@@ -115,7 +115,7 @@ def test_results_do_not_change_when_the_workspace_is_used_again():
         assert torch.equal(value, kept[name])
 
 
-def test_models_that_it_cannot_run_are_told_apart():
+def test_supports_exactly_the_models_that_it_runs():
     assert supports(build())
     assert supports(build("shifted softplus"))
     for values in ({"ablation": "no_vector_features"}, {"charge_embedding": {}}):

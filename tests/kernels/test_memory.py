@@ -177,7 +177,7 @@ def peak_of_process(model, batch, backend):
         with model.reference():
             peak = peak_memory(lambda: lambda: model(batch), CPU)
     if peak is None:
-        pytest.skip("this system does not tell")
+        pytest.skip("this system does not report it")
     return peak
 
 

@@ -196,7 +196,7 @@ def test_compiles_as_one_graph_with_its_gradient(backend):
         assert_close(a.cpu(), b.cpu(), 1e-12)
 
 
-def test_what_torch_is_told_about_the_operations_is_true():
+def test_the_operations_do_what_is_declared_to_torch():
     batch = batch_atoms([MONOXIDE], 5.0)
     assert len(batch.mirror)
     x, v, r, weight = (t.detach() for t in inputs(batch, 2, 2))

@@ -112,7 +112,7 @@ def test_an_atom_does_not_depend_on_the_others_and_two_runs_are_bitwise_equal():
         assert torch.equal(a[33:], c)
 
 
-def test_the_adjoint_of_s_may_be_replaced_in_place():
+def test_the_adjoint_of_s_may_be_overwritten():
     made = weights(32, None, torch.float64)
     s, v = inputs(5, 32, torch.float64)
     *got, kept = forward(s, v, made, None)

@@ -126,15 +126,15 @@ def test_gradients_reach_every_parameter(potential):
 
 
 @pytest.mark.parametrize(
-    ("structure", "properties", "said"),
+    ("structure", "properties", "message"),
     [
         (molecule("H2O"), ["energi"], "energi"),
         (molecule("H2O"), ["stress"], "periodic"),
         (bulk("MgO", "rocksalt", a=4.2), ["dipole"], "pbc = False"),
     ],
 )
-def test_wrong_requests_are_refused_with_a_way_out(structure, properties, said):
-    with pytest.raises(PaiNNFastError, match=said):
+def test_wrong_requests_are_refused_with_a_fix(structure, properties, message):
+    with pytest.raises(PaiNNFastError, match=message):
         evaluate(build(), [structure], properties)
 
 
@@ -144,7 +144,7 @@ def test_unknown_element_is_named():
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"heads": ()}, "at least one head"),
         ({"heads": (EnergyHead(), EnergyHead())}, "same name"),
@@ -158,6 +158,6 @@ def test_unknown_element_is_named():
         ({"representation": {"n_feature": 3}}, "did you mean 'n_features'"),
     ],
 )
-def test_configurations_that_make_no_sense_are_refused(values, said):
-    with pytest.raises(PaiNNFastError, match=said):
+def test_configurations_that_make_no_sense_are_refused(values, message):
+    with pytest.raises(PaiNNFastError, match=message):
         PotentialConfig.parse(values)
