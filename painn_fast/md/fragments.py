@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from painn_fast.graph.batch import CLOSEST
-from painn_fast.kernels.bonds import CONTACT, STRETCH, Bonds, Contacts, look, nearest_image
+from painn_fast.kernels.bonds import CONTACT, STRETCH, Bonds, Contacts, nearest_image, update_bonds
 from painn_fast.md.geometry import ROWS, atom_name, contacts
 from painn_fast.md.guards import LimitExceeded
 from painn_fast.md.state import State, System
@@ -43,7 +43,7 @@ class Fragments:
         self.contacts = contacts(system)
         self.bonds = find_bonds(positions, self.contacts)
         self._first = self.bonds.atoms.clone()
-        self._reported = torch.zeros_like(self.bonds.broken, dtype=torch.bool)
+        self._reported = torch.zeros_like(self.bonds.broken_at, dtype=torch.bool)
         self._news = False
 
     def due(self, step: int) -> bool:
@@ -52,17 +52,17 @@ class Fragments:
 
     def check(self, state: State, stopped: Tensor) -> None:
         """Check the bonds; stopped [S] int64 takes the step of the trajectories whose bond breaks."""
-        look(state.positions, stopped, self.bonds, self.contacts, state.step, self.stop)
+        update_bonds(state.positions, stopped, self.bonds, self.contacts, state.step, self.stop)
         self._news = not self.stop
 
     def stopped(self, s: int, step: int) -> bool:
         """Whether trajectory s was stopped in a step for a bond."""
-        return self.stop and bool((self.bonds.broken[s] == step).any())
+        return self.stop and bool((self.bonds.broken_at[s] == step).any())
 
     def describe(self, s: int, step: int, number: int) -> LimitExceeded:
         """Which bond of trajectory s, with this number, broke in a step, the one stretched most if it was several."""
         bonds = self.bonds
-        ratio = torch.where(bonds.broken[s] == step, bonds.reached[s] / bonds.length[s], 0.0)
+        ratio = torch.where(bonds.broken_at[s] == step, bonds.reached[s] / bonds.length[s], 0.0)
         return self._event(s, int(ratio.argmax()), number)
 
     def notes(self, state: State) -> list[LimitExceeded]:
@@ -70,20 +70,20 @@ class Fragments:
         if not self._news:
             return []
         self._news = False
-        fresh = (self.bonds.broken > 0) & ~self._reported
+        fresh = (self.bonds.broken_at > 0) & ~self._reported
         self._reported |= fresh
         return [self._event(s, b, int(state.trajectory[s])) for s, b in torch.nonzero(fresh).tolist()]
 
     def tensors(self) -> dict[str, Tensor]:
         """What a restart needs."""
         bonds = self.bonds
-        return {"atoms": bonds.atoms, "length": bonds.length, "broken": bonds.broken, "reached": bonds.reached}
+        return {"atoms": bonds.atoms, "length": bonds.length, "broken": bonds.broken_at, "reached": bonds.reached}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Take up what `tensors` gave; without them, from a run without this guard, bonds are those of the start."""
         for name, value in self.tensors().items() if tensors else ():
             value.copy_(tensors[name])
-        self._reported = self.bonds.broken > 0
+        self._reported = self.bonds.broken_at > 0
 
     def _event(self, s: int, b: int, number: int) -> LimitExceeded:
         bonds = self.bonds
@@ -93,7 +93,7 @@ class Fragments:
         names = f"{atom_name(self.system, i)}-{atom_name(self.system, j)}"
         of = f"{length:.4g} Å by covalent radii, made since the start" if new else f"{length:.4g} Å at the start"
         return LimitExceeded(
-            number, int(bonds.broken[s, b]), None, None, f"bond {names} broke ({of}): length in Å",
+            number, int(bonds.broken_at[s, b]), None, None, f"bond {names} broke ({of}): length in Å",
             float(bonds.reached[s, b]), STRETCH * length, CAUSE + GO_ON * self.stop,
             bond=(i, j), start=length, stopped=self.stop,
         )  # fmt: skip

@@ -116,11 +116,11 @@ class RingPolymer:
 
     def within_limits(self, state: State) -> bool:
         """Whether no trajectory exceeded a limit since the last call; waits for the device."""
-        return self._steps(state).fine()
+        return self._steps(state).within_limits()
 
     def exceeded(self, state: State) -> Tensor:
         """Of each trajectory [S] the step that exceeded a limit, 0 for none; later steps leave it as it was then."""
-        return self._steps(state).broken
+        return self._steps(state).exceeded
 
     def before(self, state: State) -> Tensor:
         """Positions before the last step [S, P, N, 3] Å."""

@@ -35,7 +35,7 @@ def on_a_gpu(monkeypatch):
     """Engines and ring steps are those for GPUs, here too."""
     monkeypatch.setattr("painn_fast.md.forces.engine_for", lambda potential, backend: GpuEngine(potential))
     monkeypatch.setattr("painn_fast.md.integrators.steps", ring.Steps)
-    monkeypatch.setattr("painn_fast.md.fragments.look", bonds.look)
+    monkeypatch.setattr("painn_fast.md.fragments.update_bonds", bonds.update_bonds)
 
 
 @pytest.fixture(scope="module")
