@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,7 +82,8 @@ def _kind(atoms: ase.Atoms) -> tuple[Any, ...]:
     return atoms.numbers.tobytes(), cell.tobytes(), atoms.pbc.tobytes(), *totals
 
 
-def _spreads(ensemble: Ensemble, structures: Sequence[ase.Atoms]):  # type: ignore[no-untyped-def]
+def _spreads(ensemble: Ensemble, structures: Sequence[ase.Atoms]) -> Iterator[np.ndarray]:
+    """Largest spread of the force on an atom of each structure, eV/Å, chunk by chunk."""
     with StatusLine() as status:
         for start in range(0, len(structures), AT_ONCE):
             part = structures[start : start + AT_ONCE]

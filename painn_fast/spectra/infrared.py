@@ -96,7 +96,7 @@ def infrared(
         >>> dipole = np.cos(2 * np.pi * 2.99792458e-5 * 1700 * time)[None, :, None] * np.array([0.02, 0.0, 0.0])
         >>> spectrum = infrared(dipole, interval=2.0, temperature=300.0, analysis=Analysis(depth=1000.0))
         >>> f"{spectrum.wavenumber[spectrum.intensity.argmax()]:.0f} cm-1, {spectrum.integral(1600, 1800):.0f} km/mol"
-        '...'
+        '1700 cm-1, 80 km/mol'
     """
     if dipole.ndim != 3 or dipole.shape[2] != 3:
         raise PaiNNFastError("not a series of dipoles", got=f"shape {dipole.shape}", expected="[S, T, 3]")
