@@ -39,7 +39,7 @@ def test_flags_override_the_file_and_none_does_not(toml):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ('nme = "x"', r"unknown key 'nme', did you mean 'name'\?.*|missing key 'name'"),
         ('name = "x"\nzzz = 1', "unknown key 'zzz'"),
@@ -50,9 +50,9 @@ def test_flags_override_the_file_and_none_does_not(toml):
         ("name =", "not a TOML file"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line_with_the_file(toml, text, said):
+def test_errors_are_one_line_with_the_file(toml, text, message):
     path = toml(text)
-    with pytest.raises(PaiNNFastError, match=said) as caught:
+    with pytest.raises(PaiNNFastError, match=message) as caught:
         load_settings(Example, path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -80,7 +80,7 @@ def test_settings_do_not_change():
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"name": "x", "time_step": "nan fs"}, "'time_step': not a time"),
         ({"name": "x", "tme_step": "1 fs"}, "unknown key 'tme_step', did you mean 'time_step'"),
@@ -88,8 +88,8 @@ def test_settings_do_not_change():
         ({"name": "x", "inner": {"friction": "inf fs"}}, "'inner.friction': not a time"),
     ],
 )
-def test_settings_made_in_python_are_refused_in_the_same_words(values, said):
-    with pytest.raises(PaiNNFastError, match=f"wrong settings: {said}.*where: Example"):
+def test_settings_made_in_python_are_refused_in_the_same_words(values, message):
+    with pytest.raises(PaiNNFastError, match=f"wrong settings: {message}.*where: Example"):
         Example(**values)
 
 

@@ -127,7 +127,7 @@ def test_what_is_sensible_is_allowed(cls, values):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"duration": "1e10 fs", "time_step": "1e-3 fs"}, "equilibration and duration are 1e[+]13 steps of 0.001 fs"),
         ({"beads": 4096, "trajectories": 10**6, "ensemble": "rpmd"}, "too many for one run"),
@@ -135,6 +135,6 @@ def test_what_is_sensible_is_allowed(cls, values):
         ({"beads": 10**500}, "'beads'.*less than or equal to 4096"),
     ],
 )
-def test_what_is_absurd_together_is_told(changes, said):
-    with pytest.raises(PaiNNFastError, match=said):
+def test_absurd_combinations_are_refused(changes, message):
+    with pytest.raises(PaiNNFastError, match=message):
         md_settings.MDSettings.parse(changes)

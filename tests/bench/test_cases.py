@@ -1,4 +1,4 @@
-"""The structures are what they are said to be, the same every time."""
+"""The structures are those of the documentation, the same every time."""
 
 from itertools import combinations
 
@@ -37,7 +37,7 @@ def test_no_atoms_overlap(name):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_structures_are_the_same_every_time_and_as_many_as_said(name):
+def test_structures_are_the_same_every_time_and_as_many_as_documented(name):
     case = CASES[name]
     if case.atoms > 10_000:
         pytest.skip("a repetition of what is tested here")

@@ -26,8 +26,8 @@ def python(code):
 def test_how_stages_end(gpu, tmp_path):
     hang = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); "
     stages = [
-        gpu.Stage("fine", 20, python("print('a'); print('b'); print()")),
-        gpu.Stage("broken", 20, python("raise ValueError('so')")),
+        gpu.Stage("passes", 20, python("print('a'); print('b'); print()")),
+        gpu.Stage("fails", 20, python("raise ValueError('so')")),
         gpu.Stage("missing", 20, "there is no such tool"),
         gpu.Stage("hanging", 2.5, python(hang + "print('begun', flush=True); time.sleep(60)")),
     ]

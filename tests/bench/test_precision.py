@@ -1,4 +1,4 @@
-"""The bench of precisions: its numbers are right for an engine that is known, and without a GPU it says so."""
+"""The bench of precisions: right numbers for an engine that is known, and a message where there is no GPU."""
 
 import importlib.util
 import json

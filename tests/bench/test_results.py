@@ -113,7 +113,7 @@ def test_the_terminal_shows_no_time_for_wrong_numbers(report):
     assert right.split()[3:] == ["2.00", "1.00", "4.0", "5.0", "2.5", "2e-06"]
 
 
-def test_a_reason_is_told_once(report):
+def test_a_reason_is_given_once(report):
     assert notes(report) == [
         "torch.compile not available: no compiler (ethanol-1 energy_forces, water-216 energy_forces)",
         "SchNetPack wrong: forces off by 1e-2 (ethanol-1 energy_forces)",

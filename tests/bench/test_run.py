@@ -1,4 +1,4 @@
-"""Right numbers have a time, wrong ones have none, and nobody's failure stops the others."""
+"""Right numbers have a time, wrong ones have none, and a failure of one side does not stop the others."""
 
 import importlib.util
 import sys
@@ -54,10 +54,10 @@ class Silent(Reference):
         return Work(lambda: {"energy": honest.call()["energy"]}, honest.read)
 
 
-class Broken(Reference):
+class Failing(Reference):
     """Breaks in the call."""
 
-    name, title = "broken", "Broken"
+    name, title = "failing", "Failing"
 
     def prepare(self, problem):
         return Work(lambda: torch.zeros(2) @ torch.zeros(3), lambda result: result)
@@ -95,23 +95,23 @@ def sides(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("side", "said"),
+    ("side", "reason"),
     [(Liar, "forces off by 3.0e-04"), (Turncoat, "after many calls: energy off"), (Silent, "forces off by inf")],
 )
-def test_wrong_numbers_have_no_time(sides, side, said):
+def test_wrong_numbers_have_no_time(sides, side, reason):
     sides(side, Fused)
     wrong, right = run(["ethanol-1"], **WORDS).results
     assert (wrong.side, wrong.status) == (side.name, "wrong")
-    assert said in wrong.reason
+    assert reason in wrong.reason
     assert (wrong.times, wrong.median, wrong.memory) == ((), None, None)
     assert (right.side, right.status, len(right.times)) == ("fused", "ok", 3)
 
 
-def test_a_side_that_breaks_says_so_and_the_others_go_on(sides):
-    sides(Broken, Reference)
-    broken, right = run(["ethanol-1"], **WORDS).results
-    assert broken.status == "not available"
-    assert broken.reason.startswith("RuntimeError: inconsistent tensor size")
+def test_a_side_that_fails_is_reported_and_the_others_go_on(sides):
+    sides(Failing, Reference)
+    failed, right = run(["ethanol-1"], **WORDS).results
+    assert failed.status == "not available"
+    assert failed.reason.startswith("RuntimeError: inconsistent tensor size")
     assert right.status == "ok"
 
 
@@ -150,10 +150,10 @@ def test_schnetpack_gives_our_numbers_with_our_weights():
 
 
 def test_cases_larger_than_asked_for_are_left_out_aloud():
-    said = []
-    report = run(["ethanol-1", "ethanol-64"], sides=["fused"], max_atoms=10, tell=said.append, **WORDS)
+    lines = []
+    report = run(["ethanol-1", "ethanol-64"], sides=["fused"], max_atoms=10, tell=lines.append, **WORDS)
     assert {result.case for result in report.results} == {"ethanol-1"}
-    assert "ethanol-64: left out, 576 atoms, --max-atoms is 10" in said
+    assert "ethanol-64: left out, 576 atoms, --max-atoms is 10" in lines
 
 
 @pytest.mark.parametrize(
