@@ -296,13 +296,13 @@ class Conformance:
         assert not np.any(results["forces"][0])
 
     def test_positions_that_are_not_finite_are_refused(self, way):
-        broken = self.ion()
-        broken.positions[1, 0] = np.nan
+        moved = self.ion()
+        moved.positions[1, 0] = np.nan
         if way.refuses:
             with pytest.raises(PaiNNFastError, match="not finite"):
-                way.evaluate([broken], ["energy", "forces"])
+                way.evaluate([moved], ["energy", "forces"])
             return
-        energy = way.evaluate([broken, self.atoms()], ["energy", "forces"])["energy"]
+        energy = way.evaluate([moved, self.atoms()], ["energy", "forces"])["energy"]
         assert np.isnan(energy).tolist() == [True, False]
 
     def test_charge_and_spin_count_where_the_model_has_them(self, way):

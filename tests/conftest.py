@@ -1,8 +1,9 @@
 """What every test shares: where the data are, where GPU kernels run, one thread, fixed seeds."""
 
 import functools
-import importlib.util
 import os
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
@@ -32,7 +33,7 @@ def pytest_configure(config):
         os.environ.pop("TRITON_INTERPRET", None)
     else:
         raise pytest.UsageError("--device cuda: torch finds no CUDA device")
-    config.pluginmanager.register(_beside("vibrating_molecules"))  # its fixtures, of several folders of tests
+    config.pluginmanager.register(import_module("vibrating_molecules"))  # its fixtures, of several folders of tests
 
 
 @pytest.fixture(scope="session")
@@ -62,19 +63,12 @@ def fixed_seeds(one_thread):
     np.random.seed(0)  # noqa: NPY002  ase.md draws from the global generator
 
 
-def _beside(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="session", params=["standin", *(["real"] if importlib.util.find_spec("schnetpack") else [])])
+@pytest.fixture(scope="session", params=["standin", *(["real"] if find_spec("schnetpack") else [])])
 def spk(request) -> ModuleType:
     """Modules with SchNetPack's names and structure; besides them SchNetPack's own, where it is installed."""
-    standin = _beside("standin_schnetpack")
+    standin = import_module("standin_schnetpack")
     if request.param == "standin":
         return standin
-    real = _beside("real_schnetpack")
+    real = import_module("real_schnetpack")
     real.batch, real.model = standin.batch, functools.partial(standin.model, parts=real)
     return real

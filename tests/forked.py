@@ -20,7 +20,7 @@ def outcomes(cases, work):
     """What becomes of each case: ("value", text), ("error", line), or what must not be: "raw", "long", "crash", "hang".
 
     Args:
-        cases: passed to `work` one after another, by their place in the list.
+        cases: passed to `work` one after another, by their position in the list.
         work: returns a text; runs in a child process with limited memory.
     """
     results = {}

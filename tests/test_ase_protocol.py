@@ -1,4 +1,4 @@
-"""What ASE's own code relies on: the cache, missing properties, results that are handed on."""
+"""What ASE's own code relies on: the cache, properties that the model lacks, results that are handed on."""
 
 import copy
 import io
@@ -243,7 +243,7 @@ def test_arguments_of_another_kind_are_refused_in_words(charged):
         (lambda: evaluate(charged, [atoms], atoms_per_batch=0), "not a number of atoms"),
         (lambda: evaluate(charged, [atoms], atoms_per_batch="many"), "not a number of atoms"),
         (lambda: PaiNNCalculator(3), "not a model; got: int"),
-        (lambda: PaiNNCalculator(charged, device="abacus"), "no such device; got: abacus"),
+        (lambda: PaiNNCalculator(charged, device="toaster"), "no such device; got: toaster"),
         (lambda: PaiNNCalculator(charged, energy_unit="eV"), "takes no more options; got: energy_unit"),
         (lambda: Ensemble("ethanol"), "one model where a list is expected"),
         (lambda: Ensemble([charged, None]), "not a model; got: NoneType"),

@@ -52,7 +52,7 @@ def test_quantities_are_read(text, kind, value):
 
 
 @pytest.mark.parametrize(
-    ("text", "kind", "said"),
+    ("text", "kind", "message"),
     [
         ("0.5", "time", 'missing unit of time.*write "0.5 fs"'),
         ("0.5 K", "time", "unknown unit of time.*'K'.*fs"),
@@ -61,8 +61,8 @@ def test_quantities_are_read(text, kind, value):
         ("1 2 fs", "time", "unknown unit of time"),
     ],
 )
-def test_what_is_no_quantity_is_refused(text, kind, said):
-    with pytest.raises(PaiNNFastError, match=said):
+def test_what_is_no_quantity_is_refused(text, kind, message):
+    with pytest.raises(PaiNNFastError, match=message):
         units.parse_quantity(text, kind)
 
 

@@ -17,7 +17,7 @@ from painn_fast.vibrations import harmonic
 
 
 def _normal_coordinates(wavenumbers, trajectories, times, temperature, rng, *, thermal=True):
-    """Q(t) [S, T, K] in Å sqrt(amu) of independent modes with random phases.
+    """Q(t) [S, T, K] in Å sqrt(amu) of independent modes that start at random times.
 
     Energies are thermal (Boltzmann), or all kB T, so that every trajectory has the mean intensity.
     """

@@ -1,7 +1,6 @@
 """Readers and files that are damaged or made to do harm: an error in one line, or the right numbers; nothing else."""
 
 import hashlib
-import importlib.util
 import io
 import json
 import random
@@ -15,8 +14,10 @@ from pathlib import Path
 import ase
 import ase.db
 import ase.io
+import forked
 import numpy as np
 import pytest
+import standin_schnetpack as spk
 import torch
 from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
@@ -33,15 +34,6 @@ from painn_fast.settings import load_settings
 from painn_fast.train.data import read_file, write_hdf5
 from painn_fast.train.settings import DataFile
 
-
-def beside(name):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-forked = beside("forked")
 if not sys.platform.startswith("linux"):
     pytest.skip("limits of memory and child processes as Linux has them", allow_module_level=True)
 
@@ -67,7 +59,6 @@ def intact(tmp_path_factory):
     torch.manual_seed(0)
     representation = {"n_features": 8, "n_layers": 1, "n_rbf": 4, "cutoff": 3.0, "max_z": 10}
     save_model(Potential(PotentialConfig.parse({"representation": representation})), folder / "model.safetensors")
-    spk = beside("standin_schnetpack")
     live = spk.model()
     spk.save(live, folder / "best_model")
     state = {f"model.{name}": value for name, value in live.state_dict().items()}

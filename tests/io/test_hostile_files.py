@@ -1,17 +1,17 @@
 """Files made to take all time or memory, to open other files or to run code: each ends in one line that says what."""
 
-import importlib.util
 import json
 import pickle
 import struct
 import time
 import zipfile
-from pathlib import Path
 
 import ase.io
+import forked
 import h5py
 import numpy as np
 import pytest
+import standin_schnetpack
 import torch
 from ase.build import molecule
 from safetensors.torch import save_file
@@ -33,16 +33,6 @@ from painn_fast.settings import load_settings
 from painn_fast.train.data import read_file
 from painn_fast.train.settings import DataFile
 from painn_fast.units import parse_quantity
-
-
-def beside(name):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-forked = beside("forked")
 
 
 def archive(path, program, storages=None, compressed=()):
@@ -136,7 +126,7 @@ NUMBERED = {
 
 @pytest.mark.parametrize("what", NUMBERED)
 def test_a_number_of_thousands_of_digits_in_a_name_is_no_number(tmp_path, what):
-    state = beside("standin_schnetpack").model().state_dict() | {NUMBERED[what].format("9" * 5000): torch.ones(1)}
+    state = standin_schnetpack.model().state_dict() | {NUMBERED[what].format("9" * 5000): torch.ones(1)}
     torch.save(state, tmp_path / "weights.pt")
     with pytest.raises(PaiNNFastError) as caught:
         pf.load(tmp_path / "weights.pt", energy_unit="eV")

@@ -6,7 +6,7 @@ import pytest
 from painn_fast.io import bundled
 from painn_fast.md import MDSettings, Trajectory, run
 
-pytestmark = pytest.mark.skipif("ethanol" not in bundled(), reason="no bundled model")
+pytestmark = pytest.mark.skipif("ethanol" not in bundled(), reason="the bundled model is missing")
 
 
 def energies(folder, **changes):

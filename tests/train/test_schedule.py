@@ -104,10 +104,10 @@ def test_validation_and_the_best_model_are_those_of_the_averaged_weights(trainin
 def test_each_epoch_has_an_order_of_its_own_and_each_structure_at_most_once(training):
     orders = []
     for epoch in range(3):
-        training.epoch, batches = epoch, []
-        for done in range(training.steps_per_epoch):
-            training.done = done
+        batches, training.epoch, training.done = [], epoch, 0
+        while training.done < training.steps_per_epoch:
             batches.append(training.next_rows())
+            training.done += 1
         orders.append(np.concatenate(batches))
         assert len(orders[-1]) == training.batch_size * training.steps_per_epoch
         assert len(set(orders[-1].tolist())) == len(orders[-1])
