@@ -11,7 +11,8 @@ from painn_fast.cli.app import app
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TUTORIAL = ROOT / "docs" / "tutorial.md"  # has a test of its own
+PAGES = [ROOT / "README.md", *sorted(set((ROOT / "docs").glob("*.md")) - {TUTORIAL})]
 PATTERNS = ("*.md", "docs/**/*.md", "kernels/**/*.md", "bench/**/*.md")
 LINKING = sorted({path for pattern in PATTERNS for path in ROOT.glob(pattern)})
 
@@ -66,6 +67,14 @@ def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_index_of_operations_has_every_folder_once():
+    kernels = ROOT / "kernels"
+    listed = re.findall(r"^\| \[\w+\]\((\w+)/README\.md\)", (kernels / "README.md").read_text(encoding="utf-8"), re.M)
+    assert sorted(listed) == sorted(path.parent.name for path in kernels.glob("*/README.md"))
+    pages = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    assert [name for name in listed if f"kernels/{name}/README.md" not in pages] == []
 
 
 def test_files_that_contributing_names_exist():
