@@ -1,6 +1,6 @@
 """An extension of griffe: `Example:` in a docstring is a section of doctests.
 
-Google's style allows both words, griffe knows `Examples:` alone, and renders the other as Markdown: `>>>` as quotations.
+Google's style allows both words. Griffe knows `Examples:` alone and renders the other as Markdown, `>>>` as quotation.
 """
 
 from __future__ import annotations
