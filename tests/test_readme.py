@@ -11,7 +11,8 @@ from painn_fast.cli.app import app
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TUTORIAL = ROOT / "docs" / "tutorial.md"  # has a test of its own
+PAGES = [ROOT / "README.md", *sorted(set((ROOT / "docs").glob("*.md")) - {TUTORIAL})]
 PATTERNS = ("*.md", "docs/**/*.md", "kernels/**/*.md", "bench/**/*.md")
 LINKS = {
     path: [to for to in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text("utf-8")) if not to.startswith("http")]
@@ -76,6 +77,14 @@ def test_table_of_verbs_is_that_of_the_command():
 @pytest.mark.parametrize("page", [page for page in LINKS if LINKS[page]], ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_to_files(page):
     assert [target for target in LINKS[page] if not (page.parent / target).exists()] == []
+
+
+def test_the_index_of_operations_has_every_folder_once():
+    kernels = ROOT / "kernels"
+    listed = re.findall(r"^\| \[\w+\]\((\w+)/README\.md\)", (kernels / "README.md").read_text(encoding="utf-8"), re.M)
+    assert sorted(listed) == sorted(path.parent.name for path in kernels.glob("*/README.md"))
+    pages = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    assert [name for name in listed if f"kernels/{name}/README.md" not in pages] == []
 
 
 def test_files_that_contributing_names_exist():
