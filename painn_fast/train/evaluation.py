@@ -60,7 +60,7 @@ def predict(
         rows = np.flatnonzero((table == kind).all(axis=1))
         own = [name for name, asked in zip(names, kind, strict=True) if asked]
         for name, values in _predict(potential, data.select(rows), own, atoms_per_batch).items():
-            results[name][data.atoms_of(rows) if name in PER_ATOM else rows] = values
+            results[name][data.entries_of(name, rows)] = values
     return results
 
 

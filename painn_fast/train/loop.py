@@ -12,7 +12,6 @@ import torch
 
 from painn_fast.errors import PaiNNFastError
 from painn_fast.io.load import device_of
-from painn_fast.io.model_file import save_model
 from painn_fast.kernels import threads
 from painn_fast.nn import Potential
 from painn_fast.nn.defined import defined, depends_on_cell
@@ -20,13 +19,12 @@ from painn_fast.runtime import checkpoint
 from painn_fast.runtime.interrupt import Interrupt
 from painn_fast.runtime.progress import StatusLine, clock, warn
 from painn_fast.runtime.ranks import Ranks, ranks
-from painn_fast.settings import write_resolved
 from painn_fast.train import report
-from painn_fast.train.data import SPLITS, Dataset, join, read_split, write_split
+from painn_fast.train.data import SPLITS, Dataset, join, read_split
 from painn_fast.train.data.check import check, judge
 from painn_fast.train.data.dataset import Batches, by_row
-from painn_fast.train.data.statistics import describe, format_statistics, statistics, write_statistics
-from painn_fast.train.evaluation import errors, format_errors, predict, without_undefined
+from painn_fast.train.data.statistics import describe, format_statistics, statistics
+from painn_fast.train.evaluation import Table, errors, format_errors, predict, without_undefined
 from painn_fast.train.loss import joint_loss, set_references
 from painn_fast.train.model import check_units_of_scalars, elements_of, first_model, output_file, use_precision
 from painn_fast.train.optimizer import AdamW, FlatParameters
@@ -156,7 +154,7 @@ class Training:
         losses = f"loss {train_loss:.3g}/{loss:.3g}"
         return f"epoch {self.epoch}  {losses}  lr {rate:.1e}  validation MAE: {format_errors(table)}"
 
-    def _validation(self) -> tuple[float, report.Table]:
+    def _validation(self) -> tuple[float, Table]:
         data = self.data["validation"]
         predicted = predict(self.average, data, [name for name in self.names if name in data.labels])
         batch = Batches(data, 0.0, list(predicted))(np.arange(len(data)))
@@ -349,36 +347,22 @@ def _time_left(training: Training) -> str:
 
 
 def finish(training: Training, output: Path) -> Path:
-    """Write the best model, its errors by split and by file, pictures, card and resolved settings."""
-    settings = training.settings
+    """Write the best model and the report on it."""
     model = training.best if training.history else training.average  # too short to have been validated
     if training.weights.get("energy") == 0.0:  # trained on forces, which leave the zero of energies open
         set_references(model, training.data["train"], kept=("energy",))
-    predicted = {split: predict(model, part) for split, part in training.data.items() if len(part)}
-    tables = {
-        split: errors(values, training.data[split].labels, model, settings.report_units)
-        for split, values in predicted.items()
-    }
-    test = training.data["test"]
-    for k, file in enumerate(test.files):
-        rows = np.flatnonzero(test.file == k)
-        if len(rows):
-            part = test.select(rows)
-            tables[f"test, {file}"] = errors(predict(model, part), part.labels, model, settings.report_units)
-    provenance = {
-        "data": "; ".join(f"{source.file} ({source.origin})" for source in settings.data),
-        "data_sha256": training.data_fingerprint,
-        "level_of_theory": training.level_of_theory,
-        "description": settings.description,
-        "limits": settings.limits,
-        "epochs": str(training.epoch),
-    }
-    provenance |= {f"MAE, {split}": format_errors(table) for split, table in tables.items() if split != "train"}
-    model.config = model.config.model_copy(update={"provenance": provenance})
-    path = output_file(settings)
-    save_model(model, path)
-    write_resolved(settings, output / "settings.toml", {"data_sha256": training.data_fingerprint})
-    write_split(training.data, output / "split.csv")
-    write_statistics(training.data, output / "statistics.json")
-    report.write(training, model, predicted, tables, output)
-    return path
+    finished = report.Finished(
+        settings=training.settings,
+        model=model,
+        data=training.data,
+        data_sha256=training.data_fingerprint,
+        names=training.names,
+        history=training.history,
+        level_of_theory=training.level_of_theory,
+        batch_size=training.batch_size,
+        epochs=training.epoch,
+        steps=training.step,
+        seconds=training.seconds,
+        processes=training.ranks.world,
+    )
+    return report.write(finished, output)

@@ -61,11 +61,15 @@ class Dataset:
         sizes = self.n_atoms[rows]
         return np.repeat(self.first[rows] - np.append(0, np.cumsum(sizes[:-1])), sizes) + np.arange(sizes.sum())
 
+    def entries_of(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """Indices of the entries of a label that belong to these structures, in their order."""
+        return self.atoms_of(rows) if name in PER_ATOM else rows
+
     def select(self, rows: Sequence[int] | np.ndarray) -> Dataset:
         """The structures of these rows."""
         index = np.asarray(rows, dtype=np.int64)
         atoms = self.atoms_of(index)
-        labels = {name: v[atoms if name in PER_ATOM else index] for name, v in self.labels.items()}
+        labels = {name: values[self.entries_of(name, index)] for name, values in self.labels.items()}
         whole = {name: getattr(self, name)[index] for name in ("n_atoms", *OF_STRUCTURES)}
         return dataclasses.replace(
             self, numbers=self.numbers[atoms], positions=self.positions[atoms], labels=labels, **whole

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from ase.data import chemical_symbols, covalent_radii
 
 from painn_fast.graph.neighbors import Edges, molecule_lists, neighbor_list
-from painn_fast.runtime.atomic import atomic_write
 from painn_fast.train.data.dataset import Dataset, join
 
 SAMPLE = 5000
@@ -99,12 +96,6 @@ def format_statistics(found: Mapping[str, Any]) -> list[str]:
             f"within {forces['99 %']:.2f}, largest {forces['largest']:.2f}"
         )
     return lines
-
-
-def write_statistics(data: Mapping[str, Dataset], path: Path) -> None:
-    """Write the statistics as JSON."""
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(statistics(data), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def describe(data: Mapping[str, Dataset]) -> list[str]:
@@ -203,7 +194,3 @@ def _quantiles(values: np.ndarray, at: Mapping[str, float]) -> dict[str, float]:
 
 def _symbol(z: int) -> str:
     return chemical_symbols[z] if 0 < z < len(chemical_symbols) else f"Z={z}"
-
-
-def _list(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{n} {name}" for name, n in counts.items())
