@@ -36,15 +36,28 @@ class PaiNNFastError(Exception):
         cap = next((cap for cap in (LONGEST, *CAPS) if sum(min(size, cap) + 2 for size in sizes) <= LONGEST), CAPS[-1])
         super().__init__("; ".join(line if len(line) <= cap else f"{line[: cap - 3]}..." for line in lines))
 
+    def replaced(self, **parts: Any) -> PaiNNFastError:
+        """The same error with other parts, such as `where`."""
+        own = {name: getattr(self, name) for name in ("what", "where", "got", "expected", "fix")} | parts
+        return PaiNNFastError(own.pop("what"), **own)
+
 
 class UndefinedProperty(PaiNNFastError):
     """A property that the model does not give, or that is not defined for the structure."""
 
 
-class MissingUnits(PaiNNFastError):
-    """A file that does not state units that are needed; `names` are their kinds, such as "energy"."""
+class UnitsError(PaiNNFastError):
+    """Units that do not fit a file; `names` are their kinds, such as "energy"."""
 
     names: tuple[str, ...] = ()
+
+
+class MissingUnits(UnitsError):
+    """A file that does not state units that are needed."""
+
+
+class SuperfluousUnits(UnitsError):
+    """Units of properties that a file does not have."""
 
 
 def one_line(text: str) -> str:

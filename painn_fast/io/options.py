@@ -1,4 +1,4 @@
-"""What the files of SchNetPack do not say, as settings."""
+"""What the files of SchNetPack do not contain, as settings."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from painn_fast.settings import Settings
 
 
 class LoadOptions(Settings):
-    """How a model file is read; painn-fast's own files say all of it."""
+    """How a model file is read; painn-fast's own files need none of it."""
 
     energy_unit: str | None = None
-    """For SchNetPack files, which do not say it."""
+    """For SchNetPack files with an energy head, which do not contain it."""
     length_unit: str = "Ang"
     """Of the positions that a SchNetPack model was trained on."""
     dipole_unit: str | None = None

@@ -43,7 +43,7 @@ from painn_fast.runtime.atomic import atomic_write
 from painn_fast.runtime.folders import molecule_folder, rank_folder, remove_temporaries
 from painn_fast.runtime.interrupt import Interrupt
 from painn_fast.runtime.progress import StatusLine, clock, warn
-from painn_fast.runtime.ranks import place
+from painn_fast.runtime.ranks import rank_and_world_size
 from painn_fast.settings import write_resolved
 
 EXIT = "EXIT"
@@ -88,7 +88,7 @@ def run(
             structure do not fit, if the run is stopped before its end (it can be resumed), or if guards stopped all
             trajectories.
     """
-    rank, world = place()
+    rank, world = rank_and_world_size()
     if world > 1 and settings.device == "cuda":
         settings = settings.model_copy(update={"device": f"cuda:{os.environ.get('LOCAL_RANK', '0')}"})
     output = Path(settings.output)

@@ -75,7 +75,7 @@ def _compare(settings: SpectrumSettings, group: Ranks, *, resume: bool, overwrit
         for one in (settings, *(settings.of(method) for method in settings.methods)):
             claim(one, about, overwrite)
             write_harmonic(one.folder, lines, about)
-    lines = group.told_by_first(lines)
+    lines = group.broadcast_from_rank_0(lines)
     results: dict[str, SpectrumResult] = {}
     trajectories: list[Trajectory] = []
     for one in (settings.of(method) for method in settings.methods):

@@ -80,7 +80,7 @@ def _run(settings: SpectrumSettings, group: Ranks, *, resume: bool, overwrite: b
         claim(settings, about, overwrite)
         if lines is not None:
             write_harmonic(settings.folder, lines, about)
-    lines = group.told_by_first(lines)
+    lines = group.broadcast_from_rank_0(lines)
     if trajectory is None:
         trajectory = dynamics(settings, model, lines, frames, group, resume=resume, overwrite=overwrite)
     result = analyse(trajectory, settings, lines, SpectrumStreams.load(trajectory.path))

@@ -24,18 +24,22 @@ from painn_fast.train.data import SPLITS, Dataset, join, read_split
 from painn_fast.train.data.check import check, judge
 from painn_fast.train.data.dataset import Batches, by_row
 from painn_fast.train.data.statistics import describe, format_statistics, statistics
-from painn_fast.train.evaluation import Table, errors, format_errors, predict, without_undefined
+from painn_fast.train.evaluation import Table, errors, format_errors, predict, usable
 from painn_fast.train.loss import joint_loss, set_references
 from painn_fast.train.model import check_units_of_scalars, elements_of, first_model, output_file, use_precision
 from painn_fast.train.optimizer import AdamW, FlatParameters
 from painn_fast.train.schedule import Plateau
 from painn_fast.train.settings import TrainSettings, labels_of
-from painn_fast.train.tensorboard import Board
+from painn_fast.train.tensorboard import TensorBoardWriter
 
 CHECKPOINT_EVERY = 60.0
 """Seconds between checkpoints; one is also written at the end and when a signal stops the run."""
 STOP_EVERY = 16
 """Steps between questions whether to stop, where several processes must agree."""
+
+
+COUNTERS = ("epoch", "step", "done", "loss", "seconds", "history")
+"""Attributes of a training that its checkpoint has as numbers."""
 
 
 class Training:
@@ -79,7 +83,7 @@ class Training:
 
     @property
     def level_of_theory(self) -> str:
-        """Of the labels: what the settings say, else what the files state."""
+        """Of the labels: that of the settings, else those that the files state."""
         stated = dict.fromkeys(level for part in self.data.values() for level in part.theory)
         return self.settings.level_of_theory or "; ".join(stated)
 
@@ -136,7 +140,7 @@ class Training:
 
     def validate(self, train_loss: float) -> str:
         """Errors of the averaged model on the validation rows as a line; schedule, history and best model follow."""
-        loss, table = self.ranks.told_by_first(self._validation() if self.ranks.first else None)
+        loss, table = self.ranks.broadcast_from_rank_0(self._validation() if self.ranks.first else None)
         if not np.isfinite(loss):
             raise PaiNNFastError(
                 "the training diverged",
@@ -180,15 +184,14 @@ class Training:
         tensors = {
             f"{kind}.{name}": tensor for kind, module in self._modules() for name, tensor in module.state_dict().items()
         }
-        numbers = {"epoch": self.epoch, "step": self.step, "seconds": self.seconds, "history": self.history}
-        numbers |= {"done": self.done, "loss": self.loss, "ranks": self.ranks.world}
+        numbers = {name: getattr(self, name) for name in COUNTERS} | {"ranks": self.ranks.world}
         numbers |= {"schedule": self.schedule.state(), "data": self.data_fingerprint, "settings": self._frozen()}
         checkpoint.set_aside(self.unreadable)
         self.unreadable = []
         checkpoint.save_newest(path, tensors | self.optimizer.state(), numbers)
 
     def restore(self, path: Path) -> None:
-        """Continue from the newest checkpoint that can be read; say so if that is not the newest.
+        """Continue from the newest checkpoint that can be read, with a warning if that is not the newest.
 
         Raises:
             PaiNNFastError: if it was made with other settings or other data, or none can be read.
@@ -211,8 +214,8 @@ class Training:
             )
         self.optimizer.restore(tensors)
         self.schedule = Plateau(**numbers["schedule"])
-        self.epoch, self.step, self.seconds = numbers["epoch"], numbers["step"], numbers["seconds"]
-        self.done, self.loss, self.history = numbers["done"], numbers["loss"], numbers["history"]
+        for name in COUNTERS:
+            setattr(self, name, numbers[name])
         if self.ranks.first:
             for error in self.unreadable:
                 goes = f"going on from the checkpoint before, epoch {self.epoch}, step {self.step}"
@@ -250,7 +253,7 @@ def read_data(settings: TrainSettings, folder: str | Path = ".") -> dict[str, Da
     """The rows of all files of the settings, by split."""
     names = labels_of(settings.heads)
     files = [read_split(source, folder, names, settings.split) for source in settings.data]
-    data = {name: without_undefined(join([file[name] for file in files])) for name in SPLITS}
+    data = {name: usable(join([file[name] for file in files])) for name in SPLITS}
     check_units_of_scalars(settings, data["train"])
     if settings.train_size is not None and settings.train_size < len(data["train"]):
         order = np.random.default_rng(settings.split.seed).permutation(len(data["train"]))
@@ -280,6 +283,17 @@ def run(settings: TrainSettings, *, data_folder: str | Path = ".", resume: bool 
 
     Raises:
         PaiNNFastError: for data that are not understood, an output folder in use, or a training that diverges.
+
+    Example:
+        >>> import numpy as np
+        >>> from painn_fast.train import TrainSettings, run
+        >>> positions = np.random.default_rng(0).normal(size=(30, 3, 3))
+        >>> energies = np.linalg.norm(positions[:, 1] - positions[:, 0], axis=1)
+        >>> np.savez("set.npz", R=positions, z=[8, 1, 1], E=energies, energy_unit="eV", length_unit="Ang")
+        >>> network = {"n_features": 8, "n_layers": 1, "n_rbf": 5}
+        >>> settings = {"data": [{"file": "set.npz"}], "representation": network, "max_epochs": 2}
+        >>> run(TrainSettings.parse(settings))
+        PosixPath('training/model.safetensors')
     """
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
@@ -311,9 +325,9 @@ def _loop(training: Training, saved: Path, status: StatusLine, interrupt: Interr
     start, last_save = time.monotonic() - training.seconds, time.monotonic()
     line = "no validation yet"
     stop = ""
-    board = Board(saved.parent) if settings.tensorboard and together.first else None
+    board = TensorBoardWriter(saved.parent) if settings.tensorboard and together.first else None
     with threads.ours():
-        while (reason := together.told_by_first(training.finished)) is None and not stop:
+        while (reason := together.broadcast_from_rank_0(training.finished)) is None and not stop:
             while training.done < training.steps_per_epoch and not stop:
                 training.run_step(training.next_rows())
                 training.seconds = time.monotonic() - start
@@ -322,7 +336,7 @@ def _loop(training: Training, saved: Path, status: StatusLine, interrupt: Interr
                     last_save = time.monotonic()
                 status.update(f"{line}  [{_time_left(training)}]")
                 if together.world == 1 or training.done % STOP_EVERY == 0:
-                    stop = together.told_by_first(interrupt.signal)
+                    stop = together.broadcast_from_rank_0(interrupt.signal)
             if training.done < training.steps_per_epoch:
                 break
             loss = training.end_epoch()

@@ -23,7 +23,7 @@ from painn_fast.train.error_analysis import by_element, by_magnitude, rotation_c
 from painn_fast.train.evaluation import Arrays, Table, errors, format_errors, predict, report_unit
 from painn_fast.train.model import output_file
 from painn_fast.train.settings import TrainSettings
-from painn_fast.train.surface import in_words, surface
+from painn_fast.train.surface import describe_surface, surface
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def model_card(finished: Finished) -> str:
             f"- **Training**: {origin}{finished.epochs} epochs, {finished.seconds / 60:.0f} minutes, "
             f"{settings.precision} on {settings.device}; {rate}",
             f"- **Limits**: {settings.limits or 'not stated'}",
-            f"- **Roughness**: {in_words(facts['roughness'])}",
+            f"- **Roughness**: {describe_surface(facts['roughness'])}",
             "",
             "Mean absolute errors:",
             "",

@@ -1,4 +1,4 @@
-"""Settings of a training, as they stand in its TOML file."""
+"""Settings of a training, the keys of its TOML file."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class DataFile(Settings):
     """One file of labelled structures; NaN marks a label that is missing."""
 
     file: str
-    """Looked for in the folder of data, then beside the shipped configurations."""
+    """Searched in the folder of data, then beside the shipped configurations."""
     geometry: str | None = None
     """Another such file that holds R and z, where this one has only labels, row by row."""
     origin: str = ""
@@ -44,13 +44,14 @@ class DataFile(Settings):
     keys: dict[str, str] = {}
     """Names of the arrays of labels, such as energy = "E_pbe0"; "" leaves a label out. Default: the usual ones."""
     units: dict[str, str] = {}
-    """Units of length and of labels, where the file does not say or is wrong; forces default to energy per length."""
+    """Units of length and of labels that the file does not declare, or declares wrongly; forces default to energy per
+    length."""
     use_as: Literal["train", "validation", "test"] | None = None
     """All of it for this, whatever split it has."""
     symbols: str | None = None
     """Elements of the atoms of a .npy file, such as "O H H"."""
     periodic: bool | None = None
-    """Whether its cells count; default: as the file says. false is for molecules in large boxes."""
+    """Whether its cells count; default: as the file has it. false is for molecules in large boxes."""
     exclude: str | None = None
     """A text file with the numbers of structures to leave out, one at the begin of a line: frames from 0, molecules of
     QM9 by their own number, as in its uncharacterized.txt."""
@@ -61,7 +62,14 @@ LOSS_WEIGHTS = {"energy": 10.0, "forces": 1.0, "dipole": 20.0, "polarizability":
 
 
 class TrainSettings(Settings):
-    """A whole training."""
+    """A whole training.
+
+    Example:
+        >>> from painn_fast.train import TrainSettings
+        >>> settings = TrainSettings.parse({"data": [{"file": "ethanol.npz"}], "loss": {"forces": 2.0}})
+        >>> settings.batch_size, settings.weight("forces"), settings.weight("energy")
+        (10, 2.0, 10.0)
+    """
 
     name: str = "model"
     output: str = Field("training", min_length=1)
@@ -77,8 +85,8 @@ class TrainSettings(Settings):
     heads: tuple[Head, ...] = (EnergyHead(),)
     model_units: dict[Literal["energy", "length", "dipole", "polarizability"], str] = {}
     """Units that the weights work in; default eV, Å, e Å, Å³, or those of the model to start from, which files of
-    SchNetPack do not say. Results are in eV, Å and e always, but what is large in the units of the weights is learned
-    in finer steps."""
+    SchNetPack do not contain. Results are in eV, Å and e always, but what is large in the units of the weights is
+    learned in finer steps."""
     start_from: str | None = None
     """A model, bundled or a file (SchNetPack's too), that the training starts from: its representation, its units and
     all heads that it shares with these."""
@@ -116,7 +124,7 @@ class TrainSettings(Settings):
     report_units: dict[str, str] = {}
     """Units that errors are reported in; default kcal/mol, kcal/mol/Å, D, Å³ and, for other energies, meV."""
     checks: Literal["error", "warn"] = "error"
-    """What doubtful data do: stop before the training, or be reported only."""
+    """Whether doubtful data stop the training before it begins, or are only reported."""
     tensorboard: bool = False
     """Write learning curves for TensorBoard too (pip install tensorboard)."""
     seed: Seed = 0
@@ -157,15 +165,23 @@ def labels_of(heads: tuple[Head, ...]) -> tuple[str, ...]:
 
 
 def shipped() -> dict[str, str]:
-    """Names of the configurations that come with the package, and what they train."""
-    found = {}
+    """The configurations that come with the package.
+
+    Returns:
+        Their descriptions by their names.
+
+    Example:
+        >>> from painn_fast.train import shipped
+        >>> "md17-ethanol" in shipped()
+        True
+    """
+    configurations: dict[str, str] = {}
     for path in sorted(CONFIGS.glob("*.toml")):
         values = read_toml(path)
-        if "variants" not in values:
-            found[path.stem] = str(values.get("description", ""))
-        for name, variant in values.get("variants", {}).items():
-            found[f"{path.stem}-{name}"] = str(variant.get("description", ""))
-    return found
+        variants = values.get("variants")
+        entries = {path.stem: values} if variants is None else {f"{path.stem}-{k}": v for k, v in variants.items()}
+        configurations |= {name: str(entry.get("description", "")) for name, entry in entries.items()}
+    return configurations
 
 
 def load_config(name_or_path: str | Path, overrides: dict[str, Any] | None = None) -> TrainSettings:
@@ -175,8 +191,21 @@ def load_config(name_or_path: str | Path, overrides: dict[str, Any] | None = Non
     path of the file if it is not shipped, and so is their output. `like = "md17"` takes all other keys from a shipped
     file, but for its variants.
 
+    Args:
+        name_or_path: a name of `shipped`, or a file.
+        overrides: values by their keys, of nested tables in nested dictionaries.
+
+    Returns:
+        The settings, validated.
+
     Raises:
         PaiNNFastError: if there is no such configuration; names the nearest one.
+
+    Example:
+        >>> from painn_fast.train import load_config
+        >>> settings = load_config("md17-ethanol", {"max_epochs": 50})
+        >>> settings.name, settings.max_epochs
+        ('md17-ethanol', 50)
     """
     path, variant = _find(str(name_or_path))
     values = read_toml(path)

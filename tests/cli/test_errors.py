@@ -190,5 +190,5 @@ def test_ipi_that_is_not_there(fails):
     fails(("ipi", "ethanol", "--timeout", "5"), "missing unit of duration")
     fails(("ipi", "ethanol", "--properties", "charges"), "no such extra", "'charges'", "dipole")
     fails(
-        ("ipi", "ethanol", "--unix", "./missing", "--timeout", "0 s"), "i-PI does not listen", "./missing", "--timeout"
+        ("ipi", "ethanol", "--unix", "./missing", "--timeout", "0 s"), "no connection to i-PI", "./missing", "--timeout"
     )
