@@ -129,6 +129,14 @@ def load_model(path: str | Path) -> Potential:
     Raises:
         PaiNNFastError: naming the file and the key that is missing, unexpected, misshapen or not finite, or if the
             contents changed since it was written.
+
+    Example:
+        >>> from painn_fast.io import load_model, save_model
+        >>> from painn_fast.nn import PotentialConfig
+        >>> from painn_fast.testing import random_potential
+        >>> save_model(random_potential(PotentialConfig(name="small")), "small.safetensors")
+        >>> load_model("small.safetensors").config.name
+        'small'
     """
     header = read_header(path)
     values = header.get("config")

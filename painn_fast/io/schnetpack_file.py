@@ -65,6 +65,15 @@ def load_schnetpack(
         MissingUnits: for units that are needed and not given.
         SuperfluousUnits: for units of properties that the model does not give.
         PaiNNFastError: for anything in the file that is not understood, which it names.
+
+    Example:
+        >>> from painn_fast.io import convert, load_schnetpack
+        >>> from painn_fast.nn import DipoleHead, EnergyHead, PolarizabilityHead
+        >>> path = convert("ethanol", "weights.pt")
+        >>> heads = [EnergyHead(), DipoleHead(), PolarizabilityHead()]
+        >>> units = {"energy_unit": "eV", "dipole_unit": "e Ang", "polarizability_unit": "Ang^3"}
+        >>> load_schnetpack(path, heads=heads, **units).properties[0]
+        'energy'
     """
     path = Path(path)
     with TorchArchive(path) as archive:

@@ -105,6 +105,12 @@ def to_schnetpack_state_dict(potential: Potential) -> dict[str, Tensor]:
 
     Raises:
         PaiNNFastError: for ablations and the spatial extent, which SchNetPack does not have.
+
+    Example:
+        >>> from painn_fast.io import load, to_schnetpack_state_dict
+        >>> state = to_schnetpack_state_dict(load("ethanol"))
+        >>> "representation.interactions.0.interatomic_context_net.0.weight" in state
+        True
     """
     config = potential.config
     if config.representation.ablation != "none":
