@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any
 
 LONGEST = 2000
 """Characters of a message: what a file contains goes into it, and a file may be large."""
@@ -44,19 +44,28 @@ class PaiNNFastError(Exception):
         cap = next((cap for cap in (LONGEST, *CAPS) if sum(min(size, cap) + 2 for size in sizes) <= LONGEST), CAPS[-1])
         super().__init__("; ".join(line if len(line) <= cap else f"{line[: cap - 3]}..." for line in lines))
 
-    def located(self, where: Any) -> Self:
-        """The same error with another `where`."""
-        return type(self)(self.what, where=where, got=self.got, expected=self.expected, fix=self.fix)
+    def replaced(self, **parts: Any) -> PaiNNFastError:
+        """The same error with other parts, such as `where`."""
+        own = {name: getattr(self, name) for name in ("what", "where", "got", "expected", "fix")} | parts
+        return PaiNNFastError(own.pop("what"), **own)
 
 
 class UndefinedProperty(PaiNNFastError):
     """A property that the model does not give, or that is not defined for the structure."""
 
 
-class MissingUnits(PaiNNFastError):
-    """A file that does not state units that are needed; `names` are their kinds, such as "energy"."""
+class UnitsError(PaiNNFastError):
+    """Units that do not fit a file; `names` are their kinds, such as "energy"."""
 
     names: tuple[str, ...] = ()
+
+
+class MissingUnits(UnitsError):
+    """A file that does not state units that are needed."""
+
+
+class SuperfluousUnits(UnitsError):
+    """Units of properties that a file does not have."""
 
 
 def one_line(text: str) -> str:

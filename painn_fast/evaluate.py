@@ -120,7 +120,7 @@ def _indices_of_the_caller(rows: Sequence[int]) -> Iterator[None]:
         where, number = NUMBERED.subn(lambda match: f"structure {rows[int(match[1])]}", str(error.where), count=1)
         if not number:
             raise
-        raise error.located(where) from error.__cause__
+        raise error.replaced(where=where) from error.__cause__
 
 
 def report_ignored_charges(model: Potential | Ensemble, batch: AtomicBatch) -> None:

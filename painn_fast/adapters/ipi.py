@@ -1,6 +1,6 @@
-"""i-PI runs our models: as a client of its `ffsocket`, or in its process as the custom PES of its `ffdirect`.
+"""Models for i-PI: as a client of its `ffsocket`, or in its process as the custom PES of its `ffdirect`.
 
-Either way all beads that i-PI has sent are evaluated as one batch. i-PI speaks atomic units: bohr, hartree, and in the
+Either way all beads that i-PI has sent are evaluated as one batch. i-PI uses atomic units: bohr, hartree, and in the
 extras "dipole" in e a0 and "polarizability" in a0^3.
 """
 
@@ -49,6 +49,16 @@ class Driver:
 
     Raises:
         PaiNNFastError: for a property or an element that the model does not know, and for constraints.
+
+    Example:
+        >>> import numpy as np
+        >>> from painn_fast.adapters import Driver
+        >>> from painn_fast.units import BOHR
+        >>> driver = Driver("ethanol", properties="dipole")
+        >>> cell, positions = 50 * np.eye(3), driver.atoms.positions / BOHR
+        >>> energy, forces, virial, extras = driver(cell, positions)
+        >>> forces.shape, virial.shape, extras[:10]
+        ((9, 3), (3, 3), '{"dipole":')
     """
 
     def __init__(
@@ -76,17 +86,29 @@ class Driver:
         self._molecule = None if self.periodic else ModelForces(model, self.atoms)
 
     def __call__(self, cell: Any, pos: Any) -> Any:
-        """i-PI's call: one structure, or lists of them; energy, forces, virial and extras of each."""
+        """i-PI's call, with one structure or a list of them.
+
+        Args:
+            cell: [3, 3] bohr, columns are the vectors; or a list.
+            pos: positions [N, 3] bohr; or a list.
+
+        Returns:
+            Energy (hartree), forces [N, 3] (hartree/bohr), virial [3, 3] (hartree) and extras (JSON, or ""); of a list
+            a list of them.
+        """
         if isinstance(cell, list):
             return [tuple(result) for result in self.evaluate(_structures(cell, pos))]
         return tuple(self.evaluate(_structures([cell], [pos]))[0])
 
     def evaluate(self, beads: Structures) -> list[Result]:
-        """All of `beads` in one batch.
+        """Evaluate all of `beads` in one batch.
+
+        Returns:
+            The result of each, in their order.
 
         Raises:
-            PaiNNFastError: for another number of atoms, positions or a cell that are not finite, atoms in one place, a
-                molecule that is torn, and for results that are not finite: i-PI would go on with them.
+            PaiNNFastError: for another number of atoms, positions or a cell that are not finite, atoms at one position,
+                a molecule that is torn, and for results that are not finite: i-PI would go on with them.
         """
         if beads.positions.shape[1] != len(self.atoms):
             raise PaiNNFastError(
@@ -103,21 +125,20 @@ class Driver:
         for bead in positions:
             check_far(bead)
         values = self._crystals(beads.cells, positions) if self.periodic else self._molecules(positions)
-        extras = [
-            json.dumps({name: (values[name][k] / EXTRAS[name]).tolist() for name in self.properties})
-            if self.properties
-            else ""
-            for k in range(len(positions))
-        ]
         energy, forces, virial = (
             values["energy"] / HARTREE,
             values["forces"] * (BOHR / HARTREE),
             values["virial"] / HARTREE,
         )
-        return [Result(float(e), f, v, x) for e, f, v, x in zip(energy, forces, virial, extras, strict=True)]
+        extras = {name: values[name] / EXTRAS[name] for name in self.properties}
+        texts = [json.dumps({name: value[k].tolist() for name, value in extras.items()}) for k in range(len(positions))]
+        return [
+            Result(float(e), f, v, text if extras else "")
+            for e, f, v, text in zip(energy, forces, virial, texts, strict=True)
+        ]
 
     def warm_up(self, beads: int) -> None:
-        """Meet errors, and compile, before i-PI waits."""
+        """Compile, and raise errors of the model, before i-PI waits."""
         cell = self.atoms.cell.array.T * (self.periodic / BOHR)
         self.evaluate(Structures(np.stack([cell] * beads), np.stack([self.atoms.positions / BOHR] * beads)))
 
@@ -133,9 +154,9 @@ class Driver:
 
     def _crystals(self, cells: np.ndarray, positions: np.ndarray) -> dict[str, np.ndarray]:
         beads = []
-        for cell, place in zip(cells, positions, strict=True):
+        for cell, coordinates in zip(cells, positions, strict=True):
             bead = self.atoms.copy()
-            bead.cell, bead.positions = cell.T * BOHR, place
+            bead.cell, bead.positions = cell.T * BOHR, coordinates
             beads.append(bead)
         results = evaluate(self.potential, beads, ("energy", "forces", "stress", *self.properties))
         values = {name: np.array(entries) for name, entries in results.items()}
@@ -170,13 +191,13 @@ def _structures(cells: Sequence[Any], positions: Sequence[Any]) -> Structures:
 
 def _require_apart(positions: np.ndarray) -> None:
     """Raise PaiNNFastError for the first bead two of whose atoms are on top of each other; positions [B, N, 3] Å."""
-    for bead, place in enumerate(positions):
-        pairs = cKDTree(place).query_pairs(CLOSEST, output_type="ndarray")
+    for bead, own in enumerate(positions):
+        pairs = cKDTree(own).query_pairs(CLOSEST, output_type="ndarray")
         if len(pairs):
-            i, j = pairs[np.linalg.norm(place[pairs[:, 0]] - place[pairs[:, 1]], axis=1).argmin()]
+            i, j = pairs[np.linalg.norm(own[pairs[:, 0]] - own[pairs[:, 1]], axis=1).argmin()]
             raise PaiNNFastError(
                 "i-PI sent atoms on top of each other", where=f"bead {bead}, atoms {i} and {j}",
-                got=f"a distance of {np.linalg.norm(place[i] - place[j]):.3g} Å",
+                got=f"a distance of {np.linalg.norm(own[i] - own[j]):.3g} Å",
                 fix="check the structure, or try a shorter time step",
             )  # fmt: skip
 
@@ -189,7 +210,7 @@ def _require_finite(values: Mapping[str, np.ndarray]) -> None:
         bead = int(wrong.argmax())
         raise PaiNNFastError(
             "the model gives no finite numbers", where=f"bead {bead}",
-            got=", ".join(name for name, places in bad.items() if places[bead]),
+            got=", ".join(name for name, beads in bad.items() if beads[bead]),
             fix="check the model and the structure",
         )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The client of i-PI's `ffsocket`: one process that is as many clients as there are beads."""
+"""The client of i-PI's `ffsocket`: one process with as many connections as there are beads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from painn_fast.adapters.ipi_protocol import Connection, Result, Structures
 from painn_fast.errors import PaiNNFastError
 
 UNIX_PREFIX = "/tmp/ipi_"
-"""i-PI's own: where its sockets of mode "unix" lie."""
+"""i-PI's prefix of the paths of its sockets of mode "unix"."""
 PATIENCE = 0.02
 """Seconds; more than i-PI takes from one connection to the next."""
 MISSES = 3
@@ -26,7 +26,15 @@ RETRY = 0.2
 
 @dataclass(frozen=True)
 class Address:
-    """Where i-PI listens: host and port, or the name of a socket of its mode "unix" (or a path)."""
+    """The address of i-PI's server: host and port, or the name (or path) of a socket of its mode "unix".
+
+    Example:
+        >>> from painn_fast.adapters import Address
+        >>> Address.parse("localhost:31415")
+        Address(host='localhost', port=31415, unix=None)
+        >>> str(Address(unix="painn"))
+        '/tmp/ipi_painn'
+    """
 
     host: str = "localhost"
     port: int = 31415
@@ -34,10 +42,13 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """host:port.
+        """The address of a text host:port.
+
+        Returns:
+            The address.
 
         Raises:
-            PaiNNFastError: if it is not that.
+            PaiNNFastError: for another text.
         """
         host, colon, port = text.rpartition(":")
         if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
@@ -74,18 +85,25 @@ class Address:
 class Client:
     """Serves i-PI through several connections at once, as if they were as many processes.
 
-    A batch is what all connections have sent. One that has had nothing to do for `MISSES` batches is not waited for,
-    and none is when nothing has arrived for a while.
+    A batch is what all connections have sent. One that has sent nothing for `MISSES` batches is not waited for, nor is
+    any when nothing has arrived for `patience` seconds.
 
     Attributes:
-        evaluate: `Driver.evaluate`, say.
+        evaluate: a function such as `Driver.evaluate`.
         address: of i-PI.
         clients: connections, one a bead.
         timeout: seconds to wait for i-PI to start.
         patience: seconds without news from i-PI after which what has arrived is evaluated, though not all have sent.
-        tell: shown what goes on now.
-        keep: shown what is worth keeping.
-        batches: size of a batch to how many there were.
+        tell: called with the present state, a line that replaces the one before.
+        keep: called with lines that stay.
+        batches: number of batches by their size.
+
+    Example:
+        >>> from painn_fast.adapters import Address, Client, Driver
+        >>> client = Client(Driver("ethanol").evaluate, Address(unix="painn"), clients=4)
+        >>> client.summary()
+        '0 structures in 0 batches'
+        >>> client.run()  # doctest: +SKIP
     """
 
     evaluate: Callable[[Structures], list[Result]]
@@ -99,40 +117,40 @@ class Client:
     batches: Counter[int] = field(default_factory=Counter)
 
     def run(self) -> None:
-        """Until i-PI has closed the last connection.
+        """Serve until i-PI has closed the last connection.
 
         Raises:
-            PaiNNFastError: if i-PI does not start in time, sends something else than it should, or a structure that the
-                model cannot evaluate.
+            PaiNNFastError: if i-PI does not start in time, violates its protocol, or sends a structure that the model
+                cannot evaluate.
         """
         self._missed: dict[Connection, int] = {}
         self._opened = 0
         self._selector = selectors.DefaultSelector()
-        said_exit = False
+        exited = False
         try:
             self._add(self._first())
-            while any(connection.greeted or not said_exit for connection in self._missed):
-                if not said_exit:
+            while any(connection.greeted or not exited for connection in self._missed):
+                if not exited:
                     self._grow()
                 self._round()
                 for connection in [one for one in self._missed if one.over]:
-                    said_exit |= connection.said_exit
+                    exited |= connection.exited
                     self._drop(connection)
         finally:
             for connection in list(self._missed):
                 self._drop(connection)
             self._selector.close()
-        self.keep(f"i-PI {'said EXIT' if said_exit else 'went away without EXIT'}: {self.summary()}")
+        self.keep(f"i-PI {'sent EXIT' if exited else 'closed the connection without EXIT'}: {self.summary()}")
 
     def summary(self) -> str:
-        """How much was done."""
+        """Numbers of structures and batches."""
         total = sum(size * count for size, count in self.batches.items())
         largest = f", the largest of {max(self.batches)}" if self.batches else ""
         return f"{total} structures in {self.batches.total()} batches{largest}"
 
     def _first(self) -> socket.socket:
         """Wait for i-PI."""
-        start, told = time.monotonic(), False
+        start, waiting = time.monotonic(), False
         while True:
             try:
                 return self.address.connect()
@@ -141,17 +159,17 @@ class Client:
             except OSError as error:
                 if time.monotonic() - start >= self.timeout:
                     raise PaiNNFastError(
-                        "i-PI does not listen", where=self.address,
-                        got=f"{error.strerror or error}, for {self.timeout:g} s",
-                        fix="start i-pi, see that its ffsocket has this address, or wait longer (--timeout)",
+                        "no connection to i-PI", where=self.address,
+                        got=f"{str(error.strerror or error).lower()}, for {self.timeout:g} s",
+                        fix="start i-pi, check that its ffsocket has this address, or wait longer (--timeout)",
                     ) from None  # fmt: skip
-            if not told:
+            if not waiting:
                 self.keep(f"waiting for i-PI at {self.address}")
-                told = True
+                waiting = True
             time.sleep(RETRY)
 
     def _grow(self) -> None:
-        """One more connection, if more are wanted and i-PI has noticed those that there are: its queue is short."""
+        """One more connection, if more are wanted and i-PI has greeted all others: its queue is short."""
         if self._opened < self.clients and all(connection.greeted for connection in self._missed):
             try:
                 self._add(self.address.connect())
@@ -170,7 +188,7 @@ class Client:
         connection.socket.close()
 
     def _round(self) -> None:
-        """Hear what has arrived, or evaluate what there is."""
+        """Receive what has arrived; if nothing has, evaluate the requests that wait."""
         waiting = [connection for connection in self._missed if connection.request]
         complete = all(connection.request or missed >= MISSES for connection, missed in self._missed.items())
         wait = (0.0 if complete else self.patience) if waiting else RETRY

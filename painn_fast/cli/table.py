@@ -18,9 +18,9 @@ def table(
     ] = None,
 ) -> None:
     """Test errors of trainings beside those in print, as Markdown; each in the unit of the printed table."""
-    from painn_fast.train.paper_table import table as make
+    from painn_fast.train.paper_table import paper_table
 
-    text = make(folders)
+    text = paper_table(folders)
     if output is not None:
         with atomic_write(output) as path:
             path.write_text(text, encoding="utf-8")

@@ -1,6 +1,6 @@
 """The formats of ASE that are read from files of others.
 
-ASE recognises a file by its first bytes and then runs the reader of that format, whatever the name of the file says.
+ASE recognises a file by its first bytes and then runs the reader of that format, regardless of the name of the file.
 Formats that are not listed are refused: some of them unpickle (old and bundled trajectories), run a program, open other
 files that the file names, or connect to a server.
 """
@@ -35,7 +35,7 @@ FORMATS = frozenset(NAMES.split())
 """Text, XML, SQLite and ASE's own binary format: data alone."""
 COMPRESSED: dict[str, Callable[..., Any]] = {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}
 MAX_UNPACKED = 4 * 2**30
-"""Bytes of a compressed file; its size on disk tells nothing."""
+"""Bytes of a compressed file, unpacked."""
 BLOCK = 2**20
 
 
@@ -43,7 +43,7 @@ def iread(path: str | Path) -> Iterator[ase.Atoms]:
     """All frames of a file, one after another, if its format is one of `FORMATS`.
 
     Raises:
-        PaiNNFastError: for another format, and for whatever ASE's reader raises.
+        PaiNNFastError: for another format, and for any error of ASE's reader.
     """
     with reading("not a readable structure file", path, expected="xyz, or another format of ASE"):
         _check_unpacked(Path(path))
@@ -62,9 +62,9 @@ def iread(path: str | Path) -> Iterator[ase.Atoms]:
 
 
 def check_json(path: Path) -> None:
-    """Raise PaiNNFastError for a JSON file of ASE with an array of which less is there than it announces.
+    """Raise PaiNNFastError for a JSON file of ASE with an array that has fewer numbers than its shape.
 
-    ASE takes memory for the shape of an array before it fills in what is there.
+    ASE allocates the shape of an array before it fills in the numbers.
     """
     with reading("not a readable ASE database", path):
         json.loads(path.read_text(encoding="utf-8"), object_hook=_check_array)
@@ -80,7 +80,7 @@ def _check_array(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_unpacked(path: Path) -> None:
-    """Raise PaiNNFastError for a compressed file that unpacks to more than anyone has as structures."""
+    """Raise PaiNNFastError for a compressed file that unpacks to more than `MAX_UNPACKED`."""
     unpack = COMPRESSED.get(get_compression(path.name)[1] or "")
     if unpack is None:
         return

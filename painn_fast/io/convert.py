@@ -26,7 +26,7 @@ def convert(source: str | Path, target: str | Path, *, overwrite: bool = False, 
         source: what `painn_fast.load` takes.
         target: `.safetensors` for a painn-fast model, `.pt` or `.pth` for a state dict with SchNetPack's names
             (`schnetpack_names.to_schnetpack_state_dict`), tensors alone, without pickled classes.
-        overwrite: replace `target` if it is there.
+        overwrite: replace `target` if it exists.
         load_options: further arguments of `painn_fast.load`, such as energy_unit.
 
     Returns:
@@ -34,17 +34,26 @@ def convert(source: str | Path, target: str | Path, *, overwrite: bool = False, 
 
     Raises:
         PaiNNFastError: if `target` exists or has another ending, and as `painn_fast.load`; nothing is written then.
+
+    Example:
+        >>> from painn_fast.io import convert, load
+        >>> convert("ethanol", "for_schnetpack.pt")
+        PosixPath('for_schnetpack.pt')
+        >>> units = {"energy_unit": "eV", "dipole_unit": "e Ang", "polarizability_unit": "Ang^3"}
+        >>> back = load("for_schnetpack.pt", heads="energy,dipole,polarizability", **units)
+        >>> back.properties == load("ethanol").properties
+        True
     """
     target = Path(target)
     if target.suffix not in (".safetensors", *STATE_DICTS):
         raise PaiNNFastError(
-            "cannot tell the format of the target",
+            "unknown format of the target",
             where=target,
             got=f"ending '{target.suffix}'",
             expected=f".safetensors for painn-fast, {' or '.join(STATE_DICTS)} for a state dict of SchNetPack",
         )
     if target.exists() and not overwrite:
-        raise PaiNNFastError("the target is there already", where=target, fix="choose another name, or say overwrite")
+        raise PaiNNFastError("the target exists already", where=target, fix="choose another name, or --overwrite")
     potential = load(source, **load_options)
     if target.suffix == ".safetensors":
         save_model(potential, target)
@@ -57,7 +66,7 @@ def convert(source: str | Path, target: str | Path, *, overwrite: bool = False, 
 
 
 def _note(path: Path, config: RepresentationConfig) -> None:
-    """Put what a state dict does not hold into an entry of its own, which torch passes over and `load` reads."""
+    """Add what a state dict does not contain in an entry of its own, which torch ignores and `load` reads."""
     with zipfile.ZipFile(path, "a") as archive:
         folder = next(name for name in archive.namelist() if name.endswith("/data.pkl")).removesuffix("data.pkl")
         archive.writestr(folder + NOTE, Note.of(config).model_dump_json())

@@ -11,6 +11,16 @@ import numpy as np
 from painn_fast.errors import PaiNNFastError, shown
 
 
+def others(row: Any, where: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Key-value pairs and decoded `data` of a row.
+
+    Raises:
+        PaiNNFastError: as `decoded`.
+    """
+    pairs = {name: vars(row)[name] for name in row.key_value_pairs}  # row.charge is the sum of initial charges
+    return pairs, decoded(row.data, where)
+
+
 def check_twice(pairs: Mapping[str, Any], data: Mapping[str, Any], where: str) -> None:
     """Raise PaiNNFastError if a key-value pair and an entry of `data` have one name and different values."""
     for name in pairs.keys() & data.keys():
@@ -24,9 +34,9 @@ def decoded(data: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The entries of a row; arrays that SchNetPack 0.x wrote as base64 text, with shape and type beside, are decoded.
 
     Raises:
-        PaiNNFastError: for a text that is not what stands beside it.
+        PaiNNFastError: for a text that does not fit the shape and type beside it.
     """
-    found = {}
+    entries = {}
     for name, value in data.items():
         shape, kind = data.get(f"_shape_{name}"), data.get(f"_dtype_{name}")
         if isinstance(value, str | bytes) and kind is not None:
@@ -37,8 +47,8 @@ def decoded(data: Mapping[str, Any], where: str) -> dict[str, Any]:
                 got = f"{kind!s} {shape!s}: {error}"[:200]
                 raise PaiNNFastError("an array that cannot be decoded", where=f"{where}, '{name}'", got=got) from None
         if not name.startswith(("_shape_", "_dtype_")):
-            found[name] = value
-    return found
+            entries[name] = value
+    return entries
 
 
 def _number_type(name: Any) -> np.dtype[Any]:

@@ -1,4 +1,4 @@
-"""What a model file is, as plain data."""
+"""Description of a model file as plain data."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def describe(name_or_path: str | Path, **load_options: Any) -> dict[str, Any]:
         load_options: further arguments of `painn_fast.load`, such as energy_unit.
 
     Returns:
-        JSON-able; `cutoff` in Å, `sha256` of the file's bytes, `elements` as symbols or None where the file does not
-        tell, `model_card` the Markdown file beside the model or None, units in `trained_in` None where neither the
+        JSON-able; `cutoff` in Å, `sha256` of the file's bytes, `elements` as symbols or None if the file does not
+        state them, `model_card` the Markdown file beside the model or None, units in `trained_in` None if neither the
         file nor `load_options` state them.
 
     Raises:
@@ -54,7 +54,7 @@ def describe(name_or_path: str | Path, **load_options: Any) -> dict[str, Any]:
 
 
 def _load(path: Path, options: dict[str, Any]) -> tuple[Potential, tuple[str, ...]]:
-    """A model to be described, not evaluated, and the kinds of its units that nobody states."""
+    """A model to be described, not evaluated, and the kinds of its units that are not stated."""
     try:
         return load(path, **options), ()
     except MissingUnits as error:

@@ -1,10 +1,10 @@
 """Pickles from elsewhere, read without executing them.
 
 A pickle is a program for a small stack machine, and `pickle.load` lets that program call anything that can be imported.
-Here is the machine without that: names are compared with a list and never looked up, a call is noted down instead of
-made, and attributes are never set. What comes out is plain data, `Name`s, `Record`s of objects and `TensorRecord`s;
-reading them is up to whoever knows what they mean. An instruction or a name that is not listed here ends the reading,
-and so does a program that takes more than a budget: time and memory stay in proportion to the size of a real model.
+This is the machine without that: names are compared with a list and never looked up, a call is recorded instead of
+made, and attributes are never set. The result is plain data, `Name`s, `Record`s of objects and `TensorRecord`s, which
+the caller interprets. An instruction or a name that is not listed here ends the reading, and so does a program that
+exceeds a budget: time and memory stay in proportion to the size of a real model.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from painn_fast.errors import PaiNNFastError
+from painn_fast.errors import PaiNNFastError, reading
 from painn_fast.io.torch_archive import STORAGE_DTYPES, StorageRecord, TensorRecord, TorchArchive
 
 
@@ -75,11 +75,11 @@ MAX_INSTRUCTIONS = 250_000
 MAX_GATHERED = 250_000
 """Elements that calls copy into new dictionaries and sets; one list may be passed to many calls."""
 MAX_ODD_KEYS = 10_000
-"""Keys of dictionaries that are not text: their hashes can be chosen such that all fall into one place."""
+"""Keys of dictionaries that are not text: their hashes can be chosen such that all collide."""
 MAX_NAME = 500
 """Characters of a module and a name in it."""
 MAX_TUPLE = 16
-"""Elements of a tuple that is looked through each time that it is named: a key, the shape of a tensor."""
+"""Elements of a tuple that is examined each time that it is named: a key, the shape of a tensor."""
 MAX_KEY_BITS = 31
 
 
@@ -113,7 +113,7 @@ class _Machine:
             raise PaiNNFastError(f"a pickle that is not one of a model: too many {what}", where=self.where)
 
     def run(self, program: bytes) -> Any:
-        try:
+        with reading("a damaged pickle", self.where):
             for opcode, argument, _ in pickletools.genops(program):
                 self.spend("instructions")
                 if opcode.name == "STOP":
@@ -122,11 +122,6 @@ class _Machine:
                 if instruction is None:
                     raise PaiNNFastError("a pickle instruction that is not allowed", where=self.where, got=opcode.name)
                 instruction(self, argument)
-        except PaiNNFastError:
-            raise
-        except Exception as error:
-            got = f"{type(error).__name__}: {str(error)[:200]}"
-            raise PaiNNFastError("a damaged pickle", where=self.where, got=got) from None
         raise PaiNNFastError("a pickle that does not end", where=self.where)
 
     def push(self, value: Any) -> None:
@@ -146,7 +141,7 @@ class _Machine:
         self.stack[-length:] = [tuple(self.stack[-length:])]
 
     def name(self, module: str, name: str) -> None:
-        """Note a name down, if it is on the list."""
+        """Record a name, if it is on the list."""
         if len(module) + len(name) > MAX_NAME:
             raise PaiNNFastError("a pickle with a name that is too long", where=self.where, expected=MAX_NAME)
         identifiers = name.isidentifier() and all(part.isidentifier() for part in module.split("."))

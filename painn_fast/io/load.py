@@ -24,7 +24,16 @@ OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 
 def bundled() -> list[str]:
-    """Names of the models that come with the package."""
+    """Names of the models that come with the package.
+
+    Returns:
+        The names, sorted.
+
+    Example:
+        >>> from painn_fast.io import bundled
+        >>> "ethanol" in bundled()
+        True
+    """
     return sorted(path.stem for path in MODELS.glob("*.safetensors"))
 
 
@@ -68,8 +77,8 @@ def load(
     Args:
         name_or_path: a bundled model such as "ethanol", a painn-fast `.safetensors` file, or a SchNetPack file
             (`best_model`, `best_inference_model`, `.task`, `.ckpt`, a state dict), which is read without SchNetPack and
-            without executing anything that it says.
-        energy_unit: unit that a SchNetPack model was trained in, such as "kcal/mol"; its files do not tell.
+            without executing anything in it.
+        energy_unit: unit that a SchNetPack model was trained in, such as "kcal/mol", which its files do not contain.
         length_unit: unit of its positions.
         dipole_unit: unit of its dipoles, if it gives any.
         polarizability_unit: unit of its polarizabilities, if it gives any.
@@ -105,16 +114,12 @@ def load(
     with open(path, "rb") as file:
         magic = file.read(16)
     if magic[8:9] == SAFETENSORS:
-        said = {
-            **units,
-            "heads": heads,
-            "epsilon": epsilon,
-            "length_unit": None if length_unit == "Ang" else length_unit,
-        }
-        superfluous = [name for name, value in said.items() if value is not None]
+        length = None if length_unit == "Ang" else length_unit
+        given = {**units, "heads": heads, "epsilon": epsilon, "length_unit": length}
+        superfluous = ", ".join(name for name, value in given.items() if value is not None)
         if superfluous:
-            got = ", ".join(superfluous)
-            raise PaiNNFastError("this file says its units and heads itself", where=path, got=got, fix="leave them out")
+            what = "this file contains its units and heads"
+            raise PaiNNFastError(what, where=path, got=superfluous, fix="leave them out")
         potential = load_model(path)
     elif magic[:2] == b"PK":
         potential = load_schnetpack(path, length_unit=length_unit, heads=heads, epsilon=epsilon, **units)
@@ -123,7 +128,7 @@ def load(
     return potential.to(device=device_of(device), dtype=dtype)
 
 
-def says_its_units(name_or_path: str | Path) -> bool:
+def declares_units(name_or_path: str | Path) -> bool:
     """Whether a model is one of our files, which need no units and take none.
 
     Raises:
@@ -146,7 +151,7 @@ def dtype_of(dtype: torch.dtype | str | None) -> torch.dtype | None:
 
 
 def device_of(device: torch.device | str | int | None) -> torch.device | None:
-    """A device that is there, also by its name; None stays None.
+    """A device of this machine, also by its name; None stays None.
 
     Raises:
         PaiNNFastError: for another.
@@ -169,7 +174,7 @@ def heads_of(names: str) -> list[Head]:
     """Heads of a state dict by their names: "energy,dipole".
 
     Raises:
-        PaiNNFastError: for one that there is not.
+        PaiNNFastError: for an unknown one.
     """
     chosen = [name.strip() for name in names.split(",")]
     for name in chosen:

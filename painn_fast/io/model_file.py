@@ -29,7 +29,7 @@ FORMAT = "painn-fast model"
 VERSION = 2
 READABLE = (1, VERSION)
 MAX_HEADER = 16 * 2**20
-"""Characters of the configuration and what it says of its origin; a few thousand are usual."""
+"""Characters of the configuration and its provenance; a few thousand are usual."""
 FEW = 2**24
 """Parameters that a model may have to be made before its weights are compared with those in a file: 64 MB."""
 MAX_LAYERS = 1_000
@@ -51,16 +51,25 @@ def _config_fingerprint(config: dict[str, Any]) -> str:
 
 
 def config_fingerprint(config: PotentialConfig) -> str:
-    """SHA-256 of all in a configuration that decides numbers: not of its name and of where the weights come from."""
+    """SHA-256 of all in a configuration that decides numbers: not of its name and its provenance."""
     return _config_fingerprint(config.model_dump(mode="json", exclude={"name", "provenance"}))
 
 
 def save_model(potential: Potential, path: str | Path) -> None:
-    """Write a model in the present version, its weights bit for bit; the file is either whole or not there.
+    """Write a model in the present version, its weights bit for bit; the file is written whole or not at all.
 
     Args:
         potential: such as `load_model` gives, also of an older file.
-        path: the file, `.safetensors`; replaced if it is there.
+        path: the file, `.safetensors`; replaced if it exists.
+
+    Example:
+        >>> from painn_fast.io import load_model, save_model
+        >>> from painn_fast.nn import PotentialConfig
+        >>> from painn_fast.testing import random_potential
+        >>> model = random_potential(PotentialConfig(name="small"))
+        >>> save_model(model, "small.safetensors")
+        >>> load_model("small.safetensors").config == model.config
+        True
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in potential.state_dict().items()}
     config = potential.config.model_dump(mode="json")
@@ -88,14 +97,15 @@ def read_header(path: str | Path) -> dict[str, Any]:
         raise PaiNNFastError(
             "a safetensors file without a painn-fast header",
             where=path,
-            fix="for a plain state dict say what it is with `painn-fast convert`",
+            fix="convert the file that it was made from with `painn-fast convert`",
         )
     if len(text) > MAX_HEADER:
         raise PaiNNFastError("too long a header", where=path, got=f"{len(text)} characters", expected=MAX_HEADER)
     with reading("the header is not JSON", path):
         header = json.loads(text)
     if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise PaiNNFastError("not a painn-fast model", where=path, got=str(_form(header))[:80], expected=FORMAT)
+        form = header.get("format") if isinstance(header, dict) else type(header).__name__
+        raise PaiNNFastError("not a painn-fast model", where=path, got=str(form)[:80], expected=FORMAT)
     if type(header.get("version")) is not int or header["version"] not in READABLE:
         raise PaiNNFastError(
             "a model file of another version",
@@ -107,17 +117,26 @@ def read_header(path: str | Path) -> dict[str, Any]:
     return header
 
 
-def _form(header: Any) -> Any:
-    """What a header calls its format."""
-    return header.get("format") if isinstance(header, dict) else type(header).__name__
-
-
 def load_model(path: str | Path) -> Potential:
     """Read a model file written by `save_model`.
 
+    Args:
+        path: the file.
+
+    Returns:
+        The model in evaluation mode, in the file's dtype.
+
     Raises:
-        PaiNNFastError: naming the file and the key that is missing, unexpected, misshapen or not finite, or telling
-            that the contents changed since it was written.
+        PaiNNFastError: naming the file and the key that is missing, unexpected, misshapen or not finite, or if the
+            contents changed since it was written.
+
+    Example:
+        >>> from painn_fast.io import load_model, save_model
+        >>> from painn_fast.nn import PotentialConfig
+        >>> from painn_fast.testing import random_potential
+        >>> save_model(random_potential(PotentialConfig(name="small")), "small.safetensors")
+        >>> load_model("small.safetensors").config.name
+        'small'
     """
     header = read_header(path)
     values = header.get("config")
@@ -143,7 +162,7 @@ FETCH = "fetch the file again"
 
 
 def _check_config(header: dict[str, Any], values: dict[str, Any], path: str | Path) -> None:
-    """Raise PaiNNFastError unless the configuration is what was written, or the file is old and has no hash of it."""
+    """Raise PaiNNFastError unless the configuration is the one written, or the file is old and has no hash of it."""
     found = header.get("config_sha256")
     if found is None and header["version"] > 1:
         raise PaiNNFastError(
@@ -156,11 +175,11 @@ def _check_config(header: dict[str, Any], values: dict[str, Any], path: str | Pa
 
 
 def _check_file(header: dict[str, Any], path: str | Path) -> None:
-    """Raise PaiNNFastError unless the whole file is what was written; a note for old ones, which do not tell."""
+    """Raise PaiNNFastError unless the whole file is the one written; warn of an old one, which has no hash of it."""
     if header["version"] == 1:
         missing = "" if "config_sha256" in header else " has no hash of its configuration and"
         warnings.warn(
-            f"the model file {path} is of version 1 and{missing} cannot tell when it is damaged: "
+            f"the model file {path} is of version 1 and{missing} damage to it may go unnoticed: "
             "`painn-fast convert OLD NEW.safetensors` writes the same weights in the present version",
             UserWarning,
             stacklevel=4,
@@ -176,7 +195,7 @@ def _check_file(header: dict[str, Any], path: str | Path) -> None:
 def _check_sizes(values: dict[str, Any], tensors: dict[str, Tensor], where: str) -> None:
     """Raise PaiNNFastError if a configuration, not yet validated, asks for more than the weights in the file have.
 
-    The limits of the settings would only say that it is too much.
+    The limits of the settings would only report that it is too much.
     """
     largest = max((max(tensor.shape, default=1) for tensor in tensors.values()), default=0)
     representation, heads = values.get("representation"), values.get("heads")
@@ -196,7 +215,7 @@ def _check_sizes(values: dict[str, Any], tensors: dict[str, Tensor], where: str)
 
 
 def _empty(config: PotentialConfig, tensors: dict[str, Tensor], where: str) -> Potential:
-    """The model of a configuration, once it is known to be that of the tensors: it takes no more memory than they."""
+    """The model of a configuration that fits the tensors, and so takes no more memory than they."""
     largest = max((max(tensor.shape, default=1) for tensor in tensors.values() if tensor.numel()), default=0)
     representation = config.representation
     sizes = [representation.n_features, representation.n_rbf, representation.max_z]

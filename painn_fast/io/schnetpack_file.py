@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import Field
 
-from painn_fast.errors import MissingUnits, PaiNNFastError, reading
+from painn_fast.errors import MissingUnits, PaiNNFastError, SuperfluousUnits, UnitsError, reading
 from painn_fast.io.foreign_pickle import Record, read_torch_pickle
 from painn_fast.io.schnetpack_modules import Activation, Description, Module, describe_model, tensors
 from painn_fast.io.schnetpack_weights import Weights, build, describe_weights
@@ -26,11 +26,11 @@ from painn_fast.settings import Settings
 MAX_DEPTH = 4
 """Of dictionaries around a state dict, and of classes around a model."""
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model")
+"""Names under which training scripts keep a model; Lightning's is the first."""
 OTHER_WRAPPERS = ("weights", "checkpoint", "best_model", "ema_state_dict", "ema_model", "ema", "net", "network")
-"""Names that a state dict may stand under where it stands under none of the first."""
+"""Names of a state dict in files that have none of the first."""
 COUNTER = "n_averaged"
 """Beside the weights that torch.optim.swa_utils has averaged."""
-"""Names under which training scripts keep a model; Lightning's is the first."""
 WRAPPING_CLASSES = {"AtomisticTask": "model", "DataParallel": "module", "DistributedDataParallel": "module"}
 TRANSPARENT = {"_orig_mod", "module"}
 """Parts of names that `torch.compile` and the parallel wrappers of torch put in; none is a name of SchNetPack's."""
@@ -51,7 +51,7 @@ def load_schnetpack(
 
     Args:
         path: a pickled model or task, a Lightning checkpoint or a state dict.
-        energy_unit: unit of the energies that the model was trained on; no file tells. Needed if it gives energies.
+        energy_unit: unit of the energies that the model was trained on, which no file contains. Needed if it gives any.
         length_unit: unit of the positions.
         dipole_unit: of the dipoles; needed if it gives any.
         polarizability_unit: of the polarizabilities; needed if it gives any.
@@ -63,7 +63,17 @@ def load_schnetpack(
 
     Raises:
         MissingUnits: for units that are needed and not given.
+        SuperfluousUnits: for units of properties that the model does not give.
         PaiNNFastError: for anything in the file that is not understood, which it names.
+
+    Example:
+        >>> from painn_fast.io import convert, load_schnetpack
+        >>> from painn_fast.nn import DipoleHead, EnergyHead, PolarizabilityHead
+        >>> path = convert("ethanol", "weights.pt")
+        >>> heads = [EnergyHead(), DipoleHead(), PolarizabilityHead()]
+        >>> units = {"energy_unit": "eV", "dipole_unit": "e Ang", "polarizability_unit": "Ang^3"}
+        >>> load_schnetpack(path, heads=heads, **units).properties[0]
+        'energy'
     """
     path = Path(path)
     with TorchArchive(path) as archive:
@@ -76,26 +86,43 @@ def load_schnetpack(
         description = describe_weights(weights, heads, **noted)
     elif heads is not None or epsilon is not None:
         got = "heads" if heads is not None else "epsilon"
-        raise PaiNNFastError("this file says what its heads and epsilon are", where=path, got=got, fix="leave it out")
+        raise PaiNNFastError("this file contains its heads and epsilon", where=path, got=got, fix="leave it out")
     units = {"energy": energy_unit, "dipole": dipole_unit, "polarizability": polarizability_unit}
-    given = {f"{name}_unit": unit for name, unit in units.items() if unit is not None} | {"length_unit": length_unit}
-    missing = [name for name in map(head_name, description.heads.values()) if name in units and units[name] is None]
+    given = {name: unit for name, unit in units.items() if unit is not None}
+    _check_units(given, [head_name(head) for head in description.heads.values()], path)
+    own_units = {f"{name}_unit": unit for name, unit in given.items()} | {"length_unit": length_unit}
+    return build(weights, description, own_units, path.stem, _provenance(path, description))
+
+
+EXAMPLE_UNIT = {"energy": "kcal/mol", "dipole": "D", "polarizability": "Ang^3"}
+
+
+def _check_units(given: dict[str, str], heads: list[str], path: Path) -> None:
+    """Raise PaiNNFastError unless there is a unit for each head that needs one, and for no other."""
+    missing = tuple(name for name in heads if name in EXAMPLE_UNIT.keys() - given.keys())
+    superfluous = tuple(name for name in given if name not in heads)
+    error: UnitsError | None = None
     if missing:
         name = missing[0]
         error = MissingUnits(
-            f"missing unit of {name}", where=path, expected=f"{name}_unit, which SchNetPack's files do not tell",
-            fix=f'say in which unit the model was trained, such as {name}_unit="{EXAMPLE_UNIT[name]}"',
+            f"missing unit of {name}", where=path, expected=f"{name}_unit, which SchNetPack's files do not contain",
+            fix=f'give the unit in which the model was trained, such as {name}_unit="{EXAMPLE_UNIT[name]}"',
         )  # fmt: skip
-        error.names = tuple(missing)
+    elif superfluous:
+        error = SuperfluousUnits(
+            "a unit of a property that the model does not give", where=path, fix="leave it out",
+            got=", ".join(f"{name}_unit" for name in superfluous), expected=f"units of {', '.join(heads)}",
+        )  # fmt: skip
+    if error is not None:
+        error.names = missing or superfluous
         raise error
-    return build(weights, description, given, path.stem, _provenance(path, description))
 
 
 NOTE = "painn_fast.json"
 
 
 class Note(Settings):
-    """What `painn-fast convert` says beside a state dict, which holds none of it."""
+    """What `painn-fast convert` writes beside a state dict, which does not contain it."""
 
     epsilon: float = Field(ge=1e-30, le=1.0)
     activation: Activation
@@ -109,15 +136,12 @@ class Note(Settings):
 
 
 def _noted(archive: TorchArchive) -> dict[str, Any]:
-    """What a state dict is accompanied by; SchNetPack's own files say nothing."""
+    """The note beside a state dict; SchNetPack's own files have none."""
     text = archive.note(NOTE)
     if text is None:
         return {}
     with reading("a damaged note beside a state dict", f"{archive.path}, {NOTE}"):
         return Note.parse(json.loads(text), where=f"{archive.path}, {NOTE}").model_dump()
-
-
-EXAMPLE_UNIT = {"energy": "kcal/mol", "dipole": "D", "polarizability": "Ang^3"}
 
 
 def _provenance(path: Path, description: Description) -> dict[str, str]:

@@ -1,6 +1,6 @@
-"""A pickled SchNetPack model as the restricted reader gives it, put into our own words.
+"""A pickled SchNetPack model as the restricted reader gives it, translated into our configuration.
 
-Every module on the way is looked at: a class, option or activation that is not understood is an error that names it.
+Every module is checked: a class, option or activation that is not understood is an error that names it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ENERGIES = ("energy", "energy_U0", "total_energy")
 UNKNOWN_UNIT = "as trained"
 MAX_MODULES = 10_000
 MAX_NAMES = 200_000
-"""Names of modules and weights that are looked at; one module may stand in many places of a file."""
+"""Names of modules and weights that are visited; a file may refer to one module many times."""
 MAX_NAME = 200
 """Characters of one of them."""
 MAX_PATH = 1_000
@@ -56,7 +56,7 @@ class Description:
     """Whether mean and atomic references are added, by name of the head."""
     version: str = "2.0"
     assumed: str = ""
-    """What the file does not tell and was taken for granted."""
+    """What the file does not contain and was assumed."""
 
 
 class Module:
@@ -68,33 +68,33 @@ class Module:
         where: the file.
     """
 
-    def __init__(self, record: Any, path: str, where: str, looked_at: Counter[str] | None = None) -> None:
+    def __init__(self, record: Any, path: str, where: str, visited: Counter[str] | None = None) -> None:
         self.path, self.where = path[:MAX_PATH], where
-        self._looked_at = Counter() if looked_at is None else looked_at
-        self._look(1)
+        self._visited = Counter() if visited is None else visited
+        self._count(1)
         if len(path) > MAX_PATH:
             raise self.strange("modules too deep inside each other", f"a name of {len(path)} characters", MAX_PATH)
         state = record.state if isinstance(record, Record) else None
         inside = ("_modules", "_parameters", "_buffers")
         if not isinstance(state, dict) or not all(isinstance(state.get(key, {}), dict) for key in inside):
-            raise PaiNNFastError("not a pickled module", where=self._place(), got=type(record).__name__)
+            raise PaiNNFastError("not a pickled module", where=self._name(), got=type(record).__name__)
         self.kind, self.state = str(record.kind), state
         for hooks in ("_forward_hooks", "_forward_pre_hooks"):
             if state.get(hooks):
                 raise self.strange("a module with hooks, which would change its output", hooks)
 
     def inside(self, kind: str) -> dict[str, Any]:
-        """What a module of torch keeps in `_modules`, `_parameters` or `_buffers`, by text."""
+        """Entries of a module of torch in `_modules`, `_parameters` or `_buffers`, by name."""
         inside = self.state.get(kind, {})
-        self._look(len(inside))
+        self._count(len(inside))
         if not all(isinstance(name, str) and len(name) <= MAX_NAME for name in inside):
             raise self.strange("a name that is not one of a module or weight", kind, f"at most {MAX_NAME} characters")
         return {name: value for name, value in inside.items() if value is not None}
 
-    def _look(self, names: int) -> None:
-        """Count what is looked at in the whole model: one of exponentially many parts must not take for ever."""
-        self._looked_at["names"] += names
-        if self._looked_at["names"] > MAX_NAMES:
+    def _count(self, names: int) -> None:
+        """Count names visited in the whole model: a small file can describe a model of exponentially many parts."""
+        self._visited["names"] += names
+        if self._visited["names"] > MAX_NAMES:
             raise PaiNNFastError("a model with too many modules", where=self.where, expected=f"at most {MAX_NAMES}")
 
     @property
@@ -108,24 +108,24 @@ class Module:
         return {name: self._inner(name, record) for name, record in self.inside("_modules").items()}
 
     def _inner(self, name: str, record: Any) -> Module:
-        return Module(record, f"{self.path}.{name}".lstrip("."), self.where, self._looked_at)
+        return Module(record, f"{self.path}.{name}".lstrip("."), self.where, self._visited)
 
     def child(self, name: str, *, named: bool = True) -> Module:
         """A module inside; `named`: its name counts in those of the weights.
 
         Raises:
-            PaiNNFastError: if it is not there.
+            PaiNNFastError: if it is missing.
         """
         record = self.state.get("_modules", {}).get(name)
         if record is None:
             raise self.strange("a part of the model is missing", name)
-        return self._inner(name, record) if named else Module(record, self.path, self.where, self._looked_at)
+        return self._inner(name, record) if named else Module(record, self.path, self.where, self._visited)
 
     def get(self, name: str, default: Plain = None) -> Any:
         """A plain attribute; `default` where an older version had none.
 
         Raises:
-            PaiNNFastError: if it is something else, which is not even looked at to print it.
+            PaiNNFastError: if it is something else, of which only the type is printed.
         """
         value = self.state.get(name, default)
         if value is not None and not isinstance(value, str | int | float | Name):
@@ -145,9 +145,9 @@ class Module:
 
     def strange(self, what: str, got: Any, expected: Any = None) -> PaiNNFastError:
         """An error about this module."""
-        return PaiNNFastError(what, where=self._place(), got=str(got)[:200], expected=expected)
+        return PaiNNFastError(what, where=self._name(), got=str(got)[:200], expected=expected)
 
-    def _place(self) -> str:
+    def _name(self) -> str:
         return f"{self.where}, {self.path}" if self.path else self.where
 
     def activation(self) -> str:
@@ -181,7 +181,7 @@ def tensors(module: Module) -> dict[str, TensorRecord]:
 
 
 def describe_model(model: Module) -> Description:
-    """Put a pickled `NeuralNetworkPotential` into our words.
+    """Translate a pickled `NeuralNetworkPotential`.
 
     Raises:
         PaiNNFastError: naming the module, class or option that is not understood.

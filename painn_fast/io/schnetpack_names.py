@@ -15,7 +15,7 @@ Pairs = Iterator[tuple[str, str]]
 """(our name, SchNetPack's name)."""
 
 MODULES = "schnetpack_modules"
-"""Key of the provenance that tells which SchNetPack modules the heads of a converted model came from."""
+"""Key of the provenance: the SchNetPack modules from which the heads of a converted model came."""
 MOLLIFIER_EPSILON = 1e-7
 BASES = {"sinc": [("frequencies", "freqs")], "gaussian": [("offsets", "offsets"), ("widths", "widths")]}
 
@@ -82,19 +82,19 @@ def _layer(ours: str, theirs: str) -> Pairs:
         yield f"{ours}.{name}", f"{theirs}.{name}"
 
 
-def write_places(places: dict[str, str]) -> str:
+def modules_text(modules: dict[str, str]) -> str:
     """Modules of heads, and of their offsets ("energy offsets"), as text for the provenance."""
-    return ", ".join(f"{name}: {module}" for name, module in places.items())
+    return ", ".join(f"{name}: {module}" for name, module in modules.items())
 
 
-def read_places(config: PotentialConfig) -> dict[str, str]:
-    """Where the heads of a converted model came from; empty for a model of our own."""
+def modules_of(config: PotentialConfig) -> dict[str, str]:
+    """SchNetPack's modules of the heads of a converted model; empty for a model of our own."""
     text = config.provenance.get(MODULES, "")
     return dict(part.split(": ", 1) for part in text.split(", ")) if text else {}
 
 
 def to_schnetpack_state_dict(potential: Potential) -> dict[str, Tensor]:
-    """The weights under the names of SchNetPack's `NeuralNetworkPotential`, for its `load_state_dict`.
+    """The weights by the names of SchNetPack's `NeuralNetworkPotential`, for its `load_state_dict`.
 
     The model to load them into has one output module for each head, in the order of the heads (a `Forces` after them
     holds nothing), and, if energies have a mean or atomic references, the postprocessors `CastTo64` and `AddOffsets`
@@ -119,19 +119,19 @@ def to_schnetpack_state_dict(potential: Potential) -> dict[str, Tensor]:
     config = potential.config
     if config.representation.ablation != "none":
         raise PaiNNFastError("SchNetPack has no ablated PaiNN", got=config.representation.ablation, expected="none")
-    own, places = potential.state_dict(), read_places(config)
+    own, modules = potential.state_dict(), modules_of(config)
     pairs = list(representation_pairs(config.representation))
     post = 1
     for k, head in enumerate(config.heads):
         name = head_name(head)
         if isinstance(head, SpatialExtentHead):
             raise PaiNNFastError("SchNetPack has no head for the spatial extent", where=f"model '{config.name}'")
-        pairs += head_pairs(head, places.get(name, f"output_modules.{k}"))
+        pairs += head_pairs(head, modules.get(name, f"output_modules.{k}"))
         if not isinstance(head, EnergyHead | ScalarHead):
             continue
         offsets = any(bool(own[ours].any()) for ours, _ in offset_pairs(head, ""))
-        if offsets or f"{name} offsets" in places:
-            pairs += offset_pairs(head, places.get(f"{name} offsets", f"postprocessors.{post}"))
+        if offsets or f"{name} offsets" in modules:
+            pairs += offset_pairs(head, modules.get(f"{name} offsets", f"postprocessors.{post}"))
             post += 1
     state = {theirs: own[ours].detach().cpu().clone() for ours, theirs in pairs}
     if config.representation.cutoff_function == "mollifier":

@@ -1,12 +1,13 @@
 """From SchNetPack's weights and a description of its model to a `Potential`.
 
-All sizes come from the tensors themselves, never from what a file says about them.
+All sizes come from the tensors themselves, never from statements in the file.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import UserDict
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,9 +21,9 @@ from painn_fast.io.schnetpack_names import (
     MODULES,
     MOLLIFIER_EPSILON,
     head_pairs,
+    modules_text,
     offset_pairs,
     representation_pairs,
-    write_places,
 )
 from painn_fast.nn import ElectronicConfig, EnergyHead, Potential, PotentialConfig, RepresentationConfig, ScalarHead
 from painn_fast.nn.config import Head, head_name
@@ -35,8 +36,8 @@ OFFSETS = re.compile(r"(postprocessors\.\d+)\.(mean|atomref)$")
 """Weights of SchNetPack's `AddOffsets`."""
 
 
-class Weights(Mapping[str, Tensor]):
-    """A state dict of SchNetPack that says which entry is missing or odd, and remembers which were used.
+class Weights(UserDict[str, Tensor]):
+    """A state dict of SchNetPack that names an entry that is missing or odd, and records which were used.
 
     Args:
         tensors: by SchNetPack's names.
@@ -44,22 +45,14 @@ class Weights(Mapping[str, Tensor]):
     """
 
     def __init__(self, tensors: dict[str, Tensor], where: str) -> None:
-        self.tensors, self.where, self.used = tensors, where, set[str]()
+        super().__init__(tensors)
+        self.where, self.used = where, set[str]()
 
     def __getitem__(self, name: str) -> Tensor:
-        if name not in self.tensors:
+        if name not in self.data:
             raise self.strange("missing key", name)
         self.used.add(name)
-        return self.tensors[name]
-
-    def __iter__(self) -> Any:
-        return iter(self.tensors)
-
-    def __len__(self) -> int:
-        return len(self.tensors)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.tensors
+        return self.data[name]
 
     def strange(self, what: str, name: str, got: Any = None, expected: Any = None) -> PaiNNFastError:
         """An error about one entry."""
@@ -82,7 +75,7 @@ class Weights(Mapping[str, Tensor]):
     def count(self, pattern: str) -> int:
         """How many different numbers stand for the `#` of a pattern of names; they must be 0, 1, 2 ..."""
         expression = re.compile(re.escape(pattern).replace(r"\#", NUMBER) + r"(\.|$)")
-        found = {int(match[1]) for name in self.tensors if (match := expression.match(name))}
+        found = {int(match[1]) for name in self.data if (match := expression.match(name))}
         if found != set(range(len(found))):
             raise self.strange("layers are not numbered from 0", pattern, sorted(found))
         return len(found)
@@ -98,16 +91,16 @@ def build(
     """
     _fold_nuclear_embedding(weights)
     representation = _representation(weights, description)
-    heads = [_with_widths(weights, place, head, representation) for place, head in description.heads.items()]
-    places = {head_name(head): place for place, head in zip(description.heads, heads, strict=True)}
-    places |= {f"{name} offsets": place for name, place in description.offsets.items()}
+    heads = [_with_widths(weights, module, head, representation) for module, head in description.heads.items()]
+    modules = {head_name(head): module for module, head in zip(description.heads, heads, strict=True)}
+    modules |= {f"{name} offsets": module for name, module in description.offsets.items()}
     config = PotentialConfig.parse(
         {
             "representation": representation.model_dump(),
             "heads": [head.model_dump() for head in heads],
             "elements": _elements(weights, description),
             "name": name,
-            "provenance": {**provenance, MODULES: write_places(places)},
+            "provenance": {**provenance, MODULES: modules_text(modules)},
             **units,
         },
         where=weights.where,
@@ -117,7 +110,7 @@ def build(
     check(outlined, found, weights.where)  # before memory is taken
     potential = realised(outlined)
     fill(potential, found)
-    for left in sorted(weights.tensors.keys() - weights.used):
+    for left in sorted(weights.data.keys() - weights.used):
         if not OFFSETS.match(left):  # those of a module that is switched off
             raise weights.strange("unexpected key", left, expected="the weights of PaiNN and its heads")
     return potential.eval()
@@ -204,17 +197,17 @@ def _fold_nuclear_embedding(weights: Weights) -> None:
         electrons = weights.matrix(f"{base}.electron_config")
         if (len(table), len(linear), linear.shape[1]) != (len(electrons), table.shape[1], electrons.shape[1]):
             raise weights.strange("wrong shape", f"{base}.element_embedding", tuple(table.shape))
-        weights.tensors[f"{base}.weight"] = table + torch.nn.functional.linear(electrons, linear)
+        weights.data[f"{base}.weight"] = table + torch.nn.functional.linear(electrons, linear)
 
 
-def _with_widths(weights: Weights, place: str, head: Head, representation: RepresentationConfig) -> Head:
+def _with_widths(weights: Weights, module: str, head: Head, representation: RepresentationConfig) -> Head:
     """The head with the widths of its layers."""
-    n_layers = weights.count(f"{place}.outnet.#")
+    n_layers = weights.count(f"{module}.outnet.#")
     if n_layers == 0:
-        raise weights.strange("missing key", f"{place}.outnet.0")
-    gated = f"{place}.outnet.0.mix_vectors.weight" in weights
+        raise weights.strange("missing key", f"{module}.outnet.0")
+    gated = f"{module}.outnet.0.mix_vectors.weight" in weights
     last = "mix_vectors.weight" if gated else "weight"
-    outs = [weights.matrix(f"{place}.outnet.{k}.{last}").shape[0] // (1 + gated) for k in range(n_layers)]
+    outs = [weights.matrix(f"{module}.outnet.{k}.{last}").shape[0] // (1 + gated) for k in range(n_layers)]
     halving = head.model_copy(update={"n_layers": n_layers, "hidden": None})
     if widths(halving, representation.n_features)[1:] == tuple(outs):
         return halving
@@ -222,7 +215,7 @@ def _with_widths(weights: Weights, place: str, head: Head, representation: Repre
 
 
 def _elements(weights: Weights, description: Description) -> list[int] | None:
-    """Elements with an atomic reference energy; without references the file does not tell."""
+    """Elements with an atomic reference energy; without references the file does not state them."""
     if not description.offset_flags.get("energy", (False, False))[1]:
         return None
     reference = weights[f"{description.offsets['energy']}.atomref"].reshape(-1)
@@ -233,11 +226,11 @@ def _ours(weights: Weights, description: Description, potential: Potential) -> d
     """Tensors by our names, every parameter of `potential` once."""
     config, own = potential.config, potential.state_dict()
     pairs = list(representation_pairs(config.representation))
-    for place, head in zip(description.heads, config.heads, strict=True):
-        pairs += head_pairs(head, place)
+    for module, head in zip(description.heads, config.heads, strict=True):
+        pairs += head_pairs(head, module)
     found: dict[str, Tensor] = {}
     for ours, theirs in pairs:
-        value = weights[theirs]  # also where a layer shares the block of an earlier one: each name must be there
+        value = weights[theirs]  # also where a layer shares the block of an earlier one: each name must exist
         scalar = ours in own and own[ours].ndim == 0 and value.numel() == 1
         found.setdefault(ours, value.reshape(()) if scalar else value)
     for head in config.heads:
@@ -252,15 +245,15 @@ def _offsets(weights: Weights, description: Description, head: Head, own: dict[s
     if mean not in own:
         return {}
     found = {key: torch.zeros(own[key].shape, dtype=own[key].dtype) for key in (mean, reference)}
-    place, flags = description.offsets.get(name), description.offset_flags.get(name, (False, False))
-    if place is not None and flags[0]:
-        found[mean] = torch.tensor(weights.number(f"{place}.mean"), dtype=torch.float64)
-    if place is not None and flags[1]:
-        given = weights[f"{place}.atomref"].double().reshape(-1)
+    module, flags = description.offsets.get(name), description.offset_flags.get(name, (False, False))
+    if module is not None and flags[0]:
+        found[mean] = torch.tensor(weights.number(f"{module}.mean"), dtype=torch.float64)
+    if module is not None and flags[1]:
+        given = weights[f"{module}.atomref"].double().reshape(-1)
         n = min(len(given), len(found[reference]))
         if given[n:].any():
             raise weights.strange(
-                "references of elements that the embedding does not have", f"{place}.atomref", len(given), n
+                "references of elements that the embedding does not have", f"{module}.atomref", len(given), n
             )
         found[reference][:n] = given[:n]
     return found
@@ -270,7 +263,7 @@ def describe_weights(
     weights: Weights, heads: Sequence[Head] | None, *, epsilon: float | None = None, activation: Activation = "silu",
     embedding_activation: Activation = "shifted_softplus",
 ) -> Description:  # fmt: skip
-    """A description of a plain state dict, which tells shapes but no functions.
+    """A description of a plain state dict, which has shapes but no functions.
 
     Args:
         weights: with SchNetPack's names, `representation.` and so on.
@@ -280,18 +273,18 @@ def describe_weights(
         embedding_activation: in embeddings of charge and spin.
 
     Raises:
-        PaiNNFastError: if the heads cannot be told apart.
+        PaiNNFastError: if the kinds of its heads are not known.
     """
     matches = [match for name in weights if (match := OUTPUT_MODULE.match(name))]
     modules = sorted({match[0] for match in matches}, key=_number)
     if heads is None:
         if len(modules) != 1 or f"{modules[0]}.outnet.0.weight" not in weights:
             raise PaiNNFastError(
-                "a state dict does not tell what its output modules are",
+                "the state dict does not name its output modules",
                 where=weights.where,
                 got=", ".join(modules) or "none",
                 expected="heads, one for each of them" if modules else "a model with output modules",
-                fix="load best_model or the .ckpt instead, or say load(..., heads=[EnergyHead(), ...])",
+                fix="load best_model or the .ckpt instead, or name them: load(..., heads=[EnergyHead(), ...])",
             )
         heads = [EnergyHead()]
     if len(heads) != len(modules):
@@ -308,11 +301,11 @@ def describe_weights(
     sums = [head_name(head) for head in heads if isinstance(head, EnergyHead | ScalarHead)]
     if len(offsets) > 1 or (offsets and "energy" not in sums and len(sums) != 1):
         got = f"{', '.join(offsets)} for {', '.join(sums) or 'none'}"
-        raise PaiNNFastError("a state dict does not tell what its offsets belong to", where=weights.where, got=got)
-    for place in offsets:
+        raise PaiNNFastError("the head of the offsets of the state dict is unknown", where=weights.where, got=got)
+    for module in offsets:
         name = "energy" if "energy" in sums else sums[0]
-        description.offsets[name] = place
-        description.offset_flags[name] = (f"{place}.mean" in weights, f"{place}.atomref" in weights)
+        description.offsets[name] = module
+        description.offset_flags[name] = (f"{module}.mean" in weights, f"{module}.atomref" in weights)
     return description
 
 

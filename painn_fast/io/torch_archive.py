@@ -1,8 +1,7 @@
 """The zip files of `torch.save`, read without `torch.load`.
 
-Everything that a file says about sizes is checked against the bytes that are there before memory is touched, and
-nothing in it is decompressed or executed. Tensors are views of the bytes read: a file cannot ask for more memory than
-it has.
+All sizes in a file are checked against its bytes before memory is allocated, and nothing in it is decompressed or
+executed. Tensors are views of the bytes read: a file cannot ask for more memory than it has.
 """
 
 from __future__ import annotations
@@ -100,8 +99,8 @@ class TorchArchive:
 
     def note(self, name: str) -> bytes | None:
         """A small entry that another program put beside the data; None if there is none."""
-        place = f"{self._folder}{name}"
-        return self._read(place, MAX_NOTE) if place in self._entries else None
+        entry = f"{self._folder}{name}"
+        return self._read(entry, MAX_NOTE) if entry in self._entries else None
 
     def tensor(self, record: TensorRecord) -> Tensor:
         """The tensor behind a record, a view of the file's bytes.
@@ -127,7 +126,7 @@ class TorchArchive:
         data = self._storages[name]
         if data.numel() != record.length * record.dtype.itemsize:
             raise PaiNNFastError(
-                "a storage of another size than announced",
+                "a storage of another size than declared",
                 where=f"{self.path}, storage '{record.key}'",
                 got=f"{data.numel()} bytes",
                 expected=f"{record.length} x {record.dtype}",
@@ -145,7 +144,7 @@ class TorchArchive:
             return self._zip.read(info)
 
     def _refuse_torchscript(self) -> None:
-        """Before anything else is said of the entries, some of which are compressed there."""
+        """Checked first, because a TorchScript file has compressed entries, which are another error."""
         if any(name.endswith("/constants.pkl") for name in self._zip.namelist()):
             raise PaiNNFastError(
                 "a TorchScript file (torch.jit.save, or spkdeploy of SchNetPack), which is code to be run",
@@ -159,8 +158,8 @@ class TorchArchive:
         entries: dict[str, zipfile.ZipInfo] = {}
         for info in self._zip.infolist():
             if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
-                place = f"{self.path}, {info.filename!r}"
-                raise PaiNNFastError("a compressed entry, which torch.save does not write", where=place)
+                where = f"{self.path}, {info.filename!r}"
+                raise PaiNNFastError("a compressed entry, which torch.save does not write", where=where)
             if info.filename in entries:
                 raise PaiNNFastError("two entries of one name", where=f"{self.path}, {info.filename!r}")
             entries[info.filename] = info

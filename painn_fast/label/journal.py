@@ -17,11 +17,11 @@ from painn_fast.runtime.signature import LINE_FIELD, read_line, signed_line
 
 
 class Journal:
-    """Lines of one run: a header that says what is labelled how, then one line a structure.
+    """Lines of one run: a header with structures and method, then one line a structure.
 
     Args:
         path: file.
-        header: what a run that goes on must share.
+        header: facts that must be equal in a run that goes on.
 
     Raises:
         PaiNNFastError: if the file belongs to another run; names what differs.
@@ -39,7 +39,7 @@ class Journal:
 
     entries: dict[int, dict[str, Any]]
     damaged: list[int]
-    """Numbers of lines that are not what was written; their structures are labelled again."""
+    """Numbers of lines that changed since they were written; their structures are labelled again."""
     _whole = 0
 
     def __enter__(self) -> Self:
@@ -51,7 +51,7 @@ class Journal:
         self._file.close()
 
     def add(self, index: int, entry: dict[str, Any]) -> None:
-        """Labels of a structure, or why there are none."""
+        """Labels of a structure, or the reason for which it has none."""
         self.entries[index] = entry
         self._write({"structure": index, **entry})
 
@@ -62,7 +62,7 @@ class Journal:
             os.fsync(self._file.fileno())
 
     def _read(self, header: dict[str, Any]) -> None:
-        """Take in what is there; a line that was cut off by the end of the process is removed."""
+        """Read the entries of the file; a line that was cut off by the end of the process is removed."""
         text = self.path.read_bytes()
         end = text.rfind(b"\n") + 1
         first, *lines = text[:end].split(b"\n")[:-1] or [b""]
@@ -89,7 +89,7 @@ class Journal:
         self._whole = end
 
     def _header(self, line: bytes) -> tuple[dict[str, Any], bool]:
-        """What is labelled how, and whether lines have hashes; those of earlier versions have none."""
+        """The header, and whether lines have hashes; those of earlier versions have none."""
         found = read_line(line)
         if found is not None:
             return found, True
@@ -103,7 +103,7 @@ class Journal:
         return found, False
 
     def _entry(self, line: bytes, signed: bool) -> dict[str, Any] | None:
-        """What a line says of a structure; None if it is damaged."""
+        """The entry of a structure; None if the line is damaged."""
         try:
             entry = read_line(line) if signed else json.loads(line)
         except ValueError as error:

@@ -1,4 +1,4 @@
-"""What labels a structure: a function that a worker process makes for itself from plain words."""
+"""Methods that label structures, described by plain data, from which each worker process makes its own."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from painn_fast.graph.charge import (
 
 Labels = dict[str, Any]
 """energy float eV, forces [n, 3] eV/Å without constraints applied, stress [6] eV/Å³ (ASE's sign and Voigt order) of
-structures periodic in three directions, dipole [3] e Å of molecules, polarizability [3, 3] Å³; as far as the method
-gives them."""
+structures periodic in three directions, dipole [3] e Å of molecules, polarizability [3, 3] Å³; those that the method
+gives."""
 Method = Callable[[ase.Atoms, bool], Labels]
 """Of a structure, with the polarizability or without."""
 DEFAULT_LEVEL = {"pyscf": "PBE0/def2-SVPD", "tblite": "GFN2-xTB"}
@@ -36,7 +36,7 @@ TOTALS = (*CHARGE_KEYS, *MULTIPLICITY_KEYS)
 
 @dataclass(frozen=True)
 class How:
-    """A method in words, as they stand in the journal.
+    """A method as plain data, as the journal has it.
 
     Args:
         method: "pyscf", "tblite", "model:NAME" for a model of ours, or "module:Class" for a calculator of ASE.
@@ -58,7 +58,7 @@ class How:
 
     @property
     def foreign(self) -> bool:
-        """Whether it is a calculator that we know nothing of."""
+        """Whether it is a calculator of another package, of which nothing is assumed."""
         return self.method not in DEFAULT_LEVEL and not self.method.startswith("model:")
 
     def charged(self, atoms: ase.Atoms, where: str = "") -> ase.Atoms:
@@ -95,7 +95,7 @@ class How:
         """The method itself.
 
         Raises:
-            PaiNNFastError: if it is not there, or does not understand its level or options.
+            PaiNNFastError: if it is not installed, or does not understand its level or options.
         """
         made = self._make()
         return lambda atoms, with_polarizability: made(self.charged(atoms), with_polarizability)
@@ -149,8 +149,8 @@ def of_calculator(calculator: Any) -> Method:
 
     def method(atoms: ase.Atoms, with_polarizability: bool) -> Labels:
         one = atoms.copy()
-        one.set_constraint()  # or ASE would tell forces of 0 on fixed atoms
-        _tell_charge(calculator, one)
+        one.set_constraint()  # or ASE would give forces of 0 on fixed atoms
+        _set_charge(calculator, one)
         one.calc = calculator
         labels: Labels = {"energy": float(one.get_potential_energy()), "forces": one.get_forces()}
         wanted = ["stress"] * bool(one.pbc.all()) + ["dipole"] * (not one.pbc.any())
@@ -165,7 +165,7 @@ def of_calculator(calculator: Any) -> Method:
     return method
 
 
-def _tell_charge(calculator: Any, atoms: ase.Atoms) -> None:
+def _set_charge(calculator: Any, atoms: ase.Atoms) -> None:
     """Charge and multiplicity in the ways that calculators take them: parameters, or initial values of atoms.
 
     `atoms.info`, which others read, has them already.
@@ -209,7 +209,7 @@ def _pyscf(level: str, options: dict[str, Any]) -> Method:
             raise PaiNNFastError("a charge that no molecule has", where=where, got=charge, expected="a whole number")
         spin = int(multiplicity) - 1
         molecule = gto.M(
-            atom=[(int(z), place) for z, place in zip(atoms.numbers, atoms.positions, strict=True)],
+            atom=[(int(z), position) for z, position in zip(atoms.numbers, atoms.positions, strict=True)],
             basis=basis,
             charge=int(charge),
             spin=spin,
@@ -243,7 +243,8 @@ def _pyscf(level: str, options: dict[str, Any]) -> Method:
 def _pyscf_polarizability(field: Any, spin: int) -> np.ndarray:
     _require("pyscf.prop", "pyscf-properties")
     if spin:
-        raise PaiNNFastError("polarizabilities of open shells are not there", fix="use --polarizability-every 0")
+        fix = "use --polarizability-every 0"
+        raise PaiNNFastError("pyscf gives no polarizabilities of open shells", fix=fix)
     with warnings.catch_warnings(action="ignore"):
         from pyscf.prop.polarizability import rhf, rks
 

@@ -14,6 +14,7 @@ from ase.stress import voigt_6_to_full_3x3_stress
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph.charge import charge_and_multiplicity, set_charge_and_multiplicity
 from painn_fast.runtime.atomic import atomic_write
+from painn_fast.train.data.dataset import SHAPES
 
 FORMATS = (".xyz", ".extxyz", ".npz")
 UNITS = {
@@ -74,9 +75,7 @@ def _write_npz(
     numbers = structures[0].numbers
     if any(not np.array_equal(atoms.numbers, numbers) for atoms in structures):
         raise PaiNNFastError("structures of different compositions", where=path, fix="choose an output .xyz")
-    shapes = {
-        "energy": (), "forces": (len(numbers), 3), "stress": (3, 3), "dipole": (3,), "polarizability": (3, 3),
-    }  # fmt: skip
+    shapes = {name: SHAPES.get(name, ()) for name in UNITS} | {"forces": (len(numbers), 3)}
     arrays: dict[str, np.ndarray] = {
         IN_NPZ.get(name, name): np.array(
             [_full(name, entry[name]) if name in entry else np.full(shape, np.nan) for entry in labels]
@@ -99,8 +98,8 @@ def _full(name: str, value: Any) -> np.ndarray:
 
 
 def _geometry(structures: list[ase.Atoms]) -> dict[str, np.ndarray]:
-    """What structures have beside elements and positions, where one of them has it: cell [n, 3, 3] Å, rows are the
-    vectors, pbc [n, 3], charge e and spin 2S + 1 [n, 1], masses amu and tags [n, a]."""
+    """Arrays beside elements and positions that one of the structures has: cell [n, 3, 3] Å, rows are the vectors, pbc
+    [n, 3], charge e and spin 2S + 1 [n, 1], masses amu and tags [n, a]."""
     arrays: dict[str, np.ndarray] = {}
     if any(atoms.cell.array.any() for atoms in structures):
         arrays["cell"] = np.array([atoms.cell.array for atoms in structures])
@@ -108,8 +107,7 @@ def _geometry(structures: list[ase.Atoms]) -> dict[str, np.ndarray]:
     both = np.array([charge_and_multiplicity(a.info, where=a.get_chemical_formula()) for a in structures])
     if (both != (0.0, 1.0)).any():
         arrays |= {"charge": both[:, :1], "spin": both[:, 1:]}  # [n, 1]: with n atoms, [n] may be taken for theirs
-    if any(atoms.has("masses") for atoms in structures):
-        arrays["masses"] = np.array([atoms.get_masses() for atoms in structures])
-    if any(atoms.has("tags") for atoms in structures):
-        arrays["tags"] = np.array([atoms.get_tags() for atoms in structures])
+    for name, read in (("masses", ase.Atoms.get_masses), ("tags", ase.Atoms.get_tags)):
+        if any(atoms.has(name) for atoms in structures):
+            arrays[name] = np.array([read(atoms) for atoms in structures])
     return arrays

@@ -40,7 +40,7 @@ def label(
     resume: bool = False,
     finish: bool = False,
 ) -> Path:
-    """Label all structures of a file; a killed run goes on where it was.
+    """Label all structures of a file; a killed run can be resumed.
 
     Args:
         file: structures: anything that ASE reads, `.npz` with R and z, our HDF5 data, or a trajectory of ours, whose
@@ -54,7 +54,7 @@ def label(
         polarizability_every: of every so many structures also the polarizability, where the method has one; 0 for none.
         every: label every so many structures of the file.
         workers: processes, each on one thread; default: one for each processor.
-        resume: go on with what is in the journal.
+        resume: go on with the structures that the journal lacks.
         finish: write what the journal has, and label nothing more.
 
     Returns:
@@ -62,6 +62,15 @@ def label(
 
     Raises:
         PaiNNFastError: for a file, a method or a journal that does not fit, or if no structure could be labelled.
+
+    Example:
+        >>> import ase.io
+        >>> from ase.build import molecule
+        >>> from painn_fast.label import label
+        >>> ase.io.write("water.xyz", molecule("H2O"))
+        >>> output = label("water.xyz", "labelled.xyz", method="ase.calculators.emt:EMT")
+        >>> ase.io.read(output).info["theory"]
+        'ase.calculators.emt:EMT'
     """
     output = Path(output)
     if output.suffix not in FORMATS:
@@ -71,11 +80,9 @@ def label(
     journal_path = output.with_name(output.name + ".journal")
     for path in (output, journal_path):
         if path.exists() and not (resume or finish):
-            raise PaiNNFastError(
-                "the output is there already", where=path, fix="use --resume to go on, or another name"
-            )
+            raise PaiNNFastError("the output exists already", where=path, fix="use --resume to go on, or another name")
     if not finish:
-        how.make()  # whatever is wrong with it is said here, once
+        how.make()  # its errors are raised here, once, and not by each worker process
         if how.foreign and any(atoms.info.keys() & {"charge", "spin"} for atoms in frames):
             warn(
                 f"{method} is trusted to take charge and spin from its parameters, atoms.info, or the sums of initial "
@@ -186,7 +193,7 @@ def _one(atoms: ase.Atoms, with_polarizability: bool) -> dict[str, Any]:
     method: Callable[[ase.Atoms, bool], dict[str, Any]] = _method  # type: ignore[assignment]
     try:
         labels = {name: np.asarray(value, dtype=float) for name, value in method(atoms, with_polarizability).items()}
-    except Exception as error:  # a calculator may fail in any way; the next structure may be fine
+    except Exception as error:  # a calculator may fail in any way, and label the next structure all the same
         return {"failed": one_line(str(error) or type(error).__name__)}
     for name, value in labels.items():
         if not np.isfinite(value).all():

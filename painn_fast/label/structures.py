@@ -1,4 +1,4 @@
-"""Structures to label, from whatever has some."""
+"""Structures to label, from structure files, data files and trajectories."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import ase
 import numpy as np
 from ase.data import chemical_symbols
 
-from painn_fast.errors import PaiNNFastError, reading
-from painn_fast.graph.charge import CHARGE_KEYS, MULTIPLICITY_KEYS, set_charge_and_multiplicity
+from painn_fast.errors import PaiNNFastError
+from painn_fast.graph.charge import CHARGE_KEYS, MULTIPLICITY_KEYS
 from painn_fast.io.structures import read_structures
-from painn_fast.runtime.hdf5_guard import open_hdf5
 from painn_fast.runtime.progress import warn
 from painn_fast.train.data import hdf5, npz
 from painn_fast.train.data.dataset import Dataset
@@ -25,15 +24,15 @@ def structures(file: str | Path) -> list[ase.Atoms]:
     """All structures of a file that ASE reads, of `.npz` with R and z, of our HDF5 data, or all beads of a trajectory
     of ours.
 
-    They have what the file says of cell, periodicity, masses and tags, and total charge (e) and spin multiplicity in
-    `info`; positions in Å, which a `.npz` that says no unit is taken to be in.
+    They have cell, periodicity, masses and tags of the file, and total charge (e) and spin multiplicity in `info`;
+    positions in Å, which is also the default for a `.npz` that declares no unit.
 
     Raises:
         PaiNNFastError: if it cannot be read; names file and array.
     """
     path = Path(file)
-    found = _read(path)
-    for k, atoms in enumerate(found):
+    frames = _read(path)
+    for k, atoms in enumerate(frames):
         bad = np.flatnonzero((atoms.numbers < 1) | (atoms.numbers >= len(chemical_symbols)))
         if len(bad):
             raise PaiNNFastError(
@@ -43,24 +42,16 @@ def structures(file: str | Path) -> list[ase.Atoms]:
                 expected=f"1 to {len(chemical_symbols) - 1}",
                 fix="leave out padding and dummy atoms",
             )
-    return found
+    return frames
 
 
 def _read(path: Path) -> list[ase.Atoms]:
     if path.suffix == ".npz":
         return _of_data(npz.read(path), path)
     if path.is_dir() or path.suffix in (".h5", ".hdf5"):
-        return _of_data(hdf5.read(path), path) if _is_data(path) else _of_trajectory(path)
+        is_data = hdf5.attribute(path, "format") == hdf5.FORMAT
+        return _of_data(hdf5.read(path), path) if is_data else _of_trajectory(path)
     return read_structures(path)
-
-
-def _is_data(path: Path) -> bool:
-    """Whether an HDF5 file is one of labelled data; one that cannot be opened is told of by the reader."""
-    try:
-        with reading("not a readable HDF5 file", path), open_hdf5(path) as opened:
-            return bool(opened.attrs.get("format") == hdf5.FORMAT)
-    except (PaiNNFastError, FileNotFoundError):
-        return False
 
 
 def _of_data(frames: Frames, path: Path) -> list[ase.Atoms]:
@@ -68,21 +59,17 @@ def _of_data(frames: Frames, path: Path) -> list[ase.Atoms]:
     data = to_dataset(frames, DataFile(file=path.name, units=unit), path, ())
     _ask_for_totals(frames, data, path)
     masses, tags = (_of_atoms(frames, name, path) for name in ("masses", "tags"))
-    found = []
-    for row, (a, b) in enumerate(zip(data.first[:-1], data.first[1:], strict=True)):
-        atoms = ase.Atoms(
-            data.numbers[a:b],
-            data.positions[a:b],
-            masses=None if masses is None else masses[a:b],
-            tags=None if tags is None else tags[a:b].astype(int),
-        )
-        _complete(atoms, data, row)
-        found.append(atoms)
-    return found
+    labelled = [data.atoms(row) for row in range(len(data))]
+    for atoms, a, b in zip(labelled, data.first[:-1], data.first[1:], strict=True):
+        if masses is not None:
+            atoms.set_masses(masses[a:b])
+        if tags is not None:
+            atoms.set_tags(tags[a:b].astype(int))
+    return labelled
 
 
 def _ask_for_totals(frames: Frames, data: Dataset, path: Path) -> None:
-    """Say which arrays of structures may be charges or multiplicities under names that are not those of them."""
+    """Warn of arrays of structures that may be charges or multiplicities by other names."""
     if (data.charge != 0).any() or (data.spin != 1).any():
         return
     for name, values in frames.arrays.items():
@@ -91,15 +78,8 @@ def _ask_for_totals(frames: Frames, data: Dataset, path: Path) -> None:
             warn(f"{path}: {name} is not read; if it is the charge or the multiplicity, store it under that name")
 
 
-def _complete(atoms: ase.Atoms, data: Dataset, row: int) -> None:
-    """Cell, periodicity, charge and spin of a structure."""
-    if data.cell[row].any():
-        atoms.cell, atoms.pbc = data.cell[row], data.pbc[row]
-    set_charge_and_multiplicity(atoms.info, float(data.charge[row]), float(data.spin[row]))
-
-
 def _of_atoms(frames: Frames, name: str, path: Path) -> np.ndarray | None:
-    """Numbers [A] of the atoms of all structures, which the file may have once for one composition."""
+    """Numbers [A] of the atoms of all structures; the file may have one set for all, of one composition."""
     values = frames.arrays.get(name)
     if values is None:
         return None

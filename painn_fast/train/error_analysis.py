@@ -1,18 +1,17 @@
-"""Where the errors of a model are: by element, by size of force, by structure, and under rotation."""
+"""Errors of a model in detail: by element, by size of force, by structure, and under rotation."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
-import ase
 import ase.io
 import numpy as np
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import chemical_symbols
 from scipy.spatial.transform import Rotation
 
-from painn_fast.graph.charge import set_charge_and_multiplicity
 from painn_fast.nn import Potential
 from painn_fast.runtime.atomic import atomic_write
 from painn_fast.train.data import Dataset
@@ -45,21 +44,16 @@ def by_magnitude(predicted: np.ndarray, data: Dataset, size: float) -> Rows:
     length = np.linalg.norm(label[known], axis=1) / size
     error = np.abs(predicted - label)[known].mean(axis=1) / size
     edges = np.quantile(length, np.linspace(0, 1, BINS + 1))
-    place = np.clip(np.searchsorted(edges, length, side="right") - 1, 0, BINS - 1)
-    return [
-        {
-            "from": float(edges[k]),
-            "to": float(edges[k + 1]),
-            "mae": float(error[place == k].mean()),
-            "atoms": int((place == k).sum()),
-        }
-        for k in range(BINS)
-        if (place == k).any()
-    ]
+    bin_of = np.clip(np.searchsorted(edges, length, side="right") - 1, 0, BINS - 1)
+    rows = []
+    for k in np.unique(bin_of).tolist():
+        own = error[bin_of == k]
+        rows.append({"from": float(edges[k]), "to": float(edges[k + 1]), "mae": float(own.mean()), "atoms": len(own)})
+    return rows
 
 
 def of_structures(name: str, predicted: np.ndarray, data: Dataset) -> np.ndarray:
-    """Root mean squared error [n] of a label in each structure, in our units; NaN where it has none."""
+    """Root mean squared error [n] of a label in each structure, in our units; NaN for structures without it."""
     square = by_row((predicted - data.labels[name]) ** 2).mean(axis=1)
     if name in PER_ATOM:
         square = np.add.reduceat(square, data.first[:-1]) / data.n_atoms
@@ -76,8 +70,7 @@ def write_worst(
     frames = []
     for row in (int(k) for k in order if np.isfinite(score[k])):
         atoms = slice(data.first[row], data.first[row + 1])
-        frame = ase.Atoms(data.numbers[atoms], data.positions[atoms], cell=data.cell[row], pbc=data.pbc[row])
-        set_charge_and_multiplicity(frame.info, float(data.charge[row]), float(data.spin[row]))
+        frame = data.atoms(row)
         results = {}
         for label, values in predicted.items():
             where: Any = atoms if label in PER_ATOM else row
@@ -109,13 +102,11 @@ def rotated(data: Dataset, seed: int = 0) -> Dataset:
             turn = of_atoms if name in PER_ATOM else turns
             order = "nij,nj->ni" if rank == 1 else "nij,njk,nlk->nil"
             labels[name] = np.einsum(order, turn, labels[name], *([turn] if rank == 2 else []))
-    return Dataset(
-        **{
-            **{field: getattr(data, field) for field in data.__dataclass_fields__},
-            "positions": np.einsum("nij,nj->ni", of_atoms, data.positions),
-            "cell": np.einsum("nij,nkj->nki", turns, data.cell),
-            "labels": labels,
-        }
+    return dataclasses.replace(
+        data,
+        positions=np.einsum("nij,nj->ni", of_atoms, data.positions),
+        cell=np.einsum("nij,nkj->nki", turns, data.cell),
+        labels=labels,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 from painn_fast import units
 from painn_fast.errors import PaiNNFastError
 from painn_fast.nn import Potential, ScalarHead
-from painn_fast.nn.defined import NEEDS_CELL, defined, depends_on_cell
+from painn_fast.nn.defined import NEEDS_CELL, NEEDS_VACUUM, defined
 from painn_fast.train.data import SPLITS, Dataset, join, read_split
 from painn_fast.train.data.dataset import PER_ATOM, SHAPES, Batches, by_row
 from painn_fast.train.data.read import size_of_unit
@@ -28,7 +27,7 @@ REPORT = {
     "polarizability": "Å³",
     "spatial_extent": "a0^2",
 }
-"""Units that errors are quoted in, where nobody asks for others; other energies in meV."""
+"""Units of reported errors unless others are requested; other energies in meV."""
 
 Arrays = dict[str, np.ndarray]
 Table = dict[str, dict[str, float | int | str]]
@@ -48,56 +47,26 @@ def predict(
         atoms_per_batch: upper limit; a larger structure makes a batch of its own.
     """
     names = [name for name in labels_of(potential.config.heads) if name in data.labels] if names is None else names
-    has = {name: defined(name, data.pbc) for name in names if depends_on_cell(name)}
-    if all(values.all() for values in has.values()):
-        return _predict(potential, data, names, atoms_per_batch)
-    results = {
-        name: np.full((len(data.numbers if name in PER_ATOM else data), *SHAPES.get(name, ())), np.nan)
-        for name in names
-    }
-    table = np.stack([has.get(name, np.ones(len(data), dtype=bool)) for name in names], axis=1)
-    for kind in np.unique(table, axis=0):
-        rows = np.flatnonzero((table == kind).all(axis=1))
-        own = [name for name, asked in zip(names, kind, strict=True) if asked]
-        for name, values in _predict(potential, data.select(rows), own, atoms_per_batch).items():
-            results[name][data.atoms_of(rows) if name in PER_ATOM else rows] = values
+    has = {name: defined(name, data.pbc) for name in names}
+    sizes = {name: len(data.numbers) if name in PER_ATOM else len(data) for name in names}
+    results = {name: np.full((size, *SHAPES.get(name, ())), np.nan) for name, size in sizes.items()}
+    batches = Batches(data, potential.cutoff, (), potential.device)
+    start = 0
+    while start < len(data):
+        end = int(np.searchsorted(data.first, data.first[start] + atoms_per_batch, side="right")) - 1
+        rows = np.arange(start, min(max(end, start + 1), len(data)))
+        own = [name for name in names if has[name][rows].any()]
+        with torch.no_grad():
+            values = potential(batches(rows)[0], own) if own else {}
+        for name in own:
+            results[name][data.entries_of(name, rows)] = values[name].double().cpu().numpy()
+        start += len(rows)
     return results
 
 
-def _predict(potential: Potential, data: Dataset, names: Sequence[str], atoms_per_batch: int) -> Arrays:
-    batches = Batches(data, potential.cutoff, (), potential.device)
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    start = 0
-    while start < len(data) and names:
-        end = int(np.searchsorted(data.first, data.first[start] + atoms_per_batch, side="right")) - 1
-        end = min(max(end, start + 1), len(data))
-        with torch.no_grad():
-            results = potential(batches(np.arange(start, end))[0], names)
-        for name in names:
-            parts[name].append(results[name].double().cpu().numpy())
-        start = end
-    return {name: np.concatenate(part) for name, part in parts.items() if part}
-
-
-def without_undefined(data: Dataset) -> Dataset:
-    """The same set without the labels of properties that a structure does not have, such as the dipole of a crystal.
-
-    A note says how many they are.
-    """
-    labels, notes = dict(data.labels), list(data.notes)
-    for name in data.labels:
-        lost = ~defined(name, data.pbc) & data.structure_labelled(name) if depends_on_cell(name) else np.zeros(0, bool)
-        if lost.any():
-            labels[name] = np.where(lost.reshape(-1, *[1] * len(SHAPES.get(name, ()))), np.nan, labels[name])
-            why = "not periodic in three directions" if name in NEEDS_CELL else "periodic"
-            fix = "" if name in NEEDS_CELL else "; molecules in boxes are read with periodic = false"
-            notes.append(f"{name} of {lost.sum()} structures is not used, as they are {why}{fix}")
-    if len(notes) == len(data.notes):
-        return data
-    left = dataclasses.replace(data, labels=labels, notes=tuple(notes))
-    known = [~np.isnan(by_row(values)).all(axis=1) for name, values in labels.items() if name not in PER_ATOM]
-    known += [left.structure_labelled(name) for name in labels if name in PER_ATOM]
-    return left.select(np.flatnonzero(np.logical_or.reduce(known)))
+def usable(data: Dataset) -> Dataset:
+    """The structures with a label of a property that they have: a dipole of a crystal is none."""
+    return data.without_undefined(NEEDS_CELL | NEEDS_VACUUM).with_labels()
 
 
 def report_unit(label: str, potential: Potential, chosen: Mapping[str, str] | None = None) -> tuple[float, str]:
@@ -148,10 +117,10 @@ def error_table(
         path: the file.
         split: which rows.
         keys: array of each label, where it is not the usual one; "" leaves a label out.
-        units: unit of "energy", "length", "dipole", "polarizability", ... where the file does not say.
+        units: unit of "energy", "length", "dipole", "polarizability", ... that the file does not declare.
         report_units: units that errors are quoted in.
         options: further keys of a data file: symbols, geometry, periodic, exclude.
-        tell: what takes the notes on the file, line by line: its units, and what of it is not used.
+        tell: called with each note on the file: its units, and what of it is not used.
 
     Raises:
         PaiNNFastError: as `read_split`, and if no row of the split has a label that the model predicts.
@@ -165,7 +134,7 @@ def error_table(
     source = DataFile.parse(values, where=str(path))
     names = labels_of(potential.config.heads)
     parts = read_split(source, path.parent, names)
-    data = without_undefined(join(list(parts.values())) if split == "all" else parts[split])
+    data = usable(join(list(parts.values())) if split == "all" else parts[split])
     table = errors(predict(potential, data), data.labels, potential, report_units) if len(data) else {}
     if not table:
         raise PaiNNFastError(

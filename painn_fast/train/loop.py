@@ -12,7 +12,6 @@ import torch
 
 from painn_fast.errors import PaiNNFastError
 from painn_fast.io.load import device_of
-from painn_fast.io.model_file import save_model
 from painn_fast.kernels import threads
 from painn_fast.nn import Potential
 from painn_fast.nn.defined import defined, depends_on_cell
@@ -20,24 +19,27 @@ from painn_fast.runtime import checkpoint
 from painn_fast.runtime.interrupt import Interrupt
 from painn_fast.runtime.progress import StatusLine, clock, warn
 from painn_fast.runtime.ranks import Ranks, ranks
-from painn_fast.settings import write_resolved
 from painn_fast.train import report
-from painn_fast.train.data import SPLITS, Dataset, join, read_split, write_split
+from painn_fast.train.data import SPLITS, Dataset, join, read_split
 from painn_fast.train.data.check import check, judge
 from painn_fast.train.data.dataset import Batches, by_row
-from painn_fast.train.data.statistics import describe, format_statistics, statistics, write_statistics
-from painn_fast.train.evaluation import errors, format_errors, predict, without_undefined
+from painn_fast.train.data.statistics import describe, format_statistics, statistics
+from painn_fast.train.evaluation import Table, errors, format_errors, predict, usable
 from painn_fast.train.loss import joint_loss, set_references
 from painn_fast.train.model import check_units_of_scalars, elements_of, first_model, output_file, use_precision
 from painn_fast.train.optimizer import AdamW, FlatParameters
 from painn_fast.train.schedule import Plateau
 from painn_fast.train.settings import TrainSettings, labels_of
-from painn_fast.train.tensorboard import Board
+from painn_fast.train.tensorboard import TensorBoardWriter
 
 CHECKPOINT_EVERY = 60.0
 """Seconds between checkpoints; one is also written at the end and when a signal stops the run."""
 STOP_EVERY = 16
 """Steps between questions whether to stop, where several processes must agree."""
+
+
+COUNTERS = ("epoch", "step", "done", "loss", "seconds", "history")
+"""Attributes of a training that its checkpoint has as numbers."""
 
 
 class Training:
@@ -81,7 +83,7 @@ class Training:
 
     @property
     def level_of_theory(self) -> str:
-        """Of the labels: what the settings say, else what the files state."""
+        """Of the labels: that of the settings, else those that the files state."""
         stated = dict.fromkeys(level for part in self.data.values() for level in part.theory)
         return self.settings.level_of_theory or "; ".join(stated)
 
@@ -156,7 +158,7 @@ class Training:
         losses = f"loss {train_loss:.3g}/{loss:.3g}"
         return f"epoch {self.epoch}  {losses}  lr {rate:.1e}  validation MAE: {format_errors(table)}"
 
-    def _validation(self) -> tuple[float, report.Table]:
+    def _validation(self) -> tuple[float, Table]:
         data = self.data["validation"]
         predicted = predict(self.average, data, [name for name in self.names if name in data.labels])
         batch = Batches(data, 0.0, list(predicted))(np.arange(len(data)))
@@ -182,15 +184,14 @@ class Training:
         tensors = {
             f"{kind}.{name}": tensor for kind, module in self._modules() for name, tensor in module.state_dict().items()
         }
-        numbers = {"epoch": self.epoch, "step": self.step, "seconds": self.seconds, "history": self.history}
-        numbers |= {"done": self.done, "loss": self.loss, "ranks": self.ranks.world}
+        numbers = {name: getattr(self, name) for name in COUNTERS} | {"ranks": self.ranks.world}
         numbers |= {"schedule": self.schedule.state(), "data": self.data_fingerprint, "settings": self._frozen()}
         checkpoint.set_aside(self.unreadable)
         self.unreadable = []
         checkpoint.save_newest(path, tensors | self.optimizer.state(), numbers)
 
     def restore(self, path: Path) -> None:
-        """Continue from the newest checkpoint that can be read; say so if that is not the newest.
+        """Continue from the newest checkpoint that can be read, with a warning if that is not the newest.
 
         Raises:
             PaiNNFastError: if it was made with other settings or other data, or none can be read.
@@ -213,8 +214,8 @@ class Training:
             )
         self.optimizer.restore(tensors)
         self.schedule = Plateau(**numbers["schedule"])
-        self.epoch, self.step, self.seconds = numbers["epoch"], numbers["step"], numbers["seconds"]
-        self.done, self.loss, self.history = numbers["done"], numbers["loss"], numbers["history"]
+        for name in COUNTERS:
+            setattr(self, name, numbers[name])
         if self.ranks.first:
             for error in self.unreadable:
                 goes = f"going on from the checkpoint before, epoch {self.epoch}, step {self.step}"
@@ -252,7 +253,7 @@ def read_data(settings: TrainSettings, folder: str | Path = ".") -> dict[str, Da
     """The rows of all files of the settings, by split."""
     names = labels_of(settings.heads)
     files = [read_split(source, folder, names, settings.split) for source in settings.data]
-    data = {name: without_undefined(join([file[name] for file in files])) for name in SPLITS}
+    data = {name: usable(join([file[name] for file in files])) for name in SPLITS}
     check_units_of_scalars(settings, data["train"])
     if settings.train_size is not None and settings.train_size < len(data["train"]):
         order = np.random.default_rng(settings.split.seed).permutation(len(data["train"]))
@@ -282,6 +283,17 @@ def run(settings: TrainSettings, *, data_folder: str | Path = ".", resume: bool 
 
     Raises:
         PaiNNFastError: for data that are not understood, an output folder in use, or a training that diverges.
+
+    Example:
+        >>> import numpy as np
+        >>> from painn_fast.train import TrainSettings, run
+        >>> positions = np.random.default_rng(0).normal(size=(30, 3, 3))
+        >>> energies = np.linalg.norm(positions[:, 1] - positions[:, 0], axis=1)
+        >>> np.savez("set.npz", R=positions, z=[8, 1, 1], E=energies, energy_unit="eV", length_unit="Ang")
+        >>> network = {"n_features": 8, "n_layers": 1, "n_rbf": 5}
+        >>> settings = {"data": [{"file": "set.npz"}], "representation": network, "max_epochs": 2}
+        >>> run(TrainSettings.parse(settings))
+        PosixPath('training/model.safetensors')
     """
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
@@ -313,7 +325,7 @@ def _loop(training: Training, saved: Path, status: StatusLine, interrupt: Interr
     start, last_save = time.monotonic() - training.seconds, time.monotonic()
     line = "no validation yet"
     stop = ""
-    board = Board(saved.parent) if settings.tensorboard and together.first else None
+    board = TensorBoardWriter(saved.parent) if settings.tensorboard and together.first else None
     with threads.ours():
         while (reason := together.broadcast_from_rank_0(training.finished)) is None and not stop:
             while training.done < training.steps_per_epoch and not stop:
@@ -349,36 +361,22 @@ def _time_left(training: Training) -> str:
 
 
 def finish(training: Training, output: Path) -> Path:
-    """Write the best model, its errors by split and by file, pictures, card and resolved settings."""
-    settings = training.settings
+    """Write the best model and the report on it."""
     model = training.best if training.history else training.average  # too short to have been validated
     if training.weights.get("energy") == 0.0:  # trained on forces, which leave the zero of energies open
         set_references(model, training.data["train"], kept=("energy",))
-    predicted = {split: predict(model, part) for split, part in training.data.items() if len(part)}
-    tables = {
-        split: errors(values, training.data[split].labels, model, settings.report_units)
-        for split, values in predicted.items()
-    }
-    test = training.data["test"]
-    for k, file in enumerate(test.files):
-        rows = np.flatnonzero(test.file == k)
-        if len(rows):
-            part = test.select(rows)
-            tables[f"test, {file}"] = errors(predict(model, part), part.labels, model, settings.report_units)
-    provenance = {
-        "data": "; ".join(f"{source.file} ({source.origin})" for source in settings.data),
-        "data_sha256": training.data_fingerprint,
-        "level_of_theory": training.level_of_theory,
-        "description": settings.description,
-        "limits": settings.limits,
-        "epochs": str(training.epoch),
-    }
-    provenance |= {f"MAE, {split}": format_errors(table) for split, table in tables.items() if split != "train"}
-    model.config = model.config.model_copy(update={"provenance": provenance})
-    path = output_file(settings)
-    save_model(model, path)
-    write_resolved(settings, output / "settings.toml", {"data_sha256": training.data_fingerprint})
-    write_split(training.data, output / "split.csv")
-    write_statistics(training.data, output / "statistics.json")
-    report.write(training, model, predicted, tables, output)
-    return path
+    finished = report.Finished(
+        settings=training.settings,
+        model=model,
+        data=training.data,
+        data_sha256=training.data_fingerprint,
+        names=training.names,
+        history=training.history,
+        level_of_theory=training.level_of_theory,
+        batch_size=training.batch_size,
+        epochs=training.epoch,
+        steps=training.step,
+        seconds=training.seconds,
+        processes=training.ranks.world,
+    )
+    return report.write(finished, output)

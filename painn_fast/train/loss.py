@@ -26,7 +26,7 @@ def joint_loss(
     *,
     energy_per_atom: bool = True,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Weighted sum of mean squared errors over the labels that are there (not NaN); a term without any label is zero.
+    """Weighted sum of mean squared errors over the labels that are not NaN; a term without any label is zero.
 
     Args:
         results: predictions, one term each.
@@ -108,8 +108,8 @@ def _of_elements(data: Dataset, values: np.ndarray, max_z: int) -> np.ndarray:
     structure = np.repeat(np.arange(len(data)), data.n_atoms)
     counts = np.bincount(structure * max_z + data.numbers, minlength=len(data) * max_z).reshape(len(data), max_z)
     solution = np.zeros(max_z)
-    there = counts.any(axis=0)
-    solution[there] = np.linalg.lstsq(counts[:, there].astype(np.float64), values, rcond=None)[0]
+    present = counts.any(axis=0)
+    solution[present] = np.linalg.lstsq(counts[:, present].astype(np.float64), values, rcond=None)[0]
     return solution
 
 

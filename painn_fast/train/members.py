@@ -19,7 +19,6 @@ import torch
 from painn_fast.errors import PaiNNFastError
 from painn_fast.io import load
 from painn_fast.nn import Potential
-from painn_fast.runtime.atomic import atomic_write
 from painn_fast.runtime.interrupt import Interrupt
 from painn_fast.runtime.progress import StatusLine
 from painn_fast.runtime.ranks import rank_and_world_size
@@ -27,11 +26,12 @@ from painn_fast.train.data import Dataset
 from painn_fast.train.evaluation import errors, format_errors, predict
 from painn_fast.train.loop import read_data, run
 from painn_fast.train.model import output_file
+from painn_fast.train.report import write_json
 from painn_fast.train.settings import TrainSettings
 
 LOG = "log.txt"
-LOOK_EVERY = 0.5
-"""Seconds between looks at the members."""
+POLL_EVERY = 0.5
+"""Seconds between checks of the members."""
 
 
 def run_members(
@@ -43,13 +43,21 @@ def run_members(
         settings: of the first; each has the folder member-<k> in the output folder, and its share of the threads.
         members: how many.
         data_folder: where the data files are.
-        resume: go on with what is there; members that are finished stay as they are.
+        resume: go on with members that have a checkpoint; those that are finished stay as they are.
 
     Returns:
         The models. Beside their folders, errors.json has the errors of their mean on the test structures.
 
     Raises:
-        PaiNNFastError: for less than two members, under `torchrun`, and for whatever stopped a member.
+        PaiNNFastError: for fewer than two members, under `torchrun`, and for any error that stopped a member.
+
+    Example:
+        >>> from painn_fast.train import load_config, run_members
+        >>> settings = load_config("md17-ethanol")
+        >>> models = run_members(settings, 4, data_folder="data")  # doctest: +SKIP
+        >>> run_members(settings, 1)
+        Traceback (most recent call last):
+        painn_fast.errors.PaiNNFastError: an ensemble needs two members or more; got: 1
     """
     if members < 2:
         raise PaiNNFastError("an ensemble needs two members or more", got=members)
@@ -80,29 +88,31 @@ def run_members(
                 while waiting and len(running) < at_a_time:
                     k = waiting.pop(0)
                     running[k] = _start(each[k], data_folder, resume=resume)
-                time.sleep(LOOK_EVERY)
+                time.sleep(POLL_EVERY)
                 if interrupt.signal:
                     waiting.clear()
                     _stop(running.values())
                 for k in [k for k, process in running.items() if process.poll() is not None]:
                     _stop([running[k]])
                     failed += [k] if running.pop(k).returncode else []
-                    status.keep(f"member {k}: {_said(each[k])}")
+                    status.keep(f"member {k}: {_last_line(each[k])}")
                 if running:
-                    status.update(" | ".join(f"member {k}: {_said(each[k])}" for k in running))
+                    status.update(" | ".join(f"member {k}: {_last_line(each[k])}" for k in running))
         if interrupt.signal:
             raise PaiNNFastError("interrupted; everything is saved", where=output, fix="go on with --resume")
         if failed:
             k = min(failed)
             log = Path(each[k].output) / LOG
-            raise PaiNNFastError(f"member {k} stopped", where=log, got=_said(each[k]), fix="then go on with --resume")
+            raise PaiNNFastError(
+                f"member {k} stopped", where=log, got=_last_line(each[k]), fix="then go on with --resume"
+            )
         paths = [output_file(one) for one in each]
         _report(paths, read_data(settings, data_folder)["test"], settings, status)
     return paths
 
 
 def _start(settings: TrainSettings, data_folder: str | Path, *, resume: bool) -> subprocess.Popen[str]:
-    """A process that trains one, and whose words go to a file."""
+    """A process that trains one member, with its output in a file."""
     folder = Path(settings.output)
     folder.mkdir(parents=True, exist_ok=True)
     task = {"settings": settings.model_dump(mode="json"), "data_folder": str(data_folder), "resume": resume}
@@ -124,7 +134,7 @@ def _start(settings: TrainSettings, data_folder: str | Path, *, resume: bool) ->
 
 
 def _stop(processes: Iterable[subprocess.Popen[str]]) -> None:
-    """Ask them to save and end: the end of what they read is the sign."""
+    """Ask them to save and end, by closing their standard input."""
     for process in processes:
         assert process.stdin is not None
         process.stdin.close()
@@ -132,7 +142,7 @@ def _stop(processes: Iterable[subprocess.Popen[str]]) -> None:
 
 @contextmanager
 def _stopped_at_the_end(running: dict[int, subprocess.Popen[str]]) -> Iterator[None]:
-    """No process outlives this, whatever happens in it."""
+    """Stop all processes when the block ends, also by an error."""
     try:
         yield
     finally:
@@ -141,12 +151,12 @@ def _stopped_at_the_end(running: dict[int, subprocess.Popen[str]]) -> Iterator[N
             process.wait()
 
 
-def _said(settings: TrainSettings) -> str:
+def _last_line(settings: TrainSettings) -> str:
     """Last line of a member's log."""
     with (Path(settings.output) / LOG).open("rb") as log:
         log.seek(max(0, os.fstat(log.fileno()).st_size - 2000))
         lines = log.read().decode(errors="replace").splitlines()
-    return lines[-1] if lines else "begins"
+    return lines[-1] if lines else "starting"
 
 
 def _report(paths: list[Path], test: Dataset, settings: TrainSettings, status: StatusLine) -> None:
@@ -159,14 +169,13 @@ def _report(paths: list[Path], test: Dataset, settings: TrainSettings, status: S
     tables = {"test": errors(mean, test.labels, models[0], settings.report_units)}
     for k, predicted in enumerate(each):
         tables[f"test, member {k}"] = errors(predicted, test.labels, models[0], settings.report_units)
-    with atomic_write(Path(settings.output) / "errors.json") as temporary:
-        temporary.write_text(json.dumps(tables, indent=1) + "\n", encoding="utf-8")
+    write_json(tables, Path(settings.output) / "errors.json")
     for name, table in tables.items():
         status.keep(f"MAE, {'mean of all, test' if name == 'test' else name}: {format_errors(table)}")
 
 
 def member() -> None:
-    """What the process of a member does: the task is a line of standard input, whose end is the sign to stop."""
+    """Main function of a member's process: the task is a line of standard input, whose end is the signal to stop."""
     task = json.loads(sys.stdin.readline())
 
     def watch() -> None:

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from painn_fast import units
-from painn_fast.errors import PaiNNFastError
+from painn_fast.errors import PaiNNFastError, SuperfluousUnits
 from painn_fast.io import load
-from painn_fast.io.load import says_its_units
+from painn_fast.io.load import declares_units
 from painn_fast.nn import Potential, PotentialConfig, ScalarHead
 from painn_fast.nn.config import head_name
 from painn_fast.train.data import Dataset
@@ -54,7 +54,7 @@ def first_model(settings: TrainSettings, data: Dataset, elements: tuple[int, ...
         raise PaiNNFastError(
             "another representation than that of the model to start from",
             where=settings.start_from,
-            got=", ".join(f"{name} {said}" for name, said in differ.items()),
+            got=", ".join(f"{name} {change}" for name, change in differ.items()),
             fix="leave [representation] out of the settings",
         )
     known = tuple(sorted({*elements, *(theirs.elements or ())}))
@@ -74,15 +74,14 @@ def first_model(settings: TrainSettings, data: Dataset, elements: tuple[int, ...
 
 
 def _origin(name: str, settings: TrainSettings) -> Potential:
-    """The model to start from; `model_units` and `start_from_heads` are what a SchNetPack file does not say."""
-    if not says_its_units(name):
-        units_of: dict[str, Any] = {f"{kind}_unit": unit for kind, unit in settings.model_units.items()}
+    """The model to start from; `model_units` and `start_from_heads` are what a SchNetPack file does not contain."""
+    if not declares_units(name):
         try:
-            return load(name, **units_of, heads=settings.start_from_heads)
+            return _load_foreign(name, {str(kind): unit for kind, unit in settings.model_units.items()}, settings)
         except PaiNNFastError as error:
             raise _in_settings(error) from None
     if settings.start_from_heads is not None:
-        raise PaiNNFastError("this file says its heads itself", where="start_from_heads", fix="leave it out")
+        raise PaiNNFastError("this file contains its heads", where="start_from_heads", fix="leave it out")
     origin = load(name)
     for kind, unit in settings.model_units.items():
         own = getattr(origin.config, f"{kind}_unit")
@@ -97,15 +96,24 @@ def _origin(name: str, settings: TrainSettings) -> Potential:
     return origin
 
 
+def _load_foreign(name: str, units_of: dict[str, str], settings: TrainSettings) -> Potential:
+    options: dict[str, Any] = {f"{kind}_unit": unit for kind, unit in units_of.items()}
+    try:
+        return load(name, **options, heads=settings.start_from_heads)
+    except SuperfluousUnits as error:  # of heads that this training adds
+        used = {kind: unit for kind, unit in units_of.items() if kind not in error.names}
+        return _load_foreign(name, used, settings)
+
+
 def _in_settings(error: PaiNNFastError) -> PaiNNFastError:
-    """The same with the keys of the settings in the place of the arguments of `painn_fast.load`."""
+    """The same with the keys of the settings instead of the arguments of `painn_fast.load`."""
     kind = error.what.removeprefix("missing unit of ")
     if kind != error.what:
-        fix = f'say in which unit it was trained: model_units = {{ {kind} = "..." }} in the settings'
-        return PaiNNFastError(error.what, where=error.where, expected=f"model_units.{kind}", fix=fix)
+        fix = f'declare the unit in which it was trained: model_units = {{ {kind} = "..." }} in the settings'
+        return error.replaced(expected=f"model_units.{kind}", fix=fix)
     if error.fix is not None and "heads=" in error.fix:
-        fix = 'say which heads it has, in order: start_from_heads = "energy,dipole" in the settings'
-        return PaiNNFastError(error.what, where=error.where, got=error.got, expected=error.expected, fix=fix)
+        fix = 'name its heads, in order: start_from_heads = "energy,dipole" in the settings'
+        return error.replaced(fix=fix)
     return error
 
 
@@ -131,7 +139,7 @@ def check_units_of_scalars(settings: TrainSettings, data: Dataset) -> None:
                     where=", ".join(data.files),
                     got=own,
                     expected=head.unit,
-                    fix=f'change unit of the head, or say units = {{ {head.name} = "{head.unit}" }} if it is that',
+                    fix=f'change unit of the head, or set units = {{ {head.name} = "{head.unit}" }} if it is that',
                 )
 
 

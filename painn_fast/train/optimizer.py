@@ -25,7 +25,7 @@ class FlatParameters:
         self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         self.values = torch.cat([parameter.detach().reshape(-1) for parameter in self.parameters])
         self.gradient = torch.zeros_like(self.values)
-        """Of all parameters, one after another, as `collect` found them."""
+        """Of all parameters, one after another, as of the last `collect`."""
         sizes = [parameter.numel() for parameter in self.parameters]
         for parameter, value in zip(self.parameters, self.values.split(sizes), strict=True):
             parameter.data = value.view_as(parameter)
@@ -52,7 +52,7 @@ class FlatParameters:
         self.gradient.mul_((largest / (norm + 1e-6)).clamp(max=1.0))
 
     def changed(self) -> None:
-        """Say of every parameter that it has been written to, as far as the module can see."""
+        """Count a change of every parameter, as an operation in place would: autograd and caches notice it."""
         torch.autograd.graph.increment_version(self.parameters)
 
 
@@ -75,7 +75,7 @@ class AdamW:
         self._shares = list(zip(*parts, self._steps.unbind(), strict=True))
 
     def step(self, learning_rate: float) -> None:
-        """One step along the gradient that is there."""
+        """One step along the gradient that was collected."""
 
         def work(share: tuple[Tensor, ...], _: int) -> None:
             values, gradient, first, second, step = ([t] for t in share)

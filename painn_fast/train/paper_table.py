@@ -1,4 +1,4 @@
-"""Errors of finished trainings beside those in print."""
+"""Errors of finished trainings beside published ones."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from painn_fast.train.data.read import size_of_unit
 PAPER = Path(__file__).with_name("paper.toml")
 
 
-def printed() -> dict[str, Any]:
-    """Tables in print: title, source, columns and rows."""
+def published_tables() -> dict[str, Any]:
+    """Tables of papers: title, source, columns and rows."""
     return tomllib.loads(PAPER.read_text(encoding="utf-8"))
 
 
-def table(folders: Sequence[str | Path]) -> str:
-    """Markdown: a table for each of those in print that the trainings have rows of, and one of all others.
+def paper_table(folders: Sequence[str | Path]) -> str:
+    """Markdown: a table for each published one that the trainings have rows of, and one of all others.
 
     A training belongs to the row that it is named after, such as qm9-mu.
 
@@ -31,8 +31,8 @@ def table(folders: Sequence[str | Path]) -> str:
         PaiNNFastError: for a folder without a finished training.
     """
     trainings = [_read(Path(folder)) for folder in folders]
-    said, used = [], set()
-    for key, published in printed().items():
+    lines, used = [], set()
+    for key, published in published_tables().items():
         rows = []
         for row, facts in published["rows"].items():
             for training in trainings:
@@ -41,11 +41,11 @@ def table(folders: Sequence[str | Path]) -> str:
                     rows += _compared(facts, training, ratio=published.get("ratio", True))
         if rows:
             columns = [*published["columns"], "measured", "unit", "of the first", *FACTS]
-            said += [f"**{published['title']}** ({published['source']})", "", *_markdown(["", *columns], rows), ""]
+            lines += [f"**{published['title']}** ({published['source']})", "", *_markdown(["", *columns], rows), ""]
     rest = [row for training in trainings if id(training) not in used for row in _alone(training)]
     if rest:
-        said += ["**Others**", "", *_markdown(["", "measured", "unit", *FACTS], rest), ""]
-    return "\n".join(said)
+        lines += ["**Others**", "", *_markdown(["", "measured", "unit", *FACTS], rest), ""]
+    return "\n".join(lines)
 
 
 FACTS = ("training structures", "epochs", "minutes", "device")
@@ -59,7 +59,7 @@ def _read(folder: Path) -> dict[str, Any]:
 
 
 def _compared(facts: dict[str, Any], training: dict[str, Any], *, ratio: bool) -> list[list[str]]:
-    """Rows of one training: one property, or energy and forces; no ratio to other data, or to what is not in print."""
+    """Rows of one training: a property, or energy and forces; no ratio to other data, or without a published value."""
     if "property" in facts:
         parts = [(facts["name"], facts["property"], facts["unit"], facts["values"])]
     else:

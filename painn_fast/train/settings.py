@@ -36,7 +36,7 @@ class DataFile(Settings):
     """One file of labelled structures; NaN marks a label that is missing."""
 
     file: str
-    """Looked for in the folder of data, then beside the shipped configurations."""
+    """Searched in the folder of data, then beside the shipped configurations."""
     geometry: str | None = None
     """Another .npz with R and z, where this file has labels only, row by row."""
     origin: str = ""
@@ -61,7 +61,14 @@ LOSS_WEIGHTS = {"energy": 10.0, "forces": 1.0, "dipole": 20.0, "polarizability":
 
 
 class TrainSettings(Settings):
-    """A whole training."""
+    """A whole training.
+
+    Example:
+        >>> from painn_fast.train import TrainSettings
+        >>> settings = TrainSettings.parse({"data": [{"file": "ethanol.npz"}], "loss": {"forces": 2.0}})
+        >>> settings.batch_size, settings.weight("forces"), settings.weight("energy")
+        (10, 2.0, 10.0)
+    """
 
     name: str = "model"
     output: str = Field("training", min_length=1)
@@ -119,7 +126,7 @@ class TrainSettings(Settings):
     report_units: dict[str, str] = {}
     """Units that errors are reported in; default kcal/mol, kcal/mol/Å, D, Å³ and, for other energies, meV."""
     checks: Literal["error", "warn"] = "error"
-    """What doubtful data do: stop before the training, or be reported only."""
+    """Whether doubtful data stop the training before it begins, or are only reported."""
     tensorboard: bool = False
     """Write learning curves for TensorBoard too (pip install tensorboard)."""
     seed: Seed = 0
@@ -163,15 +170,23 @@ def labels_of(heads: tuple[Head, ...]) -> tuple[str, ...]:
 
 
 def shipped() -> dict[str, str]:
-    """Names of the configurations that come with the package, and what they train."""
-    found = {}
+    """The configurations that come with the package.
+
+    Returns:
+        Their descriptions by their names.
+
+    Example:
+        >>> from painn_fast.train import shipped
+        >>> "md17-ethanol" in shipped()
+        True
+    """
+    configurations: dict[str, str] = {}
     for path in sorted(CONFIGS.glob("*.toml")):
         values = read_toml(path)
-        if "variants" not in values:
-            found[path.stem] = str(values.get("description", ""))
-        for name, variant in values.get("variants", {}).items():
-            found[f"{path.stem}-{name}"] = str(variant.get("description", ""))
-    return found
+        variants = values.get("variants")
+        entries = {path.stem: values} if variants is None else {f"{path.stem}-{k}": v for k, v in variants.items()}
+        configurations |= {name: str(entry.get("description", "")) for name, entry in entries.items()}
+    return configurations
 
 
 def load_config(name_or_path: str | Path, overrides: dict[str, Any] | None = None) -> TrainSettings:
@@ -181,8 +196,21 @@ def load_config(name_or_path: str | Path, overrides: dict[str, Any] | None = Non
     path of the file if it is not shipped, and so is their output. `like = "md17"` takes all other keys from a shipped
     file, but for its variants.
 
+    Args:
+        name_or_path: a name of `shipped`, or a file.
+        overrides: values by their keys, of nested tables in nested dictionaries.
+
+    Returns:
+        The settings, validated.
+
     Raises:
         PaiNNFastError: if there is no such configuration; names the nearest one.
+
+    Example:
+        >>> from painn_fast.train import load_config
+        >>> settings = load_config("md17-ethanol", {"max_epochs": 50})
+        >>> settings.name, settings.max_epochs
+        ('md17-ethanol', 50)
     """
     path, variant = _find(str(name_or_path))
     values = read_toml(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ase
 import numpy as np
 
 from painn_fast.errors import PaiNNFastError
@@ -26,23 +25,23 @@ def surface(model: Potential, data: Dataset) -> dict[str, float | str]:
         return {"left_out": reason}
     row = _lowest(data)
     try:
-        rough = roughness(model, _structure(data, row))
+        rough = roughness(model, data.atoms(row))
     except (PaiNNFastError, np.linalg.LinAlgError) as error:  # a model that was hardly trained need not have a minimum
         return {"left_out": f"no minimum near {data.name(row)}: {error}"}
     return {"largest": rough.largest, "mean": rough.mean, "at": data.name(row)}
 
 
-def in_words(found: dict[str, float | str]) -> str:
-    """For the card: a number and what it means, or the reason why there is none."""
-    if "left_out" in found:
-        return f"not computed: {found['left_out']}"
-    told = (
-        f"at most {found['largest']:.2f} cm-1, {found['mean']:.2f} cm-1 in the mean, between harmonic lines of the "
-        f"analytic Hessian and of central differences, at the minimum near {found['at']}"
+def describe_surface(values: dict[str, float | str]) -> str:
+    """For the card: the result of `surface` as a sentence."""
+    if "left_out" in values:
+        return f"not computed: {values['left_out']}"
+    text = (
+        f"at most {values['largest']:.2f} cm-1, {values['mean']:.2f} cm-1 in the mean, between harmonic lines of the "
+        f"analytic Hessian and of central differences, at the minimum near {values['at']}"
     )
-    if float(found["largest"]) <= ROUGH:
-        return told
-    return f"{told}; above {ROUGH:g} cm-1, lines are no surer than that: train with a larger representation.epsilon"
+    if float(values["largest"]) <= ROUGH:
+        return text
+    return f"{text}; above {ROUGH:g} cm-1, lines are no surer than that: train with a larger representation.epsilon"
 
 
 def _why_not(model: Potential, data: Dataset) -> str | None:
@@ -64,11 +63,3 @@ def _lowest(data: Dataset) -> int:
     """Row of the lowest label of energy; the first where there are none."""
     energy = data.labels.get("energy")
     return int(np.nanargmin(energy)) if energy is not None and np.isfinite(energy).any() else 0
-
-
-def _structure(data: Dataset, row: int) -> ase.Atoms:
-    rows = slice(data.first[row], data.first[row + 1])
-    atoms = ase.Atoms(data.numbers[rows], data.positions[rows])
-    special = {"charge": (float(data.charge[row]), 0.0), "spin": (float(data.spin[row]), 1.0)}
-    atoms.info |= {name: value for name, (value, usual) in special.items() if value != usual}
-    return atoms

@@ -9,7 +9,7 @@ from typing import Any
 from painn_fast.errors import PaiNNFastError
 
 
-class Board:
+class TensorBoardWriter:
     """Writes numbers by epoch into `folder/tensorboard`; `tensorboard --logdir folder` shows them.
 
     Raises:

@@ -193,7 +193,7 @@ def test_example_of_the_documentation_runs(tmp_path, monkeypatch, port):
     with subprocess.Popen([sys.executable, command, "input.xml"], stdout=subprocess.DEVNULL) as theirs:
         try:
             ours = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
-            assert "i-PI said EXIT: 44 structures in 11 batches, the largest of 4\n" in ours.stderr
+            assert "i-PI sent EXIT: 44 structures in 11 batches, the largest of 4\n" in ours.stderr
             assert theirs.wait(timeout=20) == ours.returncode == 0
         finally:
             theirs.kill()

@@ -1,4 +1,4 @@
-"""The client speaks i-PI's protocol, whatever i-PI does: late, partial, gone."""
+"""The client follows i-PI's protocol, also if i-PI is late, sends in parts or is gone."""
 
 import json
 import re
@@ -20,7 +20,7 @@ ATOMS = 3
 
 
 def springs(beads):
-    """Every atom on a spring to the origin; the extras tell which cell came."""
+    """Every atom on a spring to the origin; the extras hold the width of the cell."""
     square = np.einsum("bnx,bnx->b", beads.positions, beads.positions)
     virials = -np.einsum("bnx,bny->bxy", beads.positions, beads.positions)
     extras = [json.dumps({"width": cell[0, 0], "é": "é"}) for cell in beads.cells]
@@ -38,7 +38,7 @@ class Peer:
     def say(self, word, *data):
         self.socket.sendall(word.ljust(12) + b"".join(data))
 
-    def hear(self, size):
+    def receive(self, size):
         data = b""
         while len(data) < size:
             part = self.socket.recv(size - len(data))
@@ -48,7 +48,7 @@ class Peer:
 
     def status(self):
         self.say(b"STATUS")
-        return self.hear(12).rstrip()
+        return self.receive(12).rstrip()
 
     def initialise(self, parameters=b" "):
         assert self.status() == b"NEEDINIT"
@@ -57,12 +57,12 @@ class Peer:
 
     def read(self, atoms=ATOMS, batch=1):
         """Results after GETFORCE: energies, forces, virials, extras."""
-        assert self.hear(12).rstrip() == b"FORCEREADY"
-        energies = np.frombuffer(self.hear(8 * batch))
-        assert struct.unpack("=i", self.hear(4)) == (atoms,)
-        forces = np.frombuffer(self.hear(24 * atoms * batch)).reshape(batch, atoms, 3)
-        virials = np.frombuffer(self.hear(72 * batch)).reshape(batch, 3, 3)
-        extras = [json.loads(self.hear(struct.unpack("=i", self.hear(4))[0])) for _ in range(batch)]
+        assert self.receive(12).rstrip() == b"FORCEREADY"
+        energies = np.frombuffer(self.receive(8 * batch))
+        assert struct.unpack("=i", self.receive(4)) == (atoms,)
+        forces = np.frombuffer(self.receive(24 * atoms * batch)).reshape(batch, atoms, 3)
+        virials = np.frombuffer(self.receive(72 * batch)).reshape(batch, 3, 3)
+        extras = [json.loads(self.receive(struct.unpack("=i", self.receive(4))[0])) for _ in range(batch)]
         return energies, forces, virials, extras
 
 
@@ -82,7 +82,7 @@ def check(results, positions, width=9.0):
 
 
 @pytest.fixture
-def places():
+def sites():
     return np.random.default_rng(0).normal(size=(8, ATOMS, 3))
 
 
@@ -96,11 +96,11 @@ def ipi():
             self.listener.settimeout(20)
             self.port = self.listener.getsockname()[1]
             self.pool = ThreadPoolExecutor()
-            self.told, self.peers = [], []
+            self.lines, self.peers = [], []
 
         def serve(self, clients, evaluate=springs, timeout=20.0, patience=PATIENCE):
             address = Address("127.0.0.1", self.port)
-            self.client = Client(evaluate, address, clients, timeout=timeout, patience=patience, keep=self.told.append)
+            self.client = Client(evaluate, address, clients, timeout=timeout, patience=patience, keep=self.lines.append)
             return self.pool.submit(self.client.run)
 
         def accept(self, count=1):
@@ -122,10 +122,10 @@ def ipi():
     server.pool.shutdown()
 
 
-def test_conversation_step_by_step(ipi, places):
+def test_conversation_step_by_step(ipi, sites):
     end = ipi.serve(1)
     (peer,) = ipi.accept()
-    for positions in places[:2]:
+    for positions in sites[:2]:
         message = b"POSDATA".ljust(12) + posdata(positions, width=4.0)
         for first in range(0, len(message), 50):
             peer.socket.sendall(message[first : first + 50])
@@ -136,17 +136,17 @@ def test_conversation_step_by_step(ipi, places):
         assert peer.status() == b"READY"
     peer.say(b"EXIT")
     end.result(timeout=20)
-    assert ipi.told == ["i-PI said EXIT: 2 structures in 2 batches, the largest of 1"]
+    assert ipi.lines == ["i-PI sent EXIT: 2 structures in 2 batches, the largest of 1"]
 
 
-def test_all_connections_in_one_batch(ipi, places):
+def test_all_connections_in_one_batch(ipi, sites):
     end = ipi.serve(8, patience=10.0)
     peers = ipi.accept(8)
     for _ in range(3):
-        for peer, positions in zip(peers, places, strict=True):
+        for peer, positions in zip(peers, sites, strict=True):
             peer.say(b"POSDATA", posdata(positions), b"GETFORCE".ljust(12))
             time.sleep(PATIENCE)
-        for peer, positions in zip(peers, places, strict=True):
+        for peer, positions in zip(peers, sites, strict=True):
             check(peer.read(), positions)
     for peer in peers:
         peer.say(b"EXIT")
@@ -154,36 +154,36 @@ def test_all_connections_in_one_batch(ipi, places):
     assert ipi.client.batches == Counter({8: 3})
 
 
-def test_batches_that_ipi_makes(ipi, places):
+def test_batches_that_ipi_makes(ipi, sites):
     end = ipi.serve(1)
     peer = ipi.accept_one()
     peer.initialise(b" model : x , batch_size:8")
-    cells = b"".join(posdata(positions)[:144] for positions in places)
-    peer.say(b"POSDATA", struct.pack("=i", ATOMS), cells, places.tobytes(), b"GETFORCE".ljust(12))
+    cells = b"".join(posdata(positions)[:144] for positions in sites)
+    peer.say(b"POSDATA", struct.pack("=i", ATOMS), cells, sites.tobytes(), b"GETFORCE".ljust(12))
     energies, forces, _, extras = peer.read(batch=8)
-    np.testing.assert_array_equal(forces, -places)
-    np.testing.assert_allclose(energies, np.square(places).sum(axis=(1, 2)) / 2)
+    np.testing.assert_array_equal(forces, -sites)
+    np.testing.assert_allclose(energies, np.square(sites).sum(axis=(1, 2)) / 2)
     assert len(extras) == 8
     peer.say(b"EXIT")
     end.result(timeout=20)
 
 
-def test_some_of_the_beads_are_not_waited_for(ipi, places):
+def test_some_of_the_beads_are_not_waited_for(ipi, sites):
     patience = 0.2
     end = ipi.serve(3, patience=patience)
     peers = ipi.accept(3)
     waited = []
     for _ in range(MISSES + 2):
-        for peer, positions in zip(peers[:2], places[:2], strict=True):
+        for peer, positions in zip(peers[:2], sites[:2], strict=True):
             peer.say(b"POSDATA", posdata(positions), b"GETFORCE".ljust(12))
         start = time.monotonic()
-        for peer, positions in zip(peers[:2], places[:2], strict=True):
+        for peer, positions in zip(peers[:2], sites[:2], strict=True):
             check(peer.read(), positions)
         waited.append(time.monotonic() - start)
     assert min(waited[:MISSES]) >= patience
     assert min(waited[MISSES:]) < patience
-    peers[2].say(b"POSDATA", posdata(places[2]), b"GETFORCE".ljust(12))
-    check(peers[2].read(), places[2])
+    peers[2].say(b"POSDATA", posdata(sites[2]), b"GETFORCE".ljust(12))
+    check(peers[2].read(), sites[2])
     for peer in peers:
         peer.say(b"EXIT")
     end.result(timeout=20)
@@ -214,12 +214,13 @@ def test_ipi_that_starts_later_is_waited_for(ipi):
         (peer,) = ipi.accept()
         peer.say(b"EXIT")
         end.result(timeout=20)
-    assert ipi.told == [f"waiting for i-PI at 127.0.0.1:{ipi.port}", "i-PI said EXIT: 0 structures in 0 batches"]
+    assert ipi.lines == [f"waiting for i-PI at 127.0.0.1:{ipi.port}", "i-PI sent EXIT: 0 structures in 0 batches"]
 
 
 def test_ipi_that_never_starts_is_an_error(ipi):
     ipi.listener.close()
-    with pytest.raises(PaiNNFastError, match=rf"does not listen.*127.0.0.1:{ipi.port}.*refused, for 0.1 s.*--timeout"):
+    message = rf"no connection to i-PI.*127.0.0.1:{ipi.port}.*connection refused, for 0.1 s.*--timeout"
+    with pytest.raises(PaiNNFastError, match=message):
         ipi.serve(1, timeout=0.1).result(timeout=20)
 
 
@@ -229,7 +230,7 @@ def test_host_that_does_not_exist():
 
 
 @pytest.mark.parametrize("when", ["idle", "evaluating", "before the results are read"])
-def test_ipi_that_goes_away(ipi, places, when):
+def test_ipi_that_goes_away(ipi, sites, when):
     left = threading.Event()
 
     def slow(beads):
@@ -240,17 +241,17 @@ def test_ipi_that_goes_away(ipi, places, when):
     peers = ipi.accept(2)
     for peer in peers:
         if when != "idle":
-            peer.say(b"POSDATA", posdata(places[0]), b"GETFORCE".ljust(12))
+            peer.say(b"POSDATA", posdata(sites[0]), b"GETFORCE".ljust(12))
         if when == "before the results are read":
-            peer.hear(1)
+            peer.receive(1)
     for peer in peers:
         peer.socket.close()
     left.set()
     end.result(timeout=20)
-    assert re.match(r"i-PI went away without EXIT: \d structures in \d batches", ipi.told[-1])
+    assert re.match(r"i-PI closed the connection without EXIT: \d structures in \d batches", ipi.lines[-1])
 
 
-def test_ipi_that_says_exit_while_positions_wait(ipi, places):
+def test_ipi_that_sends_exit_while_positions_wait(ipi, sites):
     left = threading.Event()
 
     def slow(beads):
@@ -259,19 +260,19 @@ def test_ipi_that_says_exit_while_positions_wait(ipi, places):
 
     end = ipi.serve(1, slow)
     (peer,) = ipi.accept()
-    peer.say(b"POSDATA", posdata(places[0]), b"EXIT".ljust(12))
+    peer.say(b"POSDATA", posdata(sites[0]), b"EXIT".ljust(12))
     peer.socket.close()
     left.set()
     end.result(timeout=20)
-    assert ipi.told[0].startswith("i-PI said EXIT")
+    assert ipi.lines[0].startswith("i-PI sent EXIT")
 
 
-def test_connection_that_ipi_drops_leaves_the_others(ipi, places):
+def test_connection_that_ipi_drops_leaves_the_others(ipi, sites):
     end = ipi.serve(2)
     peers = ipi.accept(2)
     peers[0].socket.close()
-    peers[1].say(b"POSDATA", posdata(places[0]), b"GETFORCE".ljust(12))
-    check(peers[1].read(), places[0])
+    peers[1].say(b"POSDATA", posdata(sites[0]), b"GETFORCE".ljust(12))
+    check(peers[1].read(), sites[0])
     peers[1].say(b"EXIT")
     end.result(timeout=20)
 
@@ -292,10 +293,10 @@ def test_what_is_not_spoken_is_an_error(ipi, data, text):
         end.result(timeout=20)
 
 
-def test_different_structures_are_an_error(ipi, places):
+def test_different_structures_are_an_error(ipi, sites):
     end = ipi.serve(2)
     peers = ipi.accept(2)
     for peer, atoms in zip(peers, (3, 2), strict=True):
-        peer.say(b"POSDATA", posdata(places[0][:atoms]))
+        peer.say(b"POSDATA", posdata(sites[0][:atoms]))
     with pytest.raises(PaiNNFastError, match=r"different structures; got: \[2, 3\] atoms"):
         end.result(timeout=20)

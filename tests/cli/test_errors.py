@@ -189,4 +189,6 @@ def test_ipi_that_is_not_there(fails):
     fails(("ipi", "ethanol", "--address", "localhost:1", "--unix", "name"), "two addresses")
     fails(("ipi", "ethanol", "--timeout", "5"), "missing unit of duration")
     fails(("ipi", "ethanol", "--properties", "charges"), "no such extra", "'charges'", "dipole")
-    fails(("ipi", "ethanol", "--unix", "./missing", "--timeout", "0 s"), "./missing", "--timeout")
+    fails(
+        ("ipi", "ethanol", "--unix", "./missing", "--timeout", "0 s"), "no connection to i-PI", "./missing", "--timeout"
+    )

@@ -46,10 +46,10 @@ LIVE = {
 
 
 @pytest.mark.parametrize("name", LIVE)
-def test_there_and_back_again_is_the_same_state_dict(spk, tmp_path, name):
+def test_there_and_back_again_is_the_same_state_dict(spk, needed, tmp_path, name):
     live = LIVE[name](spk)
     source = spk.save(live, tmp_path / "best_model")
-    ours = convert(source, tmp_path / "model.safetensors", **UNITS)
+    ours = convert(source, tmp_path / "model.safetensors", **needed(source, UNITS))
     theirs = convert(ours, tmp_path / "weights.pt")
     state = torch.load(theirs, weights_only=True)
     assert state.keys() == live.state_dict().keys()
@@ -110,7 +110,7 @@ def test_a_state_dict_goes_back_with_the_epsilon_that_is_named(tmp_path, capsys)
     assert pf.load(tmp_path / "bare.pt", energy_unit="eV").config.representation.epsilon == 1e-8
     back = pf.load(tmp_path / "bare.pt", energy_unit="eV", epsilon=epsilon)
     assert back.config.representation == potential.config.representation
-    with pytest.raises(PaiNNFastError, match=r"says its units and heads itself.*epsilon"):
+    with pytest.raises(PaiNNFastError, match=r"contains its units and heads.*epsilon"):
         pf.load(tmp_path / "ours.safetensors", epsilon=1e-3)
 
 
@@ -131,7 +131,7 @@ def test_nothing_is_overwritten_unless_asked(spk, tmp_path):
     source = spk.save(spk.model(), tmp_path / "best_model")
     target = tmp_path / "model.safetensors"
     target.write_text("precious")
-    with pytest.raises(PaiNNFastError, match=r"there already.*model\.safetensors"):
+    with pytest.raises(PaiNNFastError, match=r"exists already.*model\.safetensors"):
         convert(source, target, energy_unit="eV")
     assert target.read_text() == "precious"
     convert(source, target, energy_unit="eV", overwrite=True)

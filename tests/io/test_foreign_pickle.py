@@ -379,7 +379,7 @@ def test_a_truncated_file_is_one_clear_line(spk, tmp_path, part):
 SIMPLE = b"\x80\x02}" + STOP
 
 
-def test_other_zip_files_are_told_apart(tmp_path):
+def test_other_zip_files_are_distinguished(tmp_path):
     path = tmp_path / "file"
     refused = {
         "compressed entry": {"compression": zipfile.ZIP_DEFLATED},
@@ -432,7 +432,7 @@ def test_a_changed_byte_of_the_weights_is_noticed(spk, tmp_path):
         pf.load(path, energy_unit="eV")
 
 
-def test_files_of_old_torch_are_told_apart(tmp_path):
+def test_files_of_old_torch_are_recognised(tmp_path):
     torch.save({"a": torch.ones(2)}, tmp_path / "old", _use_new_zipfile_serialization=False)
     with pytest.raises(PaiNNFastError, match=r"torch older than 1\.6"):
         pf.load(tmp_path / "old", energy_unit="eV")

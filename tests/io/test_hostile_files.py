@@ -1,4 +1,4 @@
-"""Files made to take all time or memory, to open other files or to run code: each ends in one line that says what."""
+"""Files made to take all time or memory, to open other files or to run code: each ends in one line of error."""
 
 import json
 import pickle
@@ -151,7 +151,7 @@ def test_a_small_state_dict_cannot_ask_for_much_memory(tmp_path):
 
 
 def test_a_small_model_file_cannot_ask_for_much_memory(tmp_path):
-    """The tensors that are there have the size of the configuration; the missing ones would take 3 GB and more."""
+    """The tensors in the file have the size of the configuration; the missing ones would take 3 GB and more."""
     n = 16_000
     settings = {"n_features": n, "n_layers": 1, "n_rbf": 4, "max_z": 4}
     config = PotentialConfig.parse({"representation": settings}).model_dump(mode="json")

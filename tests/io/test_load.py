@@ -46,7 +46,7 @@ def test_dtype_and_mode(saved):
 
 def test_a_file_that_says_its_units_takes_none(saved):
     for unit in ("energy_unit", "dipole_unit", "polarizability_unit"):
-        with pytest.raises(PaiNNFastError, match=rf"says its units and heads itself.*{unit}"):
+        with pytest.raises(PaiNNFastError, match=rf"contains its units and heads.*{unit}"):
             pf.load(saved, **{unit: "eV"})
 
 
@@ -56,7 +56,7 @@ def test_a_device_that_is_not_there_is_refused(saved, device):
         pf.load(saved, device=device)
 
 
-def test_what_is_no_model_is_told_with_the_bundled_names(tmp_path):
+def test_an_error_for_what_is_no_model_lists_the_bundled_names(tmp_path):
     with pytest.raises(PaiNNFastError, match=r"no such model.*methanol.*ethanol"):
         pf.load("methanol")
     with pytest.raises(PaiNNFastError, match=r"no such model"):

@@ -1,4 +1,4 @@
-"""Our own model files: what is written is what is read, and whatever is wrong with one is said with its key."""
+"""Our own model files: what is written is what is read, and an error names the key."""
 
 import json
 import random
@@ -168,7 +168,7 @@ def test_a_header_cannot_ask_for_a_huge_network(saved, key):
         pf.load(saved)
 
 
-def test_a_header_that_is_not_ours_is_told(saved):
+def test_a_header_that_is_not_ours_is_refused(saved):
     rewrite(saved, header="{not json")
     with pytest.raises(PaiNNFastError, match="header is not JSON"):
         pf.load(saved)
@@ -212,7 +212,7 @@ def as_version_1(path, **changes):
 def test_a_file_of_version_1_is_read_with_a_note_and_rewritten_bit_for_bit(saved, tmp_path, hashed):
     expected = pf.load(saved)
     as_version_1(saved, **({} if hashed else {"config_sha256": None}))
-    with pytest.warns(UserWarning, match=r"of version 1.*cannot tell when it is damaged.*convert"):
+    with pytest.warns(UserWarning, match=r"of version 1.*damage to it may go unnoticed.*convert"):
         old = pf.load(saved)
     save_model(old, tmp_path / "new.safetensors")
     new = pf.load(tmp_path / "new.safetensors")
@@ -223,7 +223,7 @@ def test_a_file_of_version_1_is_read_with_a_note_and_rewritten_bit_for_bit(saved
     assert fingerprint(mine) == header_of(saved)["sha256"]
 
 
-def test_convert_rewrites_a_file_of_version_1_in_its_place(saved):
+def test_convert_replaces_a_file_of_version_1(saved):
     as_version_1(saved)
     with pytest.warns(UserWarning, match="of version 1"):
         convert(saved, saved, overwrite=True)

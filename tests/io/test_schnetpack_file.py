@@ -13,7 +13,7 @@ from torch.nn import functional
 
 import painn_fast as pf
 from painn_fast import units
-from painn_fast.errors import PaiNNFastError
+from painn_fast.errors import PaiNNFastError, SuperfluousUnits
 from painn_fast.nn import DipoleHead, EnergyHead, PolarizabilityHead
 from painn_fast.testing import TOLERANCE, assert_close
 
@@ -31,13 +31,14 @@ UNITS = {"energy_unit": "eV", "dipole_unit": "e Ang", "polarizability_unit": "An
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 @pytest.mark.parametrize("name", CHECKPOINTS)
-def test_every_stored_output_of_a_checkpoint_matches(shared_data, name, dtype):
+def test_every_stored_output_of_a_checkpoint_matches(shared_data, needed, name, dtype):
     folder = shared_data / "checkpoints" / name
     stored = np.load(folder / "outputs.npz")
     energy_unit = "eV" if stored["unit_in_ev"] == 1.0 else "kcal/mol"
     unit = units.factor("energy", energy_unit)  # that of ase.units; the stored one is of an older CODATA, 3e-7 off
     assert unit == pytest.approx(float(stored["unit_in_ev"]), rel=1e-6)
-    model = pf.load(folder / "model", **{**UNITS, "energy_unit": energy_unit}, dtype=dtype)
+    own_units = needed(folder / "model", UNITS | {"energy_unit": energy_unit})
+    model = pf.load(folder / "model", **own_units, dtype=dtype)
     frames = [Atoms(stored["z"], r, cell=stored["cell"], pbc=stored["pbc"]) for r in stored["R"]]
     suffix = str(dtype)[-2:]
     names = [key.removesuffix(suffix) for key in stored if key.endswith(suffix)]
@@ -131,9 +132,10 @@ def references():
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_every_option_gives_what_the_live_module_gives(spk, tmp_path, option):
+def test_every_option_gives_what_the_live_module_gives(spk, needed, tmp_path, option):
     live = spk.model(**OPTIONS[option](spk))
-    model = pf.load(spk.save(live, tmp_path / "best_model"), **UNITS, dtype=torch.float64)
+    path = spk.save(live, tmp_path / "best_model")
+    model = pf.load(path, **needed(path, UNITS), dtype=torch.float64)
     frames = centred(molecules())
     want = expected(spk, live, frames)
     renamed = {**OURS, "E": "energy"}
@@ -256,10 +258,10 @@ def test_weights_of_a_checkpoint_are_those_of_its_state_dict(spk, tmp_path):
     assert torch.equal(model.representation.embedding.weight, live.representation.embedding.weight)
 
 
-def test_a_state_dict_with_tensors_needs_to_be_told_its_heads(spk, tmp_path):
+def test_a_state_dict_with_tensors_needs_the_names_of_its_heads(spk, tmp_path):
     live = spk.model(**OPTIONS["tensors"](spk))
     path = spk.save(live.state_dict(), tmp_path / "weights.pt")
-    with pytest.raises(PaiNNFastError, match=r"does not tell what its output modules are.*output_modules\.3"):
+    with pytest.raises(PaiNNFastError, match=r"does not name its output modules.*output_modules\.3"):
         pf.load(path, **UNITS)
     with pytest.raises(PaiNNFastError, match="not one head for each output module"):
         pf.load(path, **UNITS, heads=[EnergyHead()])
@@ -278,6 +280,20 @@ def test_a_missing_unit_is_asked_for(spk, tmp_path, unit):
     others = {key: value for key, value in UNITS.items() if key != f"{unit}_unit"}
     with pytest.raises(PaiNNFastError, match=f"missing unit of {unit}.*{unit}_unit"):
         pf.load(path, **others)
+
+
+@pytest.mark.parametrize(
+    ("units", "superfluous"),
+    [
+        ({"energy_unit": "eV", "dipole_unit": "D"}, "dipole_unit"),
+        ({"energy_unit": "eV", "polarizability_unit": "Ang^3", "dipole_unit": "D"}, "dipole_unit, polarizability_unit"),
+    ],
+)
+def test_a_unit_of_a_property_that_the_model_lacks_is_refused(spk, tmp_path, units, superfluous):
+    path = spk.save(spk.model(), tmp_path / "best_model")
+    message = f"a unit of a property that the model does not give.*got: {superfluous}; expected: units of energy; fix"
+    with pytest.raises(SuperfluousUnits, match=message):
+        pf.load(path, **units)
 
 
 def test_an_unknown_unit_is_named(spk, tmp_path):

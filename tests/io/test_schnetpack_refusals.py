@@ -158,13 +158,19 @@ ODD_STATES = {
         replaced("representation.filter_net.bias", torch.ones(48, dtype=torch.int64)),
         r"wrong dtype.*filter\.bias",
     ),
-    "two offsets": (replaced("postprocessors.4.mean", torch.ones(1)), r"what its offsets belong to.*postprocessors\.4"),
+    "two offsets": (
+        replaced("postprocessors.4.mean", torch.ones(1)),
+        r"head of the offsets.*unknown.*postprocessors\.4",
+    ),
     "elements": (replaced("postprocessors.1.atomref", torch.ones(120)), r"references of elements"),
     "no text": (lambda state: {**state, 3: torch.ones(1)}, r"not a state dict of SchNetPack.*3: TensorRecord"),
     "no tensor": (replaced("representation.extra", [1, 2]), r"not a state dict of SchNetPack.*list"),
     "others": (lambda state: {"encoder.weight": torch.ones(1)}, r"not a state dict of SchNetPack.*encoder\.weight"),
     "nothing": (lambda state: {}, r"not a state dict of SchNetPack"),
-    "no heads": (lambda state: {k: v for k, v in state.items() if "output" not in k}, r"does not tell.*output modules"),
+    "no heads": (
+        lambda state: {k: v for k, v in state.items() if "output" not in k},
+        "does not name its output modules",
+    ),
 }
 
 

@@ -89,7 +89,7 @@ def test_a_converted_file_remembers_its_unit_of_length(bohr, tmp_path):
     again = pf.load(tmp_path / "model.safetensors")
     a, b = (pf.evaluate(one, structures(), PROPERTIES, backend="reference") for one in (model, again))
     assert all(np.array_equal(x, y) for name in PROPERTIES for x, y in zip(a[name], b[name], strict=True))
-    with pytest.raises(PaiNNFastError, match=r"says its units and heads itself.*length_unit"):
+    with pytest.raises(PaiNNFastError, match=r"contains its units and heads.*length_unit"):
         pf.load(tmp_path / "model.safetensors", length_unit="Bohr")
 
 

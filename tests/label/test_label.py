@@ -79,15 +79,15 @@ def test_an_npz_of_labels_is_a_training_set(tmp_path):
     assert np.isfinite(data.labels["polarizability"][0]).all()
 
 
-def test_a_structure_that_fails_is_said_and_left_out(tmp_path, halting, capfd):
+def test_a_structure_that_fails_is_reported_and_left_out(tmp_path, halting, capfd):
     frames = shaken(4)
     frames[2].positions[0, 0] = 0.2
     ase.io.write(tmp_path / "in.xyz", frames)
     path = label(tmp_path / "in.xyz", tmp_path / "out.xyz", method=halting, workers=2)
     assert len(ase.io.read(path, index=":")) == 3
-    said = capfd.readouterr().err
-    assert "structure 2 failed: no convergence" in said
-    assert "4 of 4 labelled, 1 failed" in said
+    printed = capfd.readouterr().err
+    assert "structure 2 failed: no convergence" in printed
+    assert "4 of 4 labelled, 1 failed" in printed
     for atoms in frames:
         atoms.positions[0, 0] = 0.2
     ase.io.write(tmp_path / "bad.xyz", frames)
@@ -111,7 +111,7 @@ def test_a_killed_run_goes_on_to_the_same_labels(tmp_path, halting):
     assert done < 60, "it came to its end before it was killed: nothing is shown"
     with journal.open("ab") as file:
         file.write(b'{"structure": 59, "ener')  # cut off
-    with pytest.raises(PaiNNFastError, match=r"there already.*--resume"):
+    with pytest.raises(PaiNNFastError, match=r"exists already.*--resume"):
         label(tmp_path / "in.xyz", tmp_path / "out.xyz", method=halting)
     label(tmp_path / "in.xyz", tmp_path / "out.xyz", method=halting, workers=1, resume=True)
     label(tmp_path / "in.xyz", tmp_path / "straight.xyz", method=halting, workers=2)
@@ -189,17 +189,17 @@ def test_a_journal_of_other_structures_or_another_method_is_refused(tmp_path, ha
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"method": "ase.calculators.nothing:No"}, "no such calculator.*module:Class"),
         ({"method": "nothing"}, "no such calculator"),
         ({"output": "out.json"}, r"unknown kind of output.*\.npz"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_computed(tmp_path, changes, said):
+def test_what_cannot_be_is_refused_before_anything_is_computed(tmp_path, changes, message):
     ase.io.write(tmp_path / "in.xyz", shaken(2))
     given = {"method": EMT_NAME, "output": "out.xyz"} | changes
-    with pytest.raises(PaiNNFastError, match=said):
+    with pytest.raises(PaiNNFastError, match=message):
         label(tmp_path / "in.xyz", tmp_path / given.pop("output"), **given)
     assert not (tmp_path / "out.xyz.journal").exists()
 

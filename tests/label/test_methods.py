@@ -126,7 +126,7 @@ def test_pyscf_computes_the_ion_under_all_names_of_its_charge():
 
 @NEEDS_PYSCF
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"pbc": True, "cell": [9, 9, 9]}, "labels molecules in vacuum"),
         ({"info": {"charge": 0.5}}, "whole number"),
@@ -134,8 +134,8 @@ def test_pyscf_computes_the_ion_under_all_names_of_its_charge():
         ({"info": {"total_spin": 1}}, "2S, S or the multiplicity"),
     ],
 )
-def test_what_pyscf_does_not_compute(change, said):
-    with pytest.raises(PaiNNFastError, match=said):
+def test_what_pyscf_does_not_compute(change, message):
+    with pytest.raises(PaiNNFastError, match=message):
         How("pyscf", SMALLEST).make()(Atoms("H2", [[0, 0, 0], [0, 0, 0.74]], **change), False)
 
 
@@ -153,7 +153,7 @@ def test_tblite_computes_the_charge_of_each_structure():
 
 
 class Reading(Calculator):
-    """Energies that tell what a calculator that we know nothing of was given."""
+    """Energies that encode the arguments of a calculator of another package."""
 
     implemented_properties = ["energy", "forces"]
 
@@ -164,7 +164,7 @@ class Reading(Calculator):
         self.results = {"energy": charge + 10 * moment + 100 * read[0] + 1000 * read[1], "forces": atoms.positions * 0}
 
 
-def test_a_calculator_of_somebody_else_is_told_charge_and_spin():
+def test_a_calculator_of_another_package_receives_charge_and_spin():
     method = of_calculator(Reading())
     atoms = water()
     assert method(atoms, False)["energy"] == 1000

@@ -188,13 +188,13 @@ def ion(**changes):
     return atoms
 
 
-def check_geometry(found, atoms):
-    assert (found.numbers == atoms.numbers).all()
-    assert_close(found.get_masses(), atoms.get_masses(), 1e-7)
-    assert_close(found.cell.array, atoms.cell.array, 1e-12)
-    assert (found.pbc == atoms.pbc).all()
-    assert (found.get_tags() == atoms.get_tags()).all()
-    assert {name.lower(): float(value) for name, value in found.info.items() if name != "time_fs"} in (
+def check_geometry(read_back, atoms):
+    assert (read_back.numbers == atoms.numbers).all()
+    assert_close(read_back.get_masses(), atoms.get_masses(), 1e-7)
+    assert_close(read_back.cell.array, atoms.cell.array, 1e-12)
+    assert (read_back.pbc == atoms.pbc).all()
+    assert (read_back.get_tags() == atoms.get_tags()).all()
+    assert {name.lower(): float(value) for name, value in read_back.info.items() if name != "time_fs"} in (
         {"charge": 1, "spin": 2}, {"charge": 1, "multiplicity": 2},
     )  # fmt: skip
 

@@ -17,8 +17,8 @@ from painn_fast.train.data import join, read_file, read_split
 from painn_fast.train.data.check import check, judge
 from painn_fast.train.data.dataset import Dataset
 from painn_fast.train.data.duplicates import duplicates
-from painn_fast.train.data.force_energy_check import slope
-from painn_fast.train.data.statistics import format_statistics, pairs, statistics
+from painn_fast.train.data.force_energy_check import force_energy_slope
+from painn_fast.train.data.statistics import format_statistics, pairs_within, statistics
 from painn_fast.train.settings import DataFile, SplitSizes
 
 
@@ -47,10 +47,10 @@ WRONG = {
 
 @pytest.mark.parametrize("mistake", WRONG)
 def test_forces_that_do_not_belong_to_the_energies_are_found_and_explained(many, mistake):
-    change, said = WRONG[mistake]
+    change, message = WRONG[mistake]
     found = check(parts(many(change)))
     assert [finding.level for finding in found][:1] == ["doubt"]
-    with pytest.raises(PaiNNFastError, match=rf"{said}.*many\.npz.*times the work.*units"):
+    with pytest.raises(PaiNNFastError, match=rf"{message}.*many\.npz.*times the work.*units"):
         judge(found)
     assert judge(found, "warn")[0].startswith("warning: ")
 
@@ -61,14 +61,15 @@ def test_a_few_wrong_energies_do_not_hide_that_forces_are_right(many):
         return {}
 
     data = parts(many(change))
-    assert slope(join(list(data.values()))).value == pytest.approx(1.0, abs=0.1)
+    assert force_energy_slope(join(list(data.values()))).value == pytest.approx(1.0, abs=0.1)
     (finding,) = check(data)
     assert "8 energies far from the others; where: many.npz, frame" in str(finding.problem)
 
 
-def test_energies_without_likeness_say_nothing(many):
+def test_unrelated_forces_and_energies_are_uncorrelated(many):
     rng = np.random.default_rng(0)
-    assert slope(read_file(DataFile(file=str(many(lambda a: {"F": rng.normal(size=a["F"].shape)}))))).correlation < 0.8
+    path = many(lambda arrays: {"F": rng.normal(size=arrays["F"].shape)})
+    assert force_energy_slope(read_file(DataFile(file=str(path)))).correlation < 0.8
 
 
 SETS = ["aspirin", "aspirin_rmd17", "ethanol", "malonaldehyde", "naphthalene", "salicylic_acid", "toluene", "uracil"]
@@ -86,7 +87,7 @@ def test_real_sets_pass_and_fail_with_wrong_forces(real_set):
     data = parts(real_set)
     assert {finding.level for finding in check(data)} <= {"note"}
     train = data["train"].select(np.arange(min(750, len(data["train"]))))
-    assert slope(train).value == pytest.approx(1.0, abs=0.12)
+    assert force_energy_slope(train).value == pytest.approx(1.0, abs=0.12)
     for factor, text in ((KCAL, "kcal/mol and eV"), (1 / KCAL, "kcal/mol and eV"), (-1.0, "wrong sign")):
         wrong = dataclasses.replace(train, labels=train.labels | {"forces": factor * train.labels["forces"]})
         with pytest.raises(PaiNNFastError, match=text):
@@ -103,7 +104,7 @@ def put(key, index, value):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (put("F", (7, 1, 2), np.nan), r"error: forces is NaN in part.*many\.npz, frame 7"),
         (put("F", (7, 1), np.nan), r"error: forces is NaN in part.*many\.npz, frame 7"),
@@ -120,9 +121,9 @@ def put(key, index, value):
         (put("E", 3, np.nan), r"note: energy is missing in 1 of 300 structures; where: many\.npz, frame 3"),
     ],
 )
-def test_what_is_wrong_is_named(many, change, said):
+def test_what_is_wrong_is_named(many, change, message):
     found = findings(many(change))
-    assert any(re.search(said, line) for line in found), found
+    assert any(re.search(message, line) for line in found), found
 
 
 def test_copies_are_noted_and_leaks_refused(many):
@@ -137,7 +138,7 @@ def test_copies_are_noted_and_leaks_refused(many):
         return change
 
     assert findings(many(copies((3, 9)))) == [
-        "note: 1 train structures are there more than once; where: many.npz, frame 3 = many.npz, frame 9"
+        "note: 1 train structures are repeated; where: many.npz, frame 3 = many.npz, frame 9"
     ]
     one = findings(many(copies((3, 299))))
     assert "note: 1 of 50 test structures are in the training set too" in one[0]
@@ -204,15 +205,14 @@ def test_pairs_in_nearly_empty_boxes_are_those_of_the_cell_list(monkeypatch):
         files=("a",),
     )
 
-    def found():
-        return sorted(
-            (int(i), int(j), round(float(d), 9)) for part in pairs(data, 3.0) for i, j, d in zip(*part, strict=True)
-        )
+    def listed():
+        pairs = (pair for part in pairs_within(data, 3.0) for pair in zip(*part, strict=True))
+        return sorted((int(i), int(j), round(float(d), 9)) for i, j, d in pairs)
 
-    fast = found()
+    fast = listed()
     assert len(fast) > 20
     monkeypatch.setattr("painn_fast.train.data.statistics.SMALL", 0)
-    assert fast == found()
+    assert fast == listed()
 
 
 def test_statistics_tell_what_the_set_holds(many, toy, tmp_path):
@@ -234,9 +234,9 @@ def test_a_training_is_checked_and_leaves_split_and_statistics(toy, many, tmp_pa
     own = toy | {"heads": [{"type": "energy"}], "max_epochs": 1, "data": [{"file": many().name}]}
     output = loop.run(TrainSettings.parse(own), data_folder=tmp_path).parent
     assert json.loads((output / "statistics.json").read_text())["labels"]["forces"] == 300
-    told = capsys.readouterr().err
-    assert "many.npz: length Ang (the file), energy = E eV (the file), forces = F eV/Ang (the file)" in told
-    assert "structures of 3 atoms" in told
+    printed = capsys.readouterr().err
+    assert "many.npz: length Ang (the file), energy = E eV (the file), forces = F eV/Ang (the file)" in printed
+    assert "structures of 3 atoms" in printed
     again = own | {"split": {"file": str(output / "split.csv")}}
     one, other = (loop.read_data(TrainSettings.parse(values), tmp_path) for values in (own, again))
     for name, part in one.items():
@@ -249,7 +249,7 @@ def test_a_training_is_checked_and_leaves_split_and_statistics(toy, many, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "not a split.*first line file,frame,split"),
         ("file,frame,split\nmany.npz,one,train\n", r"not a split.*line 2.*many\.npz,one,train"),
@@ -258,8 +258,8 @@ def test_a_training_is_checked_and_leaves_split_and_statistics(toy, many, tmp_pa
         ("file,frame,split\nfew.npz,1,train\n", r"one of other data.*nothing of many\.npz"),
     ],
 )
-def test_a_split_file_that_does_not_fit_is_an_error(many, tmp_path, text, said):
+def test_a_split_file_that_does_not_fit_is_an_error(many, tmp_path, text, message):
     (tmp_path / "split.csv").write_text(text)
-    with pytest.raises(PaiNNFastError, match=said) as caught:
+    with pytest.raises(PaiNNFastError, match=message) as caught:
         read_split(DataFile(file=many().name), tmp_path, sizes=SplitSizes(file="split.csv"))
     assert "split.csv" in str(caught.value)

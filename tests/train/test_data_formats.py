@@ -131,9 +131,9 @@ def test_a_database_of_schnetpack_says_its_units(tmp_path):
     with connect(path) as database:
         for name, row in zip(("H2O", "CH4", "NH3"), rows, strict=True):
             database.write(molecule(name), data=row)
-        said = {"energy": "kcal/mol", "forces": "kcal/mol/Bohr", "dipole_moment": "Debye", "cv": "cal/mol/K"}
-        said |= {"polarizability": "a0 a0 a0", "partial_charges": ""}
-        database.metadata = {"_property_unit_dict": said, "_distance_unit": "Bohr", "atomrefs": {}}
+        declared = {"energy": "kcal/mol", "forces": "kcal/mol/Bohr", "dipole_moment": "Debye", "cv": "cal/mol/K"}
+        declared |= {"polarizability": "a0 a0 a0", "partial_charges": ""}
+        database.metadata = {"_property_unit_dict": declared, "_distance_unit": "Bohr", "atomrefs": {}}
     data = read(path)
     assert_close(data.positions[:3], molecule("H2O").positions * units.BOHR, 1e-14)
     assert_close(data.labels["energy"], np.arange(3.0) * units.KCAL_PER_MOL, 1e-14)
@@ -260,11 +260,11 @@ def test_a_cut_archive_is_an_error_or_has_lost_no_molecule(tmp_path_factory, sha
     path = archive(tmp_path_factory.mktemp("cut") / "set.tar.bz2", [methane(k) for k in range(1, 40)])
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     try:
-        count, said = len(qm9.read(path)), path.name
+        count, text = len(qm9.read(path)), path.name
     except PaiNNFastError as error:
-        count, said = 39, str(error)
+        count, text = 39, str(error)
     assert count == 39
-    assert "set.tar.bz2" in said
+    assert "set.tar.bz2" in text
 
 
 def test_a_flat_file_with_a_table_of_properties(tmp_path):
@@ -307,7 +307,7 @@ def test_a_slow_file_is_read_from_its_copy_until_it_changes(tmp_path, monkeypatc
     monkeypatch.undo()
     archive(path, [methane(k, -41.0) for k in (1, 2, 3)], "w")
     assert read(path, keys={"energy": "u0"}).labels["energy"].tolist() == [-41.0 * units.HARTREE] * 3
-    copy.write_bytes(b"broken")
+    copy.write_bytes(b"damaged")
     assert len(read(path)) == 3
 
 
@@ -320,7 +320,7 @@ def test_a_folder_that_cannot_be_written_does_without_a_copy(tmp_path, monkeypat
     tmp_path.chmod(0o700)
 
 
-def test_a_copy_that_cannot_be_written_is_said(tmp_path, monkeypatch, capsys):
+def test_a_copy_that_cannot_be_written_is_reported(tmp_path, monkeypatch, capsys):
     def refused(*_):
         raise PermissionError(13, "Permission denied")
 

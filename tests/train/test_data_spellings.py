@@ -1,4 +1,4 @@
-"""One structure in many spellings and formats: its values, units and what is said of what is not used."""
+"""One structure in many spellings and formats: its values, units, and notes on what is not used."""
 
 import base64
 import re
@@ -71,10 +71,10 @@ def test_a_unit_that_the_file_states_of_forces_goes_over_one_that_follows_from_t
     R = np.random.default_rng(0).random((2, 3, 3))
     arrays = {"R": R, "z": [8, 1, 1], "E": np.ones(2), "F": np.ones((2, 3, 3)), "F_unit": "kcal/mol/Ang"}
     np.savez(tmp_path / "set.npz", **arrays)
-    said = {"energy": "eV", "length": "Ang"}
-    data = read_file(DataFile(file="set.npz", units=said), tmp_path)
+    declared = {"energy": "eV", "length": "Ang"}
+    data = read_file(DataFile(file="set.npz", units=declared), tmp_path)
     assert data.labels["forces"][0, 0] == pytest.approx(units.factor("energy", "kcal/mol"))
-    data = read_file(DataFile(file="set.npz", units=said | {"forces": "eV/Ang"}), tmp_path)
+    data = read_file(DataFile(file="set.npz", units=declared | {"forces": "eV/Ang"}), tmp_path)
     assert data.labels["forces"][0, 0] == 1.0
 
 
@@ -122,7 +122,7 @@ def test_cells_that_cannot_be_read_are_errors(xyz, text):
         xyz(f"{lattice} {P} energy=1 {text}")
 
 
-def test_periodic_without_a_cell_is_read_as_a_molecule_and_said(xyz):
+def test_periodic_without_a_cell_is_read_as_a_molecule_with_a_note(xyz):
     data = xyz(f"{P} energy=1 pbc=T")
     assert not data.pbc.any()
     assert "f.xyz: periodic without a cell, read as a molecule, in 1 frames, first in frame 0" in data.notes
@@ -150,8 +150,8 @@ def test_columns_by_the_names_that_ase_knows(xyz, properties, row):
     assert data.numbers.tolist() == [8, 1, 1]
     assert data.positions[1].tolist() == [0, 0, 0.96]
     assert_close(data.labels["forces"], FORCES, 0.0)
-    said = " ".join(data.notes[1:])
-    assert [word in said for word in ("tag", "move_mask", "kind")] == [
+    notes = " ".join(data.notes[1:])
+    assert [word in notes for word in ("tag", "move_mask", "kind")] == [
         word in properties for word in ("tag", "move_mask", "kind")
     ]
 
@@ -191,12 +191,12 @@ def test_tensors_as_ase_writes_them_come_back(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("comment", "said"),
+    ("comment", "message"),
     [
         ("Cubic bulk silicon", "text that is no key=value, in 1 frames, first in frame 0: 'Cubic bulk silicon'"),
         (
             "i = 12, time = 6.000, E = -76.3",
-            'not used: E, i, time; is E the energy. Then say keys = { energy = "E" } and its unit',
+            'not used: E, i, time; is E the energy. Then set keys = { energy = "E" } and its unit',
         ),
         (f"{P} REF_energy=-1.5", "not used: REF_energy; is REF_energy the energy?"),
         (f"{P} enrgy=-1.5", "is enrgy the energy?"),
@@ -216,9 +216,9 @@ def test_tensors_as_ase_writes_them_come_back(tmp_path):
         ),
     ],
 )
-def test_whatever_is_not_used_is_said(xyz, comment, said):
+def test_entries_that_are_not_used_are_noted(xyz, comment, message):
     notes = xyz(comment).notes[1:]
-    assert any(re.search(said, note) for note in notes), notes
+    assert any(re.search(message, note) for note in notes), notes
 
 
 def test_notes_are_of_bounded_length(xyz):
@@ -227,13 +227,13 @@ def test_notes_are_of_bounded_length(xyz):
 
 
 def test_a_label_that_is_no_number_and_a_key_with_two_values_are_errors(xyz):
-    for text, said in (
+    for text, message in (
         ("energy=low", r"not numbers.*'energy', frame 0, line 2.*low"),
         ("charge=plus", r"not numbers.*'charge'"),
         ("energy=1 energy=2", "two values of energy.*'1' and '2'"),
         (f'Lattice="{CELL}" Lattice="1 0 0 0 1 0 0 0 1"', "two values of Lattice"),
     ):
-        with pytest.raises(PaiNNFastError, match=said):
+        with pytest.raises(PaiNNFastError, match=message):
             xyz(f"{P} {text}")
     assert "energy" not in xyz(f"{P} energy=None").labels
 
@@ -399,12 +399,12 @@ DATABASES = {
 
 @pytest.mark.parametrize("name", DATABASES)
 def test_labels_of_databases_have_the_units_that_are_stated(tmp_path, name):
-    data, metadata, said, energy, forces = DATABASES[name]
+    data, metadata, declared, energy, forces = DATABASES[name]
     with connect(tmp_path / "f.db") as database:
         database.write(molecule("H2O"), data=data)
         if metadata is not None:
             database.metadata = {"_property_unit_dict": metadata, "_distance_unit": "Ang", "atomrefs": {}}
-    found = read(tmp_path / "f.db", units=said)
+    found = read(tmp_path / "f.db", units=declared)
     assert_close(found.labels["energy"], E * energy, 1e-14)
     assert_close(found.labels["forces"], F * forces, 1e-14)
 
@@ -520,7 +520,7 @@ def test_cells_of_npz(tmp_path):
         data = read(path)
         assert_close(data.cell, np.stack([cell] * 4), 0.0)
         assert data.pbc.tolist() == [[bool(x) for x in pbc]] * 4
-    for more, said in (
+    for more, message in (
         ({"cell": cell[:2]}, r"wrong shape.*'cell'"),
         ({"lattice": cell[0]}, r"wrong shape.*'lattice'"),
         ({"lattice": 5.0}, r"wrong shape.*'lattice'"),
@@ -529,11 +529,11 @@ def test_cells_of_npz(tmp_path):
         ({"pbc": [1, 1, 1]}, "periodic, but without a cell"),
     ):
         np.savez(path, **arrays, **more)
-        with pytest.raises(PaiNNFastError, match=said):
+        with pytest.raises(PaiNNFastError, match=message):
             read(path)
 
 
-def test_arrays_of_npz_that_are_not_used_are_said(tmp_path):
+def test_arrays_of_npz_that_are_not_used_are_noted(tmp_path):
     path, atoms = tmp_path / "f.npz", molecule("H2O")
     arrays = {"R": np.stack([atoms.positions] * 2), "z": atoms.numbers, "length_unit": "Ang", "energies": [1.0, 2.0]}
     np.savez(path, **arrays, energy_unit="eV", old_energies=[1.0, 2.0], note="a text", E_min=1.0, theory="PBE")
@@ -542,14 +542,68 @@ def test_arrays_of_npz_that_are_not_used_are_said(tmp_path):
     assert data.notes[1] == "f.npz: not used: old_energies, E_min"
 
 
-def test_a_unit_of_nothing_is_an_error_in_the_settings_and_said_of_a_file(xyz):
+def test_a_unit_of_nothing_is_an_error_in_the_settings_and_a_note_of_a_file(xyz):
     with pytest.raises(PaiNNFastError, match=r"a unit of nothing.*units\.enrgy.*did you mean units\.energy"):
         xyz(f"{P} energy=1", units={"enrgy": "kcal/mol"})
-    assert "f.xyz: not used: enrgy_unit" in xyz(f"{P} energy=1 enrgy_unit=kcal/mol").notes[-1]
+    assert "f.xyz: not used: colour_unit" in xyz(f"{P} energy=1 colour_unit=nm").notes[-1]
     assert len(xyz(f"{P} energy=1 energy_unit=kcal/mol", units={"length": "Bohr", "dipole": "D"}).notes) == 1
 
 
-def test_other_files_of_ase_say_what_they_leave_out(tmp_path):
+@pytest.mark.parametrize(
+    ("entry", "name"), [("energy_units=kcal/mol", "energy_units"), ("energy_Unit=kcal/mol", "energy_Unit")]
+)
+def test_a_unit_is_read_in_other_spellings_of_its_name(xyz, entry, name):
+    data = xyz(f"{P} energy=1 {entry}")
+    assert_close(data.labels["energy"], [units.KCAL_PER_MOL], 1e-14)
+    assert not any(name in note for note in data.notes)
+
+
+@pytest.mark.parametrize("entry", ["unit=kcal/mol", "Units=kcal/mol", "e_unit=kcal/mol", "distance_unit=Bohr"])
+def test_a_unit_of_unknown_quantity_is_refused_unless_the_settings_declare_it(xyz, entry):
+    with pytest.raises(PaiNNFastError, match=rf"a unit, but not of what.*{entry.split('=')[0]}.*units = "):
+        xyz(f"{P} energy=1 {entry}")
+    declared = {"length": "Bohr"} if "distance" in entry else {"energy": "kcal/mol"}
+    assert_close(
+        xyz(f"{P} energy=1 {entry}", units=declared).labels["energy"].max(),
+        units.KCAL_PER_MOL if "energy" in declared else 1,
+        1e-14,
+    )
+
+
+def test_structures_are_converted_from_the_unit_of_length_that_they_state(tmp_path):
+    (tmp_path / "f.xyz").write_text('1\nLattice="9 0 0 0 9 0 0 0 9" length_unit=Bohr\nO 0 0 1\n')
+    for _ in range(2):
+        (atoms,) = read_structures(tmp_path / "f.xyz")
+        assert_close(atoms.positions, [[0, 0, units.BOHR]], 1e-8)
+        assert_close(np.array(atoms.cell), 9 * units.BOHR * np.eye(3), 1e-8)
+        ase.io.write(tmp_path / "f.xyz", atoms)  # which is in Å, and states it
+    (tmp_path / "f.xyz").write_text("1\nlength_unit=parsec\nO 0 0 1\n")
+    with pytest.raises(PaiNNFastError, match=r"f\.xyz, frame 0, 'length_unit'.*parsec.*Ang"):
+        read_structures(tmp_path / "f.xyz")
+
+
+def test_a_number_of_units_is_no_unit(xyz):
+    data = xyz(f"{P} energy=1 formula_units=4")
+    assert data.labels["energy"].tolist() == [1.0]
+    assert "not used: formula_units" in data.notes[-1]
+
+
+def test_a_unit_of_unknown_quantity_is_refused_in_other_formats(tmp_path):
+    atoms = molecule("H2O")
+    atoms.calc = SinglePointCalculator(atoms, energy=1.0)
+    with ase.db.connect(tmp_path / "f.db") as database:
+        database.write(atoms, unit="kcal/mol")
+    with pytest.raises(PaiNNFastError, match="a unit, but not of what"):
+        read(tmp_path / "f.db")
+    arrays = {"z": [8, 1, 1], "R": np.zeros((2, 3, 3)) + np.eye(3), "E": np.zeros(2), "length_units": "Ang"}
+    np.savez(tmp_path / "f.npz", **arrays, energy_units="kcal/mol")
+    assert "energy = E kcal/mol (the file)" in read(tmp_path / "f.npz").notes[0]
+    np.savez(tmp_path / "f.npz", **arrays, units="kcal/mol")
+    with pytest.raises(PaiNNFastError, match="missing unit of energy"):
+        read(tmp_path / "f.npz")
+
+
+def test_other_files_of_ase_note_what_is_left_out(tmp_path):
     atoms = molecule("H2O", cell=[5, 6, 7], pbc=True)
     for name in ("POSCAR", "f.cif", "f.gen", "f.xyz.gz"):
         ase.io.write(tmp_path / name, atoms)
@@ -605,21 +659,21 @@ def test_forces_beside_an_energy_with_a_unit_are_not_in_the_convention_of_ase(xy
 
 
 def test_an_atomic_number_of_no_element_is_refused(tmp_path):
-    """A ghost atom of PySCF would be labelled without a word; training and `painn-fast data` refuse it."""
+    """A ghost atom of PySCF would be labelled silently; training and `painn-fast data` refuse it."""
     (tmp_path / "f.xyz").write_text("3\nenergy=-1\nO 0 0 0\nH 0 0 1\nX 0 1 0\n")
     with pytest.raises(PaiNNFastError, match=r"no element; where: .*frame 0, atom 2; got: 0; expected: 1 to 118"):
         structures(tmp_path / "f.xyz")
     positions = np.random.default_rng(0).random((2, 3, 3))
-    said = {"e_unit": "eV", "r_unit": "Ang", "R": positions, "E": np.zeros(2)}
+    declared = {"e_unit": "eV", "r_unit": "Ang", "R": positions, "E": np.zeros(2)}
     for z, match in (
         ([[8, 1, 1], [8, 1, 0]], r"no element; where: .*frame 1, atom 2"),  # padded
         ([-8, 1, 1], "no element"),
         ([200, 1, 1], "no element"),
-        ([8.5, 1, 1], "not atomic numbers"),
-        ([np.nan, 1, 1], "not atomic numbers"),
-        (["O", "H", "H"], "not atomic numbers"),
+        ([8.5, 1, 1], "not whole numbers"),
+        ([np.nan, 1, 1], "not whole numbers"),
+        (["O", "H", "H"], "not whole numbers"),
     ):
-        np.savez(tmp_path / "f.npz", z=z, **said)
+        np.savez(tmp_path / "f.npz", z=z, **declared)
         with pytest.raises(PaiNNFastError, match=match):
             structures(tmp_path / "f.npz")
 
@@ -670,7 +724,7 @@ def test_a_word_for_a_charge_in_xyz_is_not_dropped_without_a_word(tmp_path, caps
     assert "charge" not in read_structures(tmp_path / "f.xyz")[0].info
     assert "warning" in capsys.readouterr().err
     ase.io.write(tmp_path / "f.traj", atoms)
-    assert read_structures(tmp_path / "f.traj")[0].info["charge"] is True  # refused by whoever takes it
+    assert read_structures(tmp_path / "f.traj")[0].info["charge"] is True  # refused by each use
 
 
 def test_positions_of_a_database_with_a_number_as_its_unit(tmp_path):

@@ -105,13 +105,16 @@ def test_cells_are_read_and_can_be_overruled(tmp_path):
     assert data.pbc.all(axis=1).tolist() == [True, True, False]
     assert_close(data.cell[0], np.array(crystal.cell), 1e-7)
     assert data.labels["stress"][0].tolist() == [[0, 5, 4], [5, 1, 3], [4, 3, 2]]
-    assert not read(path, periodic=False).pbc.any()
+    molecules = read(path, periodic=False)
+    assert np.isnan(molecules.labels["stress"]).all()
+    assert "stress of 1 structures is not used, as they are not periodic in three directions" in molecules.notes
+    assert not molecules.pbc.any()
     with pytest.raises(PaiNNFastError, match=r"periodic, but without a cell.*set\.xyz, frame 2"):
         read(path, periodic=True)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "without structures"),
         ("no structure\n", "not a readable structure file.*frame 0, line 1.*no structure"),
@@ -126,12 +129,12 @@ def test_cells_are_read_and_can_be_overruled(tmp_path):
         ("1\nenergy=nan\nO 0 0 nan\n", "positions are not finite.*frame 0"),
     ],
 )
-def test_a_broken_file_is_an_error_that_names_frame_and_line(tmp_path, text, said):
-    path = tmp_path / "broken.xyz"
+def test_an_invalid_file_is_an_error_that_names_frame_and_line(tmp_path, text, message):
+    path = tmp_path / "invalid.xyz"
     path.write_text(text)
-    with pytest.raises(PaiNNFastError, match=said) as caught:
+    with pytest.raises(PaiNNFastError, match=message) as caught:
         read(path)
-    assert "broken.xyz" in str(caught.value)
+    assert "invalid.xyz" in str(caught.value)
 
 
 @given(st.binary(max_size=200) | st.text(alphabet="123 \nHOx=\"'.:RS-e", max_size=60).map(str.encode))
@@ -139,11 +142,11 @@ def test_whatever_bytes_end_in_frames_or_a_clear_error(tmp_path_factory, content
     path = tmp_path_factory.mktemp("fuzz") / "any.xyz"
     path.write_bytes(content)
     try:
-        count, said = len(extxyz.read(path)), path.name
+        count, text = len(extxyz.read(path)), path.name
     except PaiNNFastError as error:
-        count, said = 1, str(error)
+        count, text = 1, str(error)
     assert count > 0
-    assert "any.xyz" in said
+    assert "any.xyz" in text
 
 
 WATER = """3
@@ -184,8 +187,8 @@ def test_molecules_in_boxes_may_be_read_without_them(tmp_path):
 @pytest.mark.parametrize("name", ["water_monomer", "water_dimer", "water_zundel"])
 def test_the_real_sets_of_water_have_all_labels(shared_data, name):
     keys = {"energy": "potential", "dipole": "mu", "polarizability": "alpha"}
-    said = {"energy": "Ha", "dipole": "a.u.", "polarizability": "a.u."}
-    data = read(shared_data / "tensors" / f"{name}.xyz", keys=keys, units=said)
+    declared = {"energy": "Ha", "dipole": "a.u.", "polarizability": "a.u."}
+    data = read(shared_data / "tensors" / f"{name}.xyz", keys=keys, units=declared)
     assert [data.labelled(label) for label in keys] == [1000] * 3
     assert not data.pbc.any()
     assert_close(data.labels["polarizability"], data.labels["polarizability"].swapaxes(1, 2), 1e-5)
@@ -205,26 +208,26 @@ def test_arrays_in_files_of_their_own(tmp_path):
     np.save(tmp_path / "coord.npy", positions)
     np.save(tmp_path / "alpha.npy", tensors)
     options = {"symbols": "O H H", "keys": {"polarizability": "alpha.npy"}}
-    said = {"length": "Bohr", "polarizability": "a0^3"}
-    data = read(tmp_path / "coord.npy", **options, units=said)
+    declared = {"length": "Bohr", "polarizability": "a0^3"}
+    data = read(tmp_path / "coord.npy", **options, units=declared)
     assert data.numbers.tolist() == [8, 1, 1] * 5
     assert_close(data.positions, positions.reshape(-1, 3) * units.BOHR, 1e-14)
     assert_close(data.labels["polarizability"], tensors * units.BOHR**3, 1e-14)
-    assert len(split(tmp_path / "coord.npy", **options, units=said, use_as="test")["test"]) == 5
+    assert len(split(tmp_path / "coord.npy", **options, units=declared, use_as="test")["test"]) == 5
     for wrong, text in (
-        ({"symbols": None}, r"nobody says which atoms.*coord\.npy.*symbols"),
+        ({"symbols": None}, r"elements of the atoms are not specified.*coord\.npy.*symbols"),
         ({"symbols": "O H"}, r"wrong shape.*coord\.npy.*\(n, 2, 3\)"),
         ({"symbols": "O H Xq"}, "unknown element.*Xq"),
         ({"keys": {"polarizability": "beta.npy"}}, r"no such data file.*beta\.npy"),
     ):
         with pytest.raises(PaiNNFastError, match=text):
-            read(tmp_path / "coord.npy", **(options | wrong), units=said)
+            read(tmp_path / "coord.npy", **(options | wrong), units=declared)
     np.save(tmp_path / "alpha.npy", tensors[1:])
     with pytest.raises(PaiNNFastError, match=r"wrong shape.*alpha\.npy.*5 rows, as coord\.npy"):
-        read(tmp_path / "coord.npy", **options, units=said)
+        read(tmp_path / "coord.npy", **options, units=declared)
     np.save(tmp_path / "alpha.npy", np.array([object()]), allow_pickle=True)
     with pytest.raises(PaiNNFastError, match=r"not a readable \.npy file.*alpha\.npy"):
-        read(tmp_path / "coord.npy", **options, units=said)
+        read(tmp_path / "coord.npy", **options, units=declared)
 
 
 def test_the_real_pairs_of_arrays(shared_data):

@@ -55,7 +55,7 @@ def test_units_of_the_file_are_converted(arrays, write):
 
 def test_the_settings_overrule_the_unit_of_the_file(arrays, write):
     path = write(arrays)
-    own, other = (read(path, units=said)["train"].labels["energy"] for said in ({}, {"energy": "kcal/mol"}))
+    own, other = (read(path, units=declared)["train"].labels["energy"] for declared in ({}, {"energy": "kcal/mol"}))
     assert_close(other, own * units.KCAL_PER_MOL, 1e-14)
 
 
@@ -140,7 +140,7 @@ def replaced(row, value):
 
 
 @pytest.mark.parametrize(
-    ("key", "change", "said"),
+    ("key", "change", "message"),
     [
         ("R", lambda a: None, "missing array.*'R'"),
         ("z", lambda a: None, "missing array.*'z'"),
@@ -151,19 +151,23 @@ def replaced(row, value):
         ("dipole", lambda a: a[:, :2], "wrong shape.*'dipole'"),
         ("polarizability", lambda a: a[:, 0], "wrong shape.*'polarizability'"),
         ("E", replaced(4, np.inf), "infinite label.*'E', frame 4"),
+        ("z", lambda a: a + 0.5, "not whole numbers.*'z'.*8.5"),
+        ("n_atoms", lambda a: np.full(24, 2.5), "not whole numbers.*'n_atoms'.*2.5"),
+        ("pbc", lambda a: np.full((24, 3), 2), "not truth values.*'pbc'.*2"),
+        ("pbc", lambda a: np.full(3, 0.5), "not truth values.*'pbc'.*0.5"),
         ("split", lambda a: a[:-1], "wrong split"),
         ("split", lambda a: a + 1, "wrong split"),
     ],
 )
-def test_broken_arrays_are_errors_that_name_file_and_array(arrays, write, key, change, said):
-    with pytest.raises(PaiNNFastError, match=rf"{said}") as caught:
-        read(write(arrays | {key: change(arrays[key])}))
+def test_invalid_arrays_are_errors_that_name_file_and_array(arrays, write, key, change, message):
+    with pytest.raises(PaiNNFastError, match=rf"{message}") as caught:
+        read(write(arrays | {"cell": np.eye(3) * 9} | {key: change(arrays.get(key))}))
     assert "toy.npz" in str(caught.value)
 
 
 def test_files_that_cannot_be_read_are_errors_that_name_them(tmp_path, arrays, write):
-    with pytest.raises(PaiNNFastError, match=r"no such data file.*nowhere\.npz"):
-        read(tmp_path / "nowhere.npz")
+    with pytest.raises(PaiNNFastError, match=r"no such data file.*missing\.npz"):
+        read(tmp_path / "missing.npz")
     (tmp_path / "text.npz").write_text("not an archive")
     with pytest.raises(PaiNNFastError, match=r"not a readable \.npz file.*text\.npz"):
         read(tmp_path / "text.npz")
@@ -201,7 +205,7 @@ def test_a_file_that_is_not_in_the_folder_may_come_with_the_configurations(tmp_p
     assert find_data("toy.npz", tmp_path / "mine") == shipped
     write(arrays, "mine/toy.npz")
     assert find_data("toy.npz", tmp_path / "mine") == own
-    assert find_data("nowhere.npz", tmp_path / "mine") == tmp_path / "mine" / "nowhere.npz"
+    assert find_data("missing.npz", tmp_path / "mine") == tmp_path / "mine" / "missing.npz"
 
 
 def test_geometries_may_stand_in_another_file_than_the_labels(arrays, write):

@@ -14,7 +14,7 @@ from painn_fast.testing import assert_close, random_potential
 from painn_fast.train import error_analysis, load_config, report, run
 from painn_fast.train.data import read_file, read_split
 from painn_fast.train.evaluation import predict
-from painn_fast.train.paper_table import printed, table
+from painn_fast.train.paper_table import paper_table, published_tables
 from painn_fast.train.settings import DataFile, TrainSettings
 
 CONFIG = PotentialConfig(
@@ -87,7 +87,7 @@ def test_a_table_puts_the_paper_beside_what_was_measured(toy, tmp_path, monkeypa
     values = toy | {"heads": [{"type": "energy"}], "max_epochs": 1}
     for name in ("md17-ethanol", "mine"):
         run(TrainSettings.parse(values | {"name": name, "output": str(tmp_path / name)}), data_folder=tmp_path)
-    text = table([tmp_path / "md17-ethanol", tmp_path / "mine"])
+    text = paper_table([tmp_path / "md17-ethanol", tmp_path / "mine"])
     errors = json.loads((tmp_path / "md17-ethanol" / "errors.json").read_text())["test"]
     row = next(line for line in text.splitlines() if line.startswith("| ethanol, forces"))
     cells = [cell.strip() for cell in row.strip("|").split("|")]
@@ -96,11 +96,11 @@ def test_a_table_puts_the_paper_beside_what_was_measured(toy, tmp_path, monkeypa
     assert cells[5:7] == ["16", "1"]
     assert "mine, energy" in text.split("**Others**")[1]
     with pytest.raises(PaiNNFastError, match="no finished training here"):
-        table([tmp_path / "nowhere"])
+        paper_table([tmp_path / "nowhere"])
 
 
 def test_every_row_in_print_has_a_configuration_that_trains_its_property():
-    for key, published in printed().items():
+    for key, published in published_tables().items():
         for row, facts in published["rows"].items():
             settings = load_config(f"{key}-{row}")
             labels = {head.type if head.type != "scalar" else head.name for head in settings.heads}

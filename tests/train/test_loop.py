@@ -13,7 +13,7 @@ import tomli_w
 import torch
 
 from painn_fast.errors import PaiNNFastError
-from painn_fast.io import load_model
+from painn_fast.io import convert, load_model
 from painn_fast.runtime import checkpoint
 from painn_fast.settings import load_settings
 from painn_fast.train import TrainSettings, load_config, loop, report, run, shipped
@@ -170,11 +170,11 @@ def test_test_rows_are_never_trained_on(toy, tmp_path, arrays, write, straight):
 
 def test_the_model_file_gives_the_errors_that_the_report_says(toy, tmp_path):
     path = train(toy, tmp_path)
-    told = json.loads((path.parent / "errors.json").read_text())
+    tables = json.loads((path.parent / "errors.json").read_text())
     potential = load_model(path)
     for split in ("train", "validation", "test"):
-        assert error_table(potential, tmp_path / "toy.npz", split=split) == told[split]
-    assert told["test, toy.npz"] == told["test"]
+        assert error_table(potential, tmp_path / "toy.npz", split=split) == tables[split]
+    assert tables["test, toy.npz"] == tables["test"]
     assert potential.config.elements == (1, 8)
     assert "energy" in potential.config.provenance["MAE, test"]
 
@@ -220,9 +220,9 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_goes_on_to_the_same_re
     data[-10] ^= 4
     path.write_bytes(data)
     train(toy, tmp_path, max_epochs=4, resume=True)
-    said = " ".join(capsys.readouterr().err.split())
-    assert "checkpoint.safetensors: a damaged checkpoint, another SHA-256 than written" in said
-    assert "going on from the checkpoint before, epoch 2" in said
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "checkpoint.safetensors: a damaged checkpoint, another SHA-256 than written" in printed
+    assert "going on from the checkpoint before, epoch 2" in printed
     train(toy, tmp_path, max_epochs=4, output=str(tmp_path / "straight"))
     assert_same_state(weights(toy["output"]), weights(tmp_path / "straight"))
     assert checkpoint.load(path.with_name("checkpoint.previous.safetensors"))[1]["epoch"] == 2
@@ -234,9 +234,9 @@ def test_a_training_that_diverges_is_stopped(toy, tmp_path):
 
 
 def test_without_training_or_validation_rows_or_fitting_labels_nothing_starts(toy, tmp_path, arrays, write):
-    for split, said in ((1, "no labelled train rows"), (0, "no labelled validation rows")):
+    for split, message in ((1, "no labelled train rows"), (0, "no labelled validation rows")):
         write(arrays | {"split": arrays["split"] * 0 + split})
-        with pytest.raises(PaiNNFastError, match=said):
+        with pytest.raises(PaiNNFastError, match=message):
             train(toy, tmp_path)
     write(arrays | {"E": None, "F": None})
     with pytest.raises(PaiNNFastError, match=r"no labelled train rows.*labels of energy, forces.*data\.keys"):
@@ -245,7 +245,7 @@ def test_without_training_or_validation_rows_or_fitting_labels_nothing_starts(to
 
 
 def test_a_wrong_key_in_the_settings_is_an_error_with_a_suggestion(toy, tmp_path):
-    for wrong, said in (
+    for wrong, message in (
         ({"batchsize": 3}, "batchsize.*did you mean 'batch_size'"),
         ({"loss": {"force": 1.0}}, "loss.force.*did you mean 'forces'"),
         ({"data": [{"file": "toy.npz", "unit": {"energy": "eV"}}]}, "unit.*did you mean 'units'"),
@@ -253,7 +253,7 @@ def test_a_wrong_key_in_the_settings_is_an_error_with_a_suggestion(toy, tmp_path
         ({"data": []}, "data"),
     ):
         (tmp_path / "wrong.toml").write_bytes(tomli_w.dumps(toy | wrong).encode())
-        with pytest.raises(PaiNNFastError, match=rf"(?s)wrong settings.*{said}.*wrong\.toml"):
+        with pytest.raises(PaiNNFastError, match=rf"(?s)wrong settings.*{message}.*wrong\.toml"):
             load_settings(TrainSettings, tmp_path / "wrong.toml")
 
 
@@ -320,6 +320,19 @@ def test_a_training_may_go_on_with_another_epsilon_if_the_settings_name_it(toy, 
     kept = train(go_on, tmp_path, output=str(tmp_path / "kept"))
     smooth = train(go_on, tmp_path, output=str(tmp_path / "smooth"), representation=sizes | {"epsilon": 2e-3})
     assert [load_model(path).config.representation.epsilon for path in (kept, smooth)] == [1e-8, 2e-3]
+
+
+def test_units_of_new_heads_do_not_disturb_a_foreign_model_to_start_from(toy, tmp_path):
+    first = train(toy | {"heads": [{"type": "energy"}], "max_epochs": 1}, tmp_path, output=str(tmp_path / "first"))
+    convert(first, tmp_path / "weights.pt")
+    values = {
+        "start_from": str(tmp_path / "weights.pt"),
+        "model_units": {"energy": "eV", "dipole": "D"},
+        "max_epochs": 1,
+    }
+    del toy["representation"]
+    second = load_model(train(toy | {"heads": [{"type": "energy"}, {"type": "dipole"}]}, tmp_path, **values))
+    assert (second.config.energy_unit, second.config.dipole_unit) == ("eV", "D")
 
 
 def test_energies_of_another_zero_are_met_at_the_start(toy, tmp_path, arrays, write):

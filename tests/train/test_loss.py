@@ -72,7 +72,7 @@ def test_a_missing_label_has_no_weight_and_no_gradient(compared, name):
 
 
 def rest(batch):
-    """The batch without its first molecule, as far as the energy term looks at it."""
+    """The batch without its first molecule, as far as the energy term uses it."""
     import dataclasses
 
     return dataclasses.replace(batch, n_atoms=batch.n_atoms[1:])
@@ -173,5 +173,5 @@ def test_the_error_table_is_that_of_the_split_that_was_asked_for(arrays, write):
     arrays = arrays | {name: np.full_like(arrays[name], np.nan) for name in ("E", "F", "dipole", "polarizability")}
     with pytest.raises(PaiNNFastError, match="nothing to compare"):
         error_table(potential, write(arrays))
-    with pytest.raises(PaiNNFastError, match=r"no such data file.*nowhere\.npz"):
-        error_table(potential, path.with_name("nowhere.npz"))
+    with pytest.raises(PaiNNFastError, match=r"no such data file.*missing\.npz"):
+        error_table(potential, path.with_name("missing.npz"))

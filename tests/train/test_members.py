@@ -29,10 +29,10 @@ def same(one, other):
 def test_members_are_the_trainings_of_their_seeds(toy, tmp_path, capsys):
     settings = TrainSettings.parse({**toy, "threads": 2})
     paths = run_members(settings, 2, data_folder=tmp_path)
-    said = capsys.readouterr().err
+    printed = capsys.readouterr().err
     assert [path.parent.name for path in paths] == ["member-0", "member-1"]
-    assert "member 1: stopped after epoch 4" in said
-    assert "MAE, mean of all, test: energy" in said
+    assert "member 1: stopped after epoch 4" in printed
+    assert "MAE, mean of all, test: energy" in printed
 
     first, second = (weights(path) for path in paths)
     alone = run(TrainSettings.parse({**toy, "seed": 4, "output": str(tmp_path / "alone")}), data_folder=tmp_path)
@@ -51,14 +51,14 @@ def test_members_are_the_trainings_of_their_seeds(toy, tmp_path, capsys):
     assert (tmp_path / "run" / "member-2" / "toy.safetensors").exists()
 
 
-def test_a_member_that_fails_is_named_with_what_it_said(toy, tmp_path):
+def test_a_member_that_fails_is_named_with_its_last_line(toy, tmp_path):
     settings = TrainSettings.parse({**toy, "data": [{"file": "absent.npz"}]})
     with pytest.raises(PaiNNFastError, match=r"member 0 stopped; where: .*log.txt.*absent.npz"):
         run_members(settings, 2, data_folder=tmp_path)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_members_save_and_end_when_they_are_told_to_or_left_alone(toy, tmp_path, number):
+def test_members_save_and_end_on_request_or_when_their_parent_ends(toy, tmp_path, number):
     values = {**toy, "max_epochs": 100_000, "threads": 2, "plateau_patience": 100_000}
     program = "import json, sys; from painn_fast.train import TrainSettings, run_members\n"
     program += f"run_members(TrainSettings.parse(json.loads(sys.argv[1])), 2, data_folder={str(tmp_path)!r})"
@@ -66,10 +66,10 @@ def test_members_save_and_end_when_they_are_told_to_or_left_alone(toy, tmp_path,
     logs = [tmp_path / "run" / f"member-{k}" / "log.txt" for k in range(2)]
     wait_for(lambda: all(log.exists() and log.read_text() for log in logs))
     os.kill(process.pid, number)
-    said = process.communicate(timeout=60)[1]
+    printed = process.communicate(timeout=60)[1]
     assert process.returncode != 0
     if number == signal.SIGTERM:
-        assert "interrupted; everything is saved" in said
+        assert "interrupted; everything is saved" in printed
     wait_for(lambda: all("everything is saved" in log.read_text() for log in logs))
     assert all((log.parent / "checkpoint.safetensors").exists() for log in logs)
 

@@ -18,7 +18,7 @@ from painn_fast.nn import DipoleHead, EnergyHead, PotentialConfig, Representatio
 from painn_fast.testing import assert_close, random_potential
 from painn_fast.train import run
 from painn_fast.train.data import read_file
-from painn_fast.train.evaluation import error_table, predict, without_undefined
+from painn_fast.train.evaluation import error_table, predict, usable
 from painn_fast.train.loss import joint_loss
 from painn_fast.train.settings import DataFile, TrainSettings
 
@@ -88,15 +88,15 @@ def test_an_ensemble_has_means_and_spreads_of_what_is_defined(potential, structu
 
 
 def test_errors_are_over_the_labels_that_are_defined(potential, mixed, structures):
-    said = []
-    table = error_table(potential, mixed, split="all", tell=said.append)
+    lines = []
+    table = error_table(potential, mixed, split="all", tell=lines.append)
     assert {name: row["labels"] for name, row in table.items()} == {
         "energy": 20,
         "forces": 80,
         "stress": 8,
         "dipole": 8,
     }
-    assert "stress of 4 structures is not used, as they are not periodic in three directions" in said
+    assert "stress of 4 structures is not used, as they are not periodic in three directions" in lines
     crystal = structures[0]
     ase.io.write(mixed, crystal)
     alone = error_table(potential, mixed, split="all")["stress"]["mae"]
@@ -166,10 +166,10 @@ def test_training_takes_a_mixed_set(mixed, tmp_path):
 def test_a_set_in_which_nothing_wanted_is_defined_says_why(potential, mixed, structures):
     ase.io.write(mixed, [structures[0]] * 2, write_results=False)
     mixed.write_text(mixed.read_text().replace("pbc=", 'dipole="0 0 1" pbc='))
-    said = r"nothing to compare.*dipole of 2 structures is not used.*periodic = false"
-    with pytest.raises(PaiNNFastError, match=said):
+    message = r"nothing to compare.*dipole of 2 structures is not used.*periodic = false"
+    with pytest.raises(PaiNNFastError, match=message):
         error_table(potential, mixed, split="all", keys={"energy": "", "forces": ""})
-    assert len(without_undefined(read_file(DataFile(file=mixed.name), mixed.parent))) == 0
+    assert len(usable(read_file(DataFile(file=mixed.name), mixed.parent))) == 0
 
 
 def test_the_verb_eval_takes_mixed_files(potential, mixed, structures, tmp_path, capsys):

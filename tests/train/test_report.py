@@ -47,7 +47,7 @@ def test_a_training_leaves_model_errors_history_card_settings_and_pictures(toy, 
     )
     card = (output / "toy.md").read_text(encoding="utf-8")
     errors = json.loads((output / "errors.json").read_text(encoding="utf-8"))
-    for said in (
+    for text in (
         "Springs.",
         "Hooke",
         "Small strains.",
@@ -56,7 +56,7 @@ def test_a_training_leaves_model_errors_history_card_settings_and_pictures(toy, 
         "toy.npz`: origin not stated",
         "16 features, 2 layers",
     ):
-        assert said in card, said
+        assert text in card, text
     roughness = json.loads((output / "training.json").read_text(encoding="utf-8"))["roughness"]
     assert ("left_out" in roughness) == ("**Roughness**: not computed: no minimum near toy.npz" in card)
     assert ("largest" in roughness) == ("cm-1 in the mean, between harmonic lines of the analytic Hessian" in card)

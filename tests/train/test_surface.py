@@ -12,7 +12,7 @@ from painn_fast.io.structures import read_structures
 from painn_fast.spectra import Roughness, roughness
 from painn_fast.testing import with_epsilon
 from painn_fast.train.data import Dataset
-from painn_fast.train.surface import in_words, surface
+from painn_fast.train.surface import describe_surface, surface
 
 
 def dataset(structures, energies=None):
@@ -54,8 +54,8 @@ def test_roughness_is_that_of_the_minimum_next_to_the_lowest_structure(model, st
     assert found["at"] == "set.xyz, frame 1"
     assert found["largest"] == pytest.approx(expected.largest, abs=0.01)
     assert found["mean"] == pytest.approx(expected.mean, abs=0.01)
-    assert in_words(found).startswith(f"at most {expected.largest:.2f} cm-1")
-    assert "epsilon" not in in_words(found)
+    assert describe_surface(found).startswith(f"at most {expected.largest:.2f} cm-1")
+    assert "epsilon" not in describe_surface(found)
     assert surface(model, dataset(structures))["at"] == "set.xyz, frame 0", "no energies to go by"
 
 
@@ -74,7 +74,7 @@ def test_what_has_no_single_minimum_is_left_out_with_the_reason(model, structure
     ):
         found = surface(model, dataset(frames))
         assert reason in found["left_out"]
-        assert in_words(found) == f"not computed: {found['left_out']}"
+        assert describe_surface(found) == f"not computed: {found['left_out']}"
 
     def fails(*_, **__):
         raise PaiNNFastError("the structure does not relax")
@@ -84,8 +84,8 @@ def test_what_has_no_single_minimum_is_left_out_with_the_reason(model, structure
     assert found["left_out"] == "no minimum near set.xyz, frame 0: the structure does not relax"
 
 
-def test_a_rough_surface_is_said_to_be_one(model, structures, monkeypatch):
+def test_a_rough_surface_is_described_as_one(model, structures, monkeypatch):
     monkeypatch.setattr(sys.modules["painn_fast.train.surface"], "roughness", lambda *_: Roughness(41.0, 7.7))
-    said = in_words(surface(model, dataset(structures)))
-    assert said.startswith("at most 41.00 cm-1, 7.70 cm-1 in the mean")
-    assert "train with a larger representation.epsilon" in said
+    text = describe_surface(surface(model, dataset(structures)))
+    assert text.startswith("at most 41.00 cm-1, 7.70 cm-1 in the mean")
+    assert "train with a larger representation.epsilon" in text

@@ -1,4 +1,4 @@
-"""ASE databases (`.db`, `.json`), SchNetPack's among them, whose metadata say the units."""
+"""ASE databases (`.db`, `.json`), SchNetPack's among them, whose metadata state the units."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ase.calculators.calculator import all_properties
 
 from painn_fast.errors import PaiNNFastError
 from painn_fast.io.ase_formats import check_json
-from painn_fast.io.database_rows import check_twice, decoded
+from painn_fast.io.database_rows import check_twice, others
 from painn_fast.runtime.progress import counted
 from painn_fast.train.data.ase_files import Entries
 from painn_fast.train.data.extxyz import KEYS, labelled
 from painn_fast.train.data.frames import Frames, Keys
 
 LONGEST = 200
-"""Characters of a unit that is looked at."""
+"""Characters of a unit that is rewritten."""
 SCHNETPACK: Keys = {
     **KEYS,
     "energy": ("energy", "energy_U0"),
@@ -58,8 +58,7 @@ def read(path: Path) -> Frames:
             atoms = ase.Atoms(row.numbers, row.positions, cell=row.cell, pbc=row.pbc)
             results = {name: row.get(name) for name in all_properties if row.get(name) is not None}
             columns = {name: row.get(name) for name in OF_ATOMS if row.get(name) is not None}
-            pairs = {name: vars(row)[name] for name in row.key_value_pairs}  # row.charge is the sum of initial charges
-            data = decoded(row.data, where)
+            pairs, data = others(row, where)
             check_twice(pairs, data, where)
             entries.add(atoms, results, {**pairs, **data}, columns, where)
     except PaiNNFastError:
@@ -80,24 +79,21 @@ def read(path: Path) -> Frames:
 
 def _units(metadata: Mapping[str, Any], path: Path) -> dict[str, tuple[str, str]] | None:
     """Units of arrays as SchNetPack's metadata have them, None if there are none. A number is a size in eV, Å and e."""
-    said = metadata.get("_property_unit_dict")
-    distance = metadata.get("_distance_unit", "Ang")
-    if said is None and "_distance_unit" not in metadata:
+    stated, distance = metadata.get("_property_unit_dict"), metadata.get("_distance_unit", "Ang")
+    if stated is None and "_distance_unit" not in metadata:
         return None
-    said = {} if said is None else said
-    if not isinstance(said, dict) or not isinstance(distance, str | float | int):
-        raise PaiNNFastError(
-            "units that cannot be read", where=f"{path}, metadata", got=f"{said!r}, {distance!r}"[:200]
-        )
-    return {name: (plain(str(unit)), "the file") for name, unit in said.items() if unit}
+    if not isinstance(stated, dict | None) or not isinstance(distance, str | float | int):
+        got = f"{stated!r}, {distance!r}"[:200]
+        raise PaiNNFastError("units that cannot be read", where=f"{path}, metadata", got=got)
+    return {name: (plain(str(unit)), "the file") for name, unit in (stated or {}).items() if unit}
 
 
 def _described(metadata: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     """Units out of ASE's descriptions of keys: short text, long text, unit."""
-    said = metadata.get("key_descriptions")
+    descriptions = metadata.get("key_descriptions")
     return {
         str(name): (plain(str(entry[2])), "the file")
-        for name, entry in (said.items() if isinstance(said, dict) else ())
+        for name, entry in (descriptions.items() if isinstance(descriptions, dict) else ())
         if isinstance(entry, list | tuple) and len(entry) == 3 and entry[2]
     }
 

@@ -9,7 +9,7 @@ from typing import Any
 import ase
 import numpy as np
 
-from painn_fast.errors import PaiNNFastError
+from painn_fast.errors import reading
 from painn_fast.graph.charge import CHARGE_KEYS, MULTIPLICITY_KEYS, charge_and_multiplicity
 from painn_fast.io.ase_formats import iread
 from painn_fast.runtime.progress import counted
@@ -27,20 +27,12 @@ def read(path: Path) -> Frames:
         PaiNNFastError: naming file and frame.
     """
     entries = Entries(path)
-    try:
-        for atoms in counted(iread(path), f"reading {path.name}: structures"):
-            results = atoms.calc.results if atoms.calc else {}  # as they are: without constraints applied
-            columns = {name: values for name, values in atoms.arrays.items() if name not in GEOMETRY}
-            entries.add(atoms, results, atoms.info, columns, f"{path}, frame {len(entries.gather)}")
-    except PaiNNFastError:
-        raise
-    except Exception as error:  # every reader of ASE fails in its own way
-        raise PaiNNFastError(
-            "not a readable structure file",
-            where=f"{path}, frame {len(entries.gather)}",
-            got=f"{type(error).__name__}: {error}",
-            expected="npz, npy, xyz, h5, QM9's archive, or another format of ASE",
-        ) from None
+    for atoms in counted(iread(path), f"reading {path.name}: structures"):
+        where = f"{path}, frame {len(entries.gather)}"
+        results = atoms.calc.results if atoms.calc else {}  # as they are: without constraints applied
+        columns = {name: values for name, values in atoms.arrays.items() if name not in GEOMETRY}
+        with reading("not a readable structure", where):
+            entries.add(atoms, results, atoms.info, columns, where)
     return labelled(entries.gather, entries.texts, entries.conventions())
 
 
@@ -70,8 +62,7 @@ class Entries:
         values, atom_values = dict[str, np.ndarray](), dict[str, np.ndarray]()
         for calculated, entries in ((True, results), (False, others), (False, columns)):
             for name, value in entries.items():
-                if name.endswith("_unit") and isinstance(value, str):
-                    self.texts.add_unit(name.removesuffix("_unit"), value, where)
+                if isinstance(value, str) and self.texts.add_unit(name, value, where):
                     continue
                 if name == "split" and isinstance(value, str | int) and not calculated:
                     self.texts.add_split(str(value), len(self.gather))

@@ -1,4 +1,4 @@
-"""What is wrong, or looks wrong, with a set of structures; each finding names file and frame."""
+"""Errors and doubtful values in a set of structures; each finding names file and frame."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 
 from painn_fast.errors import PaiNNFastError
 from painn_fast.train.data.dataset import PER_ATOM, Dataset, by_row, join
-from painn_fast.train.data.duplicates import duplicates
-from painn_fast.train.data.force_energy_check import CERTAIN, explain, slope
-from painn_fast.train.data.statistics import nearest, pairs, residuals
+from painn_fast.train.data.duplicates import duplicates, roots
+from painn_fast.train.data.force_energy_check import CERTAIN, force_energy_slope, likely_cause
+from painn_fast.train.data.statistics import nearest, pairs_within, residuals
 
 CLOSEST = 0.3
 """Å; no two atoms are nearer."""
@@ -30,7 +30,7 @@ SHOWN = 3
 
 
 class Finding(NamedTuple):
-    """An error that nothing can be done with, a doubt that the settings may turn into a warning, or a note."""
+    """An error, a doubt that the settings may turn into a warning, or a note."""
 
     level: Literal["error", "doubt", "note"]
     problem: PaiNNFastError
@@ -48,31 +48,26 @@ def check(data: Mapping[str, Dataset], max_z: int = 100) -> list[Finding]:
         return []
     whole = join(list(parts.values()))
     split = np.repeat(list(parts), [len(part) for part in parts.values()])
-    found = [*_elements(whole, max_z), *_overlaps(whole), *_gaps(whole)]
-    if not any(finding.level == "error" for finding in found):
-        found += [
-            *_work(whole),
-            *_sizes(whole),
-            *_bonds(whole),
-            *_boxes(whole),
-            *_outliers(whole),
-            *_twins(whole, split),
-        ]
-    return sorted(found, key=lambda finding: ("error", "doubt", "note").index(finding.level))
+    findings = [*_elements(whole, max_z), *_overlaps(whole), *_gaps(whole)]
+    if not any(finding.level == "error" for finding in findings):
+        for examine in (_forces_and_energies, _sizes, _bonds, _boxes, _outliers):
+            findings += examine(whole)
+        findings += _duplicates(whole, split)
+    return sorted(findings, key=lambda finding: ("error", "doubt", "note").index(finding.level))
 
 
 def judge(findings: Sequence[Finding], checks: Literal["error", "warn"] = "error") -> list[str]:
-    """Lines that tell doubts and notes.
+    """Doubts and notes, a line each.
 
     Raises:
-        PaiNNFastError: the first error, or the first doubt if `checks` says so.
+        PaiNNFastError: the first error, or the first doubt unless `checks` is "warn".
     """
     for level in ("error", "doubt")[: 2 if checks == "error" else 1]:
         bad = [finding.problem for finding in findings if finding.level == level]
         if bad:
             more = f"{bad[0].what} (and {len(bad) - 1} more)" if len(bad) > 1 else bad[0].what
             fix = bad[0].fix or ('checks = "warn" in the settings trains nevertheless' if level == "doubt" else None)
-            raise PaiNNFastError(more, where=bad[0].where, got=bad[0].got, expected=bad[0].expected, fix=fix)
+            raise bad[0].replaced(what=more, fix=fix)
     return [f"{'warning' if level == 'doubt' else 'note'}: {problem}" for level, problem in findings]
 
 
@@ -82,7 +77,7 @@ def _named(data: Dataset, rows: np.ndarray) -> str:
 
 
 def _row_of(data: Dataset, atom: int) -> tuple[int, int]:
-    """Structure and its own number of an atom."""
+    """Structure of an atom, and its number within it."""
     row = int(np.searchsorted(data.first, atom, side="right")) - 1
     return row, int(atom - data.first[row])
 
@@ -91,20 +86,16 @@ def _elements(data: Dataset, max_z: int) -> Iterator[Finding]:
     for atom in np.flatnonzero((data.numbers < 1) | (data.numbers >= max_z))[:1]:
         row, k = _row_of(data, atom)
         where = f"{data.name(row)}, atom {k}"
-        problem = PaiNNFastError(
-            "no element", where=where, got=f"Z = {data.numbers[atom]}", expected=f"1 to {max_z - 1}"
-        )
-        yield Finding("error", problem)
+        got, expected = f"Z = {data.numbers[atom]}", f"1 to {max_z - 1}"
+        yield Finding("error", PaiNNFastError("no element", where=where, got=got, expected=expected))
 
 
 def _overlaps(data: Dataset) -> Iterator[Finding]:
-    for receiver, sender, distance in pairs(data, CLOSEST):
+    for receiver, sender, distance in pairs_within(data, CLOSEST):
         if len(receiver):
             (row, i), (_, j) = _row_of(data, int(receiver[0])), _row_of(data, int(sender[0]))
-            where = f"{data.name(row)}, atoms {i} and {j}"
-            yield Finding(
-                "error", PaiNNFastError("atoms on top of each other", where=where, got=f"{distance[0]:.3f} Å")
-            )
+            where, got = f"{data.name(row)}, atoms {i} and {j}", f"{distance[0]:.3f} Å"
+            yield Finding("error", PaiNNFastError("atoms on top of each other", where=where, got=got))
             return
 
 
@@ -117,33 +108,32 @@ def _gaps(data: Dataset) -> Iterator[Finding]:
             some, whole = (f.reduceat(x, data.first[:-1]) for f, x in ((np.logical_or, some), (np.logical_and, whole)))
         torn, missing = np.flatnonzero(some & ~whole), np.flatnonzero(~some)
         if len(torn):
-            said = PaiNNFastError(
-                f"{name} is NaN in part", where=_named(data, torn), expected="all of it, or NaN for a missing label"
-            )
-            yield Finding("error", said)
+            what, expected = f"{name} is NaN in part", "all of it, or NaN for a missing label"
+            yield Finding("error", PaiNNFastError(what, where=_named(data, torn), expected=expected))
         if 0 < len(missing) < len(data):
             what = f"{name} is missing in {len(missing)} of {len(data)} structures"
             yield Finding("note", PaiNNFastError(what, where=_named(data, missing)))
 
 
-def _work(data: Dataset) -> Iterator[Finding]:
-    """Forces against energies, file by file."""
+def _by_file(data: Dataset) -> Iterator[tuple[str, Dataset]]:
     for k, file in enumerate(data.files):
-        part = data.select(np.flatnonzero(data.file == k))
-        fit = slope(part) if part.labelled("forces") and part.labelled("energy") else None
+        yield file, data.select(np.flatnonzero(data.file == k))
+
+
+def _forces_and_energies(data: Dataset) -> Iterator[Finding]:
+    """Forces against energies, file by file."""
+    for file, part in _by_file(data):
+        fit = force_energy_slope(part) if part.labelled("forces") and part.labelled("energy") else None
         if fit is None or abs(fit.correlation) < CERTAIN or 1 / SLOPE < fit.value < SLOPE:
             continue
         got = f"energy differences are {fit.value:.3g} times the work of the forces, in {fit.pairs} pairs of structures"
-        problem = PaiNNFastError(
-            explain(fit.value), where=file, got=got, expected="1", fix="correct the units of this file in the settings"
-        )
-        yield Finding("doubt", problem)
+        what, fix = likely_cause(fit.value), "correct the units of this file in the settings"
+        yield Finding("doubt", PaiNNFastError(what, where=file, got=got, expected="1", fix=fix))
 
 
 def _sizes(data: Dataset) -> Iterator[Finding]:
-    """What stays to be seen where forces and energies are wrong together."""
-    for k, file in enumerate(data.files):
-        part = data.select(np.flatnonzero(data.file == k))
+    """Large forces and energies: the sign that is left where both are wrong together."""
+    for file, part in _by_file(data):
         forces = part.labels.get("forces", np.full((1, 3), np.nan))
         rms = np.sqrt(np.nanmean(np.square(forces))) if np.isfinite(forces).any() else 0.0
         if rms > LARGE_FORCE:
@@ -159,8 +149,8 @@ def _sizes(data: Dataset) -> Iterator[Finding]:
 def _bonds(data: Dataset) -> Iterator[Finding]:
     """Lengths in a wrong unit: all bonds would be too long or too short."""
     noble = (2, 10, 18, 36, 54, 86)
-    for k, file in enumerate(data.files):
-        near = nearest(data.select(np.flatnonzero(data.file == k)))
+    for file, part in _by_file(data):
+        near = nearest(part)
         relative = near.relative[~np.isin(near.numbers, noble)]
         middle = np.median(relative) if len(relative) else 1.0
         got = f"nearest neighbours are at {middle:.2f} times the length of a bond, in the median"
@@ -173,7 +163,7 @@ def _bonds(data: Dataset) -> Iterator[Finding]:
 
 
 def _boxes(data: Dataset) -> Iterator[Finding]:
-    """Molecules in boxes that have nothing to do with them."""
+    """Molecules in large boxes."""
     volume = np.abs(np.linalg.det(data.cell)) / data.n_atoms
     empty = np.flatnonzero(data.pbc.all(axis=1) & (volume > EMPTY))
     if len(empty):
@@ -200,14 +190,12 @@ def _outliers(data: Dataset) -> Iterator[Finding]:
         yield Finding("note", PaiNNFastError(what, where=_named(data, left.rows[far]), got=got))
 
 
-def _twins(data: Dataset, split: np.ndarray) -> Iterator[Finding]:
+def _duplicates(data: Dataset, split: np.ndarray) -> Iterator[Finding]:
     """Equal structures within a split, and of training in others."""
-    twins = duplicates(data)
-    if not len(twins):
+    pairs = duplicates(data)
+    if not len(pairs):
         return
-    root = np.arange(len(data))
-    for one, other in twins[np.lexsort((twins[:, 0], twins[:, 1]))]:
-        root[other] = root[one]
+    root = roots(pairs, len(data))
     seen = np.zeros(len(data), dtype=bool)
     seen[root[split == "train"]] = True
     for name in dict.fromkeys(split.tolist()):
@@ -222,6 +210,6 @@ def _twins(data: Dataset, split: np.ndarray) -> Iterator[Finding]:
             yield Finding(level, PaiNNFastError(what, where=where, expected=expected))
         copies = len(rows) - len(np.unique(root[rows]))
         if copies:
-            both = twins[(split[twins] == name).all(axis=1)]
+            both = pairs[(split[pairs] == name).all(axis=1)]
             pair = f"{data.name(int(both[0, 0]))} = {data.name(int(both[0, 1]))}" if len(both) else None
-            yield Finding("note", PaiNNFastError(f"{copies} {name} structures are there more than once", where=pair))
+            yield Finding("note", PaiNNFastError(f"{copies} {name} structures are repeated", where=pair))

@@ -5,17 +5,20 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import ase
 import numpy as np
 import torch
 from torch import Tensor
 
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph import AtomicBatch
+from painn_fast.graph.charge import set_charge_and_multiplicity
 from painn_fast.graph.neighbors import Edges, joined, molecule_lists, neighbor_list
+from painn_fast.nn.defined import NEEDS_CELL, defined
 from painn_fast.train.data.frames import listed
 
 SPLITS = ("train", "validation", "test")
@@ -38,7 +41,7 @@ class Dataset:
     charge: np.ndarray  # [n] float64, e
     spin: np.ndarray  # [n] float64, 2S + 1
     file: np.ndarray  # [n] int64, index into `files`
-    frame: np.ndarray  # [n] int64, place in its file, from 0
+    frame: np.ndarray  # [n] int64, index in its file, from 0
     files: tuple[str, ...]
     units: dict[str, str] = field(default_factory=dict)  # of the labels, where that is known
     theory: tuple[str, ...] = ()  # levels of theory of the labels, as far as files state them
@@ -61,15 +64,28 @@ class Dataset:
         sizes = self.n_atoms[rows]
         return np.repeat(self.first[rows] - np.append(0, np.cumsum(sizes[:-1])), sizes) + np.arange(sizes.sum())
 
+    def entries_of(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """Indices of the entries of a label that belong to these structures, in their order."""
+        return self.atoms_of(rows) if name in PER_ATOM else rows
+
     def select(self, rows: Sequence[int] | np.ndarray) -> Dataset:
         """The structures of these rows."""
         index = np.asarray(rows, dtype=np.int64)
         atoms = self.atoms_of(index)
-        labels = {name: v[atoms if name in PER_ATOM else index] for name, v in self.labels.items()}
+        labels = {name: values[self.entries_of(name, index)] for name, values in self.labels.items()}
         whole = {name: getattr(self, name)[index] for name in ("n_atoms", *OF_STRUCTURES)}
         return dataclasses.replace(
             self, numbers=self.numbers[atoms], positions=self.positions[atoms], labels=labels, **whole
         )
+
+    def atoms(self, row: int) -> ase.Atoms:
+        """A structure, with total charge (e) and spin multiplicity in `info` unless it is a neutral singlet."""
+        own = slice(self.first[row], self.first[row + 1])
+        atoms = ase.Atoms(self.numbers[own], self.positions[own])
+        if self.cell[row].any():
+            atoms.cell, atoms.pbc = self.cell[row], self.pbc[row]
+        set_charge_and_multiplicity(atoms.info, float(self.charge[row]), float(self.spin[row]))
+        return atoms
 
     def structure_labelled(self, name: str) -> np.ndarray:
         """Which structures [n] have the whole of a label."""
@@ -81,6 +97,30 @@ class Dataset:
     def labelled(self, name: str) -> int:
         """How many structures have a label."""
         return int(self.structure_labelled(name).sum())
+
+    def with_labels(self) -> Dataset:
+        """The structures that have a label, at least in part."""
+        has_label = np.zeros(len(self), dtype=bool)
+        for name, values in self.labels.items():
+            known = ~np.isnan(by_row(values)).all(axis=1)
+            has_label |= np.logical_or.reduceat(known, self.first[:-1]) if name in PER_ATOM and len(self) else known
+        return self if has_label.all() else self.select(np.flatnonzero(has_label))
+
+    def without_undefined(self, names: Collection[str]) -> Dataset:
+        """The same set with NaN for labels of properties that a structure does not have; notes count them.
+
+        Args:
+            names: labels that are checked, such as the dipole, which a crystal does not have.
+        """
+        labels, notes = dict(self.labels), list(self.notes)
+        for name in self.labels:
+            lost = ~defined(name, self.pbc) & self.structure_labelled(name) if name in names else np.zeros(0, bool)
+            if lost.any():
+                labels[name] = np.where(lost.reshape(-1, *[1] * len(SHAPES.get(name, ()))), np.nan, labels[name])
+                why = "not periodic in three directions" if name in NEEDS_CELL else "periodic"
+                fix = "" if name in NEEDS_CELL else "; molecules in boxes are read with periodic = false"
+                notes.append(f"{name} of {lost.sum()} structures is not used, as they are {why}{fix}")
+        return dataclasses.replace(self, labels=labels, notes=tuple(notes))
 
     def fingerprint(self) -> str:
         """SHA-256 of geometries and labels."""
@@ -116,26 +156,17 @@ def join(parts: Sequence[Dataset]) -> Dataset:
     notes = dict.fromkeys(line for part in parts for line in part.notes)
     if len(theory) > 1:
         notes[f"labels of {len(theory)} levels of theory: {listed(theory)}"] = None
-    place = [np.array([files.index(name) for name in part.files], dtype=np.int64) for part in parts]
-
-    def together(arrays: list[np.ndarray]) -> np.ndarray:
-        return np.concatenate(arrays)
+    numbers_of = [np.array([files.index(name) for name in part.files], dtype=np.int64) for part in parts]
+    arrays = ("numbers", "positions", "n_atoms", "cell", "pbc", "charge", "spin", "frame")
 
     def label(part: Dataset, name: str) -> np.ndarray:
         n = len(part.numbers) if name in PER_ATOM else len(part)
         return part.labels.get(name, np.full((n, *SHAPES.get(name, ())), np.nan))
 
     return Dataset(
-        numbers=together([part.numbers for part in parts]),
-        positions=together([part.positions for part in parts]),
-        n_atoms=together([part.n_atoms for part in parts]),
-        labels={name: together([label(part, name) for part in parts]) for name in names},
-        cell=together([part.cell for part in parts]),
-        pbc=together([part.pbc for part in parts]),
-        charge=together([part.charge for part in parts]),
-        spin=together([part.spin for part in parts]),
-        file=together([index[part.file] for part, index in zip(parts, place, strict=True)]),
-        frame=together([part.frame for part in parts]),
+        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in arrays},
+        labels={name: np.concatenate([label(part, name) for part in parts]) for name in names},
+        file=np.concatenate([number[part.file] for part, number in zip(parts, numbers_of, strict=True)]),
         files=files,
         units=units,
         theory=theory,
@@ -146,7 +177,7 @@ def join(parts: Sequence[Dataset]) -> Dataset:
 class Batches:
     """Batches of a data set with pairs within a cut-off.
 
-    Lists of molecules in vacuum are made when they are asked for, which costs less than to look them up; those of
+    Lists of molecules in vacuum are made when they are needed, which costs less than to look them up; those of
     periodic structures once.
 
     Args:
@@ -195,8 +226,8 @@ class Batches:
     def _edges_of(self, row: int) -> Edges:
         if row not in self._periodic:
             data = self.data
-            place = data.positions[data.first[row] : data.first[row + 1]]
+            atoms = slice(data.first[row], data.first[row + 1])
             self._periodic[row] = neighbor_list(
-                place, data.cell[row], data.pbc[row], self.cutoff, lambda: data.name(row)
+                data.positions[atoms], data.cell[row], data.pbc[row], self.cutoff, lambda: data.name(row)
             )
         return self._periodic[row]

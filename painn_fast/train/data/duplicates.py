@@ -14,7 +14,7 @@ from painn_fast.train.data.dataset import Dataset
 TOLERANCE = 1e-6
 """Å, of interatomic distances."""
 WINDOW = 64
-"""Neighbours in the sorted list that are looked at."""
+"""Neighbours in the sorted list that are compared."""
 PAIRS_AT_ONCE = 2_000_000
 
 
@@ -26,7 +26,7 @@ def duplicates(data: Dataset) -> np.ndarray:
     kind = _kinds(data)
     order = np.lexsort((sums[:, 0], kind))
     found = []
-    open_ = np.ones(len(data), dtype=bool)  # rows without an equal before them, by their place in the order
+    open_ = np.ones(len(data), dtype=bool)  # rows without an equal before them, by their index in the order
     for step in range(1, min(WINDOW, len(data) - 1) + 1):
         here, there = order[:-step], order[step:]
         near = (kind[here] == kind[there]) & (np.abs(sums[there, 0] - sums[here, 0]) <= scale[there, 0])
@@ -38,6 +38,14 @@ def duplicates(data: Dataset) -> np.ndarray:
         open_[step:][np.flatnonzero(near)[same]] = False
         found.append(np.sort(pairs[same], axis=1))
     return np.concatenate(found) if found else np.zeros((0, 2), dtype=np.int64)
+
+
+def roots(pairs: np.ndarray, n: int) -> np.ndarray:
+    """The first of the equal structures that each of n belongs to, from pairs [p, 2] of them, the earlier first."""
+    root = np.arange(n)
+    for one, other in pairs[np.argsort(pairs[:, 1], kind="stable")]:
+        root[other] = root[one]
+    return root
 
 
 def _sums(data: Dataset) -> tuple[np.ndarray, np.ndarray]:

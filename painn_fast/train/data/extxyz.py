@@ -1,8 +1,8 @@
 """XYZ and extended XYZ: ten times as fast as through ASE, and an error names frame and line.
 
 The comment line holds pairs such as `energy=-1.5 dipole="0 0 1" Properties=species:S:1:pos:R:3:forces:R:3`. Energies,
-forces, stress and dipoles are in ASE's units; what else there is has the unit that `<name>_unit` or the settings
-declare. Whatever is not understood, or not used, is in the notes.
+forces, stress and dipoles are in ASE's units; anything else has the unit that `<name>_unit` or the settings declare.
+The notes list what is not understood, or not used.
 """
 
 from __future__ import annotations
@@ -16,13 +16,12 @@ from typing import NamedTuple, TextIO
 import numpy as np
 from ase.data import atomic_numbers
 
-from painn_fast import units
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph.charge import CHARGE_KEYS, MULTIPLICITY_KEYS
 from painn_fast.runtime.progress import counted
 from painn_fast.train.data import comment_line
 from painn_fast.train.data.comment_line import numbers, real, truths
-from painn_fast.train.data.frames import CONVENTION, Frames, Gather, Keys
+from painn_fast.train.data.frames import CONVENTION, UNIT, Frames, Gather, Keys, units_of_nothing
 
 KEYS: Keys = {
     "energy": ("energy",),
@@ -89,27 +88,22 @@ def read(path: Path) -> Frames:
 def labelled(gather: Gather, texts: Texts, conventions: dict[str, tuple[str, str]], keys: Keys = KEYS) -> Frames:
     """Frames with the labels `keys`; units are those of the texts, else those by convention."""
     frames = gather.frames()
-    arrays, said = frames.arrays, texts.units
-    if "energy" in said:  # ASE's convention is no longer that of the file: forces and stress are those of this energy
+    arrays, declared = frames.arrays, texts.units
+    if "energy" in declared:  # the file does not follow ASE's convention: forces and stress are those of this energy
         conventions = {name: unit for name, unit in conventions.items() if name not in ("forces", "stress")}
     if "stress" in arrays and arrays["stress"].shape[1:] == (6,):
         arrays["stress"] = arrays["stress"][:, VOIGT]
     return dataclasses.replace(
         frames,
         keys=keys,
-        units={"length": said.get("length", "Ang")},
-        units_from="the file" if "length" in said else CONVENTION,
-        array_units=conventions | {name: (unit, "the file") for name, unit in said.items()},
+        units={"length": declared.get("length", "Ang")},
+        units_from="the file" if "length" in declared else CONVENTION,
+        array_units=conventions | {name: (unit, "the file") for name, unit in declared.items()},
         split=texts.split(len(gather)),
         notes=(*frames.notes, *texts.notes(len(gather))),
         theory=tuple(texts.theory),
-        left=tuple(name for name in (*texts.left, *_units_of_nothing(said, arrays, keys)) if name not in arrays),
+        left=tuple(name for name in (*texts.left, *units_of_nothing(declared, arrays, keys)) if name not in arrays),
     )
-
-
-def _units_of_nothing(said: dict[str, str], arrays: dict[str, np.ndarray], keys: Keys) -> list[str]:
-    """Entries that say the unit of something that is not there."""
-    return [f"{name}_unit" for name in said if name not in {*arrays, *keys, *units.KINDS}]
 
 
 def _frames(stream: TextIO, path: Path) -> Iterator[Frame]:
@@ -237,7 +231,7 @@ def _cell(frame: Frame, texts: Texts, k: int) -> tuple[np.ndarray | None, np.nda
 
 
 class Texts:
-    """What frames say beside numbers: units, splits, and what is not understood."""
+    """Entries of frames beside numbers: units, splits, and what is not understood."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.units = path, dict[str, str]()
@@ -246,16 +240,16 @@ class Texts:
         self.left: dict[str, None] = {}
         """Names of entries that are no numbers."""
         self._split: dict[int, int] = {}
-        self._units_in: dict[str, int] = {}  # frames that say the unit
+        self._units_in: dict[str, int] = {}  # frames that declare the unit
         self._seen: dict[str, tuple[int, int, str]] = {}  # how often, first frame, text
 
     def numbers(self, info: dict[str, str], k: int, line: int) -> dict[str, np.ndarray]:
         """Numbers [n] of the pairs of a comment line by their names."""
         found = {}
         for name, text in info.items():
-            if name.endswith("_unit"):
-                self.add_unit(name.removesuffix("_unit"), text.strip(), f"{self.path}, frame {k}, line {line}")
-            elif name == "split":
+            if self.add_unit(name, text, f"{self.path}, frame {k}, line {line}"):
+                continue
+            if name == "split":
                 self.add_split(text, k)
             elif name == THEORY and text.strip():
                 self.theory.setdefault(text.strip())
@@ -268,11 +262,19 @@ class Texts:
                 self.left.setdefault(name)
         return found
 
-    def add_unit(self, name: str, unit: str, where: str) -> None:
-        """Unit of an array or a kind, the same in all frames."""
+    def add_unit(self, entry: str, unit: str, where: str) -> bool:
+        """Take an entry that declares the unit of an array or a kind, the same in all frames; False for another entry.
+
+        `formula_units=4` is a number of units.
+        """
+        match, unit = UNIT.fullmatch(entry), unit.strip()
+        if match is None or match[1] is None or (match[2] and real(unit) is not None):
+            return False
+        name = match[1]
         self._units_in[name] = self._units_in.get(name, 0) + 1
         if self.units.setdefault(name, unit) != unit:
             raise PaiNNFastError(f"two units of {name}", where=where, got=unit, expected=self.units[name])
+        return True
 
     def add_split(self, name: str, k: int) -> None:
         """Split of a frame."""
@@ -289,7 +291,7 @@ class Texts:
             self._count("columns of atoms that Properties does not name", k, f"{more} of them")
 
     def count_without_cell(self, k: int) -> None:
-        """A frame that is said to be periodic and has no cell."""
+        """A frame that declares periodic directions and has no cell."""
         self._count("periodic without a cell, read as a molecule", k, "")
 
     def _count(self, what: str, k: int, text: str) -> None:
@@ -297,11 +299,11 @@ class Texts:
         self._seen[what] = n + 1, first, before
 
     def notes(self, n: int) -> tuple[str, ...]:
-        """What was not understood in n frames, or said in some of them only, a line each."""
+        """What was not understood in n frames, or declared in some of them only, a line each."""
         some = tuple(
-            f"{self.path.name}: {name}_unit = {self.units[name]} stands in {found} of {n} frames and is taken for all"
-            for name, found in self._units_in.items()
-            if found < n
+            f"{self.path.name}: {name}_unit = {self.units[name]} stands in {count} of {n} frames and is taken for all"
+            for name, count in self._units_in.items()
+            if count < n
         )
         return some + tuple(
             f"{self.path.name}: {what}, in {n} frames, first in frame {first}{f': {text!r}' if text else ''}"
@@ -309,5 +311,5 @@ class Texts:
         )
 
     def split(self, n: int) -> np.ndarray | None:
-        """0, 1, 2, or -1 where a frame says none or another; None if no frame says one."""
+        """0, 1, 2, or -1 for a frame that names none or another; None if no frame names one."""
         return np.array([self._split.get(k, -1) for k in range(n)]) if self._split else None

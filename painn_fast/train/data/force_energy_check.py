@@ -16,11 +16,11 @@ from painn_fast import units
 from painn_fast.train.data.dataset import Dataset
 
 PER_GROUP, TOTAL, NEIGHBOURS = 800, 3000, 3
-"""Structures of one molecule and of a file that are looked at, and partners of each."""
+"""Structures of one molecule and of a file that are compared, and partners of each."""
 NEAREST = 0.3
 """Share of the pairs that counts."""
 CERTAIN = 0.8
-"""Correlation of work and energy that it takes to say something."""
+"""Correlation of work and energy above which the slope means something."""
 RATIOS = {
     "kcal/mol and eV": 1 / units.KCAL_PER_MOL,
     "Ha and eV": units.HARTREE,
@@ -31,7 +31,7 @@ RATIOS = {
     "Ha/bohr and eV/Å": units.HARTREE / units.BOHR,
     "kcal/mol/bohr and eV/Å": 1 / (units.KCAL_PER_MOL * units.BOHR),
 }
-"""Factors between units that are taken for each other."""
+"""Factors between units that are confused with each other."""
 
 
 class Slope(NamedTuple):
@@ -42,7 +42,7 @@ class Slope(NamedTuple):
     pairs: int
 
 
-def slope(data: Dataset, seed: int = 0) -> Slope | None:
+def force_energy_slope(data: Dataset, seed: int = 0) -> Slope | None:
     """How energies follow forces in structures that have both; None without ten pairs of like structures."""
     parts = [_pairs(data.select(rows)) for rows in _groups(data, np.random.default_rng(seed))]
     if not parts:
@@ -61,17 +61,17 @@ def slope(data: Dataset, seed: int = 0) -> Slope | None:
     return fit if fit.pairs >= 10 else None
 
 
-def explain(value: float) -> str:
-    """The likely cause of a slope that is not 1."""
+def likely_cause(value: float) -> str:
+    """Of a slope that is not 1."""
     off = abs(value)
     name, ratio = min(RATIOS.items(), key=lambda entry: abs(abs(np.log(off)) - np.log(entry[1])))
     size = f"{1 / off:.3g} times too large" if off < 1 else f"{off:.3g} times too small"
-    said = [] if 0.75 < off < 1.33 else [f"forces are {size} for these energies"]
-    if said and abs(abs(np.log(off)) - np.log(ratio)) < 0.12:
-        said.append(f"as if {name} had been taken for each other")
+    causes = [] if 0.75 < off < 1.33 else [f"forces are {size} for these energies"]
+    if causes and abs(abs(np.log(off)) - np.log(ratio)) < 0.12:
+        causes.append(f"as if {name} had been confused")
     if value < 0:
-        said.append("forces have the wrong sign, as if they were gradients")
-    return ", ".join(said)
+        causes.append("forces have the wrong sign, as if they were gradients")
+    return ", ".join(causes)
 
 
 def _groups(data: Dataset, rng: np.random.Generator) -> Iterator[np.ndarray]:
@@ -137,15 +137,14 @@ def _unfolded(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> np.nd
     return positions - images @ cell
 
 
-def _rotation(there: np.ndarray, here: np.ndarray) -> np.ndarray:
-    """Rotations or reflections (energies feel neither) that bring `there` [p, a, 3] nearest to `here`, after Kabsch."""
-    u, _, v = np.linalg.svd(np.einsum("pax,pay->pxy", there, here))
+def _rotation(moved: np.ndarray, fixed: np.ndarray) -> np.ndarray:
+    """Rotations or reflections (energies feel neither) that bring `moved` [p, a, 3] nearest to `fixed`: Kabsch."""
+    u, _, v = np.linalg.svd(np.einsum("pax,pay->pxy", moved, fixed))
     return u @ v
 
 
 def _fit(work: np.ndarray, energy: np.ndarray) -> Slope:
-    together, spread = float(work @ energy), float(energy @ energy)
-    scale = np.sqrt(spread * float(work @ work))
-    if together == 0.0:
+    covariance, spread = float(work @ energy), float(energy @ energy)
+    if covariance == 0.0:
         return Slope(0.0, 0.0, len(work))
-    return Slope(spread / together, together / scale, len(work))
+    return Slope(spread / covariance, covariance / np.sqrt(spread * float(work @ work)), len(work))

@@ -30,11 +30,11 @@ def read_frames(source: DataFile, folder: str | Path = ".") -> Frames:
     """The file as it stands, without the structures that the settings exclude.
 
     Raises:
-        PaiNNFastError: for a file that is not there, is not understood or contradicts itself; names what and where.
+        PaiNNFastError: for a file that is missing, not understood or contradicts itself; names what and where.
     """
     path = find_data(source.file, folder)
     if not path.exists():
-        raise PaiNNFastError("no such data file", where=path, fix="say where the data are with --data")
+        raise PaiNNFastError("no such data file", where=path, fix="name the folder of the data with --data")
     with reading("not a readable data file", path):
         frames = _read(path, source, folder)
     if source.periodic is not None:
@@ -91,7 +91,7 @@ def _format(path: Path) -> str:
 
 
 def _periodic(frames: Frames, periodic: bool, path: Path) -> Frames:
-    """With or without periodic images, whatever the file says."""
+    """With or without periodic images, regardless of the file."""
     if not periodic:
         return dataclasses.replace(frames, cell=None, pbc=None)
     cell = np.zeros((len(frames), 3, 3)) if frames.cell is None else frames.cell

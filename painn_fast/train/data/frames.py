@@ -1,22 +1,26 @@
-"""What a reader makes of a file: structures and arrays as they stand there, in the units of the file."""
+"""The result of a reader: structures and arrays as a file has them, in the units of the file."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from painn_fast import units
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph.charge import CHARGE_KEYS, MULTIPLICITY_KEYS
 
 Keys = Mapping[str, tuple[str, ...]]
 """Names that a label goes by in a format, the usual one first."""
 CONVENTION = "ASE's convention"
-"""Who says the units of what ASE defines."""
+"""Origin of the units of what ASE defines."""
 UNSTATED = ("", "")
-"""Unit of an array that says none by itself, not even by the convention of its format."""
+"""Unit of an array that neither the file nor the convention of its format declares."""
+UNIT = re.compile(r"(?:(.+)_)?unit(s?)", re.IGNORECASE)
+"""Name of an entry that declares a unit: that of the array or kind before the underscore."""
 LISTED = 12
 """Names in a list of them, and characters of a name are at most five times as many."""
 OF_STRUCTURES = ("split", "cell", "pbc", "charge", "spin", "index")
@@ -30,17 +34,17 @@ class Frames:
     positions: np.ndarray  # [A, 3], in units["length"]
     n_atoms: np.ndarray  # [n]
     arrays: dict[str, np.ndarray]  # by the file's own names: [n, ...] of structures, [A, ...] of atoms
-    keys: Keys = field(default_factory=dict)  # where the usual labels are looked for
+    keys: Keys = field(default_factory=dict)  # names that the usual labels may have
     units: dict[str, str] = field(default_factory=dict)  # of kinds (length, energy, ...) and of arrays by name
-    units_from: str = "the file"  # who says so: the file itself, or its format
-    array_units: dict[str, tuple[str, str]] = field(default_factory=dict)  # of single arrays, and who says so
+    units_from: str = "the file"  # where the units were declared: in the file, or by its format
+    array_units: dict[str, tuple[str, str]] = field(default_factory=dict)  # of an array, and where it was declared
     split: np.ndarray | None = None  # [n] 0 train, 1 validation, 2 test
     cell: np.ndarray | None = None  # [n, 3, 3], rows are the vectors, in units["length"]
     pbc: np.ndarray | None = None  # [n, 3]
     charge: np.ndarray | None = None  # [n] e
     spin: np.ndarray | None = None  # [n] 2S + 1
-    index: np.ndarray | None = None  # [n] number of each structure by its format; default: its place, from 0
-    frame: np.ndarray | None = None  # [n] place in the file; default: all, from 0
+    index: np.ndarray | None = None  # [n] number of each structure by its format; default: its index, from 0
+    frame: np.ndarray | None = None  # [n] index in the file; default: all, from 0
     notes: tuple[str, ...] = ()  # what the user should know of the file, a line each
     theory: tuple[str, ...] = ()  # levels of theory of the labels, as far as the file states them
     left: tuple[str, ...] = ()  # names of entries that are no arrays of numbers: texts, truth values, objects
@@ -54,7 +58,7 @@ class Frames:
         return values.ndim > 0 and len(values) != len(self)
 
     def select(self, rows: np.ndarray) -> Frames:
-        """The structures of these rows; `frame` still tells their place in the file."""
+        """The structures of these rows; `frame` keeps their indices in the file."""
         chosen = np.zeros(len(self), dtype=bool)
         chosen[rows] = True
         atoms = np.repeat(chosen, self.n_atoms)
@@ -76,7 +80,7 @@ class Frames:
 
     @property
     def frames(self) -> np.ndarray:
-        """Place [n] of each structure in its file."""
+        """Index [n] of each structure in its file."""
         return np.arange(len(self)) if self.frame is None else self.frame
 
 
@@ -85,6 +89,38 @@ def listed(names: Iterable[str]) -> str:
     names = list(dict.fromkeys(names))
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
     return ", ".join(name if len(name) <= 5 * LISTED else f"{name[: 5 * LISTED]}..." for name in names[:LISTED]) + more
+
+
+def whole_numbers(values: np.ndarray, where: str) -> np.ndarray:
+    """An array of whole numbers, of any type, as int64.
+
+    Raises:
+        PaiNNFastError: for other numbers, and for what is no number.
+    """
+    if values.dtype.kind in "iu" or (
+        values.dtype.kind == "f" and bool((np.isfinite(values) & (np.floor(values) == values)).all())
+    ):
+        return values.astype(np.int64)
+    got = f"{values.dtype} {values.ravel()[:3].tolist()}"
+    raise PaiNNFastError("not whole numbers", where=where, got=got, expected="whole numbers")
+
+
+def truth_values(values: np.ndarray, where: str) -> np.ndarray:
+    """An array of truth values, also as 0 and 1, as bool.
+
+    Raises:
+        PaiNNFastError: for other values.
+    """
+    if values.dtype.kind in "fiub" and bool(np.isin(values, (0, 1)).all()):
+        return values.astype(bool)
+    got = f"{values.dtype} {values.ravel()[:3].tolist()}"
+    raise PaiNNFastError("not truth values", where=where, got=got, expected="true and false, or 1 and 0")
+
+
+def units_of_nothing(declared: Iterable[str], arrays: Iterable[str], keys: Keys) -> list[str]:
+    """Entries that declare the unit of something that a file does not have, by their names."""
+    known = {*arrays, *keys, *units.KINDS}
+    return [f"{name}_unit" for name in declared if name not in known]
 
 
 def repeated(numbers: np.ndarray, n: int) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""Our own HDF5 files: flat arrays with their units, read in no time.
+"""painn-fast's own HDF5 files: flat arrays with their units, the fastest format to read.
 
 `n_atoms` [n], `numbers` [A], `positions` [A, 3], `arrays/<name>` [n, ...] or [A, ...] with an attribute `unit`, and
-where there are any `split`, `cell`, `pbc`, `charge`, `spin`, `index`.
+optionally `split`, `cell`, `pbc`, `charge`, `spin`, `index`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
@@ -18,7 +19,7 @@ from painn_fast.errors import PaiNNFastError, reading
 from painn_fast.runtime.hdf5 import new_hdf5
 from painn_fast.runtime.hdf5_guard import open_hdf5
 from painn_fast.train.data.dataset import SPLITS, Dataset, join
-from painn_fast.train.data.frames import OF_STRUCTURES, Frames
+from painn_fast.train.data.frames import OF_STRUCTURES, Frames, truth_values, whole_numbers
 
 FORMAT = "painn-fast structures 1"
 LEFT = 100
@@ -27,25 +28,20 @@ DIGEST = "sha256"
 """Attribute: the hash of everything that decides numbers."""
 
 
-def write_hdf5(data: Dataset | Mapping[str, Dataset] | Frames, path: str | Path, said: str = "") -> None:
+def write_hdf5(data: Dataset | Mapping[str, Dataset] | Frames, path: str | Path, stamp: str = "") -> None:
     """Write structures with labels in our units, with their splits if `data` names them, or frames as they stand.
 
     Args:
         data: what to write.
         path: the new file.
-        said: a text to find again, such as what the file was made of.
+        stamp: a text that `attribute` gives back, such as the size and date of the file that this is a copy of.
     """
     frames = data if isinstance(data, Frames) else _frames(data)
     with new_hdf5(path) as (file, _):
-        file.attrs["format"] = FORMAT
-        file.attrs["said"] = said
-        file.attrs["keys"] = json.dumps(frames.keys)
-        file.attrs["units"] = json.dumps(frames.units)
-        file.attrs["units_from"] = frames.units_from
-        file.attrs["array_units"] = json.dumps(frames.array_units)
-        file.attrs["notes"] = json.dumps(frames.notes)
-        file.attrs["theory"] = json.dumps(frames.theory)
-        file.attrs["left"] = json.dumps([name[:LEFT] for name in frames.left[:LEFT]])
+        file.attrs.update(format=FORMAT, stamp=stamp, units_from=frames.units_from)
+        texts = {name: getattr(frames, name) for name in ("keys", "units", "array_units", "notes", "theory")}
+        texts["left"] = [name[:LEFT] for name in frames.left[:LEFT]]
+        file.attrs.update({name: json.dumps(value) for name, value in texts.items()})
         for name in ("n_atoms", "numbers", "positions", *OF_STRUCTURES):
             values = getattr(frames, name)
             if values is not None:
@@ -62,7 +58,7 @@ def read(path: Path) -> Frames:
     """What `write_hdf5` wrote.
 
     Raises:
-        PaiNNFastError: for a file that is none of ours, or broken; names it.
+        PaiNNFastError: for a file of another format, or a damaged one; names it.
     """
     with reading("not a readable HDF5 file", path), open_hdf5(path) as file:
         if file.attrs.get("format") != FORMAT:
@@ -78,32 +74,33 @@ def read(path: Path) -> Frames:
     return frames
 
 
-def said(path: Path) -> str:
-    """The text that a file was written with; nothing if it cannot be read."""
-    try:
-        with reading("not a readable HDF5 file", path), open_hdf5(path) as file:
-            return str(file.attrs.get("said", ""))
-    except PaiNNFastError:
-        return ""
+def attribute(path: Path, name: str) -> str:
+    """An attribute of a file; nothing if it has none or cannot be read."""
+    with suppress(PaiNNFastError), reading("not a readable HDF5 file", path), open_hdf5(path) as file:
+        return str(file.attrs.get(name, ""))
+    return ""
 
 
 def _read(file: h5py.File) -> Frames:
-    arrays = {name: entry[()] for name, entry in file.get("arrays", {}).items()}
-    keys, said = json.loads(file.attrs["keys"]), json.loads(file.attrs["array_units"])
+    keys, array_units = json.loads(file.attrs["keys"]), json.loads(file.attrs["array_units"])
     known = ("n_atoms", "numbers", "positions", "arrays", *OF_STRUCTURES)
+    where = file.filename
+    structures = {name: file[name][()] for name in OF_STRUCTURES if name in file}
+    if "pbc" in structures:
+        structures["pbc"] = truth_values(structures["pbc"], f"{where}, 'pbc'")
     return Frames(
-        numbers=file["numbers"][()].astype(np.int64),
+        numbers=whole_numbers(file["numbers"][()], f"{where}, 'numbers'"),
         positions=file["positions"][()].astype(np.float64),
-        n_atoms=file["n_atoms"][()].astype(np.int64),
-        arrays=arrays,
+        n_atoms=whole_numbers(file["n_atoms"][()], f"{where}, 'n_atoms'"),
+        arrays={name: entry[()] for name, entry in file.get("arrays", {}).items()},
         keys={label: tuple(names) for label, names in keys.items()},
         units=json.loads(file.attrs["units"]),
         units_from=str(file.attrs["units_from"]),
-        array_units={name: (unit, by) for name, (unit, by) in said.items()},
+        array_units={name: (unit, origin) for name, (unit, origin) in array_units.items()},
         notes=tuple(json.loads(file.attrs["notes"])),
         theory=tuple(json.loads(file.attrs.get("theory", "[]"))),
         left=(*json.loads(file.attrs.get("left", "[]")), *(str(name) for name in file if name not in known)),
-        **{name: file[name][()] for name in OF_STRUCTURES if name in file},
+        **structures,
     )
 
 
@@ -137,7 +134,7 @@ def _check(frames: Frames, path: Path) -> None:
     ):
         if values is not None and (values.ndim == 0 or len(values) != size):
             raise PaiNNFastError("wrong shape", where=f"{path}, '{name}'", got=values.shape, expected=f"{size} rows")
-    if frames.positions.shape != (atoms, 3) or (frames.n_atoms < 1).any():
+    if frames.positions.shape != (atoms, 3):
         raise PaiNNFastError("wrong shape", where=f"{path}, 'positions'", got=frames.positions.shape)
 
 

@@ -1,10 +1,8 @@
-"""Which array of a file is which label, in which unit, and who says so."""
+"""Which array of a file is which label, in which unit, and where the unit was declared."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-
-import numpy as np
 
 from painn_fast import units
 from painn_fast.errors import PaiNNFastError
@@ -54,7 +52,7 @@ def _is_size(unit: str) -> bool:
 
 
 def unit_of(frames: Frames, source: DataFile, label: str) -> tuple[str, str] | None:
-    """Unit of a label, or "length", and who says so: the settings, else the file; None if nobody does."""
+    """Unit of a label, or "length", and where it was declared: the settings, else the file; None if in neither."""
     array = key_of(frames, source, label)
     names, single = (label, *([array] if array else [])), frames.array_units.get(array or label)
     length = (source.units if "length" in source.units else frames.units).get("length", "Ang")
@@ -72,7 +70,7 @@ def unit_of(frames: Frames, source: DataFile, label: str) -> tuple[str, str] | N
         return in_file, frames.units_from
     energy = unit_of(frames, source, "energy") if label in PER_LENGTH else None
     if energy is None or (energy[1] == CONVENTION and not _usual(frames, source, label, array)):
-        return None  # what ASE defines does not say the unit of what it does not define
+        return None  # ASE's convention covers only what ASE defines
     return _per_length(energy[0], length, label), energy[1]
 
 
@@ -101,8 +99,8 @@ def _per_length(energy: str, length: str, label: str) -> str:
 
 
 def key_of(frames: Frames, source: DataFile, label: str) -> str | None:
-    """Name of the array that holds a label; without a word of the settings never a scalar for a tensor, or a tensor for
-    a scalar: `mu` may be either."""
+    """Name of the array that holds a label; only the settings can take a scalar for a tensor, or a tensor for a scalar:
+    `mu` may be either."""
     if label in source.keys:
         return source.keys[label] or None
     names = [key for key in frames.keys.get(label, (label,)) if key in frames.arrays]
@@ -120,10 +118,10 @@ def factor_of(frames: Frames, source: DataFile, label: str, path: object) -> flo
     """Size of the unit of a label, or of "length", in our own.
 
     Raises:
-        PaiNNFastError: if nobody says the unit, or it is unknown.
+        PaiNNFastError: if the unit is not declared, or unknown.
     """
-    said = unit_of(frames, source, label)
-    if said is None:
+    unit = unit_of(frames, source, label)
+    if unit is None:
         kind = KIND.get(label, label)
         raise PaiNNFastError(
             f"missing unit of {label}",
@@ -133,15 +131,10 @@ def factor_of(frames: Frames, source: DataFile, label: str, path: object) -> flo
             f"'{label}_unit' in the file",
         )
     try:
-        return size_of_unit(label, said[0])
+        return size_of_unit(label, unit[0])
     except PaiNNFastError as error:
-        raise PaiNNFastError(
-            error.what,
-            where=f"{path}, unit by {said[1]}",
-            got=error.got,
-            expected=error.expected,
-            fix=f'set units.{label} for this file in the settings (units = {{ {label} = "..." }})',
-        ) from None
+        fix = f'set units.{label} for this file in the settings (units = {{ {label} = "..." }})'
+        raise error.replaced(where=f"{path}, unit by {unit[1]}", fix=fix) from None
 
 
 def scalars(frames: Frames, source: DataFile) -> list[str]:
@@ -159,13 +152,9 @@ def scalars(frames: Frames, source: DataFile) -> list[str]:
 
 def units_line(frames: Frames, source: DataFile, names: list[str]) -> str:
     """ "toy.npz: energy kcal/mol (the settings), length Ang (the file)"."""
-    said = [(name, unit_of(frames, source, name)) for name in ("length", *names)]
-    keys = {name: key_of(frames, source, name) for name in names}
-    labels = {name: name if keys[name] in (None, name) else f"{name} = {keys[name]}" for name in names}
-    text = ", ".join(f"{labels.get(name, name)} {unit[0]} ({unit[1]})" for name, unit in said if unit)
-    return f"{source.file}: {text}"
-
-
-def is_number(values: np.ndarray) -> bool:
-    """Whether an array holds numbers."""
-    return values.dtype.kind in "fiub"
+    entries = []
+    for name in ("length", *names):
+        key, unit = key_of(frames, source, name), unit_of(frames, source, name)
+        label = name if name == "length" or key in (None, name) else f"{name} = {key}"
+        entries += [f"{label} {unit[0]} ({unit[1]})"] if unit else []
+    return f"{source.file}: {', '.join(entries)}"

@@ -1,4 +1,4 @@
-"""What the entries of a file that nobody reads may be, by their names."""
+"""Which labels the unused entries of a file may be, by their names."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ LOOKS = {
     "dipole": re.compile(r"dipol|^(mu|d)$"),
     "polarizability": re.compile(r"polar|^(alpha|pol)$"),
     "charge": re.compile(r"charge|^(q|total_?q)$"),
+    "length": re.compile(r"length|distance|position|coord|^(r|pos|geometry)$"),
     "multiplicity": re.compile(r"multiplicit|^(mult|total_?spin)$"),
 }
 """Names, in lower case, that look like those of a label."""
 HINTS, LOOKED_AT = 3, 100
-"""Names that a note asks about, and names that are compared with those of labels."""
+"""Names that a note proposes, and names that are compared with those of labels."""
 LONGEST = 60
 """Characters of a name that are shown."""
 
@@ -34,13 +35,13 @@ def looks_like(name: str, labels: Iterable[str]) -> str | None:
 
 
 def unused_line(frames: Frames, file: str, used: Iterable[str], missing: Sequence[str]) -> str | None:
-    """ "set.xyz: not used: REF_energy, tag; is REF_energy the energy? ...", None if there is nothing to tell.
+    """ "set.xyz: not used: REF_energy, tag; is REF_energy the energy? ...", None if all entries are used.
 
     Args:
         frames: the file.
         file: its name.
         used: entries that are read.
-        missing: labels that are wanted and were not found.
+        missing: labels that are wanted and were not found in it.
     """
     taken = set(used)
     names = [name for name in (*frames.arrays, *frames.left) if name not in taken]
@@ -53,7 +54,7 @@ def unused_line(frames: Frames, file: str, used: Iterable[str], missing: Sequenc
     asked = ", ".join(f"is {name[:LONGEST]} the {label}?" for name, label in hints)
     name, label = hints[0]
     unit = "" if label in ("charge", "multiplicity") else " and its unit"
-    return f'{file}: not used: {shown}; {asked} Then say keys = {{ {label} = "{name[:LONGEST]}" }}{unit}'
+    return f'{file}: not used: {shown}; {asked} Then set keys = {{ {label} = "{name[:LONGEST]}" }}{unit}'
 
 
 def _shown(frames: Frames, name: str) -> str:

@@ -20,9 +20,8 @@ def read(path: Path, symbols: str | None, labels: Iterable[str], find: Callable[
         PaiNNFastError: naming the file.
     """
     if symbols is None:
-        raise PaiNNFastError(
-            "nobody says which atoms these are", where=path, fix='name them in the settings: symbols = "O H H"'
-        )
+        fix = 'name them in the settings: symbols = "O H H"'
+        raise PaiNNFastError("the elements of the atoms are not specified", where=path, fix=fix)
     numbers = elements(symbols)
     positions = load(path)
     if positions.ndim != 3 or positions.shape[1:] != (len(numbers), 3):
@@ -48,7 +47,7 @@ def elements(symbols: str) -> np.ndarray:
     """Atomic numbers of "C C O H".
 
     Raises:
-        PaiNNFastError: for one that there is not.
+        PaiNNFastError: for an unknown element.
     """
     words = symbols.replace(",", " ").split()
     for word in words:

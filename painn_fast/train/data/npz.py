@@ -11,7 +11,15 @@ import numpy as np
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph.charge import AMBIGUOUS_KEY, CHARGE_KEYS, MULTIPLICITY_KEYS
 from painn_fast.runtime.numpy_files import load_npz
-from painn_fast.train.data.frames import Frames, Keys, repeated
+from painn_fast.train.data.frames import (
+    UNIT,
+    Frames,
+    Keys,
+    repeated,
+    truth_values,
+    units_of_nothing,
+    whole_numbers,
+)
 
 KEYS: Keys = {
     "energy": ("E", "energy", "energies"),
@@ -26,11 +34,11 @@ POSITIONS = ("R", "coords", "positions", "coordinates")
 NUMBERS = ("z", "nuclear_charges", "Z", "numbers", "atomic_numbers")
 TOTALS = (*CHARGE_KEYS, *MULTIPLICITY_KEYS, AMBIGUOUS_KEY)
 ABOUT = ("name", "theory", "type", "md5", "code_version", "note", "split_names")
-"""Texts that say what a file is; nothing is lost where they are not read."""
+"""Texts that describe a file; no label is lost if they are not read."""
 LONGEST_UNIT = 1_000
 """Characters of names and their unit."""
-UNITS = {"energy": "e_unit", "length": "r_unit"}
-"""What sGDML calls the units; ours are energy_unit, length_unit, ..."""
+SGDML_UNITS = {"e_unit": "energy", "r_unit": "length"}
+"""Kinds of the units that sGDML writes; ours are energy_unit, length_unit, ..."""
 
 
 def read(path: Path, geometry: Path | None = None, chosen: Collection[str] = ()) -> Frames:
@@ -39,47 +47,46 @@ def read(path: Path, geometry: Path | None = None, chosen: Collection[str] = ())
     Args:
         path: the file.
         geometry: another one.
-        chosen: arrays that the settings name, so that nothing about them is asked.
+        chosen: arrays that the settings name, whose meaning is thereby known.
 
     Raises:
         PaiNNFastError: naming the file and the array.
     """
-    arrays = load(path)
+    arrays = load_npz(path)
     if geometry is not None:
-        arrays |= {key: value for key, value in load(geometry).items() if key in (*POSITIONS, *NUMBERS, "n_atoms")}
+        arrays |= {key: value for key, value in load_npz(geometry).items() if key in (*POSITIONS, *NUMBERS, "n_atoms")}
     positions, numbers = (_take(arrays, names, path) for names in (POSITIONS, NUMBERS))
-    positions = positions.astype(np.float64)
-    _check_numbers(numbers, path)
+    positions, numbers = positions.astype(np.float64), whole_numbers(numbers, f"{path}, 'z'")
     split = arrays.pop("split", None)
-    said = _said_units(arrays, path) | _units_of_properties(arrays)
-    implied = _implied_units(arrays, said)
+    declared = _declared_units(arrays, path) | _units_of_properties(arrays)
+    implied = _implied_units(arrays, declared)
     arrays |= _properties(arrays, path)
     if "n_atoms" in arrays:
-        n_atoms = arrays.pop("n_atoms").astype(np.int64)
+        n_atoms = whole_numbers(arrays.pop("n_atoms"), f"{path}, 'n_atoms'")
         _check_flat(positions, numbers, n_atoms, path)
-        numbers = numbers.astype(np.int64)
     else:
         _check_shape(positions, numbers, path)
         n, atoms = positions.shape[:2]
         n_atoms = np.full(n, atoms)
-        numbers = numbers.astype(np.int64).ravel() if numbers.ndim == 2 else repeated(numbers, n)
+        numbers = numbers.ravel() if numbers.ndim == 2 else repeated(numbers, n)
         _check_totals(arrays, n, atoms, chosen, path)
     cell, pbc = _cells(arrays, len(n_atoms), path)
     for name in [name for name in arrays if name.lower() in TOTALS and arrays[name].ndim == 0]:
         arrays[name] = np.full(len(n_atoms), arrays[name])
+    left = (*(name for name, values in arrays.items() if not values.ndim), *units_of_nothing(declared, arrays, KEYS))
     return Frames(
         numbers=numbers,
         positions=positions.reshape(-1, 3),
         n_atoms=n_atoms,
         arrays={name: values for name, values in arrays.items() if values.ndim and name not in ABOUT},
         keys=KEYS,
-        units=implied | said,
+        units=implied | declared,
         units_from="the file" if not implied else f"the file and its kind ({', '.join(implied.values())})",
         split=split,
         cell=cell,
         pbc=pbc,
         theory=_theory(arrays),
-        left=tuple(name for name, values in arrays.items() if not values.ndim and name not in ABOUT),
+        left=tuple(name for name in left if name not in ABOUT),
     )
 
 
@@ -95,7 +102,7 @@ def _check_totals(arrays: dict[str, np.ndarray], n: int, atoms: int, chosen: Col
     for name, values in arrays.items():
         if name.lower() in TOTALS and values.shape == (n,) == (atoms,) and n > 1 and name not in chosen:
             kind = "charge" if name.lower() in CHARGE_KEYS else "multiplicity"
-            fix = f'if it is of the structures, say keys = {{ {kind} = "{name}" }}, else keys = {{ {kind} = "" }}'
+            fix = f'if it is of the structures, set keys = {{ {kind} = "{name}" }}, else keys = {{ {kind} = "" }}'
             raise PaiNNFastError(
                 f"is this of the structures, or of the atoms? There are {n} of both",
                 where=f"{path}, '{name}'",
@@ -130,12 +137,7 @@ def _cells(arrays: dict[str, np.ndarray], n: int, path: Path) -> tuple[np.ndarra
     cells = cells if lattice is None else cells.swapaxes(1, 2).copy()  # sGDML: columns are the vectors
     if pbc is None:
         return cells, np.asarray(cells.any(axis=2))
-    return cells, np.broadcast_to(directions.astype(bool), (n, 3)).copy()
-
-
-def load(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of a file; never unpickles anything."""
-    return load_npz(path)
+    return cells, np.broadcast_to(truth_values(directions, f"{path}, 'pbc'"), (n, 3)).copy()
 
 
 def _take(arrays: dict[str, np.ndarray], names: tuple[str, ...], path: Path) -> np.ndarray:
@@ -147,31 +149,25 @@ def _take(arrays: dict[str, np.ndarray], names: tuple[str, ...], path: Path) -> 
     )
 
 
-def _check_numbers(numbers: np.ndarray, path: Path) -> None:
-    """Atomic numbers are whole ones."""
-    whole = numbers.dtype.kind in "iu" or (numbers.dtype.kind == "f" and bool((np.floor(numbers) == numbers).all()))
-    if not whole:
-        got = f"{numbers.dtype} {numbers.ravel()[:3].tolist()}"
-        raise PaiNNFastError("not atomic numbers", where=f"{path}, 'z'", got=got, expected="whole numbers")
-
-
-def _said_units(arrays: dict[str, np.ndarray], path: Path) -> dict[str, str]:
-    """Units that arrays of texts say: <name>_unit, and sGDML's; taken out of `arrays`."""
-    names = {key: kind for kind, key in UNITS.items()}
-    said: dict[str, str] = {}
-    for key in [key for key in arrays if key.endswith("_unit")]:
-        value, kind = arrays.pop(key), names.get(key, key.removesuffix("_unit"))
+def _declared_units(arrays: dict[str, np.ndarray], path: Path) -> dict[str, str]:
+    """Units that arrays of texts declare: <name>_unit, and sGDML's; taken out of `arrays`."""
+    declared: dict[str, str] = {}
+    for key in list(arrays):
+        match = UNIT.fullmatch(key)
+        if match is None or match[1] is None or (match[2] and arrays[key].dtype.kind not in "SU"):
+            continue
+        value, name = arrays.pop(key), SGDML_UNITS.get(key, match[1])
         text = value.reshape(-1)[0] if value.size == 1 else value
         unit = text.decode(errors="replace") if isinstance(text, bytes) else str(text)
-        if said.setdefault(kind, unit) != unit:
-            got = f"{said[kind]} and {unit}"[:200]
-            raise PaiNNFastError(f"two units of {kind}", where=f"{path}, '{key}'", got=got, expected="one")
-    return said
+        if declared.setdefault(name, unit) != unit:
+            got = f"{declared[name]} and {unit}"[:200]
+            raise PaiNNFastError(f"two units of {name}", where=f"{path}, '{key}'", got=got, expected="one")
+    return declared
 
 
-def _implied_units(arrays: dict[str, np.ndarray], said: dict[str, str]) -> dict[str, str]:
-    """The published MD17 and rMD17 files say no unit; both are in kcal/mol and Å."""
-    published = any(key in arrays for key in ("old_indices", "md5")) and not said
+def _implied_units(arrays: dict[str, np.ndarray], declared: dict[str, str]) -> dict[str, str]:
+    """The published MD17 and rMD17 files declare no unit; both are in kcal/mol and Å."""
+    published = any(key in arrays for key in ("old_indices", "md5")) and not declared
     return {"energy": "kcal/mol", "length": "Ang"} if published else {}
 
 
@@ -193,13 +189,16 @@ def _units_of_properties(arrays: dict[str, np.ndarray]) -> dict[str, str]:
         return {}
     names = [str(name) for name in arrays.get("prop_names", [])]
     found: dict[str, str] = {}
-    for part in str(arrays.pop("units")).split(";"):
+    for part in str(arrays["units"]).split(";"):
         match = re.fullmatch(r"(\S+)\s+([^\s(]+).*", part.strip()[:LONGEST_UNIT], flags=re.DOTALL)
         for pattern in match[1].split(",") if match else ():
             ending = pattern.removeprefix("*")
             hits = [n for n in names if n == pattern or (pattern.startswith("*") and n.endswith(ending))]
             found |= dict.fromkeys(hits, match[2]) if match else {}
-    return found | {"length": "Ang"} if found else {}
+    if not found:  # a unit of what?
+        return {}
+    del arrays["units"]
+    return found | {"length": "Ang"}
 
 
 def _check_shape(positions: np.ndarray, numbers: np.ndarray, path: Path) -> None:

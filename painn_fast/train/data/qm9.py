@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from ase.data import atomic_numbers
 
-from painn_fast.errors import PaiNNFastError
+from painn_fast.errors import PaiNNFastError, reading
 from painn_fast.runtime.progress import counted
 from painn_fast.train.data.frames import Frames, Gather, Keys
 
@@ -72,18 +72,13 @@ def _texts(path: Path) -> Iterator[tuple[str, str]]:
         for file in sorted(path.glob("*.xyz")):
             yield file.name, file.read_text(encoding="utf-8", errors="replace")
         return
-    try:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                if member.size > LARGEST:
-                    raise PaiNNFastError("not an archive of QM9", where=f"{path}, {member.name[:100]}", got=member.size)
-                stream = archive.extractfile(member) if member.name.endswith(".xyz") else None
-                if stream is not None:
-                    yield member.name, stream.read().decode(errors="replace")
-    except PaiNNFastError:
-        raise
-    except Exception as error:  # of tarfile and of four decompressors
-        raise PaiNNFastError("not a readable archive", where=path, got=f"{type(error).__name__}: {error}") from None
+    with reading("not a readable archive", path), tarfile.open(path) as archive:
+        for member in archive:
+            if member.size > LARGEST:
+                raise PaiNNFastError("not an archive of QM9", where=f"{path}, {member.name[:100]}", got=member.size)
+            stream = archive.extractfile(member) if member.name.endswith(".xyz") else None
+            if stream is not None:
+                yield member.name, stream.read().decode(errors="replace")
 
 
 def _molecule(text: str, where: str, gather: Gather) -> int:

@@ -1,4 +1,4 @@
-"""From a file and what the settings say of it to labelled structures in our units."""
+"""From a file and its settings to labelled structures in eV, Å, e Å and Å³."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 from painn_fast import units
 from painn_fast.errors import PaiNNFastError, reading
 from painn_fast.graph.cells import check_cells
+from painn_fast.nn.defined import NEEDS_CELL
 from painn_fast.train.data import totals
-from painn_fast.train.data.dataset import PER_ATOM, SHAPES, SPLITS, Dataset, by_row
+from painn_fast.train.data.dataset import PER_ATOM, SHAPES, SPLITS, Dataset
 from painn_fast.train.data.formats import find_data, read_frames
-from painn_fast.train.data.frames import Frames, listed
+from painn_fast.train.data.frames import CONVENTION, UNIT, UNSTATED, Frames, listed
 from painn_fast.train.data.labels import (
     KIND,
     factor_of,
-    is_number,
     key_of,
     own_unit,
     scalars,
@@ -26,7 +26,7 @@ from painn_fast.train.data.labels import (
     unit_of,
     units_line,
 )
-from painn_fast.train.data.names import unused_line
+from painn_fast.train.data.names import looks_like, unused_line
 from painn_fast.train.data.splits import draw, split_of
 from painn_fast.train.settings import DataFile, SplitSizes
 
@@ -41,8 +41,9 @@ def read_file(source: DataFile, folder: str | Path = ".", names: tuple[str, ...]
     """All structures of one file with the labels `names` (None: the usual ones that it has) in our units.
 
     Raises:
-        PaiNNFastError: as `read_frames`, and for an array that is missing or misshapen, a unit that nobody declares,
-            positions or a cell that are not finite, a cell that spans no volume; names file, frame and array.
+        PaiNNFastError: as `read_frames`, and for an array that is missing or misshapen, a unit that is not declared or
+            declared of nothing, positions or a cell that are not finite, a cell that spans no volume; names file, frame
+            and array.
     """
     path = find_data(source.file, folder)
     with reading("not a readable data file", path):
@@ -62,15 +63,16 @@ def to_dataset(frames: Frames, source: DataFile, path: Path, names: tuple[str, .
                 "a key for a label that no head takes", where=f"{path}, keys.{label}", expected=" | ".join(names)
             )
     _check_units(frames, source, names, path)
+    _check_loose_units(frames, source, path)
     wanted = dict.fromkeys([*(names if names is not None else (*frames.keys, *scalars(frames, source))), *source.keys])
-    found = {name: _label(frames, source, name, path) for name in wanted if name not in totals.LABELS}
-    labels = {name: values for name, values in found.items() if values is not None}
-    said = {name: unit_of(frames, source, name) for name in labels}
+    read = {name: _label(frames, source, name, path) for name in wanted if name not in totals.LABELS}
+    labels = {name: values for name, values in read.items() if values is not None}
+    label_units = {name: unit_of(frames, source, name) for name in labels}
     total = totals.totals(frames, source, path)
     cell = np.zeros((n, 3, 3)) if frames.cell is None else frames.cell * length
     pbc = np.zeros((n, 3), dtype=bool) if frames.pbc is None else frames.pbc
     check_cells(cell, pbc, lambda k: f"{path}, frame {frames.frames[k]}")
-    return Dataset(
+    data = Dataset(
         numbers=frames.numbers,
         positions=np.ascontiguousarray(frames.positions * length),
         n_atoms=frames.n_atoms,
@@ -82,14 +84,15 @@ def to_dataset(frames: Frames, source: DataFile, path: Path, names: tuple[str, .
         file=np.zeros(n, dtype=np.int64),
         frame=frames.frames,
         files=(source.file,),
-        units={name: own_unit(name, unit[0]) for name, unit in said.items() if unit},
+        units={name: own_unit(name, unit[0]) for name, unit in label_units.items() if unit},
         theory=frames.theory,
-        notes=(units_line(frames, source, list(labels)), *_notes(frames, source, found, total)),
+        notes=(units_line(frames, source, list(labels)), *_notes(frames, source, read, total)),
     )
+    return data.without_undefined(NEEDS_CELL)
 
 
 def _check_units(frames: Frames, source: DataFile, names: tuple[str, ...] | None, path: Path) -> None:
-    """Units in the settings must be those of something, or a misspelt one would go unnoticed."""
+    """Raise PaiNNFastError for a unit in the settings that is of nothing: a misspelt one would go unnoticed."""
     known = {*units.KINDS, *frames.arrays, *frames.keys, *source.keys, *SHAPES, *KIND, *(names or ())}
     for name in source.units:
         if name not in known:
@@ -102,15 +105,35 @@ def _check_units(frames: Frames, source: DataFile, names: tuple[str, ...] | None
             )
 
 
+def _check_loose_units(frames: Frames, source: DataFile, path: Path) -> None:
+    """Raise PaiNNFastError for a unit that the file declares of nothing, where a convention would decide instead."""
+    texts = (name for name, values in frames.arrays.items() if values.dtype.kind in "SU")
+    for entry in (*frames.left, *texts):
+        match = UNIT.fullmatch(entry)
+        if match is None or (match[1] is None and source.units):
+            continue
+        labels = ("energy", "length", "forces", "stress", "dipole")
+        likely = "energy" if match[1] is None else looks_like(match[1], labels)
+        if likely is None or (match[1] is not None and likely != "length" and key_of(frames, source, likely) is None):
+            continue
+        if (unit_of(frames, source, likely) or UNSTATED)[1] == CONVENTION:
+            raise PaiNNFastError(
+                "a unit, but not of what",
+                where=f"{path}, '{entry[:60]}'",
+                expected="energy_unit, length_unit, or the name of an array and _unit",
+                fix=f'declare it under that name, or in the settings: units = {{ {likely} = "..." }}',
+            )
+
+
 def _notes(
-    frames: Frames, source: DataFile, found: Mapping[str, np.ndarray | None], total: totals.Totals
+    frames: Frames, source: DataFile, labels: Mapping[str, np.ndarray | None], total: totals.Totals
 ) -> Iterator[str]:
-    """What else the user should know: where total charges stand, what the reader has to tell, what is not used."""
+    """What else the user should know: where total charges stand, notes of the reader, what is not used."""
     if total.arrays:
         yield f"{source.file}: total charge and multiplicity out of {listed(total.arrays)}"
     yield from frames.notes
-    used = {key_of(frames, source, name) for name, values in found.items() if values is not None}
-    missing = [name for name, values in found.items() if values is None and source.keys.get(name) != ""]
+    used = {key_of(frames, source, name) for name, values in labels.items() if values is not None}
+    missing = [name for name, values in labels.items() if values is None and source.keys.get(name) != ""]
     missing += [] if total.arrays or frames.charge is not None else ["charge", "multiplicity"]
     line = unused_line(frames, source.file, [*(name for name in used if name), *total.arrays, *OF_GEOMETRY], missing)
     if line is not None:
@@ -131,11 +154,7 @@ def read_split(
         frames = read_frames(source, folder)
         data = to_dataset(frames, source, path, names)
     split = split_of(frames, data, source, sizes or SplitSizes(), path, folder)
-    has_label = np.zeros(len(data), dtype=bool)
-    for name, values in data.labels.items():
-        known = ~np.isnan(by_row(values)).all(axis=1)
-        has_label |= np.logical_or.reduceat(known, data.first[:-1]) if name in PER_ATOM else known
-    return {name: data.select(np.flatnonzero((split == k) & has_label)) for k, name in enumerate(SPLITS)}
+    return {name: data.select(np.flatnonzero(split == k)).with_labels() for k, name in enumerate(SPLITS)}
 
 
 def _label(frames: Frames, source: DataFile, name: str, path: Path) -> np.ndarray | None:
@@ -157,7 +176,7 @@ def _label(frames: Frames, source: DataFile, name: str, path: Path) -> np.ndarra
     raw = frames.arrays[key]
     n = len(frames.numbers) if name in PER_ATOM else len(frames)
     want = (n, *SHAPES.get(name, ()))
-    if not is_number(raw):
+    if raw.dtype.kind not in "fiub":
         raise PaiNNFastError("not numbers", where=f"{path}, '{key}'", got=raw.dtype)
     values = raw.astype(np.float64)
     if values.size != np.prod(want) or values.shape[:1] not in (want[:1], (len(frames),)):

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from painn_fast.errors import PaiNNFastError
+from painn_fast.errors import PaiNNFastError, reading
 from painn_fast.runtime.atomic import atomic_write
 from painn_fast.train.data.dataset import SPLITS, Dataset
-from painn_fast.train.data.duplicates import duplicates
+from painn_fast.train.data.duplicates import duplicates, roots
 from painn_fast.train.data.formats import find_data
 from painn_fast.train.data.frames import Frames
 from painn_fast.train.settings import DataFile, SplitSizes
@@ -22,10 +22,10 @@ HEADER = ["file", "frame", "split"]
 def split_of(
     frames: Frames, data: Dataset, source: DataFile, sizes: SplitSizes, path: Path, folder: str | Path
 ) -> np.ndarray:
-    """0 training, 1 validation, 2 test, -1 for neither [n]: what `use_as`, a split file, the file itself or a draw say.
+    """0 training, 1 validation, 2 test, -1 for none [n]: by `use_as`, a split file, the file itself or a draw.
 
     Raises:
-        PaiNNFastError: for a split that is none, or a split file that is of other data.
+        PaiNNFastError: for an invalid split, or a split file of other data.
     """
     n = len(data)
     if source.use_as is not None:
@@ -41,28 +41,25 @@ def split_of(
     return frames.split
 
 
-def draw(n: int, sizes: SplitSizes, path: Path, twins: np.ndarray | None = None) -> np.ndarray:
+def draw(n: int, sizes: SplitSizes, path: Path, equal: np.ndarray | None = None) -> np.ndarray:
     """A split [n] by seed: so many for training and validation, the rest to test.
 
-    Equal structures, pairs of rows `twins` [p, 2], come one after another, so that hardly any is in two parts.
+    Equal structures, pairs of rows `equal` [p, 2], come one after another, so that hardly any is in two splits.
     """
     train = sizes.train if sizes.train is not None else n - 2 * (n // 10)
     validation = sizes.validation if sizes.validation is not None else n // 10
     if train + validation > n:
         raise PaiNNFastError(
-            "more structures asked for than there are",
+            "more structures requested than there are",
             where=path,
             got=f"{train} for training and {validation} for validation",
             expected=f"at most {n}",
             fix="change split.train and split.validation in the settings",
         )
     order = np.random.default_rng(sizes.seed).permutation(n)
-    if twins is not None and len(twins):
-        place = np.argsort(order)
-        root = np.arange(n)
-        for one, other in twins[np.argsort(twins[:, 1], kind="stable")]:
-            root[other] = root[one]
-        order = np.lexsort((place, place[root]))
+    if equal is not None and len(equal):
+        rank = np.argsort(order)
+        order = np.lexsort((rank, rank[roots(equal, n)]))
     split = np.full(n, 2)
     split[order[:train]], split[order[train : train + validation]] = 0, 1
     return split
@@ -89,12 +86,9 @@ def read_split_file(path: Path) -> dict[str, dict[int, int]]:
     Raises:
         PaiNNFastError: naming the line.
     """
-    found: dict[str, dict[int, int]] = {}
-    try:
-        with path.open(newline="", encoding="utf-8") as stream:
-            lines = list(csv.reader(stream))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise PaiNNFastError("cannot read the split", where=path, got=str(error)) from None
+    table: dict[str, dict[int, int]] = {}
+    with reading("cannot read the split", path), path.open(newline="", encoding="utf-8") as stream:
+        lines = list(csv.reader(stream))
     if not lines or lines[0] != HEADER:
         raise PaiNNFastError("not a split", where=path, expected=f"a first line {','.join(HEADER)}")
     for k, line in enumerate(lines[1:], 2):
@@ -102,8 +96,8 @@ def read_split_file(path: Path) -> dict[str, dict[int, int]]:
             raise PaiNNFastError(
                 "not a split", where=f"{path}, line {k}", got=",".join(line), expected=f"file,frame,{'|'.join(SPLITS)}"
             )
-        found.setdefault(line[0], {})[int(line[1])] = SPLITS.index(line[2])
-    return found
+        table.setdefault(line[0], {})[int(line[1])] = SPLITS.index(line[2])
+    return table
 
 
 def _listed(data: Dataset, source: DataFile, path: Path) -> np.ndarray:
@@ -111,6 +105,6 @@ def _listed(data: Dataset, source: DataFile, path: Path) -> np.ndarray:
     split = np.array([table.get(frame, -1) for frame in data.frame.tolist()], dtype=np.int64)
     foreign = table.keys() - set(data.frame.tolist())
     if foreign or not table:
-        got = f"frame {min(foreign)} of {source.file}, which is not there" if foreign else f"nothing of {source.file}"
+        got = f"frame {min(foreign)} of {source.file}, which it lacks" if foreign else f"nothing of {source.file}"
         raise PaiNNFastError("the split is one of other data", where=path, got=got)
     return split

@@ -1,24 +1,21 @@
-"""What a set holds, in a few numbers."""
+"""A set of labelled structures in a few numbers."""
 
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from ase.data import chemical_symbols, covalent_radii
 
 from painn_fast.graph.neighbors import Edges, molecule_lists, neighbor_list
-from painn_fast.runtime.atomic import atomic_write
 from painn_fast.train.data.dataset import Dataset, join
 
 SAMPLE = 5000
 """Structures that distances to neighbours are taken from."""
 REACH = (2.2, 6.0)
-"""Å, within which neighbours are looked for, and if there are none."""
+"""Å, within which neighbours are searched, and if there are too few."""
 SMALL = 300
 """Atoms of a cell in which each is compared with each."""
 
@@ -36,7 +33,7 @@ class Residuals(NamedTuple):
 
     rows: np.ndarray  # [m] structures with an energy
     per_atom: np.ndarray  # [m] eV
-    references: dict[str, float]  # eV; none where the compositions do not tell them apart
+    references: dict[str, float]  # eV; empty if the compositions do not determine them
 
 
 def statistics(data: Mapping[str, Dataset]) -> dict[str, Any]:
@@ -72,28 +69,28 @@ def statistics(data: Mapping[str, Dataset]) -> dict[str, Any]:
     return found
 
 
-def format_statistics(found: Mapping[str, Any]) -> list[str]:
+def format_statistics(values: Mapping[str, Any]) -> list[str]:
     """The statistics in a few lines."""
-    atoms, near = found["atoms"], found["nearest_neighbour_Ang"]
+    atoms, near = values["atoms"], values["nearest_neighbour_Ang"]
     sizes = {f"{atoms[name]:.0f}": None for name in ("smallest", "largest")} if atoms else {"no": None}
-    elements = ", ".join(f"{symbol} {n}" for symbol, n in found["elements"].items())
-    periodic = f", {found['periodic']} of them periodic" if found["periodic"] else ""
+    elements = ", ".join(f"{symbol} {n}" for symbol, n in values["elements"].items())
+    periodic = f", {values['periodic']} of them periodic" if values["periodic"] else ""
     lines = [f"structures of {' to '.join(sizes)} atoms{periodic}: {elements}"]
     if near:
         lines.append(
             f"nearest neighbours: {near['smallest']:.2f} Å at least, {near['median']:.2f} in the median, 99 % within "
             f"{near['99 %']:.2f}"
         )
-    if "energy_eV" in found:
-        energy = found["energy_eV"]
+    if "energy_eV" in values:
+        energy = values["energy_eV"]
         references = ", ".join(f"{symbol} {value:.3f} eV" for symbol, value in energy["references"].items())
         without = f"without that of the elements ({references})" if references else "about the mean"
         lines.append(
             f"energy per atom {without}: rms {1000 * energy['rms_per_atom']:.1f} meV, from "
             f"{1000 * energy['lowest_per_atom']:+.1f} to {1000 * energy['highest_per_atom']:+.1f}"
         )
-    if "forces_eV_per_Ang" in found:
-        forces = found["forces_eV_per_Ang"]
+    if "forces_eV_per_Ang" in values:
+        forces = values["forces_eV_per_Ang"]
         lines.append(
             f"forces: rms {forces['rms']:.3f} eV/Å per component; size {forces['median']:.2f} in the median, 99 % "
             f"within {forces['99 %']:.2f}, largest {forces['largest']:.2f}"
@@ -101,20 +98,14 @@ def format_statistics(found: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def write_statistics(data: Mapping[str, Dataset], path: Path) -> None:
-    """Write the statistics as JSON."""
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(statistics(data), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
 def describe(data: Mapping[str, Dataset]) -> list[str]:
     """How many structures and labels each split has, and which labels and units each file."""
-    said = []
+    sizes = []
     for split, part in data.items():
         labels = ", ".join(f"{part.labelled(name)} {name}" for name in part.labels if part.labelled(name))
-        said.append(f"{split}: {len(part)} structures ({labels or 'no labels'})")
+        sizes.append(f"{split}: {len(part)} structures ({labels or 'no labels'})")
     notes = dict.fromkeys(line for part in data.values() for line in part.notes)
-    return ["; ".join(said), *notes]
+    return ["; ".join(sizes), *notes]
 
 
 def residuals(data: Dataset) -> Residuals:
@@ -122,9 +113,9 @@ def residuals(data: Dataset) -> Residuals:
     rows = np.flatnonzero(data.structure_labelled("energy"))
     if not len(rows):
         return Residuals(rows, np.zeros(0), {})
-    elements, place = np.unique(data.numbers, return_inverse=True)
+    elements, column = np.unique(data.numbers, return_inverse=True)
     molecule = np.repeat(np.arange(len(data)), data.n_atoms)
-    table = np.bincount(molecule * len(elements) + place, minlength=len(data) * len(elements))
+    table = np.bincount(molecule * len(elements) + column, minlength=len(data) * len(elements))
     table = table.reshape(len(data), len(elements))[rows].astype(np.float64)
     energy = data.labels["energy"][rows]
     share, _, rank, _ = np.linalg.lstsq(table, energy, rcond=1e-9)
@@ -137,12 +128,12 @@ def nearest(data: Dataset) -> Nearest:
     """Nearest neighbours of the atoms of at most `SAMPLE` structures, spread over the set; of those that have one."""
     data = data.select(np.unique(np.linspace(0, len(data) - 1, min(SAMPLE, len(data))).astype(int)))
     for cutoff in REACH:
-        receiver, sender, distance = (np.concatenate(part) for part in zip(*pairs(data, cutoff), strict=True))
+        receiver, sender, distance = (np.concatenate(part) for part in zip(*pairs_within(data, cutoff), strict=True))
         if len(np.unique(receiver)) > 0.5 * len(data.numbers):
             break
     order = np.lexsort((distance, receiver))
-    _, place = np.unique(receiver[order], return_index=True)
-    best = order[place]
+    _, first = np.unique(receiver[order], return_index=True)
+    best = order[first]
     here, there = data.numbers[receiver[best]], data.numbers[sender[best]]
     radii = np.append(covalent_radii, np.full(128, 1.5))
     return Nearest(distance[best], distance[best] / (radii[here] + radii[there]), here)
@@ -152,7 +143,7 @@ Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Receivers, senders and distances; atoms are those of the whole set."""
 
 
-def pairs(data: Dataset, cutoff: float) -> Iterator[Pairs]:
+def pairs_within(data: Dataset, cutoff: float) -> Iterator[Pairs]:
     """All pairs within `cutoff`, part by part."""
     yield np.zeros(0, dtype=int), np.zeros(0, dtype=int), np.zeros(0)
     periodic = data.pbc.any(axis=1)
@@ -203,7 +194,3 @@ def _quantiles(values: np.ndarray, at: Mapping[str, float]) -> dict[str, float]:
 
 def _symbol(z: int) -> str:
     return chemical_symbols[z] if 0 < z < len(chemical_symbols) else f"Z={z}"
-
-
-def _list(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{n} {name}" for name, n in counts.items())

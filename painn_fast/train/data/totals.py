@@ -17,7 +17,7 @@ LABELS = ("charge", "spin", "multiplicity")
 
 
 class Totals(NamedTuple):
-    """Of the structures [n], and where they stand in the file."""
+    """Of the structures [n], and the arrays of the file that hold them."""
 
     charge: np.ndarray  # e
     multiplicity: np.ndarray  # 2S + 1
@@ -42,10 +42,10 @@ def totals(frames: Frames, source: DataFile, path: object) -> Totals:
     charge = np.zeros(len(frames)) if frames.charge is None else frames.charge.astype(np.float64)
     multiplicity = np.ones(len(frames)) if frames.spin is None else frames.spin.astype(np.float64)
     if columns:
-        table = np.stack(list(columns.values()), axis=1)  # [n, names], NaN where a frame says nothing
+        table = np.stack(list(columns.values()), axis=1)  # [n, names], NaN where a frame has no value
         known = np.where(np.isnan(table), -1e300, table)  # NaN is not equal to itself
-        _, first, place = np.unique(known, axis=0, return_index=True, return_inverse=True)
-        both = np.array([_of(columns, row, frames, path) for row in first])[place.reshape(-1)]
+        _, first, group = np.unique(known, axis=0, return_index=True, return_inverse=True)
+        both = np.array([_of(columns, row, frames, path) for row in first])[group.reshape(-1)]
         own = {name.lower() for name in columns}
         charge = both[:, 0] if own & set(CHARGE_KEYS) else charge
         multiplicity = both[:, 1] if own - set(CHARGE_KEYS) else multiplicity
@@ -57,11 +57,8 @@ def _of(columns: dict[str, np.ndarray], row: int, frames: Frames, path: object) 
     try:
         return charge_and_multiplicity(info, where=f"{path}, frame {frames.frames[row]}")
     except PaiNNFastError as error:
-        others = f"{error.fix}, or name" if error.fix else "name"
-        fix = (
-            f'{others} the right array in the settings: keys = {{ charge = "...", multiplicity = "..." }}, "" for none'
-        )
-        raise PaiNNFastError(error.what, where=error.where, got=error.got, expected=error.expected, fix=fix) from None
+        fix = 'name the right array in the settings: keys = { charge = "...", multiplicity = "..." }, "" for none'
+        raise error.replaced(fix=f"{error.fix}, or {fix}" if error.fix else fix) from None
 
 
 def _column(frames: Frames, name: str, path: object, *, chosen: bool) -> np.ndarray | None:
