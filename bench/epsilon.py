@@ -30,7 +30,7 @@ from painn_fast.vibrations.harmonic import infrared_intensities, normal_modes, r
 SCANNED = (1e-8, 1e-5, 1e-4, 1e-3, 1e-2)
 
 
-def lines(model: Potential, structure: Path | None) -> HarmonicSpectrum | None:
+def harmonic_lines(model: Potential, structure: Path | None) -> HarmonicSpectrum | None:
     """At the minimum next to a structure; None for a model without energies, or without a structure."""
     if structure is None or "forces" not in model.properties:
         return None
@@ -38,28 +38,28 @@ def lines(model: Potential, structure: Path | None) -> HarmonicSpectrum | None:
         return harmonic(model, ase.io.read(structure))
 
 
-def against(found: HarmonicSpectrum, reference: Path) -> list[str]:
+def against(lines: HarmonicSpectrum, reference: Path) -> list[str]:
     """Mean and largest difference of lines (cm-1), correlations of intensities and activities."""
     data = np.load(reference)
     atoms = ase.Atoms(data["numbers"], data["positions"])
     wavenumber, modes = normal_modes(atoms, data["hessian"])
     isotropic, anisotropic = raman_invariants(modes, data["polarizability_derivative"])
-    off = np.abs(found.wavenumber - wavenumber)
+    off = np.abs(lines.wavenumber - wavenumber)
     pairs = (
-        (found.intensity, infrared_intensities(modes, data["dipole_derivative"])),
-        (found.activity, 45 * isotropic + 7 * anisotropic),
+        (lines.intensity, infrared_intensities(modes, data["dipole_derivative"])),
+        (lines.activity, 45 * isotropic + 7 * anisotropic),
     )
     same = [f"{np.corrcoef(ours, theirs)[0, 1]:.3f}" if ours is not None else "" for ours, theirs in pairs]
     return [f"{off.mean():.1f}", f"{off.max():.1f}", *same]
 
 
 def row(name: str, model: Potential, errors: Table, structure: Path | None, reference: Path | None) -> list[str]:
-    found = lines(model, structure)
-    said = ", ".join(f"{label} {value['mae']:.4g} {value['unit']}" for label, value in errors.items())
-    cells = [name, f"{model.config.representation.epsilon:.0e}", said]
-    rough = None if found is None else found.roughness
+    lines = harmonic_lines(model, structure)
+    listed = ", ".join(f"{label} {value['mae']:.4g} {value['unit']}" for label, value in errors.items())
+    cells = [name, f"{model.config.representation.epsilon:.0e}", listed]
+    rough = None if lines is None else lines.roughness
     cells.append("" if rough is None else f"{rough.largest:.1f} ({rough.mean:.1f})")
-    return cells + (against(found, reference) if found is not None and reference is not None else [])
+    return cells + (against(lines, reference) if lines is not None and reference is not None else [])
 
 
 def main() -> None:

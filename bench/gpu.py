@@ -1,7 +1,7 @@
-"""Everything that only a CUDA machine can tell, in less than nine minutes: `python bench/gpu.py [FOLDER]`.
+"""All checks that need a CUDA machine, in less than nine minutes: `python bench/gpu.py [FOLDER]`.
 
-Stages run one after another, each in a process of its own with a deadline; one that fails, or that finds its tool
-missing, says so and the next goes on. Logs and results land in the folder, the summary comes last.
+Stages run one after another, each in a process of its own with a deadline; one that fails, or whose tool is
+missing, reports it, and the next goes on. Logs and results land in the folder, the summary comes last.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Outcome:
     name: str
     state: str
     seconds: float
-    said: str
+    message: str
 
 
 def run(stage: Stage, folder: Path, left: float) -> Outcome:
@@ -84,7 +84,7 @@ def last_line(log: Path) -> str:
 
 
 def stages(device: str, folder: Path, *, quick: bool) -> list[Stage]:
-    """What there is to do, most telling first."""
+    """All stages, the most informative first."""
     bench = [PYTHON, "-m", "painn_fast.cli", "bench", "--device", device]
     results, compiled = folder / "bench.json", folder / "bench-compile.json"
     sides = "fused,reference" if quick else "fused,reference,schnetpack,dimenet"
@@ -127,7 +127,7 @@ def tests_of_kernels(pytest: list[str], device: str, *, quick: bool) -> list[str
 
 
 def tuner(device: str) -> list[str] | str:
-    name = "painn_fast.kernels.launch"
+    name = "painn_fast.kernels.tools.tuning"
     if importlib.util.find_spec(name) is None:
         return f"there is no {name}"
     return "needs a GPU" if device == "cpu" else [PYTHON, "-m", name, "--seconds", "60"]
@@ -169,7 +169,7 @@ def default_folder(device: str) -> Path:
 
 def summary(outcomes: list[Outcome], folder: Path) -> str:
     """A line a stage, then the tables that were measured."""
-    lines = [f"{o.name:<14} {o.state:<12} {o.seconds:6.1f} s  {o.said}" for o in outcomes]
+    lines = [f"{o.name:<14} {o.state:<12} {o.seconds:6.1f} s  {o.message}" for o in outcomes]
     for name in ("bench.json", "bench-compile.json"):
         if (folder / name).exists():
             words = [PYTHON, "-m", "painn_fast.cli", "bench", "--table", str(folder / name)]
@@ -200,7 +200,7 @@ def main(tell: Callable[[str], None] = print) -> int:
     for stage in stages(given.device, folder, quick=given.quick):
         tell(f"{stage.name} ...")
         outcomes.append(run(stage, folder, end - time.monotonic() - 5))
-        tell(f"{stage.name}: {outcomes[-1].state}, {outcomes[-1].seconds:.0f} s; {outcomes[-1].said}")
+        tell(f"{stage.name}: {outcomes[-1].state}, {outcomes[-1].seconds:.0f} s; {outcomes[-1].message}")
     text = summary(outcomes, folder)
     (folder / "summary.txt").write_text(text, encoding="utf-8")
     tell(f"\n{text}\neverything is in {folder}")

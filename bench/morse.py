@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from painn_fast.md import ForceField, MDSettings, Trajectory, run
-from painn_fast.spectra.correlation import Analysis
+from painn_fast.spectra.density import Analysis
 from painn_fast.spectra.power import power
 from painn_fast.units import AMU_A2_PER_FS2, HBAR, KB, SPEED_OF_LIGHT
 

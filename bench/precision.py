@@ -28,7 +28,7 @@ from painn_fast.io import load
 from painn_fast.io.load import MODELS
 from painn_fast.io.structures import read_structures
 from painn_fast.md import MDSettings, Trajectory, run
-from painn_fast.md.forces import ForceField
+from painn_fast.md.force_field import ForceField
 from painn_fast.nn import Potential
 
 PRECISIONS = ("ieee", "tf32x3", "tf32", "bf16")

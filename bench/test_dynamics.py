@@ -52,7 +52,7 @@ def painn_fast(potential, atoms, trajectories, P):
 
     def step():
         run.step()
-        assert not run.trips
+        assert not run.exceeded
 
     return step
 

@@ -1,4 +1,4 @@
-"""Energies and forces from a graph that is there, and from a list of Atoms: `pytest bench/test_energy_forces.py`."""
+"""Energies and forces of a graph made before, and of a list of Atoms: `pytest bench/test_energy_forces.py`."""
 
 import pytest
 

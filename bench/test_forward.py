@@ -1,4 +1,4 @@
-"""Energies alone, from a graph that is there: `pytest bench/test_forward.py`."""
+"""Energies alone, of a graph made before: `pytest bench/test_forward.py`."""
 
 import pytest
 

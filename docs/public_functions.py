@@ -6,11 +6,12 @@ Griffe gives precedence to the module: after `from painn_fast.md.run import run`
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-from griffe import Alias, AliasResolutionError, Extension, GriffeLoader, Module
+from griffe import Alias, AliasResolutionError, Extension, GriffeLoader, Module, Object
 
 
 def modules(module: Module) -> Iterator[Module]:
@@ -36,3 +37,12 @@ class PublicFunctions(Extension):
             shadow = module.members.get(name)
             if isinstance(shadow, Module) and name in shadow.members:
                 module.members[name] = Alias(name, shadow.members[name], parent=module)
+
+
+class Examples(Extension):
+    """Shows a section `Example:` as code; griffe knows the plural only and takes its results for links."""
+
+    def on_instance(self, *, obj: Object, **_: Any) -> None:
+        """Called for each object that is read."""
+        if obj.docstring is not None:
+            obj.docstring.value = re.sub(r"^( *)Example:$", r"\1Examples:", obj.docstring.value, flags=re.MULTILINE)

@@ -12,7 +12,7 @@ from torch import Tensor
 def wanted(node: Any) -> bool:
     """Whether the running pass of autograd needs a gradient at a node, one of `ctx.next_functions`.
 
-    `ctx.needs_input_grad` tells what could be asked for, which is nearly always everything.
+    `ctx.needs_input_grad` states what could be requested, which is nearly always everything.
     """
     if node is None:
         return False

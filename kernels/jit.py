@@ -1,7 +1,8 @@
-"""numba.njit that works wherever the package is installed, and whose cache tells what it was compiled from and for."""
+"""numba.njit that works wherever the package is installed, and whose cache records source and processor."""
 
 from __future__ import annotations
 
+import pickle
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -25,7 +26,7 @@ FEATURES: str = get_host_cpu_features() if config.CPU_FEATURES is None else conf
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """numba.njit with a cache on disk: beside the source, else in the home folder, else none.
 
-    numba looks at a function's own file alone, and keeps one index for all processors. Here code is compiled anew when
+    numba checks a function's own file alone, and keeps one index for all processors. Here code is compiled anew when
     a file changes that its file imports from, and each processor has an index of its own. Processes may compile at the
     same time.
     """
@@ -36,7 +37,7 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
             kept = result._cache
             name = f"{kept._impl.filename_base}.{_processor()}"
             kept._cache_file = _CacheFile(kept.cache_path, name, _stamp(function.__module__))
-        except (RuntimeError, AttributeError, OSError):  # no place for a cache, or numba keeps it in another way
+        except (RuntimeError, AttributeError, OSError):  # no folder for a cache, or numba keeps it in another way
             return njit(**options)(function)
         return result
 
@@ -56,6 +57,14 @@ class _CacheFile(IndexDataCacheFile):
         name = f"{self._index_name.removesuffix('.nbi')}.{digest}.nbc"
         self._save_data(name, data)
         self._save_index(self._load_index() | {key: name})
+
+    def _load_index(self) -> dict[Any, str]:
+        """Names of files; none where another version of the package kept code for types that no longer exist."""
+        try:
+            found: dict[Any, str] = super()._load_index()
+        except (AttributeError, ImportError, EOFError, pickle.UnpicklingError):
+            return {}
+        return found
 
 
 @cache

@@ -139,6 +139,37 @@ def sqrt(_, a):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
+def maximum(_, a, b):  # type: ignore[no-untyped-def]
+    """The larger numbers; the other one where one is NaN."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        vector = args[0].type
+        return _call(builder, f"llvm.maxnum.{_kind(vector)}", vector, list(args))
+
+    return a(a, b), codegen
+
+
+@intrinsic
+def log1p(_, a):  # type: ignore[no-untyped-def]
+    """log(1 + a) for a from 0 to 1: 2 artanh(w) with w = a / (2 + a), at most 1/3, by its series."""
+    order = 16 if a.scalar == types.float64 else 7
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        vector = args[0].type
+
+        def constant(value):  # type: ignore[no-untyped-def]
+            return ir.Constant(vector, [value] * LANES)
+
+        w = builder.fdiv(args[0], builder.fadd(args[0], constant(2.0)))
+        square, sum_ = builder.fmul(w, w), constant(0.0)
+        for k in range(order, -1, -1):
+            sum_ = builder.fadd(builder.fmul(sum_, square, flags=_FLAGS), constant(1.0 / (2 * k + 1)), flags=_FLAGS)
+        return builder.fmul(builder.fmul(w, constant(2.0)), sum_)
+
+    return a(a), codegen
+
+
+@intrinsic
 def total(_, a):  # type: ignore[no-untyped-def]
     """Sum of the LANES numbers, by halves."""
 

@@ -1,4 +1,4 @@
-"""How many threads operations on a CPU take, and who has them."""
+"""The number of threads that operations on a CPU take, ours or those of torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is this installation sound? Each check says ok, warn or fail, what it found, and how to mend it."""
+"""Checks of an installation, each with a state (ok, warn or fail), its result and a remedy."""
 
 from __future__ import annotations
 
@@ -34,12 +34,10 @@ force is a sum of these, and may be as small as one likes."""
 ENGINE_TOLERANCE = 1e-4
 """Between forces of the engine in float32 and of the reference in float64, relative to the same."""
 RATTLE = 0.05
-"""Å that atoms are moved by: at a minimum all forces are near zero, and right in many wrong ways."""
+"""Å that atoms are moved by: at a minimum all forces are near zero, which hides errors."""
 STEP = 5e-5
 """Å, of the central differences."""
 SMOOTHER = "a model trained with a larger representation.epsilon is smoother"
-
-
 REINSTALL = "reinstall: pip install --force-reinstall painn-fast, or `pip install -e .` in its folder"
 
 
@@ -49,57 +47,57 @@ class Check:
 
     name: str
     state: Literal["ok", "warn", "fail"]
-    found: str
+    result: str
     fix: str | None = None
 
 
 def examine() -> Iterator[Check]:
-    """Run all checks, one after another; a check that breaks is a fail."""
+    """Run all checks, one after another; a check that raises is a fail."""
     for check in (_install, _dependencies, _threads, _cpu, _gpu, _pictures, _folders, _cache, _models):
         try:
             yield from check()
-        except Exception as error:  # whatever a broken installation raises is a finding
+        except Exception as error:  # a damaged installation may raise anything, which is a result
             text = str(error) if isinstance(error, PaiNNFastError) else f"{type(error).__name__}: {error}"
             yield Check(check.__name__.strip("_"), "fail", " ".join(text.split()), REINSTALL)
 
 
 def _install() -> Iterator[Check]:
     kernels = importlib.import_module("painn_fast.kernels")
-    place = f"painn-fast {painn_fast.__version__} in {Path(painn_fast.__file__).parent}"
+    version = f"painn-fast {painn_fast.__version__} in {Path(painn_fast.__file__).parent}"
     try:
         installed = importlib.metadata.version("painn-fast")
     except importlib.metadata.PackageNotFoundError:
-        yield Check("install", "fail", f"{place}, not installed", REINSTALL)
+        yield Check("install", "fail", f"{version}, not installed", REINSTALL)
         return
     if installed != painn_fast.__version__:
-        yield Check("install", "fail", f"{place}, but pip installed {installed}", REINSTALL)
+        yield Check("install", "fail", f"{version}, but pip installed {installed}", REINSTALL)
     else:
         python = f"Python {platform.python_version()}"
-        yield Check("install", "ok", f"{place}, kernels in {Path(str(kernels.__file__)).parent}, {python}")
+        yield Check("install", "ok", f"{version}, kernels in {Path(str(kernels.__file__)).parent}, {python}")
 
 
 def _dependencies() -> Iterator[Check]:
     lines = importlib.metadata.requires("painn-fast") or []
     wanted = [re.split(r"[^\w.-]", line)[0] for line in lines if "extra ==" not in line]
-    found, missing = [], []
+    present, missing = [], []
     for name in wanted:
         try:
-            found.append(f"{name} {importlib.metadata.version(name)}")
+            present.append(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
             missing.append(name)
     if missing:
         yield Check("dependencies", "fail", f"missing: {', '.join(missing)}", f"pip install {' '.join(missing)}")
     else:
-        yield Check("dependencies", "ok", ", ".join(found))
+        yield Check("dependencies", "ok", ", ".join(present))
 
 
 def _threads() -> Iterator[Check]:
     used, cores = torch.get_num_threads(), _cores()
-    found = f"torch uses {used} of {cores} cores"
+    result = f"torch uses {used} of {cores} cores"
     if used > cores:
-        yield Check("threads", "warn", f"{found}: they will wait for each other", f"export OMP_NUM_THREADS={cores}")
+        yield Check("threads", "warn", f"{result}: they will wait for each other", f"export OMP_NUM_THREADS={cores}")
     else:
-        yield Check("threads", "ok", found)
+        yield Check("threads", "ok", result)
 
 
 def _cores() -> int:
@@ -108,11 +106,11 @@ def _cores() -> int:
 
 def _cpu() -> Iterator[Check]:
     level = torch.backends.cpu.get_cpu_capability()
-    found = f"{platform.machine()}, torch runs its {level} code"
+    result = f"{platform.machine()}, torch runs its {level} code"
     if level == "DEFAULT" and platform.machine() in ("x86_64", "AMD64"):
-        yield Check("CPU", "warn", found, "without AVX2 everything works, slowly")
+        yield Check("CPU", "warn", result, "without AVX2 everything works, slowly")
     else:
-        yield Check("CPU", "ok", found)
+        yield Check("CPU", "ok", result)
 
 
 def _gpu() -> Iterator[Check]:
@@ -132,9 +130,9 @@ def _pictures() -> Iterator[Check]:
 
 def _folders() -> Iterator[Check]:
     here = Path.cwd()
-    found = f"results go to {here} unless told otherwise; bundled models in {MODELS}"
+    result = f"results go to {here} by default; bundled models in {MODELS}"
     if os.access(here, os.W_OK):
-        yield Check("folders", "ok", found)
+        yield Check("folders", "ok", result)
     else:
         yield Check("folders", "warn", f"cannot write to {here}", "change to another folder, or give --output")
 
@@ -143,13 +141,13 @@ def _cache() -> Iterator[Check]:
     """Compiled CPU kernels: numba keeps them beside the kernels, or in the home folder."""
     from painn_fast.kernels.message.pairs_cpu import message_fwd
 
-    place = message_fwd.stats.cache_path
-    if place is None:
+    folder = message_fwd.stats.cache_path
+    if folder is None:
         yield Check(
             "cache", "warn", "none: kernels are compiled anew in every process", "export NUMBA_CACHE_DIR=FOLDER"
         )
     else:
-        yield Check("cache", "ok", f"compiled kernels in {place}")
+        yield Check("cache", "ok", f"compiled kernels in {folder}")
 
 
 def _models() -> Iterator[Check]:
@@ -161,14 +159,14 @@ def _models() -> Iterator[Check]:
 
 
 def check_model(name: str) -> Check:
-    """A bundled model against itself: forces by central differences, engine by reference; its roughness and time."""
+    """Check a bundled model: forces against central differences, engine against reference; roughness and time."""
     atoms = read_structures(MODELS / f"{name}.xyz")[0]
     atoms.rattle(RATTLE, seed=0)
     double, single = load(name, dtype=torch.float64), load(name, dtype=torch.float32)
     forces = evaluate(double, [atoms], ["forces"], backend="reference")["forces"][0]
     slope = float(np.abs(forces - _central_differences(double, atoms)).max())
     engine = float(np.abs(forces - evaluate(single, [atoms], ["forces"])["forces"][0]).max())
-    found = (
+    result = (
         f"weights match their SHA-256; forces differ from central differences by {slope:.0e} eV/Å in float64, and "
         f"from those of the float32 engine by {engine:.0e} eV/Å; energy and forces of {len(atoms)} atoms take "
         f"{_milliseconds(lambda: evaluate(single, [atoms])):.1f} ms"
@@ -177,12 +175,12 @@ def check_model(name: str) -> Check:
     right = slope < SLOPE_TOLERANCE * pull
     if right and engine < ENGINE_TOLERANCE * pull:
         rough = roughness(single, atoms)
-        found += f"; roughness of the surface at the minimum {rough} (limit {ROUGH:g})"
+        result += f"; roughness of the surface at the minimum {rough} (limit {ROUGH:g})"
         if rough.smooth:
-            return Check(f"model {name}", "ok", found)
-        return Check(f"model {name}", "warn", found, "harmonic lines are no surer than that; " + SMOOTHER)
-    fix = "report this; until it is mended use backend='reference'" if right else "report this"
-    return Check(f"model {name}", "fail", found, fix)
+            return Check(f"model {name}", "ok", result)
+        return Check(f"model {name}", "warn", result, "harmonic lines have at least this error; " + SMOOTHER)
+    fix = "report this; until it is fixed use backend='reference'" if right else "report this"
+    return Check(f"model {name}", "fail", result, fix)
 
 
 def _central_differences(model: Potential, atoms: ase.Atoms) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from painn_fast.engine import GIVES, check_backend, engine_for
+from painn_fast.engine import check_backend, evaluator_for
 from painn_fast.engine.check import require_finite
 from painn_fast.ensemble import Ensemble, combined
 from painn_fast.errors import PaiNNFastError
@@ -169,16 +169,9 @@ def evaluate_batch(
     direct = [name for name in properties if name != "hessian"]
     results: dict[str, list[Any]] = {}
     if direct:
-        engine = engine_for(potential, backend) if set(direct) <= GIVES else None
+        evaluator = evaluator_for(potential, backend, direct)
         potential.check(batch, direct)
-        with torch.no_grad():
-            if engine:
-                values = engine(engine.workspace(batch), batch.positions, direct, finite=False)
-            elif backend == "reference":
-                with potential.reference():
-                    values = potential(batch, direct)
-            else:
-                values = potential(batch, direct)
+        values = evaluator(batch, direct)
         require_finite(values, batch, batch.positions)
         results = {name: _split(name, value, batch) for name, value in values.items()}
     if "hessian" in properties:

@@ -1,8 +1,8 @@
-"""Which of many structures a model should learn next: those that an ensemble disagrees on."""
+"""Selection of structures to label next: those on which an ensemble disagrees."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +23,9 @@ APART = 0.25
 
 @dataclass(frozen=True)
 class Selection:
-    """Chosen structures, the most doubtful first, and the doubt about all of them."""
+    """Chosen structures, the most uncertain first, and the uncertainty of all."""
 
-    chosen: np.ndarray  # [k] int64, places in the list of structures
+    chosen: np.ndarray  # [k] int64, indices in the list of structures
     spread: np.ndarray  # [n] eV/Å, largest standard deviation of the force on an atom
 
 
@@ -37,8 +37,9 @@ def select(
     apart: float = APART,
     spread_below: float = float("inf"),
 ) -> Selection:
-    """Choose structures by the largest spread of the force on an atom: a hole in what a model knows shows at one atom
-    first, and disappears in a mean over all.
+    """Choose structures by the largest spread of the force on an atom.
+
+    Missing training data show at one atom first, and disappear in a mean over all.
 
     Args:
         ensemble: models that were trained alike.
@@ -46,7 +47,7 @@ def select(
         number: how many at most.
         apart: Å; none is chosen whose interatomic distances differ by less, as a vector, from those of one chosen
             before (of the same atoms in the same order, in the same cell, of the same charge and spin).
-        spread_below: eV/Å; what is above is taken for broken, and left out.
+        spread_below: eV/Å; structures above are taken for unphysical, and left out.
 
     Raises:
         PaiNNFastError: if there are no structures, or none is below `spread_below`.
@@ -75,25 +76,26 @@ def select(
 
 
 def _kind(atoms: ase.Atoms) -> tuple[Any, ...]:
-    """What structures must have in common for their distances to be compared."""
+    """Properties that structures share if their distances can be compared."""
     cell = np.round(atoms.cell.array, 3) + 0.0 if atoms.pbc.any() else np.zeros(0)
     totals = charge_and_multiplicity(atoms.info, where=atoms.get_chemical_formula())
     return atoms.numbers.tobytes(), cell.tobytes(), atoms.pbc.tobytes(), *totals
 
 
-def _spreads(ensemble: Ensemble, structures: Sequence[ase.Atoms]):  # type: ignore[no-untyped-def]
+def _spreads(ensemble: Ensemble, structures: Sequence[ase.Atoms]) -> Iterator[np.ndarray]:
+    """Largest spread of the force on an atom of each structure, eV/Å, chunk by chunk."""
     with StatusLine() as status:
         for start in range(0, len(structures), AT_ONCE):
             part = structures[start : start + AT_ONCE]
-            found = evaluate(ensemble, part, ("forces_spread",))["forces_spread"]
-            yield np.array([values.max() for values in found])
+            spreads = evaluate(ensemble, part, ("forces_spread",))["forces_spread"]
+            yield np.array([values.max() for values in spreads])
             status.update(f"{start + len(part)} of {len(structures)} structures evaluated")
 
 
 def summary(selection: Selection) -> str:
     """The distribution of the spread over all structures, and over those that were chosen."""
-    said = []
+    lines = []
     for name, values in (("all", selection.spread), ("chosen", selection.spread[selection.chosen])):
         quantiles = ", ".join(f"{np.quantile(values, q):.3g}" for q in (0.0, 0.5, 0.9, 0.99, 1.0))
-        said.append(f"{name}: {len(values)} structures, spread {quantiles} eV/Å")
-    return "\n".join([*said, "(least, median, 90 %, 99 %, largest; of the atom with the largest spread of its force)"])
+        lines.append(f"{name}: {len(values)} structures, spread {quantiles} eV/Å")
+    return "\n".join([*lines, "(least, median, 90 %, 99 %, largest; of the atom with the largest spread of its force)"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import ase
 import numpy as np
@@ -11,12 +11,25 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from painn_fast.md.forces import ForceField
+from painn_fast.md.force_field import ForceField
 from painn_fast.nn import Potential, PotentialConfig
 from painn_fast.units import AMU_A2_PER_FS2
 
-TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
-"""Relative to the largest magnitude of what is compared: equal to the reference, by dtype of the network."""
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
+"""Of two ways to compute the same, relative to the largest magnitude of what is compared, by dtype of the network."""
+
+
+class Slope(NamedTuple):
+    """How a derivative is compared with central differences of order four."""
+
+    step: float  # Å, or strain
+    error: float  # relative
+
+
+SLOPE_TOLERANCE = {torch.float64: Slope(1e-4, 1e-7), torch.float32: Slope(2e-2, 1e-3)}
+"""Of derivatives against finite differences."""
+TABLE_TOLERANCE = 1e-4
+"""Of forces by the CPU engine, whose filters come from a table of splines, against those of the reference."""
 
 
 def assert_close(got: Any, expected: Any, tolerance: float, what: str = "values") -> None:

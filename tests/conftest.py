@@ -36,6 +36,12 @@ def pytest_configure(config):
 
 
 @pytest.fixture(scope="session")
+def own_data() -> Path:
+    """Folder of the data that the repository has."""
+    return Path(__file__).parent / "data"
+
+
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of the data sets and SchNetPack models that are not in the repository."""
     folder = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms, units
-from ase.build import bulk, molecule
+from ase.build import molecule
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.constraints import FixAtoms
 from ase.md.verlet import VelocityVerlet
@@ -44,13 +44,6 @@ def test_every_property_equals_evaluate(water, potential):
     assert water.get_potential_energy(force_consistent=True) == water.get_potential_energy()
     assert_close(water.get_dipole_moment(), expected["dipole"][0], 1e-14)
     assert_close(water.get_charges(), expected["charges"][0], 1e-14)
-
-
-def test_stress_of_a_crystal_and_energy_conservation(potential):
-    atoms = bulk("MgO", "rocksalt", a=4.2)
-    atoms.rattle(0.05, seed=0)
-    atoms.calc = PaiNNCalculator(potential)
-    assert_close(atoms.get_stress(), evaluate(potential, [atoms], ["stress"])["stress"][0], 1e-14)
 
 
 def test_optimizer_finds_a_minimum_and_md_conserves_energy(water):

@@ -1,6 +1,6 @@
-"""Whatever way in: positions that are no numbers, atoms in one place and cells without a volume end in words.
+"""Positions that are not finite, atoms on top of each other and cells without a volume are errors at every entry point.
 
-The differentiable network alone answers with NaN, as SchNetPack does, for callers that look themselves.
+The differentiable network alone returns NaN, as SchNetPack does, for callers that check results themselves.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ pytest.importorskip("triton")
 from painn_fast.engine.gpu import GpuEngine
 
 pytestmark = [
-    pytest.mark.filterwarnings(f"ignore:{said}:RuntimeWarning") for said in ("invalid value", "divide by zero")
+    pytest.mark.filterwarnings(f"ignore:{message}:RuntimeWarning") for message in ("invalid value", "divide by zero")
 ]
 """Of NumPy, in which Triton's interpreter computes."""
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -60,7 +60,7 @@ def placed(atom, where):
 POSITIONS = {
     "NaN": (placed(1, [math.nan, 0, 0]), "not finite"),
     "infinite": (placed(2, [0, math.inf, 0]), "not finite"),
-    "in one place": (lambda atoms: atoms.positions.__setitem__(1, atoms.positions[0]), "on top of each other"),
+    "on top of each other": (lambda atoms: atoms.positions.__setitem__(1, atoms.positions[0]), "on top of each other"),
 }
 CELLS = {
     "parallel": ([[3, 0, 0], [6, 0, 0], [0, 0, 9]], "parallel"),
@@ -117,8 +117,8 @@ ENTRIES = {
 }  # fmt: skip
 
 
-def refused(entry, model, atoms, said):
-    with pytest.raises(PaiNNFastError, match=said) as raised:
+def refused(entry, model, atoms, message):
+    with pytest.raises(PaiNNFastError, match=message) as raised:
         ENTRIES[entry](model, atoms)
     assert len(str(raised.value)) < 600
     assert "\n" not in str(raised.value)
@@ -126,33 +126,33 @@ def refused(entry, model, atoms, said):
 
 @pytest.mark.parametrize("kind", POSITIONS)
 @pytest.mark.parametrize("entry", ENTRIES)
-def test_positions_end_in_words(entry, kind, model):
-    change, said = POSITIONS[kind]
-    refused(entry, model, water(change), said)
+def test_positions_are_errors(entry, kind, model):
+    change, message = POSITIONS[kind]
+    refused(entry, model, water(change), message)
 
 
 @pytest.mark.parametrize("kind", CELLS)
 @pytest.mark.parametrize("entry", ENTRIES)
-def test_cells_end_in_words(entry, kind, model):
-    cell, said = CELLS[kind]
-    refused(entry, model, Atoms("MgO", [[0, 0, 0], [0, 0, 2.1]], cell=cell, pbc=True), said)
+def test_cells_are_errors(entry, kind, model):
+    cell, message = CELLS[kind]
+    refused(entry, model, Atoms("MgO", [[0, 0, 0], [0, 0, 2.1]], cell=cell, pbc=True), message)
 
 
 @pytest.mark.parametrize("kind", ELEMENTS)
 @pytest.mark.parametrize("entry", ENTRIES)
-def test_elements_end_in_words(entry, kind, model):
-    atoms, said = ELEMENTS[kind]
-    refused(entry, model, atoms.copy(), f"{said}|another structure|no structure")
+def test_elements_are_errors(entry, kind, model):
+    atoms, message = ELEMENTS[kind]
+    refused(entry, model, atoms.copy(), f"{message}|another structure|no structure")
 
 
 @pytest.mark.parametrize("far", [1e300, 1e9])
 @pytest.mark.parametrize("entry", ENTRIES)
-def test_positions_too_large_for_any_number_end_in_words(entry, far, model):
+def test_positions_too_large_for_any_number_are_errors(entry, far, model):
     refused(entry, model, water(placed(1, [far, 0, 0])), "absurdly large")
 
 
 @pytest.mark.parametrize("entry", [name for name in ENTRIES if "engine" not in name])
-def test_atoms_almost_in_one_place_end_in_words_though_there_are_numbers(entry, model):
+def test_atoms_almost_on_top_of_each_other_are_errors_though_results_are_finite(entry, model):
     near = water(lambda atoms: atoms.positions.__setitem__(1, atoms.positions[0] + [0, 0, 0.05]))
     refused(entry, model, near, "on top of each other")
 
@@ -162,8 +162,8 @@ def engines():
 
 
 @pytest.mark.parametrize("kind", POSITIONS)
-def test_both_engines_and_the_network_give_nan_where_nobody_asks_for_words(kind, model):
-    """A molecule that is not fine is NaN in all, and the one beside it what it is alone."""
+def test_both_engines_and_the_network_return_nan_without_a_check(kind, model):
+    """An invalid molecule is NaN in all, and the one beside it has the results that it has alone."""
     batch = batch_atoms([water(), molecule("CH4")], model.cutoff)
     positions = batch.positions.clone()
     change, _ = POSITIONS[kind]
@@ -224,8 +224,8 @@ FILES.remove((".xyz", "zero"))  # a vector of zeros on a comment line is an open
 
 
 @pytest.mark.parametrize(("suffix", "kind"), FILES)
-def test_training_data_end_in_words(suffix, kind, tmp_path):
-    cell, said = CELLS.get(kind, (9 * np.eye(3), "not finite"))
+def test_training_data_are_errors(suffix, kind, tmp_path):
+    cell, message = CELLS.get(kind, (9 * np.eye(3), "not finite"))
     positions = np.array([[0, 0, 0], [0, 0, 1.0 if kind in CELLS else math.nan]])
     path = tmp_path / f"data{suffix}"
     if suffix == ".xyz":
@@ -240,13 +240,13 @@ def test_training_data_end_in_words(suffix, kind, tmp_path):
         data = read_file(DataFile(file=path.name, units={"length": "Ang", "energy": "eV"}), tmp_path)
         Batches(data, 5.0, ["energy"])([0])
 
-    with pytest.raises(PaiNNFastError, match=said) as raised:
+    with pytest.raises(PaiNNFastError, match=message) as raised:
         read()
     assert re.search(rf"{path.name}.*frame", str(raised.value))
 
 
 @pytest.mark.parametrize(
-    ("call", "said"),
+    ("call", "message"),
     [
         (lambda e, w, p: e(w, p[:2]), r"positions of another batch; got: \[2, 3\]"),
         (lambda e, w, p: e(w, p.numpy()), "positions of another batch; got: ndarray"),
@@ -257,10 +257,10 @@ def test_training_data_end_in_words(suffix, kind, tmp_path):
     ],
 )
 @pytest.mark.parametrize("name", ["CPU", "GPU"])
-def test_an_engine_refuses_calls_that_do_not_fit_its_batch(name, call, said):
+def test_an_engine_refuses_calls_that_do_not_fit_its_batch(name, call, message):
     engine = engines()[name](random_potential(CONFIG, dtype=torch.float32).to(DEVICE if name == "GPU" else "cpu"))
     batch = batch_atoms([water()], 4.0)
-    with pytest.raises(PaiNNFastError, match=said):
+    with pytest.raises(PaiNNFastError, match=message):
         call(engine, engine.workspace(batch), batch.positions)
 
 
@@ -285,12 +285,12 @@ def test_an_engine_refuses_graphs_that_would_read_beyond_memory(name, change):
         engine.workspace(dataclasses.replace(batch, **change))
 
 
-def test_a_model_whose_weights_are_no_numbers_says_so_in_every_way(model):
-    broken = random_potential(CONFIG, dtype=torch.float32)
+def test_a_model_whose_weights_are_not_finite_is_an_error_by_every_entry_point(model):
+    invalid = random_potential(CONFIG, dtype=torch.float32)
     with torch.no_grad():
-        broken.heads["energy"].network[-1].weight[0, 0] = math.nan
+        invalid.heads["energy"].network[-1].weight[0, 0] = math.nan
     for backend in ("auto", "reference"):
         with pytest.raises(PaiNNFastError, match=r"no finite numbers; where: structure 0.*energy"):
-            pf.evaluate(broken, [water()], backend=backend)
+            pf.evaluate(invalid, [water()], backend=backend)
     with pytest.raises(PaiNNFastError, match="no finite numbers; where: bead 0"):
-        by_ipi(broken, water())
+        by_ipi(invalid, water())

@@ -30,7 +30,7 @@ def _square(beads, i, j, cell, inverse, periodic, r):  # type: ignore[no-untyped
 @compiled()
 def _partner(beads, atoms, atom, radii, cell, inverse, periodic, r):  # type: ignore[no-untyped-def]
     """The nearest atom within reach of `atom` that no bond of atoms [B, 2] is to, or -1."""
-    found, least = -1, np.inf
+    partner, least = -1, np.inf
     for k in range(radii.shape[0]):
         square = _square(beads, atom, k, cell, inverse, periodic, r)
         if k == atom or not (square < (CONTACT * (radii[k] + radii[atom])) ** 2 and square < least):
@@ -40,22 +40,22 @@ def _partner(beads, atoms, atom, radii, cell, inverse, periodic, r):  # type: ig
             if (atoms[b, 0] == atom and atoms[b, 1] == k) or (atoms[b, 1] == atom and atoms[b, 0] == k):
                 free = False
         if free:
-            found, least = k, square
-    return found
+            partner, least = k, square
+    return partner
 
 
 @compiled()
-def look_kernel(  # type: ignore[no-untyped-def]
-    positions, stopped, atoms, length, broken, reached, radii, hydrogen, cell, inverse, periodic, step, stop
+def update_kernel(  # type: ignore[no-untyped-def]
+    positions, stopped, atoms, length, broken_at, reached, radii, hydrogen, cell, inverse, periodic, step, stop
 ):
-    """See `reference.look`."""
+    """See `reference.update_bonds`."""
     r = np.empty(3)
     for s in range(positions.shape[0]):
         if stopped[s] != 0:
             continue
         beads = positions[s]
         for b in range(atoms.shape[1]):
-            if broken[s, b] != 0:
+            if broken_at[s, b] != 0:
                 continue
             i, j = atoms[s, b, 0], atoms[s, b, 1]
             square = _square(beads, i, j, cell, inverse, periodic, r)
@@ -71,13 +71,13 @@ def look_kernel(  # type: ignore[no-untyped-def]
                 atoms[s, b, 0], atoms[s, b, 1] = atom, partner
                 length[s, b] = radii[atom] + radii[partner]
             else:
-                broken[s, b], reached[s, b] = step, np.sqrt(square)
+                broken_at[s, b], reached[s, b] = step, np.sqrt(square)
         if stop:
             for b in range(atoms.shape[1]):
-                if broken[s, b] == step:
+                if broken_at[s, b] == step:
                     stopped[s] = step
 
 
-def look(positions: Tensor, stopped: Tensor, bonds: Bonds, contacts: Contacts, step: int, stop: bool) -> None:
-    """See `reference.look`."""
-    look_kernel(positions.numpy(), stopped.numpy(), *bonds.arrays, *contacts.arrays, step, stop)
+def update_bonds(positions: Tensor, stopped: Tensor, bonds: Bonds, contacts: Contacts, step: int, stop: bool) -> None:
+    """See `reference.update_bonds`."""
+    update_kernel(positions.numpy(), stopped.numpy(), *bonds.arrays, *contacts.arrays, step, stop)

@@ -1,4 +1,4 @@
-"""Which bonds have broken, by what the device has."""
+"""Broken bonds and exchanged ones, by what the device has."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from painn_fast.kernels.bonds.reference import Bonds, Contacts
 TRITON = find_spec("triton") is not None
 
 
-def look(positions: Tensor, stopped: Tensor, bonds: Bonds, contacts: Contacts, step: int, stop: bool) -> None:
-    """See `reference.look`; a GPU with Triton is not waited for."""
+def update_bonds(positions: Tensor, stopped: Tensor, bonds: Bonds, contacts: Contacts, step: int, stop: bool) -> None:
+    """See `reference.update_bonds`; a GPU with Triton is not waited for."""
     if positions.device.type == "cuda" and TRITON:
         from painn_fast.kernels.bonds import triton
 
-        triton.look(positions, stopped, bonds, contacts, step, stop)
+        triton.update_bonds(positions, stopped, bonds, contacts, step, stop)
         return
     backend = cpu if positions.device.type == "cpu" else reference
-    backend.look(positions, stopped, bonds, contacts, step, stop)
+    backend.update_bonds(positions, stopped, bonds, contacts, step, stop)

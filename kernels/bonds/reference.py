@@ -10,29 +10,29 @@ import torch
 from torch import Tensor
 
 STRETCH = 2.0
-"""Of its length at the start, beyond which a bond is broken."""
+"""Times its length at the start, beyond which a bond is a broken bond."""
 CONTACT = 1.3
-"""Of the sum of two covalent radii, within which two atoms are bonded."""
+"""Times the sum of two covalent radii, within which two atoms are bonded."""
 
 
 @dataclass(frozen=True)
 class Bonds:
-    """Bonds of S trajectories of one molecule, B of each; `look` changes the tensors in place."""
+    """Bonds of S trajectories of one molecule, B of each; `update_bonds` changes the tensors in place."""
 
     atoms: Tensor  # [S, B, 2] int64
     length: Tensor  # [S, B] float64, Å, at the start; of a bond made since then the sum of the radii; inf of no bond
-    broken: Tensor  # [S, B] int64, the step in which it was seen broken, or 0
+    broken_at: Tensor  # [S, B] int64, the step in which the bond broke, or 0
     reached: Tensor  # [S, B] float64, Å, its length then
 
     @cached_property
     def arrays(self) -> tuple[Any, ...]:
         """The same memory as NumPy sees it, on a CPU."""
-        return tuple(tensor.numpy() for tensor in (self.atoms, self.length, self.broken, self.reached))
+        return tuple(tensor.numpy() for tensor in (self.atoms, self.length, self.broken_at, self.reached))
 
 
 @dataclass(frozen=True)
 class Contacts:
-    """What decides who is bonded: N atoms in a cell."""
+    """Radii of N atoms and their cell, which decide about bonds."""
 
     radii: Tensor  # [N] float64, Å, covalent
     hydrogen: Tensor  # [N] bool
@@ -47,29 +47,29 @@ class Contacts:
         return *(tensor.numpy() for tensor in tensors), self.periodic
 
 
-def look(positions: Tensor, stopped: Tensor, bonds: Bonds, contacts: Contacts, step: int, stop: bool) -> None:
+def update_bonds(positions: Tensor, stopped: Tensor, bonds: Bonds, contacts: Contacts, step: int, stop: bool) -> None:
     """Mark the bonds of centroids that are longer than `STRETCH` times their length at the start.
 
     Bonds are taken in their order. Where an atom of such a bond is within `CONTACT` of an atom that is none of its
-    partners, the bond is exchanged for that one instead (the nearest): a proton was transferred. Of a bond of hydrogen
-    with another element it is the hydrogen that must have found a new partner.
+    partners, the bond is exchanged for that one instead (the nearest): a proton was transferred. Of a bond between
+    hydrogen and another element, the hydrogen must be the atom with the new partner.
 
     Args:
         positions: [S, P, N, 3] Å.
         stopped: [S] int64; trajectories with another number than 0 are left as they are.
-        bonds: of each trajectory; those that are broken already are not looked at.
+        bonds: of each trajectory; bonds broken before are passed over.
         contacts: radii and cell.
-        step: what broken bonds are marked with.
+        step: number that marks broken bonds.
         stop: mark their trajectories too, in `stopped`.
     """
     centroid = positions.mean(1)
     first, second = (torch.take_along_dim(centroid, bonds.atoms[:, :, k, None], 1) for k in (0, 1))
     apart = torch.linalg.vector_norm(nearest_image(second - first, contacts), dim=-1)  # [S, B]
-    stretched = (apart > STRETCH * bonds.length) & (bonds.broken == 0) & (stopped == 0)[:, None]
+    stretched = (apart > STRETCH * bonds.length) & (bonds.broken_at == 0) & (stopped == 0)[:, None]
     for s, b in torch.nonzero(stretched).tolist():
         exchanged = _exchange(centroid[s], bonds.atoms[s], b, contacts)
         if exchanged is None:
-            bonds.broken[s, b], bonds.reached[s, b] = step, apart[s, b]
+            bonds.broken_at[s, b], bonds.reached[s, b] = step, apart[s, b]
             if stop:
                 stopped[s] = step
         else:

@@ -12,14 +12,14 @@ from torch import Tensor
 from painn_fast.kernels.bonds.reference import CONTACT, STRETCH, Bonds, Contacts
 
 TOGETHER = 32
-"""Bonds, or atoms, that a program looks at together."""
+"""Bonds, or atoms, that a program has in one block."""
 WARPS = 1
 SQUARE_OF_CONTACT, SQUARE_OF_STRETCH = tl.constexpr(CONTACT**2), tl.constexpr(STRETCH**2)
 
 
 @triton.jit
 def _image(p_cell, x, y, z, axis):
-    """How many vectors of the cell along an axis to take from (x, y, z); cell [6, 3] is followed by its inverse."""
+    """Number of cell vectors along an axis to subtract from (x, y, z); cell [6, 3] is the cell, then its inverse."""
     inverse = p_cell + 9 + axis
     return tl.floor(x * tl.load(inverse) + y * tl.load(inverse + 3) + z * tl.load(inverse + 6) + 0.5)
 
@@ -52,7 +52,7 @@ def _squares(p_beads, p_cell, i, j, N, P, share):
 @triton.jit
 def _partner(p_beads, p_atoms, p_radii, p_cell, atom, N, B, P, share, TOGETHER: tl.constexpr):
     """The nearest atom within reach of `atom` that no bond is to, N if there is none."""
-    found, own = atom * 0 + N, tl.load(p_radii + atom)
+    partner, own = atom * 0 + N, tl.load(p_radii + atom)
     least = own * 0.0 + float("inf")
     for first in range(0, N, TOGETHER):
         k = (first + tl.arange(0, TOGETHER)).to(tl.int64)
@@ -67,24 +67,24 @@ def _partner(p_beads, p_atoms, p_radii, p_cell, atom, N, B, P, share, TOGETHER: 
         square = tl.where(free, square, float("inf"))
         nearest = tl.min(square, axis=0)
         which = tl.min(tl.where(free & (square == nearest), k, N), axis=0)
-        found = tl.where(nearest < least, which, found)
+        partner = tl.where(nearest < least, which, partner)
         least = tl.minimum(nearest, least)
-    return found
+    return partner
 
 
 @triton.jit(do_not_specialize=["step", "share"])
-def look_kernel(
-    p_positions, p_stopped, p_atoms, p_length, p_broken, p_reached, p_radii, p_hydrogen, p_cell, step: tl.int64, N, B,
-    P, share: tl.float64, TOGETHER: tl.constexpr, STOP: tl.constexpr,
+def update_kernel(
+    p_positions, p_stopped, p_atoms, p_length, p_broken_at, p_reached, p_radii, p_hydrogen, p_cell, step: tl.int64, N,
+    B, P, share: tl.float64, TOGETHER: tl.constexpr, STOP: tl.constexpr,
 ):  # fmt: skip
-    """See `reference.look`: all bonds at once, and only where one is stretched one after another."""
+    """See `reference.update_bonds`: all bonds at once, and only where one is stretched one after another."""
     s = tl.program_id(0).to(tl.int64)
     if tl.load(p_stopped + s) != 0:
         return
     p_beads = p_positions + s * P * N * 3
     p_atoms += s * B * 2
     p_length += s * B
-    p_broken += s * B
+    p_broken_at += s * B
     p_reached += s * B
     stretched = 0
     for first in range(0, B, TOGETHER):
@@ -92,13 +92,13 @@ def look_kernel(
         i = tl.load(p_atoms + 2 * b, mask=b < B, other=0)
         j = tl.load(p_atoms + 2 * b + 1, mask=b < B, other=0)
         length = tl.load(p_length + b, mask=b < B, other=float("inf"))
-        broken = tl.load(p_broken + b, mask=b < B, other=1)
+        broken_at = tl.load(p_broken_at + b, mask=b < B, other=1)
         square = _squares(p_beads, p_cell, i, j, N, P, share)
-        long = (square > length * length * SQUARE_OF_STRETCH) & (broken == 0)
+        long = (square > length * length * SQUARE_OF_STRETCH) & (broken_at == 0)
         stretched += tl.sum(long.to(tl.int32), axis=0)
     if stretched > 0:
         for b in range(B):
-            if tl.load(p_broken + b) == 0:
+            if tl.load(p_broken_at + b) == 0:
                 i, j, length = tl.load(p_atoms + 2 * b), tl.load(p_atoms + 2 * b + 1), tl.load(p_length + b)
                 square = _squares(p_beads, p_cell, i, j, N, P, share)
                 if square > length * length * SQUARE_OF_STRETCH:
@@ -115,31 +115,31 @@ def look_kernel(
                         tl.store(p_atoms + 2 * b + 1, partner)
                         tl.store(p_length + b, tl.load(p_radii + atom) + tl.load(p_radii + partner))
                     else:
-                        tl.store(p_broken + b, step)
+                        tl.store(p_broken_at + b, step)
                         tl.store(p_reached + b, tl.sqrt(square))
                         if STOP:
                             tl.store(p_stopped + s, step)
                     tl.debug_barrier()  # and it has changed before they read it again
 
 
-def look(positions: Tensor, stopped: Tensor, bonds: Bonds, contacts: Contacts, step: int, stop: bool) -> None:
-    """See `reference.look`. The tensors must be contiguous."""
+def update_bonds(positions: Tensor, stopped: Tensor, bonds: Bonds, contacts: Contacts, step: int, stop: bool) -> None:
+    """See `reference.update_bonds`. The tensors must be contiguous."""
     S, P, N = positions.shape[:3]
     B = bonds.atoms.shape[1]
     cell = torch.cat([contacts.cell, contacts.inverse]) if contacts.periodic else None
-    given = positions, stopped, bonds.atoms, bonds.length, bonds.broken, bonds.reached
+    given = positions, stopped, bonds.atoms, bonds.length, bonds.broken_at, bonds.reached
     last = contacts.radii, contacts.hydrogen.view(torch.uint8), cell, step, N, B, P, 1.0 / P
     with torch.cuda.device_of(positions):
-        look_kernel[(S,)](*given, *last, TOGETHER=TOGETHER, STOP=stop, num_warps=WARPS)
+        update_kernel[(S,)](*given, *last, TOGETHER=TOGETHER, STOP=stop, num_warps=WARPS)
 
 
 def cases() -> list[tuple[str, Any, dict[str, str], dict[str, Any], int]]:
-    """What the static report compiles: with a cell and without."""
+    """Cases of the static report: with a cell and without."""
     made = []
     for periodic in (False, True):
         fixed: dict[str, Any] = {"TOGETHER": TOGETHER, "STOP": True} | ({} if periodic else {"p_cell": None})
-        whole = dict.fromkeys(("p_stopped", "p_atoms", "p_broken"), "*i64")
+        whole = dict.fromkeys(("p_stopped", "p_atoms", "p_broken_at"), "*i64")
         types = {**whole, "p_hydrogen": "*u8", "step": "i64", "N": "i32", "B": "i32", "P": "i32", "share": "fp64"}
-        signature = {a: "constexpr" if a in fixed else types.get(a, "*fp64") for a in look_kernel.arg_names}
-        made.append((f"bonds look{' in a cell' if periodic else ''}", look_kernel, signature, fixed, WARPS))
+        signature = {a: "constexpr" if a in fixed else types.get(a, "*fp64") for a in update_kernel.arg_names}
+        made.append((f"bonds update{' in a cell' if periodic else ''}", update_kernel, signature, fixed, WARPS))
     return made

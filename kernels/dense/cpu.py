@@ -7,6 +7,7 @@ other rows there are: the result of an atom does not depend on its batch.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,19 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from painn_fast.kernels.jit import compiled
-from painn_fast.kernels.simd import LANES, exp, llvm_vector, load, repeat, splat, store
+from painn_fast.kernels.simd import LANES, exp, llvm_vector, load, log1p, maximum, repeat, splat, store
 
-ROWS = 6 if LANES == 16 else 3
-"""Rows of a tile: with 4 vectors a row, its sums fill three quarters of the registers."""
+LOG_2 = math.log(2.0)
+ROWS = 6
+"""Rows of a tile."""
+WIDEST = 4 if LANES == 16 else 2
+"""Vectors of float32 in a row of a tile: 24 sums in the 32 registers of AVX-512, 12 in the 16 of AVX2 and of SSE."""
+
+BLOCK = 96
+"""Rows, or terms of sums, that are taken at a time, so that what is read again and again stays in the second cache."""
+PACKED_FROM = 2**62 if LANES == 16 else 64
+"""Rows from which a copy of the panels of the right factor of `add_product` and `add_outer` pays: where panels are
+narrow, a cache line or two a row, and rows a power of two apart meet in a few sets of the first cache."""
 
 
 def pack(matrix: np.ndarray) -> np.ndarray:
@@ -28,13 +38,13 @@ def pack(matrix: np.ndarray) -> np.ndarray:
 
 def panel_width(columns: int, itemsize: int) -> int:
     """W of the panels of a matrix."""
-    most = 16 // itemsize  # 4 vectors of float32, 2 of float64: what fits the registers
+    most = 4 * WIDEST // itemsize  # a vector of float64 takes two registers
     return next(n * LANES for n in (4, 2, 1) if n <= most and columns % (n * LANES) == 0)
 
 
 @compiled(nogil=True)
 def pack_transposed(matrix: np.ndarray, panels: np.ndarray) -> None:
-    """`pack` of the transpose of a matrix [C, K], into memory that is there."""
+    """`pack` of the transpose of a matrix [C, K], into `panels`."""
     width = panels.shape[2]
     for p in range(panels.shape[0]):
         for c in range(width):
@@ -46,7 +56,7 @@ def pack_transposed(matrix: np.ndarray, panels: np.ndarray) -> None:
 def _tile(_, rows, vectors, depth, a, b, start, out):  # type: ignore[no-untyped-def]
     """out[r, c] = start[r, c] + sum_k a[r, k] b[k, c] for `rows` (literal) rows of `vectors` (literal) vectors.
 
-    a, b, start and out are (array, place of the first entry, stride of r or k, ...): a has a stride for r and one for
+    a, b, start and out are (array, index of the first entry, stride of r or k, ...): a has a stride for r and one for
     k, b one for k, start and out one for r; columns are contiguous.
     """
 
@@ -66,8 +76,8 @@ def _tile(_, rows, vectors, depth, a, b, start, out):  # type: ignore[no-untyped
         def offset(first, stride, r):  # type: ignore[no-untyped-def]
             return builder.add(first, builder.mul(stride, index(r)))
 
-        def address(base, place, c):  # type: ignore[no-untyped-def]
-            pointer = builder.gep(base, [builder.add(place, index(c * LANES))])
+        def address(base, first, c):  # type: ignore[no-untyped-def]
+            pointer = builder.gep(base, [builder.add(first, index(c * LANES))])
             return builder.bitcast(pointer, vector.as_pointer())
 
         sums = [[cgutils.alloca_once(builder, vector) for _ in tile[1]] for _ in tile[0]]
@@ -76,8 +86,8 @@ def _tile(_, rows, vectors, depth, a, b, start, out):  # type: ignore[no-untyped
                 builder.store(builder.load(address(begin, offset(begin_0, begin_r, r), c), align=align), sums[r][c])
         row = [offset(left_0, left_r, r) for r in tile[0]]
         with cgutils.for_range(builder, args[2]) as loop:
-            place = builder.add(right_0, builder.mul(loop.index, right_k))
-            values = [builder.load(address(right, place, c), align=align) for c in tile[1]]
+            first = builder.add(right_0, builder.mul(loop.index, right_k))
+            values = [builder.load(address(right, first, c), align=align) for c in tile[1]]
             for r in tile[0]:
                 number = builder.load(builder.gep(left, [builder.add(row[r], builder.mul(loop.index, left_k))]))
                 wide = repeat(builder, number, vector)
@@ -122,36 +132,61 @@ _columns_4, _columns_2, _columns_1 = _columns(4), _columns(2), _columns(1)
 
 
 @compiled(nogil=True)
+def _product(a, panels, start, stride, out):  # type: ignore[no-untyped-def]
+    """out = a B + start, whose rows are `stride` numbers apart."""
+    depth, width = panels.shape[1], panels.shape[2]
+    for first in range(0, out.shape[0], BLOCK):
+        rows = min(BLOCK, out.shape[0] - first)
+        left = (a, first * a.shape[1], a.shape[1], 1)
+        for p in range(panels.shape[0]):
+            right, begin = (panels[p], 0, width), (start, first * stride + p * width, stride)
+            to = (out, first * out.shape[1] + p * width, out.shape[1])
+            if width == 4 * LANES:
+                _columns_4(rows, depth, left, right, begin, to)
+            elif width == 2 * LANES:
+                _columns_2(rows, depth, left, right, begin, to)
+            else:
+                _columns_1(rows, depth, left, right, begin, to)
+
+
+@compiled(nogil=True)
 def matmul(a: np.ndarray, panels: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
     """out [M, C] = a [M, K] B + bias [C], with B packed; of rows of a that are longer the beginning counts."""
-    depth, width = panels.shape[1], panels.shape[2]
-    left = (a, 0, a.shape[1], 1)
-    for p in range(panels.shape[0]):
-        right, start, to = (panels[p], 0, width), (bias, p * width, 0), (out, p * width, out.shape[1])
-        if width == 4 * LANES:
-            _columns_4(out.shape[0], depth, left, right, start, to)
-        elif width == 2 * LANES:
-            _columns_2(out.shape[0], depth, left, right, start, to)
-        else:
-            _columns_1(out.shape[0], depth, left, right, start, to)
+    _product(a, panels, bias, 0, out)
+
+
+@compiled(nogil=True)
+def add_matmul(a: np.ndarray, panels: np.ndarray, out: np.ndarray) -> None:
+    """out [M, C] += a [M, K] B, with B packed."""
+    _product(a, panels, out, out.shape[1], out)
 
 
 @compiled(nogil=True)
 def _add(left, depth, b, first, out):  # type: ignore[no-untyped-def]
     """out [M, C] += the product of `left`, as `_tile` takes it, and `depth` rows of b, from column `first` on."""
-    columns, most = out.shape[1], 16 // out.itemsize
-    column = 0
-    while column < columns:
-        right, to = (b, first + column, b.shape[1]), (out, column, columns)
-        if most >= 4 and column + 4 * LANES <= columns:
-            _columns_4(out.shape[0], depth, left, right, to, to)
-            column += 4 * LANES
-        elif column + 2 * LANES <= columns:
-            _columns_2(out.shape[0], depth, left, right, to, to)
-            column += 2 * LANES
-        else:
-            _columns_1(out.shape[0], depth, left, right, to, to)
-            column += LANES
+    rows, columns, most = out.shape[0], out.shape[1], 4 * WIDEST // out.itemsize
+    packed = np.empty((BLOCK, most * LANES), out.dtype)
+    for begin in range(0, depth, BLOCK):  # an entry's sum goes on where the block before has left it
+        deep = min(BLOCK, depth - begin)
+        strip = (left[0], left[1] + begin * left[3], left[2], left[3])
+        column = 0
+        while column < columns:
+            width = most * LANES
+            while column + width > columns:
+                width //= 2
+            right, to = (b, begin * b.shape[1] + first + column, b.shape[1]), (out, column, columns)
+            if rows >= PACKED_FROM:  # rows that are a power of two apart would meet in a few lines of the cache
+                for k in range(deep):
+                    for c in range(0, width, LANES):
+                        store(packed[k], c, load(b[begin + k], first + column + c))
+                right = (packed, 0, packed.shape[1])
+            if width == 4 * LANES:
+                _columns_4(rows, deep, strip, right, to, to)
+            elif width == 2 * LANES:
+                _columns_2(rows, deep, strip, right, to, to)
+            else:
+                _columns_1(rows, deep, strip, right, to, to)
+            column += width
 
 
 @compiled(nogil=True)
@@ -173,8 +208,11 @@ def sigmoid(h):  # type: ignore[no-untyped-def]
 
 
 @compiled(nogil=True)
-def silu(h: np.ndarray, out: np.ndarray) -> None:
-    """out = h sigmoid(h), both [M, C]."""
+def activation(softplus: bool, h: np.ndarray, out: np.ndarray) -> None:
+    """out = f(h), both [M, C]: h sigmoid(h), or log(1 + exp(h)) - log 2 with `softplus`."""
+    if softplus:
+        _shifted_softplus(h, out)
+        return
     for m in range(h.shape[0]):
         row, to = h[m], out[m]
         for c in range(0, h.shape[1], LANES):
@@ -183,11 +221,32 @@ def silu(h: np.ndarray, out: np.ndarray) -> None:
 
 
 @compiled(nogil=True)
-def silu_adjoint(h: np.ndarray, g: np.ndarray) -> None:
-    """g *= silu'(h), both [M, C]."""
+def _shifted_softplus(h, out):  # type: ignore[no-untyped-def]
+    for m in range(h.shape[0]):
+        row, to = h[m], out[m]
+        for c in range(0, h.shape[1], LANES):
+            x = load(row, c)
+            zero = splat(0.0, x)
+            store(to, c, maximum(x, zero) + log1p(exp(zero - maximum(x, zero - x))) - splat(LOG_2, x))
+
+
+@compiled(nogil=True)
+def activation_adjoint(softplus: bool, h: np.ndarray, g: np.ndarray) -> None:
+    """g *= f'(h), both [M, C]."""
+    if softplus:
+        _softplus_adjoint(h, g)
+        return
     for m in range(h.shape[0]):
         row, to = h[m], g[m]
         for c in range(0, h.shape[1], LANES):
             x = load(row, c)
             p = sigmoid(x)
             store(to, c, load(to, c) * p * (splat(1.0, x) + x * (splat(1.0, x) - p)))
+
+
+@compiled(nogil=True)
+def _softplus_adjoint(h, g):  # type: ignore[no-untyped-def]
+    for m in range(h.shape[0]):
+        row, to = h[m], g[m]
+        for c in range(0, h.shape[1], LANES):
+            store(to, c, load(to, c) * sigmoid(load(row, c)))

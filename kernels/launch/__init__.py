@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 Launches = dict[str, dict[str, int]]
-"""Numbers of each launch, by its name; README.md says what they mean."""
+"""Numbers of each launch, by its name; README.md explains them."""
 FOLDER = Path(__file__).parent
 VARIABLE = "PAINN_FAST_TUNING"
-"""Names a folder that is looked into before this one."""
+"""Environment variable with a folder that is searched before this one."""
 LARGEST = {
     "features": 8, "warps": 32, "rows": 256, "programs": 2**20, "columns": 1024, "elements": 2**14
 }  # fmt: skip
@@ -24,7 +24,7 @@ MEASURED = {"date", "driver", "versions"}
 
 
 def launches(device: torch.device | None = None) -> Launches:
-    """What to launch on a device: as measured for GPUs of its name, else the default."""
+    """Launches of a device: as measured for GPUs of its name, else the default."""
     if device is None or device.type != "cuda":
         return default()
     return _of_gpu(device.index)
@@ -61,49 +61,49 @@ def read(path: Path, known: Launches | None = None) -> Launches:
     """The launches of a file, which must be among the `known` ones and have the same numbers.
 
     Raises:
-        ValueError: for anything that is not as README.md says.
+        ValueError: for anything that README.md does not allow.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise _broken("not a JSON file", path, got=error) from None
+        raise _invalid("not a JSON file", path, got=error) from None
     _require_keys(content, {"format", "gpu", "measured", "launches"}, path, "the top")
     if content["format"] != 1:
-        raise _broken("another format", f"{path}, format", got=content["format"], expected=1)
+        raise _invalid("another format", f"{path}, format", got=content["format"], expected=1)
     if known is not None:
         if not isinstance(content["gpu"], str) or file_name(content["gpu"]) != path.name:
             expected = f"the name of the GPU whose file is {path.name}"
-            raise _broken("another GPU", f"{path}, gpu", got=content["gpu"], expected=expected)
+            raise _invalid("another GPU", f"{path}, gpu", got=content["gpu"], expected=expected)
         _require_keys(content["measured"], MEASURED, path, "measured")
     if not isinstance(content["launches"], dict):
-        raise _broken("no launches", f"{path}, launches", got=content["launches"], expected="an object")
+        raise _invalid("no launches", f"{path}, launches", got=content["launches"], expected="an object")
     for name, numbers in content["launches"].items():
         if known is not None and name not in known:
             close = difflib.get_close_matches(name, known, n=1)
-            raise _broken("no such kernel", f"{path}, launches", got=name, expected=(close or [", ".join(known)])[0])
+            raise _invalid("no such kernel", f"{path}, launches", got=name, expected=(close or [", ".join(known)])[0])
         _check(numbers, set(LARGEST if known is None else known[name]), f"{path}, launches, {name}", known is None)
     return dict(content["launches"])
 
 
 def _check(numbers: Any, keys: set[str], where: str, some: bool) -> None:
     if not isinstance(numbers, dict) or (set(numbers) - keys if some else set(numbers) != keys):
-        raise _broken("not the numbers of this launch", where, got=numbers, expected=", ".join(sorted(keys)))
+        raise _invalid("not the numbers of this launch", where, got=numbers, expected=", ".join(sorted(keys)))
     for key, value in numbers.items():
         if type(value) is not int or not 1 <= value <= LARGEST[key] or value & (value - 1):
             expected = f"a power of two from 1 to {LARGEST[key]}"
-            raise _broken("not a number that can be launched", f"{where}, {key}", got=repr(value), expected=expected)
+            raise _invalid("not a number that can be launched", f"{where}, {key}", got=repr(value), expected=expected)
 
 
 def _require_keys(content: Any, keys: set[str], path: Path, at: str) -> None:
     if not isinstance(content, dict) or set(content) != keys:
         got = ", ".join(sorted(content)) if isinstance(content, dict) else content
-        raise _broken("not the keys of a tuning file", f"{path}, {at}", got=got, expected=", ".join(sorted(keys)))
+        raise _invalid("not the keys of a tuning file", f"{path}, {at}", got=got, expected=", ".join(sorted(keys)))
 
 
-def _broken(what: str, where: Any, *, got: Any, expected: Any = None) -> ValueError:
+def _invalid(what: str, where: Any, *, got: Any, expected: Any = None) -> ValueError:
     """The same parts as in errors of the package, which kernels do not import."""
     parts = {"where": where, "got": got, "expected": expected}
-    said = [what, *(f"{name}: {value}" for name, value in parts.items() if value is not None)]
+    known = [what, *(f"{name}: {value}" for name, value in parts.items() if value is not None)]
     return ValueError(
-        "; ".join([*said, "fix: delete the file, or write it anew by `python -m painn_fast.kernels.tools.tuning`"])
+        "; ".join(known) + "; fix: delete the file, or write it anew by `python -m painn_fast.kernels.tools.tuning`"
     )

@@ -1,18 +1,17 @@
-"""Message with the filter made inside from a basis, its adjoint, and the derivatives of both, on a CPU.
+"""Message with the filter made inside from a basis, its adjoint, and its derivative along a tangent, on a CPU.
 
     w_e = B_e W          B [E, K] basis times cut-off (its last column carries the bias), W [K, 3 F]
     L   = sum_e sum_F  gs_i x^a_j w^a + <gv_i, u> x^b_j w^b + <gv_i, v_j> x^c_j w^c
 
-The message is dL/d(gs, gv), its adjoint dL/d(x, v, B, W, u). L is linear in each argument, so that the adjoint of the
-adjoint is a derivative of these along a tangent: `message_tangent` and `adjoint_tangent`. Receivers are visited by
+The message is dL/d(gs, gv), its adjoint dL/d(x, v, B, W, u). L is linear in each argument; `message_tangent` is the
+derivative of the message along a tangent of x, v, B and u. Receivers are visited by
 their own rows, senders by the mirrors of theirs (`mirror[e]` is the edge from receiver to sender of e): each edge is
 seen once in each pass and nothing is scattered. The edges of some rows go through the matrix products together, in
 memory of [BLOCK or the longest row, 3 F] that each call has for itself. K and F are multiples of LANES, vectors are
 [N, 3 F].
 
-`ends` [N] says which rows belong together: those of one molecule have the same, the first row behind it. Inside a
-molecule an edge and its mirror have one basis, and share a filter where both are in a block. Where each edge has a
-basis of its own, each row is on its own (ends[i] = i + 1).
+`ends` [N] groups rows by molecule: those of one molecule have the same, the first row behind it. Inside a
+molecule an edge and its mirror have one basis, and share a filter where both are in a block.
 """
 
 from __future__ import annotations
@@ -54,22 +53,22 @@ def block_end(row_ptr, ends, i, last):  # type: ignore[no-untyped-def]
 
 
 @compiled(nogil=True)
-def places(mirror, sender, ends, low, high, edge, place):  # type: ignore[no-untyped-def]
-    """Where edges low to high - 1 have their filters, `place` [high - low]; whose these are, `edge`; how many."""
+def filter_slots(mirror, sender, ends, low, high, edge, slot):  # type: ignore[no-untyped-def]
+    """The filter of each of the edges low to high - 1, `slot` [high - low]; the `edge` of each filter; how many."""
     count = 0
     for e in range(low, high):
         m = mirror[e]
         if low <= m < e and sender[e] != sender[m] and ends[sender[e]] == ends[sender[m]]:
-            place[e - low] = place[m - low]
+            slot[e - low] = slot[m - low]
         else:
-            place[e - low], edge[count] = count, e
+            slot[e - low], edge[count] = count, e
             count += 1
     return count
 
 
 @compiled(nogil=True)
 def of_mirrors(mirror, edge, count):  # type: ignore[no-untyped-def]
-    """What `places` gave, for the mirrors of these edges: a sender's."""
+    """What `filter_slots` gave, for the mirrors of these edges: a sender's."""
     for k in range(count):
         edge[k] = mirror[edge[k]]
 
@@ -99,19 +98,19 @@ def message(
     """ds [N, F] and dv [N, 3 F] of receivers first to last - 1; `panels` are the packed weight, `zero` [3 F]."""
     f, longest = ds.shape[1], most_edges(row_ptr)
     filters, b_row = np.empty((longest, 3 * f), ds.dtype), np.empty((longest, basis.shape[1]), ds.dtype)
-    edge, place = np.empty(longest, np.int64), np.empty(longest, np.int64)
+    edge, slot = np.empty(longest, np.int64), np.empty(longest, np.int64)
     start = first
     while start < last:
         stop = block_end(row_ptr, ends, start, last)
         low, high = row_ptr[start], row_ptr[stop]
-        count = places(mirror, sender, ends, low, high, edge, place)
+        count = filter_slots(mirror, sender, ends, low, high, edge, slot)
         gather(basis, edge, count, b_row)
         matmul(b_row[:count], panels, zero, filters[:count])
         for i in range(start, stop):
             s_i, d_i = ds[i], dv[i]
             s_i[:], d_i[:] = 0, 0
             for e in range(row_ptr[i], row_ptr[i + 1]):
-                w, x_j, v_j = filters[place[e - low]], x[sender[e]], v[sender[e]]
+                w, x_j, v_j = filters[slot[e - low]], x[sender[e]], v[sender[e]]
                 u0, u1, u2 = splat(u[e, 0], x), splat(u[e, 1], x), splat(u[e, 2], x)
                 for a in range(0, f, LANES):
                     b, c = a + f, a + 2 * f
@@ -126,33 +125,29 @@ def message(
 @compiled(nogil=True)
 def message_tangent(
     x: np.ndarray, v: np.ndarray, basis: np.ndarray, panels: np.ndarray, zero: np.ndarray, u: np.ndarray,
-    tx: np.ndarray, tv: np.ndarray, t_basis: np.ndarray, t_panels: np.ndarray, tu: np.ndarray, row_ptr: np.ndarray,
-    sender: np.ndarray, mirror: np.ndarray, ends: np.ndarray, first: int, last: int, ds: np.ndarray, dv: np.ndarray,
+    tx: np.ndarray, tv: np.ndarray, t_basis: np.ndarray, tu: np.ndarray, row_ptr: np.ndarray, sender: np.ndarray,
+    mirror: np.ndarray, ends: np.ndarray, first: int, last: int, ds: np.ndarray, dv: np.ndarray,
 ) -> None:  # fmt: skip
-    """Derivative of `message` along a tangent of x, v, basis, weight and u.
-
-    The tangent of the filter is the product of t_basis [E, 2 K] = (tangent of basis, basis) with (weight, tangent of
-    weight) [2 K, 3 F], packed in `t_panels`; where the weight stands still the first halves do.
-    """
+    """Derivative of `message` along a tangent of x, v, basis and u."""
     f = ds.shape[1]
     longest = most_edges(row_ptr)
     filters, t_filters = np.empty((longest, 3 * f), ds.dtype), np.empty((longest, 3 * f), ds.dtype)
     b_row, t_row = np.empty((longest, basis.shape[1]), ds.dtype), np.empty((longest, t_basis.shape[1]), ds.dtype)
-    edge, place = np.empty(longest, np.int64), np.empty(longest, np.int64)
+    edge, slot = np.empty(longest, np.int64), np.empty(longest, np.int64)
     start = first
     while start < last:
         stop = block_end(row_ptr, ends, start, last)
         low, high = row_ptr[start], row_ptr[stop]
-        count = places(mirror, sender, ends, low, high, edge, place)
+        count = filter_slots(mirror, sender, ends, low, high, edge, slot)
         gather(basis, edge, count, b_row)
         gather(t_basis, edge, count, t_row)
         matmul(b_row[:count], panels, zero, filters[:count])
-        matmul(t_row[:count], t_panels, zero, t_filters[:count])
+        matmul(t_row[:count], panels, zero, t_filters[:count])
         for i in range(start, stop):
             s_i, d_i = ds[i], dv[i]
             s_i[:], d_i[:] = 0, 0
             for e in range(row_ptr[i], row_ptr[i + 1]):
-                k, j = place[e - low], sender[e]
+                k, j = slot[e - low], sender[e]
                 w, tw = filters[k], t_filters[k]
                 x_j, v_j, y_j, z_j = x[j], v[j], tx[j], tv[j]
                 u0, u1, u2 = splat(u[e, 0], x), splat(u[e, 1], x), splat(u[e, 2], x)
@@ -190,12 +185,12 @@ def adjoint(
     f, longest, columns = gs.shape[1], most_edges(row_ptr), basis.shape[1]
     filters, gates = np.empty((longest, 3 * f), gs.dtype), np.empty((longest, 3 * f), gs.dtype)
     b_row, g_row = np.empty((longest, columns), gs.dtype), np.empty((longest, columns), gs.dtype)
-    edge, place = np.empty(longest, np.int64), np.empty(longest, np.int64)
+    edge, slot = np.empty(longest, np.int64), np.empty(longest, np.int64)
     start = first
     while start < last:
         stop = block_end(row_ptr, ends, start, last)
         low, high = row_ptr[start], row_ptr[stop]
-        count = places(mirror, sender, ends, low, high, edge, place)
+        count = filter_slots(mirror, sender, ends, low, high, edge, slot)
         of_mirrors(mirror, edge, count)
         gather(basis, edge, count, b_row)
         matmul(b_row[:count], panels, zero, filters[:count])
@@ -204,7 +199,7 @@ def adjoint(
             x_i, v_i, to_x, to_v = x[i], v[i], gx[i], gv_out[i]
             to_x[:], to_v[:] = 0, 0
             for row in range(row_ptr[i], row_ptr[i + 1]):
-                j, e, k = sender[row], mirror[row], place[row - low]
+                j, e, k = sender[row], mirror[row], slot[row - low]
                 w, gate, s_j, g_j = filters[k], gates[k], gs[j], gv[j]
                 u0, u1, u2 = splat(u[e, 0], x), splat(u[e, 1], x), splat(u[e, 2], x)
                 gu0, gu1, gu2 = splat(0.0, x), splat(0.0, x), splat(0.0, x)
@@ -234,71 +229,4 @@ def adjoint(
             add_rows(g_row, edge, count, g_basis)
         if weights:
             add_outer(b_row, gates, 0, count, g_weight)
-        start = stop
-
-
-@compiled(nogil=True)
-def adjoint_tangent(
-    gs: np.ndarray, gv: np.ndarray, x: np.ndarray, v: np.ndarray, basis: np.ndarray, panels: np.ndarray,
-    panels_t: np.ndarray, zero: np.ndarray, u: np.ndarray, tx: np.ndarray, tv: np.ndarray, t_basis: np.ndarray,
-    t_panels: np.ndarray, t_panels_t: np.ndarray, tu: np.ndarray, row_ptr: np.ndarray, sender: np.ndarray,
-    mirror: np.ndarray, ends: np.ndarray, first: int, last: int, gx: np.ndarray, gv_out: np.ndarray,
-    g_basis: np.ndarray, g_weight: np.ndarray, gu: np.ndarray,
-) -> None:  # fmt: skip
-    """Derivative of `adjoint` along a tangent of x, v, basis, weight and u; gs and gv stand still.
-
-    Each row is on its own.
-
-    t_basis and t_panels as in `message_tangent`; t_panels_t are those of the transposed weight above that of its
-    tangent [6 F, K].
-    """
-    f, longest, columns = gs.shape[1], most_edges(row_ptr), basis.shape[1]
-    filters, t_filters = np.empty((longest, 3 * f), gs.dtype), np.empty((longest, 3 * f), gs.dtype)
-    gates = np.empty((longest, 6 * f), gs.dtype)  # tangent of the gates, gates
-    b_row, t_row = np.empty((longest, columns), gs.dtype), np.empty((longest, t_basis.shape[1]), gs.dtype)
-    g_row = np.empty((longest, columns), gs.dtype)
-    start = first
-    while start < last:
-        stop = block_end(row_ptr, ends, start, last)
-        low, high = row_ptr[start], row_ptr[stop]
-        count = high - low
-        gather(basis, mirror[low:high], count, b_row)
-        gather(t_basis, mirror[low:high], count, t_row)
-        matmul(b_row[:count], panels, zero, filters[:count])
-        matmul(t_row[:count], t_panels, zero, t_filters[:count])
-        for i in range(start, stop):
-            x_i, v_i, y_i, z_i, to_x, to_v = x[i], v[i], tx[i], tv[i], gx[i], gv_out[i]
-            to_x[:], to_v[:] = 0, 0
-            for row in range(row_ptr[i], row_ptr[i + 1]):
-                j, e = sender[row], mirror[row]
-                w, tw, gate, s_j, g_j = filters[row - low], t_filters[row - low], gates[row - low], gs[j], gv[j]
-                u0, u1, u2 = splat(u[e, 0], x), splat(u[e, 1], x), splat(u[e, 2], x)
-                t0, t1, t2 = splat(tu[e, 0], x), splat(tu[e, 1], x), splat(tu[e, 2], x)
-                gu0, gu1, gu2 = splat(0.0, x), splat(0.0, x), splat(0.0, x)
-                for a in range(0, f, LANES):
-                    b, c, d = a + f, a + 2 * f, a + 3 * f
-                    g0, g1, g2 = load(g_j, a), load(g_j, b), load(g_j, c)
-                    ga, gb, t_gb = load(s_j, a), g0 * u0 + g1 * u1 + g2 * u2, g0 * t0 + g1 * t1 + g2 * t2
-                    gc = g0 * load(v_i, a) + g1 * load(v_i, b) + g2 * load(v_i, c)
-                    t_gc = g0 * load(z_i, a) + g1 * load(z_i, b) + g2 * load(z_i, c)
-                    store(to_x, a, load(to_x, a) + ga * load(tw, a))
-                    store(to_x, b, load(to_x, b) + gb * load(tw, b) + t_gb * load(w, b))
-                    store(to_x, c, load(to_x, c) + gc * load(tw, c) + t_gc * load(w, c))
-                    along = load(tw, b) * load(x_i, b) + load(w, b) * load(y_i, b)
-                    through = load(tw, c) * load(x_i, c) + load(w, c) * load(y_i, c)
-                    store(to_v, a, load(to_v, a) + through * g0)
-                    store(to_v, b, load(to_v, b) + through * g1)
-                    store(to_v, c, load(to_v, c) + through * g2)
-                    gu0, gu1, gu2 = gu0 + along * g0, gu1 + along * g1, gu2 + along * g2
-                    store(gate, a, ga * load(y_i, a))
-                    store(gate, b, gb * load(y_i, b) + t_gb * load(x_i, b))
-                    store(gate, c, gc * load(y_i, c) + t_gc * load(x_i, c))
-                    store(gate, d, ga * load(x_i, a))
-                    store(gate, d + f, gb * load(x_i, b))
-                    store(gate, d + 2 * f, gc * load(x_i, c))
-                gu[e, 0], gu[e, 1], gu[e, 2] = total(gu0), total(gu1), total(gu2)
-        matmul(gates[:count], t_panels_t, zero, g_row[:count])
-        add_rows(g_row, mirror[low:high], count, g_basis)
-        add_outer(t_row, gates, 3 * f, count, g_weight)
-        add_outer(b_row, gates, 0, count, g_weight)
         start = stop

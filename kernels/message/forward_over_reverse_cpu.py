@@ -1,4 +1,4 @@
-"""The adjoint of the message and of its tangent together, on a CPU, for training; notation as in `basis_cpu.py`.
+"""The adjoint of the message and of its tangent together, on a CPU, for training; notation as in `edges_cpu.py`.
 
 With g the adjoint of a message, p that of its tangent, t a tangent, every edge gives to the gates of its sender
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from painn_fast.kernels.dense.cpu import add_outer, matmul
 from painn_fast.kernels.jit import compiled
-from painn_fast.kernels.message.edges_cpu import block_end, gather, most_edges, of_mirrors, places
+from painn_fast.kernels.message.edges_cpu import block_end, filter_slots, gather, most_edges, of_mirrors
 from painn_fast.kernels.simd import LANES, load, splat, store
 
 
@@ -30,12 +30,12 @@ def dual_adjoint(  # noqa: PLR0915 - one visit of an edge shares everything it r
     filters, t_filters = np.empty((longest, 3 * f), gs.dtype), np.empty((longest, 3 * f), gs.dtype)
     gates, p_gates = np.empty((longest, 3 * f), gs.dtype), np.empty((longest, 3 * f), gs.dtype)
     b_row, t_row = np.empty((longest, columns), gs.dtype), np.empty((longest, columns), gs.dtype)
-    edge, place = np.empty(longest, np.int64), np.empty(longest, np.int64)
+    edge, slot = np.empty(longest, np.int64), np.empty(longest, np.int64)
     start = first
     while start < last:
         stop = block_end(row_ptr, ends, start, last)
         low, high = row_ptr[start], row_ptr[stop]
-        count = places(mirror, sender, ends, low, high, edge, place)
+        count = filter_slots(mirror, sender, ends, low, high, edge, slot)
         of_mirrors(mirror, edge, count)
         gather(basis, edge, count, b_row)
         gather(t_basis, edge, count, t_row)
@@ -47,7 +47,7 @@ def dual_adjoint(  # noqa: PLR0915 - one visit of an edge shares everything it r
             to_gx, to_gv, to_px, to_pv = gx[i], gv_out[i], px[i], pv_out[i]
             to_gx[:], to_gv[:], to_px[:], to_pv[:] = 0, 0, 0, 0
             for row in range(row_ptr[i], row_ptr[i + 1]):
-                j, e, k = sender[row], mirror[row], place[row - low]
+                j, e, k = sender[row], mirror[row], slot[row - low]
                 w, tw, gate, p_gate = filters[k], t_filters[k], gates[k], p_gates[k]
                 s_j, v_j, q_j, r_j = gs[j], gv[j], ps[j], pv[j]
                 u0, u1, u2 = splat(u[e, 0], x), splat(u[e, 1], x), splat(u[e, 2], x)

@@ -19,10 +19,10 @@ def pair_geometry(
     positions: np.ndarray, receiver: np.ndarray, sender: np.ndarray, shift: np.ndarray, unit: float, start: float,
     spacing: float, cutoff: float, direction: np.ndarray, distance: np.ndarray, knot: np.ndarray, fraction: np.ndarray,
 ) -> None:  # fmt: skip
-    """Direction [P, 3], distance [P], table row [P] (-1 beyond the cut-off) and place in it [P]; positions [N, 3] Å.
+    """Direction [P, 3], distance [P], table row [P] (-1 beyond the cut-off) and position in it [P]; positions [N, 3] Å.
 
-    Two atoms in one place have no direction, NaN; a distance that is not finite is not beyond the cut-off, and its
-    place in the table is NaN.
+    Two atoms that coincide have no direction, NaN; a distance that is not finite is not beyond the cut-off, and its
+    position in the table is NaN.
     """
     for q in range(receiver.shape[0]):
         i, j = receiver[q], sender[q]
@@ -32,15 +32,15 @@ def pair_geometry(
         d = math.sqrt(x * x + y * y + z * z)
         distance[q] = d
         direction[q, 0], direction[q, 1], direction[q, 2] = x / d, y / d, z / d
-        place = (d - start) / spacing
+        at = (d - start) / spacing
         if d < cutoff:
-            k = max(int(place), 0)
+            k = max(int(at), 0)
         elif d < math.inf:
             k = -1
         else:
-            k, place = 0, math.nan
+            k, at = 0, math.nan
         knot[q] = k
-        fraction[q] = place - k
+        fraction[q] = at - k
 
 
 @compiled(inline="always")

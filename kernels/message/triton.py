@@ -86,8 +86,8 @@ def message_force_bwd_kernel(
 ):  # fmt: skip
     """gx [N, 3 F], gv_in [N, 3, F] and force [blocks, N, 3] of `rows` atoms, where r[mirror] = -r.
 
-    With RESIDUAL gv is part of gv_in, with ADD the force is added to what is there. Both edges of a pair pass through
-    the row of i with one filter; forces are summed over edges feature by feature, and over features once an atom.
+    With RESIDUAL gv is part of gv_in, with ADD the force is added to the values before. Both edges of a pair pass
+    through the row of i with one filter; forces are summed over edges feature by feature, over features once an atom.
     """
     K: tl.constexpr = C.count
     block = tl.program_id(1)

@@ -20,7 +20,7 @@ def _near(positions, i, j, square):  # type: ignore[no-untyped-def]
 
 @compiled(nogil=True)
 def count_kernel(positions: np.ndarray, atom_ptr: np.ndarray, square: float, row_ptr: np.ndarray) -> None:
-    """row_ptr [N + 1], with no regard to what there is room for."""
+    """row_ptr [N + 1] of all edges, whatever the room."""
     row_ptr[0] = 0
     for m in range(atom_ptr.shape[0] - 1):
         for i in range(atom_ptr[m], atom_ptr[m + 1]):
@@ -37,7 +37,7 @@ def fill_kernel(
 ) -> None:  # fmt: skip
     """sender and mirror as far as there is room; row_ptr is then cut down to it."""
     room = sender.shape[0]
-    place = row_ptr[:-1].copy()  # rows have their senders in order, so that receivers come to each row in order too
+    next_in = row_ptr[:-1].copy()  # rows have their senders in order, so that receivers come to each row in order too
     for m in range(atom_ptr.shape[0] - 1):
         for i in range(atom_ptr[m], atom_ptr[m + 1]):
             e = row_ptr[i]
@@ -45,8 +45,8 @@ def fill_kernel(
                 if j != i and _near(positions, i, j, square):
                     if e < room:
                         sender[e] = j
-                        mirror[e] = min(place[j], room - 1)
-                    place[j] += 1
+                        mirror[e] = min(next_in[j], room - 1)
+                    next_in[j] += 1
                     e += 1
     for i in range(row_ptr.shape[0]):
         row_ptr[i] = min(row_ptr[i], room)

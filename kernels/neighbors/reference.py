@@ -12,8 +12,8 @@ def neighbors(positions: Tensor, atom_ptr: Tensor, cutoff: float) -> tuple[Tenso
     Args:
         positions: [N, 3] float64.
         atom_ptr: [M + 1] int64; atoms of molecule m are `atom_ptr[m]:atom_ptr[m + 1]`.
-        cutoff: a pair with d >= cutoff has no edge. A distance that is not finite has one: what a network makes of it
-            is NaN.
+        cutoff: a pair with d >= cutoff has no edge. A distance that is not finite has one, so that a network returns
+            NaN.
 
     Returns:
         row_ptr [N + 1], sender [E], mirror [E], int64: edges sorted by receiver, then sender, and the index of the

@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 SENDERS, WARPS = 32, 1
-"""Atoms that a program looks at together, and its warps."""
+"""Atoms in one block of a program, and its warps."""
 
 
 @triton.jit
@@ -58,15 +58,15 @@ def fill_kernel(
         j = first + tl.arange(0, SENDERS)
         near = _near(p_positions, i, j, j < last, SQUARE)
         rank = tl.cumsum(near.to(tl.int32), axis=0)
-        place = e + rank - 1
-        tl.store(p_sender + place, j, mask=near & (place < room))
+        edge = e + rank - 1
+        tl.store(p_sender + edge, j, mask=near & (edge < room))
         e += tl.max(rank, axis=0)
         first += SENDERS
 
 
 @triton.jit(do_not_specialize=["room"])
 def mirror_kernel(p_row_ptr, p_sender, p_mirror, room, SENDERS: tl.constexpr):
-    """mirror [E]: the place of receiver i in the row of each of its senders, by bisection."""
+    """mirror [E]: the position of receiver i in the row of each of its senders, by bisection."""
     i = tl.program_id(0).to(tl.int64)
     e, end = tl.load(p_row_ptr + i), tl.minimum(tl.load(p_row_ptr + i + 1), room)
     while e < end:
@@ -94,7 +94,7 @@ def neighbors(positions: Tensor, atom_ptr: Tensor, cutoff: float) -> tuple[Tenso
 def neighbors_into(
     positions: Tensor, atom_ptr: Tensor, cutoff: float, row_ptr: Tensor, sender: Tensor, mirror: Tensor, edges: Tensor
 ) -> None:
-    """The same into memory that is there, without waiting for the device: for CUDA graphs.
+    """The same into memory of the caller, without waiting for the device: for CUDA graphs.
 
     Args:
         row_ptr: [N + 1].
@@ -109,7 +109,7 @@ def neighbors_into(
 
 
 def _count(positions: Tensor, atom_ptr: Tensor, cutoff: float) -> tuple[Tensor, Tensor]:
-    """Molecule of each atom [N] and row_ptr [N + 1], with no regard to what there is room for."""
+    """Molecule of each atom [N] and row_ptr [N + 1] of all edges, whatever the room."""
     n = len(positions)
     molecule = torch.searchsorted(atom_ptr, torch.arange(n, device=positions.device), right=True) - 1
     degree = torch.zeros(n + 1, dtype=torch.int64, device=positions.device)
@@ -136,7 +136,7 @@ def _launch(kernel: Any, atoms: int, *arguments: Tensor | int, **constants: floa
 
 
 def cases() -> list[tuple[str, Any, dict[str, str], dict[str, Any], int]]:
-    """What the static report compiles."""
+    """Cases of the static report."""
     made = []
     for kernel in (count_kernel, fill_kernel, mirror_kernel):
         fixed = {"SQUARE": 25.0, "SENDERS": SENDERS}

@@ -1,4 +1,4 @@
-"""All blocks of a network as one torch operation on a CPU, for training: its second derivative costs no tape.
+"""A whole network as one torch operation on a CPU: the second derivative of training costs no tape.
 
 Forces are adjoints of the operation, F = -dE/dr, and a loss over them asks for the derivative of these in the weights:
 
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -24,10 +23,10 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn.functional import pad
 
-from painn_fast.kernels.dense.cpu import pack, pack_transposed, panel_width
 from painn_fast.kernels.derivatives import views, wanted
 from painn_fast.kernels.network import passes_cpu, reference
-from painn_fast.kernels.network.reference import Readout, Weights
+from painn_fast.kernels.network.layout import Activations, Keep, activations, arrays, pack_network, padded
+from painn_fast.kernels.network.reference import Weights
 from painn_fast.kernels.radial.reference import Radial
 from painn_fast.kernels.radial.slopes import filter_basis_and_slope
 from painn_fast.kernels.simd import LANES
@@ -35,39 +34,32 @@ from painn_fast.kernels.threads import run
 
 PART_ATOMS, MOST_PARTS = 40, 16
 """Atoms worth a thread of their own, and the most parts of a batch: gradients are summed part by part, in order."""
+DTYPES = (torch.float32, torch.float64)
 
 
-def supports(r: Tensor, features: int) -> bool:
-    """Whether the operation runs for edges like these [E, 3]: on a CPU, where autograd needs it, F whole vectors."""
-    plain = r.dtype in (torch.float32, torch.float64) and r.device.type == "cpu" and features % LANES == 0
-    return plain and torch.is_grad_enabled() and not torch.compiler.is_compiling()
-
-
-def readable(hidden: Tensor) -> bool:
-    """Whether it reads out through this layer [H, F]: H whole vectors."""
-    return hidden.shape[0] % LANES == 0
-
-
-def blocks(
-    s: Tensor, r: Tensor, radial: Radial, filters: Sequence[Tensor], weights: Sequence[Weights],
-    readout: Readout | None, epsilon: float, row_ptr: Tensor, sender: Tensor, mirror: Tensor, n_atoms: Tensor, *,
-    edges_once: bool = False,
+def network(
+    s: Tensor, r: Tensor, radial: Radial, weights: Weights, activation: str, epsilon: float, row_ptr: Tensor,
+    sender: Tensor, mirror: Tensor, n_atoms: Tensor, *, edges_once: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """`reference.blocks`, differentiable to any order.
+    """`reference.network` on a CPU in a dtype of `DTYPES`, differentiable to any order.
 
     Args:
-        readout: of a hidden layer of H numbers, H a multiple of LANES.
+        s, r, radial, weights, activation, epsilon, row_ptr, sender, mirror: as the reference has them.
         n_atoms: [M] atoms of each molecule; no edge leaves its molecule.
-        edges_once: nobody wants derivatives in r of anything but the results themselves: forces are taken, Hessians
-            are not.
+        edges_once: derivatives in r are taken of the results only, never of gradients: forces, no Hessians.
+
+    Returns:
+        s [N, F], v [N, 3, F] and read [N], zeros where H = 0.
     """
-    graph = _graph(r, radial, len(filters[0]), (row_ptr, sender, mirror), n_atoms)
-    call = _Call(radial, epsilon, len(weights), *graph, edges_once=edges_once)
-    if readout is None:  # of no numbers
-        f = s.shape[1]
-        readout = Readout(s.new_zeros(0, f), s.new_zeros(0), s.new_zeros(1, 0), s.new_zeros(1))
-    s, v, read, _ = _Blocks.apply(call, s, r, *filters, *(t for layer in weights for t in layer), *readout)
-    return s, v, read
+    f, weights = s.shape[1], padded(weights)
+    s = pad(s, (0, weights.message_1.shape[-1] - f)) if weights.message_1.shape[-1] > f else s
+    graph = _graph(r, radial, weights.filter.shape[1], (row_ptr, sender, mirror), n_atoms)
+    call = _Call(radial, activation, epsilon, *graph, edges_once=edges_once)
+    if torch.is_grad_enabled() and any(t.requires_grad for t in (s, r, *weights)):
+        s, v, read, _ = _Network.apply(call, s, r, *weights)
+    else:
+        s, v, read = _forward(call, s, weights, keep="nothing")
+    return s[:, :f], v[..., :f], read
 
 
 def parts(n_atoms: Tensor) -> list[tuple[int, int]]:
@@ -100,116 +92,80 @@ def _graph(
 
 
 class _Tangent(NamedTuple):
-    """What the derivative of an adjoint leaves for the reverse of values and tangents."""
+    """What the derivative of an adjoint keeps for the reverse of values and tangents."""
 
-    track: passes_cpu.Track
+    track: Activations
     basis: np.ndarray
     u: np.ndarray
     outer: tuple[Tensor, Tensor, Tensor]
     still: bool
     late: np.ndarray | None
-    """Tangent of the edges, if nobody but that reverse needs the pass, which is still to be done."""
+    """Tangent of the edges, if only that reverse needs the pass, which is then done with it."""
 
 
 @dataclass
 class _Call:
-    """One evaluation: its graph, and what its passes leave for each other."""
+    """One evaluation: its graph, and what its passes keep for each other."""
 
     radial: Radial
+    activation: str
     epsilon: float
-    layers: int
     graph: passes_cpu.Graph
     parts: list[tuple[int, int]]
     edges_once: bool
-    weights: Sequence[Tensor] = ()
+    weights: Any = None
+    """Arrays, as torch has them."""
+    packed: Any = None
     track: Any = None
     tangents: dict[int, list[_Tangent]] = field(default_factory=dict)
     """By pass of autograd, those of every adjoint that it has differentiated."""
 
-    @cached_property
-    def arrays(self) -> list[np.ndarray]:
-        return [t.detach().contiguous().numpy() for t in self.weights]
-
-    @cached_property
-    def panels(self) -> passes_cpu.Panels:
-        """Weights as the way forward reads them."""
-        filters, layers, readout = _sorted(self.arrays, self.layers)
-        packing = []
-
-        def packed(matrix: np.ndarray) -> np.ndarray:
-            columns, rows = matrix.shape
-            width = panel_width(columns, matrix.itemsize) if columns else LANES
-            packing.append((matrix, np.empty((columns // width, rows, width), matrix.dtype)))
-            return packing[-1][1]
-
-        names = ("message_1", "message_2", "mix", "update_1", "update_2")
-        panels = passes_cpu.Panels(
-            filter=tuple(pack(w) for w in filters),
-            readout_1=packed(readout.hidden),
-            readout_1_bias=readout.hidden_bias,
-            zero=np.zeros(filters[0].shape[1], filters[0].dtype),
-            **{name: tuple(packed(getattr(layer, name)) for layer in layers) for name in names},
-            **{
-                f"{name}_bias": tuple(getattr(layer, f"{name}_bias") for layer in layers)
-                for name in names
-                if name != "mix"
-            },
-        )
-        run(lambda pair, _: pack_transposed(*pair), packing)
-        return panels
-
-    @cached_property
-    def linear(self) -> passes_cpu.Linear:
-        """Weights as the way back reads them; filters transposed, with as many columns as the basis has."""
-        filters, layers, readout = _sorted(self.arrays, self.layers)
-        columns = self.graph.basis.shape[1]
-        transposed = [np.zeros((w.shape[1], columns), w.dtype) for w in filters]
-        for to, w in zip(transposed, filters, strict=True):
-            to[:, : len(w)] = w.T
-        return _by_name(transposed, layers, readout)
+    @property
+    def hidden(self) -> int:
+        """Of the readout."""
+        return len(self.weights.readout_1)
 
     def tangent(self, to: _Tangent, t_edge: np.ndarray, part: tuple[int, int]) -> None:
         """The pass along t_edge [E, 3]."""
-        passes_cpu.tangent(
-            self.panels, self.linear, self.graph, self.track, to.track, t_edge, to.still, *part, to.basis, to.u
-        )
+        passes_cpu.tangent(self.packed, self.graph, self.track, to.track, t_edge, to.still, *part, to.basis, to.u)
 
-    def gradients(self, flat: np.ndarray) -> passes_cpu.Linear:
+    def gradients(self, flat: np.ndarray) -> Any:
         """Views of a gradient in the shapes of the weights."""
-        pieces, start = [], 0
-        for array in self.arrays:
-            pieces.append(flat[start : start + array.size].reshape(array.shape))
-            start += array.size
-        return _by_name(*_sorted(pieces, self.layers))
+        pieces = np.split(flat, np.cumsum([array.size for array in self.weights])[:-1])
+        shaped: Any = [piece.reshape(w.shape) for piece, w in zip(pieces, self.weights, strict=True)]
+        return Weights(*shaped)
 
 
-def _sorted(arrays: Sequence[Any], layers: int) -> tuple[Sequence[Any], list[Any], Any]:
-    """Filters, `Weights` of the layers, `Readout`."""
-    ends = range(layers, 10 * layers + 1, 9)
-    return arrays[:layers], [Weights(*arrays[a:b]) for a, b in pairwise(ends)], Readout(*arrays[10 * layers :])
+def _forward(call: _Call, s: Tensor, weights: Weights, *, keep: Keep) -> tuple[Tensor, Tensor, Tensor]:
+    """Results; `call` keeps the weights and the activations."""
+    call.weights = arrays(weights)
+    backward = keep != "nothing"
+    columns = call.graph.basis.shape[1]
+    call.packed = pack_network(call.weights, columns, call.epsilon, call.activation, backward=backward)
+    call.track = _track(call, s, keep=keep)
+    given = call.packed, call.graph, call.track
+    run(lambda part, _: passes_cpu.forward(*given, *part), call.parts)
+    return _results(call.track)
 
 
-def _by_name(filters: Sequence[np.ndarray], layers: Sequence[Any], readout: Any) -> passes_cpu.Linear:
-    rest = {name: tuple(getattr(layer, name) for layer in layers) for name in Weights._fields}
-    return passes_cpu.Linear(
-        filter=tuple(filters), readout_1=readout.hidden, readout_1_bias=readout.hidden_bias,
-        readout_2=readout.out, readout_2_bias=readout.out_bias, **rest,
-    )  # fmt: skip
+def _track(call: _Call, s: Tensor | None, *, keep: Keep = "everything") -> Activations:
+    """Memory for a pass that begins with s [N, F], or with zeros."""
+    layers, _, features = call.weights.message_1.shape
+    atoms, dtype = len(call.graph.ends), call.weights.message_1.dtype
+    track = activations(layers, atoms, features, dtype, keep=keep, hidden=call.hidden)
+    track.s[0] = 0 if s is None else s.detach().numpy()
+    return track
 
 
-class _Blocks(Function):
+class _Network(Function):
     @staticmethod
     def forward(ctx: Any, call: _Call, s: Tensor, r: Tensor, *weights: Tensor) -> Any:
-        call.weights = weights
-        call.track = track = passes_cpu.track(call.layers, s.detach().numpy(), call.linear.readout_1.shape[0])
-        track.s[0] = s.detach().numpy()
-        given = call.panels, call.linear, call.graph, call.epsilon, track
-        run(lambda part, _: passes_cpu.forward(*given, *part), call.parts)
+        results = _forward(call, s, Weights(*weights), keep="everything")
         token = s.new_zeros(())
         ctx.call = call
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(token, s, r, *weights)
-        return *_results(track), token
+        return *results, token
 
     @staticmethod
     def backward(ctx: Any, gs: Tensor | None, gv: Tensor | None, g_read: Tensor | None, _: Tensor | None) -> Any:
@@ -251,21 +207,20 @@ class _Adjoint(Function):
         if torch.is_grad_enabled() or twice or any(t is not None for t in t_weights):
             moved = [*_by_torch(call, [gs, gv, g_read, s, r, *weights], [ts, t_edge, *t_weights])]
             return None, None, None, None, None, *moved
-        track = passes_cpu.track(call.layers, s.detach().numpy(), call.linear.readout_1.shape[0])
-        track.s[0] = 0 if ts is None else ts.numpy()
+        track = _track(call, ts)
         t_edge = torch.zeros_like(r) if t_edge is None else t_edge.contiguous()
         t_basis, tu, still = np.empty_like(call.graph.basis), np.empty_like(call.graph.u), ts is None
         late = not any(map(wanted, [node for node, _ in ctx.next_functions[1:4]]))
         left = _Tangent(track, t_basis, tu, (gs, gv, g_read), still, t_edge.numpy() if late else None)
         call.tangents.setdefault(torch._C._current_graph_task_id(), []).append(left)
-        nothing = (None,) * (2 + len(weights))  # comes with the backward of `_Blocks`, which the token calls
+        nothing = (None,) * (2 + len(weights))  # comes with the backward of `_Network`, which the token calls
         if late:
             return None, None, None, None, gs.new_zeros(()), None, None, None, *nothing
         run(lambda part, _: call.tangent(left, t_edge.numpy(), part), call.parts)
         return None, None, None, None, gs.new_zeros(()), *_results(track), *nothing
 
 
-def _results(track: passes_cpu.Track) -> tuple[Tensor, Tensor, Tensor]:
+def _results(track: Activations) -> tuple[Tensor, Tensor, Tensor]:
     """s [N, F], v [N, 3, F] and what is read out [N], at the end of a pass."""
     s, v, read = (torch.from_numpy(array.copy()) for array in (track.s[-1], track.v[-1], track.read))
     return s, v.unflatten(1, (3, -1)), read
@@ -277,10 +232,10 @@ def _reverse(
 ) -> list[Tensor | None]:  # fmt: skip
     """Adjoints of s, r and weights, with those of the tangent's pass if there is one."""
     graph, dual = call.graph, bool(tangent)
-    total = sum(t.numel() for t in call.weights) if of_weights or dual else 0
+    total = sum(array.size for array in call.weights) if of_weights or dual else 0
     sums = np.empty((len(call.parts), total), graph.u.dtype)
-    outputs = [call.gradients(one) for one in sums] if total else [call.linear] * len(sums)  # or never written to
-    common: tuple[Any, ...] = call.panels, call.linear, graph, call.track
+    outputs = [call.gradients(one) if total else call.weights for one in sums]  # which are not written to
+    common: tuple[Any, ...] = call.packed, graph, call.track
     gs, gv, g_read = _copies(*outer)
     g_edge = np.empty_like(graph.u) if edges else np.empty((0, 3), graph.u.dtype)
 
@@ -302,8 +257,7 @@ def _reverse(
     ends = [torch.from_numpy(gs) if scalars or dual else None, torch.from_numpy(g_edge) if edges else None]
     if not total:
         return [*ends, *(None for _ in call.weights)]
-    pieces = torch.from_numpy(_summed(sums)).split([t.numel() for t in call.weights])
-    return [*ends, *(piece.view(t.shape) for piece, t in zip(pieces, call.weights, strict=True))]
+    return [*ends, *map(torch.from_numpy, call.gradients(_summed(sums)))]
 
 
 def _summed(sums: np.ndarray) -> np.ndarray:
@@ -333,7 +287,8 @@ def _by_torch(call: _Call, arguments: list[Tensor], tangents: list[Tensor | None
         *outer, s, r = first = views(arguments)[:5]
         weights = views(arguments[5:])
         inputs = [s, r, *weights]
-        out = reference.blocks(s, r, call.radial, *_sorted(weights, call.layers), call.epsilon, row_ptr, sender, mirror)
+        given = s, r, call.radial, Weights(*weights), call.activation, call.epsilon, row_ptr, sender, mirror
+        out = reference.network(*given)
         adjoint = torch.autograd.grad(out, inputs, outer, create_graph=True, materialize_grads=True)
         moved = [(g, t) for g, t in zip(adjoint, tangents, strict=True) if t is not None]
         return torch.autograd.grad(

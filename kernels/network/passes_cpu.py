@@ -1,9 +1,9 @@
-"""All blocks of PaiNN and a readout on a CPU: forward, along a tangent, and the reverse of both, without autograd.
+"""A whole network with a readout on a CPU: forward, along a tangent, and the reverse of both, without autograd.
 
-A `Track` keeps what a pass computes, one for the values and one for their tangent (names with t_). In the reverse pass
+`Activations` keep what a pass computes, m for the values and t for their tangents (names with t_). In the reverse pass
 g_ is the adjoint of a value and p_ that of a tangent:
 
-    y = f(h), t_y = f'(h) t_h      p_h = f' p_y,   g_h = f' g_y + f'' t_h p_y          (silu)
+    y = f(h), t_y = f'(h) t_h      p_h = f' p_y,   g_h = f' g_y + f'' t_h p_y          (activation)
     y = x W,  t_y = t_x W          g_W = x^T g_y + t_x^T p_y                           (products)
 
 Rows `first` to `last` - 1 are whole molecules: threads share nothing but what they read. Vectors are [N, 3 F], F a
@@ -16,29 +16,30 @@ from typing import NamedTuple
 
 import numpy as np
 
-from painn_fast.kernels.dense.cpu import add_outer, add_product, matmul, silu, silu_adjoint
+from painn_fast.kernels.dense.cpu import activation, activation_adjoint, add_matmul, add_outer, matmul
 from painn_fast.kernels.jit import compiled
 from painn_fast.kernels.message.edges_cpu import adjoint, message, message_tangent
 from painn_fast.kernels.message.forward_over_reverse_cpu import dual_adjoint
+from painn_fast.kernels.network.layout import Activations, Layers, NetworkWeights
 from painn_fast.kernels.network.pointwise_cpu import (
+    activation_dual,
+    activation_tangent,
     add,
     add_read_out,
     add_rows,
     dual_read_out,
     edges_adjoint,
     edges_tangent,
-    gate,
     gate_dual,
     gate_tangent,
     norm_dual,
     norm_tangent,
     product_bwd,
     read_out,
-    silu_dual,
-    silu_tangent,
     spread_out,
 )
-from painn_fast.kernels.update.cpu import gate_bwd, norm_bwd, norm_fwd
+from painn_fast.kernels.network.reference import Weights
+from painn_fast.kernels.update.cpu import gate_bwd, gate_fwd, norm_bwd, norm_fwd
 
 
 class Graph(NamedTuple):
@@ -54,122 +55,64 @@ class Graph(NamedTuple):
     ends: np.ndarray  # [N], end of the molecule of each row
 
 
-class Panels(NamedTuple):
-    """Weights packed for the way forward, by layer."""
-
-    filter: tuple[np.ndarray, ...]
-    message_1: tuple[np.ndarray, ...]
-    message_1_bias: tuple[np.ndarray, ...]
-    message_2: tuple[np.ndarray, ...]
-    message_2_bias: tuple[np.ndarray, ...]
-    mix: tuple[np.ndarray, ...]
-    update_1: tuple[np.ndarray, ...]
-    update_1_bias: tuple[np.ndarray, ...]
-    update_2: tuple[np.ndarray, ...]
-    update_2_bias: tuple[np.ndarray, ...]
-    readout_1: np.ndarray
-    readout_1_bias: np.ndarray
-    zero: np.ndarray  # [3 F]
-
-
-class Linear(NamedTuple):
-    """Weights [out, in] for the way back, or their gradients; the filter is [3 F, K] there, [K, 3 F] here.
-
-    Where nothing is read out, the readout's weights are empty.
-    """
-
-    filter: tuple[np.ndarray, ...]
-    message_1: tuple[np.ndarray, ...]
-    message_2: tuple[np.ndarray, ...]
-    mix: tuple[np.ndarray, ...]
-    update_1: tuple[np.ndarray, ...]
-    update_2: tuple[np.ndarray, ...]
-    message_1_bias: tuple[np.ndarray, ...]
-    message_2_bias: tuple[np.ndarray, ...]
-    update_1_bias: tuple[np.ndarray, ...]
-    update_2_bias: tuple[np.ndarray, ...]
-    readout_1: np.ndarray  # [H, F]
-    readout_1_bias: np.ndarray  # [H]
-    readout_2: np.ndarray  # [1, H]
-    readout_2_bias: np.ndarray  # [1]
-
-
-class Track(NamedTuple):
-    """Values of a pass, or their tangents; the leading axis is the layer."""
-
-    s: np.ndarray  # [L + 1, N, F], what a layer begins with
-    v: np.ndarray  # [L + 1, N, 3 F]
-    hidden: np.ndarray  # [L, N, F], of the message network
-    active: np.ndarray  # [L, N, F], its silu
-    x: np.ndarray  # [L, N, 3 F]
-    v_mid: np.ndarray  # [L, N, 3 F], after the message
-    vw: np.ndarray  # [L, N, 3, 2 F]
-    context: np.ndarray  # [L, N, 2 F], s after the message and |V|
-    dot: np.ndarray  # [L, N, F]
-    update_hidden: np.ndarray  # [L, N, F]
-    update_active: np.ndarray  # [L, N, F]
-    y: np.ndarray  # [L, N, 3 F]
-    read_hidden: np.ndarray  # [N, H]
-    read_active: np.ndarray  # [N, H]
-    read: np.ndarray  # [N], what is read out
-
-
-def track(layers: int, s: np.ndarray, hidden: int) -> Track:
-    """Memory for the `Track` of a pass that begins with s [N, F] and reads out through `hidden` numbers."""
-    n, f = s.shape
-
-    def space(*shape: int) -> np.ndarray:
-        return np.empty(shape, s.dtype)
-
-    ends, one, three = (layers + 1, n), (layers, n, f), (layers, n, 3 * f)
-    return Track(
-        s=space(*ends, f), v=space(*ends, 3 * f), hidden=space(*one), active=space(*one), x=space(*three),
-        v_mid=space(*three), vw=space(layers, n, 3, 2 * f), context=space(layers, n, 2 * f), dot=space(*one),
-        update_hidden=space(*one), update_active=space(*one), y=space(*three), read_hidden=space(n, hidden),
-        read_active=space(n, hidden), read=np.zeros(n, s.dtype),
-    )  # fmt: skip
+@compiled(nogil=True)
+def message_network(w: Layers, m: Activations, k: int, first: int, last: int) -> None:
+    """x of layer k from s."""
+    hidden, active = m.hidden[k % m.hidden.shape[0], first:last], m.active[k % m.active.shape[0], first:last]
+    matmul(m.s[k % m.s.shape[0], first:last], w.message_1[k], w.message_1_bias[k], hidden)
+    activation(w.softplus, hidden, active)
+    matmul(active, w.message_2[k], w.message_2_bias[k], m.x[k % m.x.shape[0], first:last])
 
 
 @compiled(nogil=True)
-def forward(w: Panels, back: Linear, g: Graph, epsilon: float, m: Track, first: int, last: int) -> None:
-    """From `m.s[0]` to `m.s[L]`, `m.v[L]` and `m.read`."""
-    n, f = last - first, m.s.shape[2]
+def update(w: Layers, m: Activations, k: int, first: int, last: int) -> None:
+    """The update of layer k: s [k + 1] after the message, in place, and v [k + 1] from v_mid."""
+    s, v = m.s[(k + 1) % m.s.shape[0], first:last], m.v_mid[k % m.v_mid.shape[0], first:last]
+    kept = k % m.y.shape[0]
+    vw, context, dot, y = m.vw[kept, first:last], m.context[kept, first:last], m.dot[kept, first:last], m.y[kept]
+    hidden, active = m.update_hidden[kept, first:last], m.update_active[k % m.update_active.shape[0], first:last]
+    rows, f = 3 * (last - first), s.shape[1]
+    matmul(v.reshape(rows, f), w.mix[k], w.zero, vw.reshape(rows, 2 * f))
+    norm_fwd(s, vw, w.epsilon, context, dot)
+    matmul(context, w.update_1[k], w.update_1_bias[k], hidden)
+    activation(w.softplus, hidden, active)
+    matmul(active, w.update_2[k], w.update_2_bias[k], y[first:last])
+    gate_fwd(y[first:last], vw, dot, s, v, m.v[(k + 1) % m.v.shape[0], first:last])
+
+
+@compiled(nogil=True)
+def forward(w: NetworkWeights, g: Graph, m: Activations, first: int, last: int) -> None:
+    """From the first of `m.s` to the last of `m.s` and `m.v`, and `m.read`."""
+    layers = w.layers.message_1.shape[0]
     m.v[0, first:last] = 0
-    for k in range(m.x.shape[0]):
-        s, v, v_mid = m.s[k, first:last], m.v[k, first:last], m.v_mid[k, first:last]
-        matmul(s, w.message_1[k], w.message_1_bias[k], m.hidden[k, first:last])
-        silu(m.hidden[k, first:last], m.active[k, first:last])
-        matmul(m.active[k, first:last], w.message_2[k], w.message_2_bias[k], m.x[k, first:last])
+    for k in range(layers):
+        message_network(w.layers, m, k, first, last)
+        kept, middle, before = k % m.x.shape[0], k % m.v_mid.shape[0], k % m.v.shape[0]
+        ds, v_mid = m.dot[kept], m.v_mid[middle]
         message(
-            m.x[k], m.v[k], g.basis, w.filter[k], w.zero, g.u, g.row_ptr, g.sender, g.mirror, g.ends, first, last,
-            m.dot[k], m.v_mid[k],
+            m.x[kept], m.v[before], g.basis, w.filter[k], w.layers.zero, g.u, g.row_ptr, g.sender, g.mirror, g.ends,
+            first, last, ds, v_mid,
         )  # fmt: skip
-        s_mid = m.s[k + 1, first:last]
-        add(s, m.dot[k, first:last], s_mid)
-        add(v, v_mid, v_mid)
-        vw = m.vw[k, first:last]
-        matmul(v_mid.reshape(3 * n, f), w.mix[k], w.zero, vw.reshape(3 * n, 2 * f))
-        norm_fwd(s_mid, vw, epsilon, m.context[k, first:last], m.dot[k, first:last])
-        matmul(m.context[k, first:last], w.update_1[k], w.update_1_bias[k], m.update_hidden[k, first:last])
-        silu(m.update_hidden[k, first:last], m.update_active[k, first:last])
-        matmul(m.update_active[k, first:last], w.update_2[k], w.update_2_bias[k], m.y[k, first:last])
-        gate(m.y[k], vw, m.dot[k], s_mid, v_mid, m.v[k + 1], first)
+        s, s_mid = m.s[k % m.s.shape[0], first:last], m.s[(k + 1) % m.s.shape[0], first:last]
+        add(s, ds[first:last], s_mid)
+        add(m.v[before, first:last], v_mid[first:last], v_mid[first:last])
+        update(w.layers, m, k, first, last)
     if m.read_hidden.shape[1] > 0:
         matmul(m.s[-1, first:last], w.readout_1, w.readout_1_bias, m.read_hidden[first:last])
-        silu(m.read_hidden[first:last], m.read_active[first:last])
-        read_out(m.read_active, back.readout_2[0], back.readout_2_bias[0], first, last, m.read)
+        activation(w.layers.softplus, m.read_hidden[first:last], m.read_active[first:last])
+        read_out(m.read_active, w.readout_2, w.readout_2_bias[0], first, last, m.read)
 
 
 @compiled(nogil=True)
 def tangent(
-    w: Panels, back: Linear, g: Graph, m: Track, t: Track, t_edge: np.ndarray, still: bool, first: int, last: int,
-    t_basis: np.ndarray, tu: np.ndarray,
+    w: NetworkWeights, g: Graph, m: Activations, t: Activations, t_edge: np.ndarray, still: bool, first: int,
+    last: int, t_basis: np.ndarray, tu: np.ndarray,
 ) -> None:  # fmt: skip
     """The derivative of `forward`, whose values are in m, along `t.s[0]` and t_edge [E, 3]; makes t_basis and tu.
 
-    `still`: t.s[0] is zero, and so is all that the first message network makes of it.
+    `still`: t.s[0] is zero, and so is the tangent of the first message network.
     """
-    n, f = last - first, m.s.shape[2]
+    d, n, f = w.layers, last - first, m.s.shape[2]
     edges_tangent(g, t_edge, first, last, t_basis, tu)
     t.v[0, first:last] = 0
     for k in range(m.x.shape[0]):
@@ -177,33 +120,35 @@ def tangent(
         if k == 0 and still:
             t.x[k, first:last] = 0
         else:
-            matmul(s, w.message_1[k], w.zero, t.hidden[k, first:last])
-            silu_tangent(m.hidden[k, first:last], t.hidden[k, first:last], t.active[k, first:last])
-            matmul(t.active[k, first:last], w.message_2[k], w.zero, t.x[k, first:last])
+            matmul(s, d.message_1[k], d.zero, t.hidden[k, first:last])
+            activation_tangent(d.softplus, m.hidden[k, first:last], t.hidden[k, first:last], t.active[k, first:last])
+            matmul(t.active[k, first:last], d.message_2[k], d.zero, t.x[k, first:last])
         message_tangent(
-            m.x[k], m.v[k], g.basis, w.filter[k], w.zero, g.u, t.x[k], t.v[k], t_basis, w.filter[k], tu, g.row_ptr,
+            m.x[k], m.v[k], g.basis, w.filter[k], d.zero, g.u, t.x[k], t.v[k], t_basis, tu, g.row_ptr,
             g.sender, g.mirror, g.ends, first, last, t.dot[k], t.v_mid[k],
         )  # fmt: skip
         s_mid = t.s[k + 1, first:last]
         add(s, t.dot[k, first:last], s_mid)
         add(v, v_mid, v_mid)
         vw = t.vw[k, first:last]
-        matmul(v_mid.reshape(3 * n, f), w.mix[k], w.zero, vw.reshape(3 * n, 2 * f))
+        matmul(v_mid.reshape(3 * n, f), d.mix[k], d.zero, vw.reshape(3 * n, 2 * f))
         norm_tangent(m.vw[k], m.context[k], s_mid, vw, t.context[k], t.dot[k], first)
-        matmul(t.context[k, first:last], w.update_1[k], w.zero, t.update_hidden[k, first:last])
-        silu_tangent(m.update_hidden[k, first:last], t.update_hidden[k, first:last], t.update_active[k, first:last])
-        matmul(t.update_active[k, first:last], w.update_2[k], w.zero, t.y[k, first:last])
+        matmul(t.context[k, first:last], d.update_1[k], d.zero, t.update_hidden[k, first:last])
+        activation_tangent(
+            d.softplus, m.update_hidden[k, first:last], t.update_hidden[k, first:last], t.update_active[k, first:last]
+        )
+        matmul(t.update_active[k, first:last], d.update_2[k], d.zero, t.y[k, first:last])
         gate_tangent(m.y[k], m.vw[k], m.dot[k], t.y[k], vw, t.dot[k], s_mid, v_mid, t.v[k + 1], first)
     if m.read_hidden.shape[1] > 0:
-        matmul(t.s[-1, first:last], w.readout_1, w.zero, t.read_hidden[first:last])
-        silu_tangent(m.read_hidden[first:last], t.read_hidden[first:last], t.read_active[first:last])
-        read_out(t.read_active, back.readout_2[0], w.zero[0], first, last, t.read)
+        matmul(t.s[-1, first:last], w.readout_1, d.zero, t.read_hidden[first:last])
+        activation_tangent(d.softplus, m.read_hidden[first:last], t.read_hidden[first:last], t.read_active[first:last])
+        read_out(t.read_active, w.readout_2, d.zero[0], first, last, t.read)
 
 
 @compiled(nogil=True)
 def reverse(
-    w: Panels, back: Linear, g: Graph, m: Track, gs: np.ndarray, gv: np.ndarray, g_read: np.ndarray, edges: bool,
-    weights: bool, scalars: bool, first: int, last: int, g_basis: np.ndarray, g_edge: np.ndarray, to: Linear,
+    w: NetworkWeights, g: Graph, m: Activations, gs: np.ndarray, gv: np.ndarray, g_read: np.ndarray, edges: bool,
+    weights: bool, scalars: bool, first: int, last: int, g_basis: np.ndarray, g_edge: np.ndarray, to: Weights,
 ) -> None:  # fmt: skip
     """Adjoint of `forward`: gs [N, F] becomes that of s (if `scalars`), g_edge [E, 3] that of r (if `edges`), and `to`
     (if `weights`, which needs `scalars`) grows.
@@ -212,16 +157,16 @@ def reverse(
     """
     if edges:
         g_basis[g.row_ptr[first] : g.row_ptr[last]], g_edge[g.row_ptr[first] : g.row_ptr[last]] = 0, 0
-    n, f = last - first, m.s.shape[2]
+    d, n, f = w.layers, last - first, m.s.shape[2]
     gs_, gv_ = gs[first:last], gv[first:last]
     gy, g_hidden, g_context = np.empty((n, 3 * f), gs.dtype), np.empty((n, f), gs.dtype), np.empty((n, 2 * f), gs.dtype)
     g_vw = np.empty((n, 3, 2 * f), gs.dtype)
     gx, gv_in = np.empty_like(m.x[0]), np.empty_like(m.x[0])
     if m.read_hidden.shape[1] > 0:
         g_read_hidden = np.empty((n, m.read_hidden.shape[1]), gs.dtype)
-        spread_out(g_read, back.readout_2[0], first, last, g_read_hidden)
-        silu_adjoint(m.read_hidden[first:last], g_read_hidden)
-        add_product(g_read_hidden, back.readout_1, gs_)
+        spread_out(g_read, w.readout_2, first, last, g_read_hidden)
+        activation_adjoint(d.softplus, m.read_hidden[first:last], g_read_hidden)
+        add_matmul(g_read_hidden, w.readout_1_t, gs_)
         if weights:
             add_read_out(g_read, m.read_active, first, last, to.readout_2[0])
             to.readout_2_bias[0] += g_read[first:last].sum()
@@ -230,19 +175,19 @@ def reverse(
     for k in range(m.x.shape[0] - 1, -1, -1):
         vw = m.vw[k, first:last]
         gate_bwd(gs_, gv_, vw, m.dot[k, first:last], True, gy)
-        product_bwd(back.update_2[k], m.update_active[k, first:last], gy, weights, g_hidden, to.update_2[k])
-        silu_adjoint(m.update_hidden[k, first:last], g_hidden)
-        product_bwd(back.update_1[k], m.context[k, first:last], g_hidden, weights, g_context, to.update_1[k])
+        product_bwd(d.update_2_t[k], m.update_active[k, first:last], gy, weights, d.zero, g_hidden, to.update_2[k])
+        activation_adjoint(d.softplus, m.update_hidden[k, first:last], g_hidden)
+        product_bwd(d.update_1_t[k], m.context[k, first:last], g_hidden, weights, d.zero, g_context, to.update_1[k])
         if weights:
             add_rows(gy, to.update_2_bias[k])
             add_rows(g_hidden, to.update_1_bias[k])
         norm_bwd(gs_, gv_, m.y[k, first:last], vw, m.context[k, first:last], g_context, True, g_vw)
         flat = g_vw.reshape(3 * n, 2 * f)
-        add_product(flat, back.mix[k], gv_.reshape(3 * n, f))
+        add_matmul(flat, d.mix_t[k], gv_.reshape(3 * n, f))
         if weights:
             add_outer(flat, m.v_mid[k, first:last].reshape(3 * n, f), 0, 3 * n, to.mix[k])
         adjoint(
-            gs, gv, m.x[k], m.v[k], g.basis, w.filter[k], back.filter[k], w.zero, g.u, g.row_ptr, g.sender, g.mirror,
+            gs, gv, m.x[k], m.v[k], g.basis, w.filter[k], w.filter_t[k], d.zero, g.u, g.row_ptr, g.sender, g.mirror,
             g.ends, edges, weights, first, last, gx, gv_in, g_basis, to.filter[k], g_edge,
         )  # fmt: skip
         if k == 0 and edges:
@@ -250,9 +195,11 @@ def reverse(
         if k == 0 and not scalars:
             return
         add(gv_, gv_in[first:last], gv_)
-        product_bwd(back.message_2[k], m.active[k, first:last], gx[first:last], weights, g_hidden, to.message_2[k])
-        silu_adjoint(m.hidden[k, first:last], g_hidden)
-        add_product(g_hidden, back.message_1[k], gs_)
+        product_bwd(
+            d.message_2_t[k], m.active[k, first:last], gx[first:last], weights, d.zero, g_hidden, to.message_2[k]
+        )
+        activation_adjoint(d.softplus, m.hidden[k, first:last], g_hidden)
+        add_matmul(g_hidden, d.message_1_t[k], gs_)
         if weights:
             add_rows(gx[first:last], to.message_2_bias[k])
             add_rows(g_hidden, to.message_1_bias[k])
@@ -261,16 +208,16 @@ def reverse(
 
 @compiled(nogil=True)
 def dual_reverse(
-    w: Panels, back: Linear, g: Graph, m: Track, t: Track, t_basis: np.ndarray, tu: np.ndarray, gs: np.ndarray,
+    w: NetworkWeights, g: Graph, m: Activations, t: Activations, t_basis: np.ndarray, tu: np.ndarray, gs: np.ndarray,
     gv: np.ndarray, g_read: np.ndarray, ps: np.ndarray, pv: np.ndarray, p_read: np.ndarray, still: bool, first: int,
-    last: int, to: Linear,
+    last: int, to: Weights,
 ) -> None:  # fmt: skip
     """Adjoint of `forward` and `tangent` together: from gs, gv, g_read of values and ps, pv, p_read of tangents.
 
     gs becomes the adjoint of s and ps, unless `still` as in `tangent`, that of its tangent; `to` grows. Those of the
     edges and of their tangents are not made.
     """
-    n, f = last - first, m.s.shape[2]
+    d, n, f = w.layers, last - first, m.s.shape[2]
     rows = slice(first, last)
     gs_, gv_, ps_, pv_ = gs[rows], gv[rows], ps[rows], pv[rows]
     gy, py = np.empty((n, 3 * f), gs.dtype), np.empty((n, 3 * f), gs.dtype)
@@ -281,14 +228,14 @@ def dual_reverse(
         np.empty_like(m.x[0]), np.empty_like(m.x[0]), np.empty_like(m.x[0]), np.empty_like(m.x[0]),
     )  # fmt: skip
     if m.read_hidden.shape[1] > 0:
-        dual_read_out(back, m, t, gs_, g_read, ps_, p_read, first, last, to)
+        dual_read_out(w, m, t, gs_, g_read, ps_, p_read, first, last, to)
     for k in range(m.x.shape[0] - 1, -1, -1):
         gate_dual(m.vw[k], m.dot[k], t.vw[k], t.dot[k], gs_, gv_, ps_, pv_, first, gy, py)
-        product_bwd(back.update_2[k], m.update_active[k, rows], gy, True, g_hidden, to.update_2[k])
-        product_bwd(back.update_2[k], t.update_active[k, rows], py, True, p_hidden, to.update_2[k])
-        silu_dual(m.update_hidden[k, rows], t.update_hidden[k, rows], g_hidden, p_hidden)
-        product_bwd(back.update_1[k], m.context[k, rows], g_hidden, True, g_context, to.update_1[k])
-        product_bwd(back.update_1[k], t.context[k, rows], p_hidden, True, p_context, to.update_1[k])
+        product_bwd(d.update_2_t[k], m.update_active[k, rows], gy, True, d.zero, g_hidden, to.update_2[k])
+        product_bwd(d.update_2_t[k], t.update_active[k, rows], py, True, d.zero, p_hidden, to.update_2[k])
+        activation_dual(d.softplus, m.update_hidden[k, rows], t.update_hidden[k, rows], g_hidden, p_hidden)
+        product_bwd(d.update_1_t[k], m.context[k, rows], g_hidden, True, d.zero, g_context, to.update_1[k])
+        product_bwd(d.update_1_t[k], t.context[k, rows], p_hidden, True, d.zero, p_context, to.update_1[k])
         add_rows(gy, to.update_2_bias[k])
         add_rows(g_hidden, to.update_1_bias[k])
         norm_dual(
@@ -296,25 +243,25 @@ def dual_reverse(
             first, g_vw, p_vw,
         )  # fmt: skip
         g_flat, p_flat = g_vw.reshape(3 * n, 2 * f), p_vw.reshape(3 * n, 2 * f)
-        add_product(g_flat, back.mix[k], gv_.reshape(3 * n, f))
-        add_product(p_flat, back.mix[k], pv_.reshape(3 * n, f))
+        add_matmul(g_flat, d.mix_t[k], gv_.reshape(3 * n, f))
+        add_matmul(p_flat, d.mix_t[k], pv_.reshape(3 * n, f))
         add_outer(g_flat, m.v_mid[k, rows].reshape(3 * n, f), 0, 3 * n, to.mix[k])
         add_outer(p_flat, t.v_mid[k, rows].reshape(3 * n, f), 0, 3 * n, to.mix[k])
         dual_adjoint(
-            gs, gv, ps, pv, m.x[k], m.v[k], t.x[k], t.v[k], g.basis, t_basis, w.filter[k], w.zero, g.u,
+            gs, gv, ps, pv, m.x[k], m.v[k], t.x[k], t.v[k], g.basis, t_basis, w.filter[k], d.zero, g.u,
             tu, g.row_ptr, g.sender, g.mirror, g.ends, first, last, gx, gv_in, px, pv_in, to.filter[k],
         )  # fmt: skip
         add(gv_, gv_in[rows], gv_)
         add(pv_, pv_in[rows], pv_)
-        product_bwd(back.message_2[k], m.active[k, rows], gx[rows], True, g_hidden, to.message_2[k])
+        product_bwd(d.message_2_t[k], m.active[k, rows], gx[rows], True, d.zero, g_hidden, to.message_2[k])
         if k == 0 and still:
-            silu_adjoint(m.hidden[k, rows], g_hidden)
+            activation_adjoint(d.softplus, m.hidden[k, rows], g_hidden)
         else:
-            product_bwd(back.message_2[k], t.active[k, rows], px[rows], True, p_hidden, to.message_2[k])
-            silu_dual(m.hidden[k, rows], t.hidden[k, rows], g_hidden, p_hidden)
-            add_product(p_hidden, back.message_1[k], ps_)
+            product_bwd(d.message_2_t[k], t.active[k, rows], px[rows], True, d.zero, p_hidden, to.message_2[k])
+            activation_dual(d.softplus, m.hidden[k, rows], t.hidden[k, rows], g_hidden, p_hidden)
+            add_matmul(p_hidden, d.message_1_t[k], ps_)
             add_outer(p_hidden, t.s[k, rows], 0, n, to.message_1[k])
-        add_product(g_hidden, back.message_1[k], gs_)
+        add_matmul(g_hidden, d.message_1_t[k], gs_)
         add_rows(gx[rows], to.message_2_bias[k])
         add_rows(g_hidden, to.message_1_bias[k])
         add_outer(g_hidden, m.s[k, rows], 0, n, to.message_1[k])

@@ -1,4 +1,4 @@
-"""What the passes of `cpu.py` do between products and messages: on edges, on atoms, and in the readout.
+"""What `passes_cpu.py` does between products and messages: on edges, on atoms, and in the readout.
 
 Names and letters are those of the passes: t_ a tangent, g_ the adjoint of a value and p_ that of a tangent.
 """
@@ -7,21 +7,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from painn_fast.kernels.dense.cpu import add_outer, add_product, sigmoid
+from painn_fast.kernels.dense.cpu import add_matmul, add_outer, matmul, sigmoid
 from painn_fast.kernels.jit import compiled
 from painn_fast.kernels.simd import LANES, load, splat, store, total
 
 
 @compiled(nogil=True)
-def dual_read_out(back, m, t, gs, g_read, ps, p_read, first, last, to):  # type: ignore[no-untyped-def]
+def dual_read_out(w, m, t, gs, g_read, ps, p_read, first, last, to):  # type: ignore[no-untyped-def]
     """gs and ps grow by the adjoints of s and of its tangent, `to` by that of the weights."""
     n, rows = last - first, slice(first, last)
     g_hidden, p_hidden = np.empty_like(m.read_hidden[rows]), np.empty_like(m.read_hidden[rows])
-    spread_out(g_read, back.readout_2[0], first, last, g_hidden)
-    spread_out(p_read, back.readout_2[0], first, last, p_hidden)
-    silu_dual(m.read_hidden[rows], t.read_hidden[rows], g_hidden, p_hidden)
-    add_product(g_hidden, back.readout_1, gs)
-    add_product(p_hidden, back.readout_1, ps)
+    spread_out(g_read, w.readout_2, first, last, g_hidden)
+    spread_out(p_read, w.readout_2, first, last, p_hidden)
+    activation_dual(w.layers.softplus, m.read_hidden[rows], t.read_hidden[rows], g_hidden, p_hidden)
+    add_matmul(g_hidden, w.readout_1_t, gs)
+    add_matmul(p_hidden, w.readout_1_t, ps)
     add_read_out(g_read, m.read_active, first, last, to.readout_2[0])
     add_read_out(p_read, t.read_active, first, last, to.readout_2[0])
     to.readout_2_bias[0] += g_read[rows].sum()
@@ -93,10 +93,9 @@ def add_read_out(g, active, first, last, out):  # type: ignore[no-untyped-def]
 
 
 @compiled(nogil=True)
-def product_bwd(weight, x, gy, weights, gx, g_weight):  # type: ignore[no-untyped-def]
-    """gx = gy W, and g_weight [out, in] += gy^T x if asked for."""
-    gx[:] = 0
-    add_product(gy, weight, gx)
+def product_bwd(transposed, x, gy, weights, zero, gx, g_weight):  # type: ignore[no-untyped-def]
+    """gx = gy W^T, and g_weight [out, in] += gy^T x with `weights`."""
+    matmul(gy, transposed, zero, gx)
     if weights:
         add_outer(gy, x, 0, x.shape[0], g_weight)
 
@@ -119,8 +118,11 @@ def add_rows(a, out):  # type: ignore[no-untyped-def]
 
 
 @compiled(nogil=True)
-def silu_tangent(h, th, out):  # type: ignore[no-untyped-def]
-    """out = silu'(h) th."""
+def activation_tangent(softplus, h, th, out):  # type: ignore[no-untyped-def]
+    """out = f'(h) th."""
+    if softplus:
+        _softplus_tangent(h, th, out)
+        return
     for i in range(h.shape[0]):
         row, t, to = h[i], th[i], out[i]
         for c in range(0, h.shape[1], LANES):
@@ -131,8 +133,19 @@ def silu_tangent(h, th, out):  # type: ignore[no-untyped-def]
 
 
 @compiled(nogil=True)
-def silu_dual(h, th, g, p):  # type: ignore[no-untyped-def]
-    """g = silu'(h) g + silu''(h) th p; p = silu'(h) p."""
+def _softplus_tangent(h, th, out):  # type: ignore[no-untyped-def]
+    for i in range(h.shape[0]):
+        row, t, to = h[i], th[i], out[i]
+        for c in range(0, h.shape[1], LANES):
+            store(to, c, load(t, c) * sigmoid(load(row, c)))
+
+
+@compiled(nogil=True)
+def activation_dual(softplus, h, th, g, p):  # type: ignore[no-untyped-def]
+    """g = f'(h) g + f''(h) th p; p = f'(h) p."""
+    if softplus:
+        _softplus_dual(h, th, g, p)
+        return
     for i in range(h.shape[0]):
         row, t, to_g, to_p = h[i], th[i], g[i], p[i]
         for c in range(0, h.shape[1], LANES):
@@ -148,18 +161,14 @@ def silu_dual(h, th, g, p):  # type: ignore[no-untyped-def]
 
 
 @compiled(nogil=True)
-def gate(y, vw, dot, s, v, v_out, first):  # type: ignore[no-untyped-def]
-    """s += A + G dot; v_out = v + B W."""
-    f = s.shape[1]
-    for i in range(s.shape[0]):
-        r = first + i
-        gates, d, to_s, old, new, w0, w1, w2 = y[r], dot[r], s[i], v[i], v_out[r], vw[i, 0], vw[i, 1], vw[i, 2]
-        for c in range(0, f, LANES):
-            b = load(gates, f + c)
-            store(to_s, c, load(to_s, c) + load(gates, c) + load(gates, 2 * f + c) * load(d, c))
-            store(new, c, load(old, c) + b * load(w0, f + c))
-            store(new, f + c, load(old, f + c) + b * load(w1, f + c))
-            store(new, 2 * f + c, load(old, 2 * f + c) + b * load(w2, f + c))
+def _softplus_dual(h, th, g, p):  # type: ignore[no-untyped-def]
+    for i in range(h.shape[0]):
+        row, t, to_g, to_p = h[i], th[i], g[i], p[i]
+        for c in range(0, h.shape[1], LANES):
+            q = sigmoid(load(row, c))
+            a, b = load(to_g, c), load(to_p, c)
+            store(to_g, c, q * (a + (splat(1.0, q) - q) * load(t, c) * b))
+            store(to_p, c, q * b)
 
 
 @compiled(nogil=True)

@@ -148,7 +148,7 @@ def blocks(count: int) -> tuple[int, int]:
 
 
 def cases() -> list[tuple[str, Any, dict[str, str], dict[str, Any], int]]:
-    """What the static report compiles: many small molecules, one large system; seeds and step from the device."""
+    """Cases of the static report: many small molecules, one large system; seeds and step from the device."""
     made = []
     for count in (27, 3000):
         rows, columns = blocks(count)

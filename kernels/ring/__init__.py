@@ -1,4 +1,4 @@
-"""What a time step of ring-polymer dynamics does besides evaluating forces."""
+"""A time step of ring-polymer dynamics, without the forces."""
 
 from painn_fast.kernels.ring.ops import steps
 from painn_fast.kernels.ring.reference import Ring, Steps

@@ -8,7 +8,7 @@ from torch import Tensor
 from painn_fast.kernels.jit import compiled
 from painn_fast.kernels.random.cpu import fill_normal
 from painn_fast.kernels.ring import reference
-from painn_fast.kernels.ring.reference import NOISE, Ring
+from painn_fast.kernels.ring.reference import NOISE
 
 STREAM = np.uint64(NOISE)
 
@@ -87,14 +87,14 @@ def _thermostat(p, noise, m, damping, strength, rescaling, degrees, rest):  # ty
 
 @compiled()
 def advance_kernel(  # type: ignore[no-untyped-def]
-    positions, momenta, forces, previous, broken, heat, trajectory, step, kick, matrix, back, cosine, sinc, pull, m,
+    positions, momenta, forces, previous, exceeded, heat, trajectory, step, kick, matrix, back, cosine, sinc, pull, m,
     unit, seed, damping, strength, rescaling, degrees, rest, work,
 ):  # fmt: skip
     """positions, momenta, forces, previous [S, P, D]; m [D]; work [3, P, D]; the rest as in `Ring`."""
     q, p, noise = work[0], work[1], work[2]
     P, D = q.shape
     for s in range(positions.shape[0]):
-        if broken[s] != 0:
+        if exceeded[s] != 0:
             continue
         for k in range(P):
             for d in range(D):
@@ -120,18 +120,19 @@ def advance_kernel(  # type: ignore[no-untyped-def]
 
 @compiled()
 def close_kernel(  # type: ignore[no-untyped-def]
-    positions, momenta, forces, previous, broken, energy, step, new_energy, new_forces, kick, m, hottest, move, force
+    positions, momenta, forces, previous, exceeded, energy, step, new_energy, new_forces, kick, m, max_kinetic,
+    move, force,
 ):  # fmt: skip
-    """Energy and forces into their places, B, and `reference.within`; beads [S, P, D], m [D], energy [S, P]."""
+    """New energy and forces, B, and `reference.within`; beads [S, P, D], m [D], energy [S, P]."""
     S, P, D = positions.shape
     for s in range(S):
-        if broken[s] != 0:
+        if exceeded[s] != 0:
             continue
-        hot, fine = 0.0, True
+        total, allowed = 0.0, True
         for k in range(P):
             row = s * P + k
             energy[s, k] = new_energy[row]
-            fine = fine and np.isfinite(energy[s, k])
+            allowed = allowed and np.isfinite(energy[s, k])
             for n in range(0, D, 3):
                 moved, pushed, kinetic = 0.0, 0.0, 0.0
                 for d in range(n, n + 3):
@@ -141,46 +142,35 @@ def close_kernel(  # type: ignore[no-untyped-def]
                     moved += (positions[s, k, d] - previous[s, k, d]) ** 2
                     pushed += f**2
                     kinetic += p**2
-                hot += kinetic / m[n]
-                fine = fine and moved < move * move and pushed < force * force
-        if not (fine and hot < hottest[s]):
-            broken[s] = step
+                total += kinetic / m[n]
+                allowed = allowed and moved < move * move and pushed < force * force
+        if not (allowed and total < max_kinetic[s]):
+            exceeded[s] = step
 
 
 class Steps(reference.Steps):
     """The same on a CPU; the tensors must be contiguous."""
 
-    def __init__(
-        self, positions: Tensor, momenta: Tensor, forces: Tensor, before: Tensor, energy: Tensor, heat: Tensor,
-        trajectory: Tensor, alive: Tensor, ring: Ring,
-    ) -> None:  # fmt: skip
-        super().__init__(positions, momenta, forces, before, energy, heat, trajectory, alive, ring)
-        S, P = positions.shape[:2]
+    def _bind(self) -> None:
+        ring, (S, P) = self.ring, self.energy.shape
         self._beads = tuple(tensor.numpy().reshape(S, P, -1) for tensor in self.beads)
         self._m = ring.masses.repeat_interleave(3).numpy()
         matrix = np.ascontiguousarray(ring.matrix.numpy())
-        self._numbers = self.broken.numpy(), heat.numpy(), trajectory.numpy().astype(np.uint64)
+        self._numbers = self.exceeded.numpy(), self.heat.numpy(), self.trajectory.numpy().astype(np.uint64)
         self._fixed = (
             ring.kick.numpy(), matrix, np.ascontiguousarray(matrix.T), ring.cosine.numpy(), ring.sinc.numpy(),
             ring.pull.numpy(), self._m, ring.energy_unit, ring.seed.numpy().astype(np.uint64), ring.damping.numpy(),
             ring.noise.numpy(), ring.rescaling.numpy(), ring.degrees, ring.rest,
             np.empty((3, *self._beads[0].shape[1:])),
         )  # fmt: skip
-        self._energy, self._seen = energy.numpy(), self.broken.numpy().copy()
+        self._energy = self.energy.numpy()
 
     def advance(self, step: int | None = None) -> None:
         self._number = self._number + 1 if step is None else step
         advance_kernel(*self._beads, *self._numbers, np.uint64(self._number), *self._fixed)
 
-    def close(self, energy: Tensor, forces: Tensor, hottest: Tensor, move: float, force: float) -> None:
+    def close(self, energy: Tensor, forces: Tensor, max_kinetic: Tensor, move: float, force: float) -> None:
         rows = forces.numpy().reshape(-1, self._m.shape[0])
         new = energy.numpy(), np.ascontiguousarray(rows)
-        looked = self._fixed[0], self._m, hottest.numpy(), move, force
-        close_kernel(*self._beads, self._numbers[0], self._energy, self._number, *new, *looked)
-
-    def fine(self) -> bool:
-        broken = self._numbers[0]
-        if (broken == self._seen).all():
-            return True
-        self._seen = broken.copy()
-        return False
+        limits = self._fixed[0], self._m, max_kinetic.numpy(), move, force
+        close_kernel(*self._beads, self._numbers[0], self._energy, self._number, *new, *limits)

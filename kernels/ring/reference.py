@@ -5,7 +5,7 @@
     O  p <- c p + sqrt(1 - c^2) sqrt(m P kB T) xi                         thermostat of a mode
 
 `advance` is B A, or with a thermostat B A/2 O A/2; then come forces at the new positions, then `close`, the second B
-and a look at what has become of it. Trajectories that broke a limit do not move any more; nothing changes for others.
+and the check of limits. Trajectories that exceeded a limit do not move any more; nothing changes for others.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def kick(momenta: Tensor, forces: Tensor, ring: Ring) -> Tensor:
 
 
 def put(target: Tensor, values: Tensor, moving: Tensor) -> None:
-    """Values [S, ...] into their places in `target`, but only of trajectories that move [S] bool."""
+    """Copy values [S, ...] to `target`, only of the trajectories that move [S] bool."""
     target.copy_(torch.where(moving.view(-1, *[1] * (target.ndim - 1)), values, target))
 
 
@@ -124,10 +124,10 @@ def rescale(p: Tensor, noise: Tensor, ring: Ring) -> Tensor:
 
 
 def within(
-    positions: Tensor, momenta: Tensor, forces: Tensor, before: Tensor, energy: Tensor, masses: Tensor, hottest: Tensor,
-    move: float, force: float,
+    positions: Tensor, momenta: Tensor, forces: Tensor, before: Tensor, energy: Tensor, masses: Tensor,
+    max_kinetic: Tensor, move: float, force: float,
 ) -> Tensor:  # fmt: skip
-    """Which trajectories [S] bool break no limit; a number that is not one breaks all.
+    """Which trajectories [S] bool exceed no limit; NaN exceeds all of them.
 
     Args:
         positions: [S, P, N, 3].
@@ -136,14 +136,14 @@ def within(
         before: positions a step earlier.
         energy: [S, P], to be finite.
         masses: [N].
-        hottest: limit of sum p^2 / m of each trajectory [S].
+        max_kinetic: limit of sum p^2 / m, twice the kinetic energy, of each trajectory [S].
         move: limit of the length of a bead's move.
         force: limit of the length of a force.
     """
     moved, pushed = (positions - before).square().sum(-1), forces.square().sum(-1)
-    hot = (momenta.square() / masses[:, None]).flatten(1).sum(1)
+    kinetic = (momenta.square() / masses[:, None]).flatten(1).sum(1)
     short = ((moved < move**2) & (pushed < force**2)).flatten(1).all(1)
-    return short & (hot < hottest) & torch.isfinite(energy).all(1)
+    return short & (kinetic < max_kinetic) & torch.isfinite(energy).all(1)
 
 
 class Steps:
@@ -161,8 +161,8 @@ class Steps:
         ring: coefficients.
     """
 
-    broken: Tensor
-    """[S] int64 on the device: 0, or the step in which a trajectory broke a limit; 1 if it was not to move at all.
+    exceeded: Tensor
+    """[S] int64 on the device: 0, or the step in which a trajectory exceeded a limit; 1 if it was not to move at all.
 
     It completes that step, and is then left as it is.
     """
@@ -174,29 +174,32 @@ class Steps:
         self.beads = positions, momenta, forces, before
         self.energy = energy
         self.heat, self.trajectory, self.ring = heat, trajectory, ring
-        self.broken = (~alive).long()
-        self._known = self._look()
+        self.exceeded = (~alive).long()
+        self._known = self.exceeded.to("cpu", copy=True)
         self._number = 0
+        self._bind()
+
+    def _bind(self) -> None:
+        """Preparation of a back end, once for all steps."""
 
     def advance(self, step: int | None = None) -> None:
         """B A, or B A/2 O A/2, of the step with this number, 1 or more; without one, of the next."""
         self._number = self._number + 1 if step is None else step
-        advance(*self.beads, self.heat, self.trajectory, self.broken == 0, self._number, self.ring)
+        advance(*self.beads, self.heat, self.trajectory, self.exceeded == 0, self._number, self.ring)
 
-    def close(self, energy: Tensor, forces: Tensor, hottest: Tensor, move: float, force: float) -> None:
-        """Take energy [S P] and forces [S P, N, 3] at the new positions, B; look who is not `within` limits."""
-        moving = self.broken == 0
+    def close(self, energy: Tensor, forces: Tensor, max_kinetic: Tensor, move: float, force: float) -> None:
+        """Take energy [S P] and forces [S P, N, 3] at the new positions, B; note which are not `within` limits."""
+        moving = self.exceeded == 0
         put(self.energy, energy.view_as(self.energy), moving)
         put(self.beads[2], forces.view_as(self.beads[2]), moving)
         put(self.beads[1], kick(self.beads[1], self.beads[2], self.ring), moving)
-        fine = within(*self.beads, self.energy, self.ring.masses, hottest, move, force)
-        self.broken.masked_fill_(moving & ~fine, self._number)
+        allowed = within(*self.beads, self.energy, self.ring.masses, max_kinetic, move, force)
+        self.exceeded.masked_fill_(moving & ~allowed, self._number)
 
-    def fine(self) -> bool:
-        """Whether no trajectory has broken a limit since the last call; waits for the device."""
-        broken = self._look()
-        known, self._known = self._known, broken
-        return torch.equal(known, broken)
-
-    def _look(self) -> Tensor:
-        return self.broken.to("cpu", copy=True)
+    def within_limits(self) -> bool:
+        """Whether no trajectory has exceeded a limit since the last call; waits for the device."""
+        exceeded = self.exceeded.cpu()
+        if torch.equal(self._known, exceeded):
+            return True
+        self._known = exceeded.clone()
+        return False

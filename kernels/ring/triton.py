@@ -15,7 +15,7 @@ from torch import Tensor
 
 from painn_fast.kernels.random import triton as random
 from painn_fast.kernels.ring import reference
-from painn_fast.kernels.ring.reference import NOISE, Ring
+from painn_fast.kernels.ring.reference import NOISE
 
 MOST_BEADS = 128
 TILE, COLUMNS = 512, 8
@@ -53,7 +53,7 @@ def _free(q, p, cosine, sinc, pull, m, inverse):
 
 @triton.jit
 def centroid_kernel(
-    p_momenta, p_force, p_broken, p_kick, p_first, p_mass, p_noise, p_damping, p_strength, p_rescaling, p_whole, D,
+    p_momenta, p_force, p_exceeded, p_kick, p_first, p_mass, p_noise, p_damping, p_strength, p_rescaling, p_whole, D,
     degrees, P: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, REST: tl.constexpr,
 ):  # fmt: skip
     """whole [S, 4]: the factor of a centroid's momenta after O, and the velocity x, y, z that is then taken from it.
@@ -62,7 +62,7 @@ def centroid_kernel(
     matrix; without p_rescaling the factor is 1.
     """
     s = tl.program_id(0).to(tl.int64)
-    if tl.load(p_broken + s) != 0:
+    if tl.load(p_exceeded + s) != 0:
         return
     p_momenta += s * P * D
     p_force += s * P * D
@@ -106,7 +106,7 @@ def centroid_kernel(
 
 @triton.jit
 def modes_kernel(
-    p_positions, p_momenta, p_force, p_before, p_broken, p_kick, p_matrix, p_cosine, p_sinc, p_pull, p_mass, p_noise,
+    p_positions, p_momenta, p_force, p_before, p_exceeded, p_kick, p_matrix, p_cosine, p_sinc, p_pull, p_mass, p_noise,
     p_damping, p_strength, p_whole, p_heat, p_gain, p_q, p_p, D, P: tl.constexpr, ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):  # fmt: skip
@@ -117,7 +117,7 @@ def modes_kernel(
     own mode; q and p may then be its positions and momenta.
     """
     s, block = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    if tl.load(p_broken + s) != 0:
+    if tl.load(p_exceeded + s) != 0:
         return
     k, d, inside = _columns(D, COLUMNS, ROWS, P, block)
     kick, beads = tl.load(p_kick + s), s * P * D
@@ -156,11 +156,12 @@ def modes_kernel(
 
 @triton.jit
 def beads_kernel(
-    p_q, p_p, p_broken, p_matrix, p_positions, p_momenta, D, P: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
-):
+    p_q, p_p, p_exceeded, p_matrix, p_positions, p_momenta, D, P: tl.constexpr, ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):  # fmt: skip
     """positions and momenta [S, P, D] from modes."""
     s = tl.program_id(0).to(tl.int64)
-    if tl.load(p_broken + s) != 0:
+    if tl.load(p_exceeded + s) != 0:
         return
     k, d, inside = _columns(D, COLUMNS, ROWS, P, tl.program_id(1))
     beads = s * P * D
@@ -180,26 +181,26 @@ def _total(p_part, parts, PARTS: tl.constexpr):
 
 
 @triton.jit
-def heat_kernel(p_gain, p_broken, p_heat, parts, PARTS: tl.constexpr):
+def heat_kernel(p_gain, p_exceeded, p_heat, parts, PARTS: tl.constexpr):
     """heat [S] grows by the sum of gain [S, parts]."""
     s = tl.program_id(0).to(tl.int64)
-    if tl.load(p_broken + s) != 0:
+    if tl.load(p_exceeded + s) != 0:
         return
     tl.store(p_heat + s, tl.load(p_heat + s) + _total(p_gain + s * parts, parts, PARTS))
 
 
 @triton.jit(do_not_specialize_on_alignment=["p_new_energy", "p_new_force"])
 def close_kernel(
-    p_positions, p_momenta, p_force, p_before, p_energy, p_new_energy, p_new_force, p_broken, p_number, p_kick, p_mass,
-    p_hottest, p_hot, move: tl.float64, force: tl.float64, N, P: tl.constexpr, ATOMS: tl.constexpr,
+    p_positions, p_momenta, p_force, p_before, p_energy, p_new_energy, p_new_force, p_exceeded, p_number, p_kick,
+    p_mass, p_max_kinetic, p_kinetic, move: tl.float64, force: tl.float64, N, P: tl.constexpr, ATOMS: tl.constexpr,
 ):  # fmt: skip
-    """Energy and forces of a part of a trajectory's atoms into their places, and B; move and force are squares.
+    """New energy and forces of a part of a trajectory's atoms, and B; move and force are squares.
 
-    hot [S, parts] becomes sum p^2 / m of each part, not a number where something breaks another limit. Without it there
-    is one part, and the program looks itself.
+    kinetic [S, parts] becomes sum p^2 / m of each part, NaN where another limit is exceeded. Without it there is one
+    part, and the program checks the limit itself.
     """
     s, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    if tl.load(p_broken + s) != 0:
+    if tl.load(p_exceeded + s) != 0:
         return
     a = part * ATOMS + tl.arange(0, ATOMS)
     energy = tl.load(p_new_energy + s * P + a, mask=a < P, other=0.0).to(tl.float64)
@@ -219,29 +220,29 @@ def close_kernel(
         moved += step * step
         pushed += f * f
     kinetic *= tl.load(p_mass + 3 * (N + a % N), mask=inside, other=0.0)
-    fine = (moved < tl.full((ATOMS,), move, tl.float64)) & (pushed < tl.full((ATOMS,), force, tl.float64))
-    fine = (fine | (a >= P * N)) & (tl.abs(energy) < tl.full((ATOMS,), float("inf"), tl.float64))
-    hot = tl.sum(tl.where(fine, kinetic, float("nan")), axis=0)
-    if p_hot is None:
-        _mark(hot, p_hottest + s, p_number, p_broken + s)
+    allowed = (moved < tl.full((ATOMS,), move, tl.float64)) & (pushed < tl.full((ATOMS,), force, tl.float64))
+    allowed = (allowed | (a >= P * N)) & (tl.abs(energy) < tl.full((ATOMS,), float("inf"), tl.float64))
+    total = tl.sum(tl.where(allowed, kinetic, float("nan")), axis=0)
+    if p_kinetic is None:
+        _mark(total, p_max_kinetic + s, p_number, p_exceeded + s)
     else:
-        tl.store(p_hot + s * tl.num_programs(1) + part, hot)
+        tl.store(p_kinetic + s * tl.num_programs(1) + part, total)
 
 
 @triton.jit
-def _mark(hot, p_limit, p_number, p_broken):
-    """A trajectory that is not colder than its limit breaks it."""
-    fine = hot < tl.load(p_limit)
-    tl.store(p_broken, tl.load(p_number), mask=fine == 0)
+def _mark(total, p_limit, p_number, p_exceeded):
+    """A trajectory whose sum of p^2 / m is not below its limit exceeds it."""
+    allowed = total < tl.load(p_limit)
+    tl.store(p_exceeded, tl.load(p_number), mask=allowed == 0)
 
 
 @triton.jit
-def look_kernel(p_hot, p_hottest, p_number, p_broken, parts, PARTS: tl.constexpr):
-    """The look at the sum of hot [S, parts]."""
+def check_kernel(p_kinetic, p_max_kinetic, p_number, p_exceeded, parts, PARTS: tl.constexpr):
+    """Check the sum of kinetic [S, parts]."""
     s = tl.program_id(0).to(tl.int64)
-    if tl.load(p_broken + s) != 0:
+    if tl.load(p_exceeded + s) != 0:
         return
-    _mark(_total(p_hot + s * parts, parts, PARTS), p_hottest + s, p_number, p_broken + s)
+    _mark(_total(p_kinetic + s * parts, parts, PARTS), p_max_kinetic + s, p_number, p_exceeded + s)
 
 
 class Steps(reference.Steps):
@@ -251,14 +252,10 @@ class Steps(reference.Steps):
     next. A first step before the capture loads the kernels.
     """
 
-    def __init__(
-        self, positions: Tensor, momenta: Tensor, forces: Tensor, before: Tensor, energy: Tensor, heat: Tensor,
-        trajectory: Tensor, alive: Tensor, ring: Ring,
-    ) -> None:  # fmt: skip
-        super().__init__(positions, momenta, forces, before, energy, heat, trajectory, alive, ring)
-        S, P, N = positions.shape[:3]
+    def _bind(self) -> None:
+        ring, (S, P, N) = self.ring, self.beads[0].shape[:3]
         m = ring.masses.repeat_interleave(3)
-        self._counter = torch.zeros(1, dtype=torch.int64, device=positions.device)
+        self._counter = torch.zeros(1, dtype=torch.int64, device=m.device)
         self._mass = torch.stack([m, 1.0 / m, m.sqrt(), 0.5 * ring.energy_unit / m])
         self._kick = ring.kick.contiguous()
         self._matrix, self._transpose = ring.matrix.contiguous(), ring.matrix.mT.contiguous()
@@ -275,7 +272,7 @@ class Steps(reference.Steps):
         self._noise = m.new_empty(S, P * 3 * N) if noisy else None
         self._whole = m.new_zeros(S, 4) if coupled else None
         self._gain = m.new_empty(self._blocks) if noisy and self._blocks[1] > 1 else None
-        self._hot = m.new_empty(self._parts) if self._parts[1] > 1 else None
+        self._kinetic = m.new_empty(self._parts) if self._parts[1] > 1 else None
 
     def advance(self, step: int | None = None) -> None:
         if step is None:
@@ -288,30 +285,30 @@ class Steps(reference.Steps):
             random.normal(ring.seed, self.trajectory, self._counter, fixed["P"] * D, NOISE, self._noise)
         thermostat = self._noise, self._damping, self._strength
         if self._whole is not None:
-            given = (*self.beads[1:3], self.broken, self._kick, self._matrix, self._mass, *thermostat)
+            given = (*self.beads[1:3], self.exceeded, self._kick, self._matrix, self._mass, *thermostat)
             last = self._rescaling, self._whole, D, ring.degrees
             _launch(centroid_kernel, (S,), warps, *given, *last, **fixed, REST=ring.rest)
-        given = (*self.beads, self.broken, self._kick, self._transpose, *self._modes, self._mass, *thermostat)
+        given = (*self.beads, self.exceeded, self._kick, self._transpose, *self._modes, self._mass, *thermostat)
         last = self._whole, self.heat, self._gain, self._q, self._p, D
         _launch(modes_kernel, self._blocks, warps, *given, *last, **fixed)
         if fixed["P"] > 1:
-            given = (self._q, self._p, self.broken, self._matrix, *self.beads[:2], D)
+            given = (self._q, self._p, self.exceeded, self._matrix, *self.beads[:2], D)
             _launch(beads_kernel, self._blocks, warps, *given, **fixed)
         if self._gain is not None:
-            _launch(heat_kernel, (S,), 1, self._gain, self.broken, self.heat, self._blocks[1], PARTS=PARTS)
+            _launch(heat_kernel, (S,), 1, self._gain, self.exceeded, self.heat, self._blocks[1], PARTS=PARTS)
 
-    def close(self, energy: Tensor, forces: Tensor, hottest: Tensor, move: float, force: float) -> None:
-        (S, P, N), limit = self.beads[0].shape[:3], hottest.contiguous()
-        given = (*self.beads, self.energy, energy.contiguous(), forces.contiguous(), self.broken, self._counter)
-        last = self._kick, self._mass, limit, self._hot, move * move, force * force, N
+    def close(self, energy: Tensor, forces: Tensor, max_kinetic: Tensor, move: float, force: float) -> None:
+        (S, P, N), limit = self.beads[0].shape[:3], max_kinetic.contiguous()
+        given = (*self.beads, self.energy, energy.contiguous(), forces.contiguous(), self.exceeded, self._counter)
+        last = self._kick, self._mass, limit, self._kinetic, move * move, force * force, N
         _launch(close_kernel, self._parts, self._atom_warps, *given, *last, P=P, ATOMS=self._atoms)
-        if self._hot is not None:
-            given = self._hot, limit, self._counter, self.broken, self._parts[1]
-            _launch(look_kernel, (S,), 1, *given, PARTS=PARTS)
+        if self._kinetic is not None:
+            given = self._kinetic, limit, self._counter, self.exceeded, self._parts[1]
+            _launch(check_kernel, (S,), 1, *given, PARTS=PARTS)
 
 
 def tile(P: int, D: int) -> tuple[dict[str, Any], int]:
-    """What a program has of the beads and columns of a trajectory, and its warps: 4 elements a thread or more."""
+    """Beads and columns of a trajectory in one program, and its warps: 4 elements a thread or more."""
     rows = triton.next_power_of_2(P)
     columns = min(triton.next_power_of_2(D), max(TILE // rows, COLUMNS))
     return {"P": P, "ROWS": rows, "COLUMNS": columns}, _warps(rows * columns // 4)
@@ -333,10 +330,10 @@ def _launch(kernel: Any, grid: tuple[int, ...], warps: int, *arguments: Tensor |
 
 
 def cases() -> list[tuple[str, Any, dict[str, str], dict[str, Any], int]]:
-    """What the static report compiles: one bead and many, small molecules and large ones."""
+    """Cases of the static report: one bead and many, small molecules and large ones."""
     made: list[tuple[str, Any, dict[str, Any], int]] = [
         ("ring heat", heat_kernel, {"PARTS": PARTS}, 1),
-        ("ring look", look_kernel, {"PARTS": PARTS}, 1),
+        ("ring check", check_kernel, {"PARTS": PARTS}, 1),
     ]
     noise: dict[str, Any] = dict.fromkeys(("p_noise", "p_damping", "p_strength"))
     whole: dict[str, Any] = {"p_whole": None}
@@ -349,9 +346,9 @@ def cases() -> list[tuple[str, Any, dict[str, str], dict[str, Any], int]]:
     ):
         (fixed, warps), (together, atom_warps) = tile(P, 3 * N), atoms(P * N)
         alone = {"p_gain": None} if fixed["COLUMNS"] >= 3 * N else {}
-        look = {"p_hot": None} if together >= P * N else {}
+        whole_sum = {"p_kinetic": None} if together >= P * N else {}
         made.append((f"ring modes {ensemble} P={P} N={N}", modes_kernel, fixed | none | alone, warps))
-        made.append((f"ring close P={P} N={N}", close_kernel, {"P": P, "ATOMS": together} | look, atom_warps))
+        made.append((f"ring close P={P} N={N}", close_kernel, {"P": P, "ATOMS": together} | whole_sum, atom_warps))
         if P > 1:
             made.append((f"ring beads P={P} N={N}", beads_kernel, fixed, warps))
         if ensemble == "PILE-G":
@@ -360,6 +357,6 @@ def cases() -> list[tuple[str, Any, dict[str, str], dict[str, Any], int]]:
 
 
 def _signature(kernel: Any, fixed: dict[str, Any]) -> dict[str, str]:
-    types = {"p_broken": "*i64", "p_number": "*i64", "move": "fp64", "force": "fp64"}
+    types = {"p_exceeded": "*i64", "p_number": "*i64", "move": "fp64", "force": "fp64"}
     of = {a: types.get(a, "*fp64" if a.startswith("p_") else "i32") for a in kernel.arg_names}
     return {a: "constexpr" if a in fixed else kind for a, kind in of.items()}

@@ -1,4 +1,6 @@
-"""What the compilers make of every GPU kernel, without a GPU: `python -m painn_fast.kernels.tools.static_report`.
+"""Registers, spills and instructions of every GPU kernel: `python -m painn_fast.kernels.tools.static_report`.
+
+It compiles and needs no GPU.
 
 A module `painn_fast.kernels.<operation>.triton*` names its hot kernels in a function `cases()`, or `cases(lanes)` if
 their launch depends on the lanes of a warp: a list of (name, jit kernel, {argument: type}, {constexpr argument: value},
@@ -86,38 +88,36 @@ LOADS = (
 
 
 def _nvidia(asm: dict[str, Any]) -> tuple[int, int, list[str], dict[str, int]]:
-    """Registers, bytes of stack, instructions without predicates, and where its labels stand."""
+    """Registers, bytes of stack, instructions without predicates, and positions of labels."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(asm["cubin"])
         file.flush()
         usage = _output("cuobjdump", "-res-usage", file.name)
         listing = _output("nvdisasm", "-c", file.name)
-    registers, stack = (int(_found(rf"{key}:(\d+)", usage)) for key in ("REG", "STACK"))
-    text: list[str] = []
-    labels = {}
-    for line in listing.splitlines():
-        if label := re.match(r"(\.L\w+):", line):
-            labels[label[1]] = len(text)
-        elif instruction := re.match(r"\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+ )?\s*(.*?)\s*;", line):
-            text.append(instruction[1])
-    return registers, stack, text, labels
+    registers, stack = (_number(rf"{key}:(\d+)", usage) for key in ("REG", "STACK"))
+    instruction = r"\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+ )?\s*(.*?)\s*;"
+    return registers, stack, *_instructions(listing, r"(\.L\w+):", instruction)
 
 
 def _amd(asm: dict[str, Any]) -> tuple[int, int, list[str], dict[str, int]]:
     """The same of the assembler text; a spilled register is 4 bytes."""
     source = asm["amdgcn"]
+    keys = ("vgpr_count", "vgpr_spill_count", "sgpr_spill_count")
+    registers, *spilled = (_number(rf"\.{key}:\s+(\d+)", source) for key in keys)
+    listing = source[: source.index("s_endpgm")]
+    return registers, 4 * sum(spilled), *_instructions(listing, r"(\.LBB\w+):", r"\t([a-z]\w+(?:\s.*)?)")
 
-    def number(key: str) -> int:
-        return int(_found(rf"\.{key}:\s+(\d+)", source))
 
+def _instructions(listing: str, label: str, instruction: str) -> tuple[list[str], dict[str, int]]:
+    """Lines of instructions, and the number of the instruction after each label."""
     text: list[str] = []
     labels = {}
-    for line in source[: source.index("s_endpgm")].splitlines():
-        if label := re.match(r"(\.LBB\w+):", line):
-            labels[label[1]] = len(text)
-        elif instruction := re.match(r"\t([a-z]\w+(?:\s.*)?)", line):
-            text.append(instruction[1].replace("\t", " "))
-    return number("vgpr_count"), 4 * (number("vgpr_spill_count") + number("sgpr_spill_count")), text, labels
+    for line in listing.splitlines():
+        if match := re.match(label, line):
+            labels[match[1]] = len(text)
+        elif match := re.match(instruction, line):
+            text.append(match[1].replace("\t", " "))
+    return text, labels
 
 
 def _loop(text: list[str], labels: dict[str, int]) -> tuple[int, int]:
@@ -131,11 +131,11 @@ def _loop(text: list[str], labels: dict[str, int]) -> tuple[int, int]:
     return min(enough, key=lambda loop: loop[1] - loop[0], default=(0, 0))
 
 
-def _found(pattern: str, text: str) -> str:
+def _number(pattern: str, text: str) -> int:
     match = re.search(pattern, text)
     if match is None:
         raise ValueError(f"no {pattern!r} in what the compiler wrote: {text[:200]!r}")
-    return match[1]
+    return int(match[1])
 
 
 def _fma(text: list[str]) -> int:

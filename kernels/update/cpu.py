@@ -25,18 +25,17 @@ def norm_fwd(s: np.ndarray, vw: np.ndarray, epsilon: float, context: np.ndarray,
 
 
 @compiled(nogil=True)
-def gate_fwd(y: np.ndarray, vw: np.ndarray, dot: np.ndarray, vectors: bool, s: np.ndarray, v: np.ndarray) -> None:
-    """s += A + G <V, W>; v += B W (not needed after the last layer: `vectors` False). y [N, 3 F] = (A, B, G)."""
+def gate_fwd(y: np.ndarray, vw: np.ndarray, dot: np.ndarray, s: np.ndarray, v: np.ndarray, v_out: np.ndarray) -> None:
+    """s += A + G <V, W>; v_out = v + B W, which may be v. y [N, 3 F] = (A, B, G)."""
     n, f = s.shape
     for i in range(n):
-        gates, d, to_s, to_v, w0, w1, w2 = y[i], dot[i], s[i], v[i], vw[i, 0], vw[i, 1], vw[i, 2]
+        gates, d, to_s, old, new, w0, w1, w2 = y[i], dot[i], s[i], v[i], v_out[i], vw[i, 0], vw[i, 1], vw[i, 2]
         for c in range(0, f, LANES):
+            b = load(gates, f + c)
             store(to_s, c, load(to_s, c) + load(gates, c) + load(gates, 2 * f + c) * load(d, c))
-            if vectors:
-                b = load(gates, f + c)
-                store(to_v, c, load(to_v, c) + b * load(w0, f + c))
-                store(to_v, f + c, load(to_v, f + c) + b * load(w1, f + c))
-                store(to_v, 2 * f + c, load(to_v, 2 * f + c) + b * load(w2, f + c))
+            store(new, c, load(old, c) + b * load(w0, f + c))
+            store(new, f + c, load(old, f + c) + b * load(w1, f + c))
+            store(new, 2 * f + c, load(old, 2 * f + c) + b * load(w2, f + c))
 
 
 @compiled(nogil=True)

@@ -1,4 +1,4 @@
-"""The update block as two torch operations, differentiable to any order; up to the second by kernels of their own."""
+"""The update block as two torch operations, differentiable to any order; on a GPU by kernels, up to the second."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from painn_fast.kernels.derivatives import views
-from painn_fast.kernels.update import cpu_training, reference
+from painn_fast.kernels.update import reference
 
 
 def norm(s: Tensor, vw: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
@@ -136,12 +136,7 @@ def _backend(*tensors: Tensor) -> Run | None:
         or any(t.dtype != dtype or t.device != device for t in tensors[1:])
     ):
         return None
-    return BACKENDS.get(device.type)
-
-
-def on_cpu(name: str, *arguments: Tensor | float) -> None:
-    """Run a numba kernel; inputs may have any strides."""
-    CPU[name](*[a.detach().contiguous().numpy() if isinstance(a, Tensor) else a for a in arguments])
+    return KERNELS.get(device.type)
 
 
 def on_gpu(name: str, *arguments: Tensor | float) -> None:
@@ -152,12 +147,5 @@ def on_gpu(name: str, *arguments: Tensor | float) -> None:
 
 
 DTYPES = (torch.float32, torch.float64)
-CPU = {
-    kernel.__name__: kernel
-    for kernel in (
-        cpu_training.norm, cpu_training.norm_adjoint, cpu_training.norm_second,
-        cpu_training.gate, cpu_training.gate_adjoint, cpu_training.gate_second,
-    )
-}  # fmt: skip
-BACKENDS: dict[str, Run] = {"cpu": on_cpu} | ({"cuda": on_gpu} if find_spec("triton") else {})
+KERNELS: dict[str, Run] = {"cuda": on_gpu} if find_spec("triton") else {}
 """By type of device."""

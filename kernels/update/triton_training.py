@@ -1,4 +1,4 @@
-"""The update block on a GPU for training, with the signatures of `cpu_training.py` and the tiles of `triton.py`."""
+"""The update block on a GPU for training, out of place: `norm`, `gate`, their adjoints, and the adjoints of these."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ class Problem:
 
     def _step_in_float64(self) -> Numbers:
         double = copy.deepcopy(self.potential).double()
-        double.representation.backend = "reference"
+        double.backend = "reference"
         outputs = double(self.batch, self.properties, create_graph=True)
         error = loss(outputs, self.targets)
         error.backward()

@@ -92,7 +92,6 @@ class Compiled(Side):
         if self._known is None or self._known[0] is not problem:
             torch.compiler.reset()
             potential = copy.deepcopy(problem.potential)  # training moves its weights
-            potential.representation.backend = "reference"
             self._known = problem, potential, torch.compile(_energies(potential), dynamic=False, fullgraph=True)
         (_, potential, energies), batch = self._known, problem.batch
 
@@ -124,8 +123,7 @@ def _energies(potential: Potential) -> Callable[..., Tensor]:
 
     def energies(positions: Tensor, batch: Any) -> Tensor:
         moved = batch.with_positions(positions)
-        with potential.reference():
-            s, v = potential.representation(moved, (moved.edge_vectors() / length).to(torch.float32))
+        s, v = potential.representation(moved, (moved.edge_vectors() / length).to(torch.float32))
         return potential.results_of_heads(s, v, moved, ("energies",))["energies"]
 
     return energies
@@ -152,8 +150,8 @@ def _end_to_end(problem: Problem, backend: str) -> Work:
 def _training_step(problem: Problem, backend: str) -> Work:
     """Energies, forces, loss, gradient and AdamW, on weights of its own."""
     potential = copy.deepcopy(problem.potential).train()
-    potential.representation.backend = backend
-    if backend == "fused" and not potential.representation.fused:
+    potential.backend = backend
+    if backend == "fused" and not potential.fused:
         raise PaiNNFastError("the fused operations do not run here", where=str(potential.device))
     batch, targets, names = problem.batch, problem.targets, problem.properties
     flat = FlatParameters(potential) if backend == "fused" else None  # as in our training loop

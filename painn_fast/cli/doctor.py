@@ -17,6 +17,6 @@ def doctor() -> None:
     for check in examine():
         failed |= check.state == "fail"
         mend = f"; fix: {check.fix}" if check.fix else ""
-        typer.echo(f"{check.state:<4}  {check.name}: {check.found}{mend}")
+        typer.echo(f"{check.state:<4}  {check.name}: {check.result}{mend}")
     if failed:
         raise typer.Exit(1)

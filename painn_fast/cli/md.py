@@ -31,9 +31,9 @@ def md(
     torchrun --nproc_per_node 2 -m painn_fast.cli md ... processes share the trajectories.
     """
     from painn_fast.md import MDSettings, run
-    from painn_fast.runtime.ranks import place
+    from painn_fast.runtime.ranks import rank_and_world_size
     from painn_fast.settings import load_settings
 
     path = run(load_settings(MDSettings, config, flags), resume=resume, overwrite=overwrite)
-    if place()[0] == 0:
+    if rank_and_world_size()[0] == 0:
         typer.echo(path)

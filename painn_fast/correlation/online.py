@@ -1,8 +1,8 @@
-"""Correlation functions of runs that are too long to keep: frames come one by one, lags and a block of them are held.
+"""Correlation functions of runs with too many frames to keep: only a block of them and the lags before it are held.
 
-The sum over origins is exact, as if all frames were there: a block of new frames is correlated with itself and with the
-lags before it, by FFT, and added. Blocks go into at most 16 bins of equal length, neighbours merged when there would be
-more; they give the error of a trajectory that is alone.
+The sum over origins is exact, that of all frames: a block of new frames is correlated with itself and with the lags
+before it, by FFT, and added. Blocks go into at most 16 bins of equal length, neighbours merged when there would be
+more; they give the error of a single trajectory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from painn_fast.errors import PaiNNFastError
 BINS = 16
 """At most, even."""
 BINS_OF_MANY = 2
-"""At most, of 16 trajectories or more, which are enough to make an error from."""
+"""At most, of 16 trajectories or more, whose scatter is enough for an error."""
 LEAST_BLOCK = 64
 """Frames."""
 
@@ -29,10 +29,18 @@ class Correlation:
 
     Attributes:
         mean: over all origins of all trajectories [lags].
-        blocks: of each trajectory, or of parts of one that is alone [B, lags]; what errors are made from.
+        blocks: of each trajectory, or of parts of a single one [B, lags]; errors come from their scatter.
         weights: of the blocks [B], their sum is 1.
         interval: between lags, fs.
         differences: whether v is the difference of neighbouring frames over the interval, and not a velocity itself.
+
+    Example:
+        >>> import numpy as np
+        >>> from painn_fast.correlation import velocity_correlation
+        >>> dipole = np.random.default_rng(0).normal(size=(4, 500, 3))  # e Å, of 4 trajectories
+        >>> correlation = velocity_correlation(dipole, lags=100, interval=2.0)
+        >>> correlation.lags, correlation.blocks.shape, float(correlation.weights.sum())
+        (100, (4, 100), 1.0)
     """
 
     mean: np.ndarray
@@ -43,18 +51,31 @@ class Correlation:
 
     @property
     def lags(self) -> int:
-        """How many there are, 0 included."""
+        """Number of lags, 0 included."""
         return len(self.mean)
 
 
 class StreamingCorrelation:
-    """Autocorrelation of the velocity of x, from frames as they come.
+    """Autocorrelation of the velocity of x, from frames in the order of time.
 
     Args:
         lags: number of lags, 0 included: depth / interval.
         interval: between frames, fs.
-        differences: x comes in, its velocity is the difference of neighbouring frames over the interval; if False, what
-            comes in is a velocity already.
+        differences: frames are x, whose velocity is the difference of neighbouring frames over the interval; if False,
+            frames are velocities.
+
+    Raises:
+        PaiNNFastError: if lags or interval are not positive.
+
+    Example:
+        >>> import numpy as np
+        >>> from painn_fast.correlation import StreamingCorrelation, velocity_correlation
+        >>> dipole = np.random.default_rng(0).normal(size=(4, 500, 3))  # e Å, of 4 trajectories
+        >>> stream = StreamingCorrelation(lags=100, interval=2.0)
+        >>> for frame in dipole.swapaxes(0, 1):
+        ...     stream.push(frame)
+        >>> bool(np.allclose(stream.correlation().mean, velocity_correlation(dipole, 100, 2.0).mean))
+        True
     """
 
     def __init__(self, lags: int, interval: float, *, differences: bool = True) -> None:
@@ -78,11 +99,11 @@ class StreamingCorrelation:
 
     @property
     def frames(self) -> int:
-        """Velocities so far; with differences one less than frames came in."""
+        """Number of velocities so far; with differences one less than that of frames."""
         return self._count
 
     def push(self, values: np.ndarray) -> None:
-        """One more frame [S, ...] of all trajectories; everything after S is a component.
+        """Add a frame [S, ...] of all trajectories; everything after S is a component.
 
         A trajectory with a value that is not finite is left out from then on, as a whole.
 
@@ -92,7 +113,7 @@ class StreamingCorrelation:
         self.extend(np.asarray(values)[:, None])
 
     def extend(self, series: np.ndarray) -> None:
-        """More frames [S, T, ...] of all trajectories. The result is that of pushing them one by one, bit for bit.
+        """Add frames [S, T, ...] of all trajectories. The result is that of pushing them one by one, bit for bit.
 
         Raises:
             PaiNNFastError: if the shape is not that of the frames before.
@@ -120,7 +141,7 @@ class StreamingCorrelation:
                 self._fold()
 
     def correlation(self) -> Correlation:
-        """What came in so far, of the trajectories that are alive; more may come afterwards.
+        """The correlation of the frames so far, of the trajectories that are alive; more frames may follow.
 
         Raises:
             PaiNNFastError: if there are fewer frames than lags, or no trajectory is alive.
@@ -130,8 +151,7 @@ class StreamingCorrelation:
         if self._lost.all():
             raise PaiNNFastError("no trajectory is finite", got=f"{len(self._lost)} that are not")
         sums = self._sums[:, self.alive]
-        unfinished = self._count - self._folded * self.block
-        if unfinished:
+        if unfinished := self._count - self._folded * self.block:
             sums[self._folded // self._per_bin] += self._pairs(unfinished)[self.alive]
         whole = sums.sum(axis=0) / (self._count - np.arange(self.lags))  # [S, lags], unbiased
         if len(whole) > 1:
@@ -140,7 +160,7 @@ class StreamingCorrelation:
         return Correlation(whole[0], *self._parts(sums[:, 0]), self.interval, self.differences)
 
     def state(self) -> dict[str, np.ndarray]:
-        """All that decides how it goes on, as arrays; `restore` on one of the same lags and interval takes it."""
+        """The whole state as arrays, for `restore` of another one with the same lags and interval."""
         return {
             "made_for": np.array([self.lags, self.interval, self.differences], dtype=np.float64),
             "counters": np.array([self._count, self._folded, self._per_bin, self._last is not None], dtype=np.int64),
@@ -174,7 +194,7 @@ class StreamingCorrelation:
         self._last = np.array(state["last"]) if begun else None
 
     def join(self, parts: Sequence[StreamingCorrelation]) -> None:
-        """Become the correlation of the trajectories of all parts, in order; nothing more is to be pushed.
+        """Become the correlation of the trajectories of all parts, in order; no frames may follow.
 
         Raises:
             PaiNNFastError: if the parts have different numbers of frames.
@@ -182,7 +202,7 @@ class StreamingCorrelation:
         counts = {part.frames for part in parts}
         if len(counts) > 1:
             raise PaiNNFastError(
-                "processes that did not come equally far", got=f"{sorted(counts)} frames", fix="resume those behind"
+                "processes with different numbers of frames", got=f"{sorted(counts)} frames", fix="resume those behind"
             )
         first = parts[0]
         self._count, self._folded, self._per_bin, self._last = first._count, first._folded, first._per_bin, first._last
@@ -200,7 +220,7 @@ class StreamingCorrelation:
         self._lost = np.zeros(trajectories, dtype=bool)
 
     def _velocity(self, frames: np.ndarray) -> np.ndarray:
-        """[S, T, C] of frames [S, T, C]; one less if they are the first. Zero for what is lost."""
+        """[S, T, C] of frames [S, T, C]; one less if they are the first. Zero for trajectories that are lost."""
         self._lost |= ~np.isfinite(frames).all(axis=(1, 2))
         if self._lost.any():
             frames = np.where(self._lost[:, None, None], 0.0, frames)
@@ -245,7 +265,27 @@ class StreamingCorrelation:
 
 
 def velocity_correlation(series: np.ndarray, lags: int, interval: float, *, differences: bool = True) -> Correlation:
-    """Of a series [S, T, ...] that is there as a whole; the arguments are those of `StreamingCorrelation`."""
+    """Autocorrelation of the velocity of x, from a whole series.
+
+    Args:
+        series: [S, T, ...] of S trajectories; everything after T is a component.
+        lags: number of lags, 0 included: depth / interval.
+        interval: between frames, fs.
+        differences: whether the series is x, whose velocity is the difference of neighbouring frames, or a velocity.
+
+    Returns:
+        <v(0) . v(t)>, summed over components, averaged over origins and trajectories; its unit is that of v squared.
+
+    Raises:
+        PaiNNFastError: if there are fewer frames than lags, or no trajectory is finite.
+
+    Example:
+        >>> import numpy as np
+        >>> from painn_fast.correlation import velocity_correlation
+        >>> x = np.cos(0.1 * np.arange(1000.0))[None, :, None]  # of one oscillator; its velocity has the variance 0.005
+        >>> f"{velocity_correlation(x, lags=10, interval=1.0).mean[0]:.3f}"
+        '0.005'
+    """
     streaming = StreamingCorrelation(lags, interval, differences=differences)
     streaming.extend(series)
     return streaming.correlation()

@@ -18,9 +18,9 @@ from painn_fast.engine.passes_cpu import (
     GEOMETRY,
     PAIRS_BACKWARD,
     PAIRS_FORWARD,
+    EngineWeights,
     Pairs,
     Scratch,
-    Weights,
     finish,
     step,
 )
@@ -41,7 +41,7 @@ class Blocks:
 
 
 def divide(pairs: Pairs, threads: int) -> tuple[Pairs, Blocks]:
-    """The pairs of one molecule in an order that depends on the molecule alone, and who does what."""
+    """The pairs of one molecule in an order that depends on the molecule alone, and the work of each thread."""
     n = len(pairs.numbers)
     count = 4 * -(-n // (4 * BLOCK_ATOMS))
     bounds = np.linspace(0, n, count + 1).astype(np.int64)
@@ -61,7 +61,7 @@ def divide(pairs: Pairs, threads: int) -> tuple[Pairs, Blocks]:
 
 
 def _shares(tasks: np.ndarray, threads: int) -> Shares:
-    """Tasks [T, 2] divided: the largest first, each to whom has least."""
+    """Tasks [T, 2] divided: the largest first, each to the thread with the least work so far."""
     sizes = tasks[:, 1] - tasks[:, 0]
     owner, load = np.zeros(len(tasks), np.int64), np.zeros(threads)
     for task in np.argsort(-sizes, kind="stable"):
@@ -71,11 +71,11 @@ def _shares(tasks: np.ndarray, threads: int) -> Shares:
     return [part for part in parts if len(part)]
 
 
-def evaluate_blocks(
-    w: Weights, g: Pairs, m: Scratch, blocks: Blocks, pool: ThreadPoolExecutor, positions: np.ndarray,
+def energy_and_forces_by_blocks(
+    w: EngineWeights, g: Pairs, m: Scratch, blocks: Blocks, pool: ThreadPoolExecutor, positions: np.ndarray,
     want_forces: bool, energies: np.ndarray, forces: np.ndarray, virial: np.ndarray,
 ) -> None:  # fmt: skip
-    """As `schedule.evaluate` to the last bit, by several threads."""
+    """As `passes_cpu.energy_and_forces` to the last bit, by several threads."""
 
     call: Callable[..., None] = step
 
@@ -87,7 +87,7 @@ def evaluate_blocks(
         for one in others:
             one.result()
 
-    layers = len(m.x)
+    layers = len(m.kept.x)
     run(GEOMETRY, 0, blocks.pairs)
     for k in range(layers + 1):
         run(ATOMS_FORWARD, k, blocks.atoms)

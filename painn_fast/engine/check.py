@@ -58,7 +58,7 @@ def check_engine(
         rounding: of the engine's arithmetic in units of that of the reference.
 
     Returns:
-        Whether there was something to compare: not where positions are not finite, or atoms lie in one place.
+        Whether there was something to compare: not where positions are not finite, or two atoms coincide.
 
     Raises:
         PaiNNFastError: if they disagree, or if one is finite where the other is not.
@@ -193,8 +193,8 @@ def require_graph(potential: Potential, batch: AtomicBatch) -> None:
             raise PaiNNFastError("a batch whose arrays do not fit", got=f"{found} {name}", expected=f"{right}")
     for name, atoms in (("receiver", batch.receiver), ("sender", batch.sender)):
         if e and not 0 <= int(atoms.min()) <= int(atoms.max()) < n:
-            said = f"{name} from {int(atoms.min())} to {int(atoms.max())}"
-            raise PaiNNFastError("a batch whose arrays do not fit", got=said, expected=f"atoms 0 to {n - 1}")
+            limits = f"{name} from {int(atoms.min())} to {int(atoms.max())}"
+            raise PaiNNFastError("a batch whose arrays do not fit", got=limits, expected=f"atoms 0 to {n - 1}")
     potential.require_elements(batch.numbers)
 
 
@@ -263,7 +263,7 @@ def _check_pattern(potential: Potential, batch: AtomicBatch, name: str, got: Ten
     """Finite where the reference is; the reverse a molecule: pairs beyond the cut-off spread NaN in the reference."""
     ours, theirs = (torch.isfinite(values).reshape(len(values), -1).all(1) for values in (got, expected))
     lost = int((theirs & ~ours).sum())
-    ours, theirs = (_per_molecule(batch, (~fine).double()) == 0 for fine in (ours, theirs))
+    ours, theirs = (_per_molecule(batch, (~finite).double()) == 0 for finite in (ours, theirs))
     made_up = int((ours & ~theirs).sum())
     if lost or made_up:
         raise PaiNNFastError(

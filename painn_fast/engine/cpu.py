@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from painn_fast import units
-from painn_fast.engine.atom_blocks import Blocks, divide, evaluate_blocks
+from painn_fast.engine.atom_blocks import Blocks, divide, energy_and_forces_by_blocks
 from painn_fast.engine.check import (
     CHECKED_EDGES,
     check_engine,
@@ -27,13 +27,15 @@ from painn_fast.engine.check import (
     require_graph,
     require_near,
 )
-from painn_fast.engine.passes_cpu import Pairs, Scratch, Weights, evaluate, in_units, scratch
+from painn_fast.engine.passes_cpu import EngineWeights, Pairs, Scratch, energy_and_forces, in_units, scratch
 from painn_fast.graph import AtomicBatch
 from painn_fast.kernels.dense.cpu import pack
-from painn_fast.kernels.radial.table import FilterTable, tabulate
+from painn_fast.kernels.network.layout import arrays, pack_layers, padded
+from painn_fast.kernels.radial.table import tabulate
 from painn_fast.kernels.simd import LANES
 from painn_fast.kernels.threads import count as thread_count
 from painn_fast.nn import Potential
+from painn_fast.nn.fused import filter_weights, radial, weights
 
 FROM_SCHEDULE = {"energy", "energies", "forces", "stress"}
 SIMPLE = {"energy", "energies", "forces"}
@@ -159,13 +161,13 @@ class CpuEngine:
             m, at = self._scratch(work), chunk.atoms
             args = (place[at], not wanted.isdisjoint({"forces", "stress"}), energies[at], forces[at], virial)
             if together and chunk.blocks:
-                evaluate_blocks(self.weights, chunk.pairs, m, chunk.blocks, self._threads(threads), *args)
+                energy_and_forces_by_blocks(self.weights, chunk.pairs, m, chunk.blocks, self._threads(threads), *args)
             else:
-                evaluate(self.weights, chunk.pairs, m, *args)
+                energy_and_forces(self.weights, chunk.pairs, m, *args)
             if features:
-                count, width = chunk.size, m.s.shape[1]
-                s[at] = torch.from_numpy(m.s[:count, :f])
-                v[at] = torch.from_numpy(m.v[-1, :count].reshape(count, 3, width)[:, :, :f])
+                count, kept = chunk.size, m.kept
+                s[at] = torch.from_numpy(kept.s[0, :count, :f])
+                v[at] = torch.from_numpy(kept.v[-1, :count].reshape(count, 3, -1)[:, :, :f])
 
         alone = []
         for chunk in work.chunks:
@@ -205,7 +207,7 @@ class CpuEngine:
         """The memory of this thread, grown if a chunk needs more."""
         atoms, pairs = work.largest
         have: Scratch | None = getattr(self._local, "scratch", None)
-        if have is None or have.s.shape[0] < atoms or have.distance.shape[0] < pairs:
+        if have is None or len(have.gs) < atoms or have.distance.shape[0] < pairs:
             features, hidden = self.weights.embedding.shape[1], tuple(len(b) for b in self.weights.readout_bias)
             have = scratch(atoms, pairs, self.config.n_layers, features, hidden, self.weights.embedding.dtype)
             self._local.scratch = have
@@ -217,72 +219,36 @@ class CpuEngine:
         return self._pool
 
 
-def pack_weights(potential: Potential) -> Weights:
-    """The weights of a model as the schedule reads them; feature dimensions are padded with zeros to whole vectors."""
+@torch.no_grad()
+def pack_weights(potential: Potential) -> EngineWeights:
+    """The weights of a model as the passes read them; feature dimensions are padded with zeros to whole vectors."""
     network, config = potential.representation, potential.config.representation
     f = config.n_features
     missing = -f % LANES
-    layers = [(network.message[k % len(network.message)], network.update[k % len(network.update)])
-              for k in range(config.n_layers)]  # fmt: skip
-    messages: list[Any] = [message.context for message, _ in layers]
-    updates: list[Any] = [update.context for _, update in layers]
-    mixes: list[Any] = [update.channel_mix for _, update in layers]
-
-    def matrix(layer: nn.Linear, blocks_in: int, blocks_out: int) -> np.ndarray:
-        """[in, out] of a layer whose sides are blocks of F features, each padded."""
-        weight = layer.weight.detach().T.reshape(blocks_in, f, blocks_out, f)
-        padded: np.ndarray = pad(weight, (0, missing, 0, 0, 0, missing)).flatten(2).flatten(0, 1).numpy()
-        return padded
-
-    def bias(layer: nn.Linear, blocks: int) -> np.ndarray:
-        padded: np.ndarray = pad(layer.bias.detach().reshape(blocks, f), (0, missing)).flatten().numpy()
-        return padded
-
-    def packed(name: str, modules: list[nn.Linear], blocks_in: int, blocks_out: int) -> dict[str, np.ndarray]:
-        both = [matrix(module, blocks_in, blocks_out) for module in modules]
-        arrays = {name: np.stack([pack(m) for m in both]), f"{name}_t": np.stack([pack(m.T) for m in both])}
-        if modules[0].bias is not None:
-            arrays[f"{name}_bias"] = np.stack([bias(module, blocks_out) for module in modules])
-        return arrays
-
     energy: Any = potential.heads["energy"]
     hidden = [module for module in energy.network if isinstance(module, nn.Linear)]
     wide = [-len(layer.weight) % LANES for layer in hidden[:-1]]
     readout = [
-        pad(layer.weight.detach().T, (0, out, 0, before)).numpy()
+        pad(layer.weight.T, (0, out, 0, before)).numpy()
         for layer, out, before in zip(hidden[:-1], wide, [missing, *wide[:-1]], strict=True)
     ]
-    offset = energy.atomic_reference + energy.mean + hidden[-1].bias.detach().double()
-    tables = [_table(potential, k) for k in range(1 if config.shared_filters else config.n_layers)]
-    with torch.no_grad():
-        first_x = messages[0](network.embedding.weight).reshape(-1, 3, f)
-        return Weights(
-            embedding=pad(network.embedding.weight, (0, missing)).numpy().copy(),
-            first_x=pad(first_x, (0, missing)).flatten(1).numpy(),
-            **packed("message_1", [m[0] for m in messages], 1, 1),
-            **packed("message_2", [m[2] for m in messages], 1, 3),
-            **packed("mix", mixes, 1, 2),
-            **packed("update_1", [u[0] for u in updates], 2, 1),
-            **packed("update_2", [u[2] for u in updates], 1, 3),
-            table=np.stack([pad(t.rows.unflatten(2, (3, f)), (0, missing)).flatten(2).numpy() for t in tables]),
-            table_start=tables[0].start,
-            spacing=tables[0].spacing,
-            cutoff=tables[0].cutoff,
-            unit=1.0 / units.factor("length", potential.config.length_unit),
-            epsilon=config.epsilon,
-            readout=tuple(pack(weight) for weight in readout),
-            readout_bias=tuple(pad(m.bias, (0, out)).numpy().copy() for m, out in zip(hidden[:-1], wide, strict=True)),
-            readout_t=tuple(pack(weight.T) for weight in readout),
-            readout_last=pad(hidden[-1].weight[0], (0, wide[-1])).numpy().copy(),
-            readout_offset=offset.numpy(),
-            zero=np.zeros(3 * (f + missing), network.embedding.weight.numpy().dtype),
-        )
-
-
-def _table(potential: Potential, layer: int) -> FilterTable:
-    """The filter of a layer, computed in float64 from the weights as they are."""
-    network = potential.representation
-    width = 3 * network.config.n_features
-    columns = slice(layer * width, (layer + 1) * width)
-    weight = torch.cat([network.filter.weight.detach()[columns].T, network.filter.bias.detach()[None, columns]])
-    return tabulate(network.radial, weight, dtype=potential.dtype)
+    offset = energy.atomic_reference + energy.mean + hidden[-1].bias.double()
+    tables = [tabulate(radial(network), weight, dtype=potential.dtype) for weight in filter_weights(network)]
+    message: Any = network.message[0]
+    first_x = message.context(network.embedding.weight).unflatten(1, (3, f))
+    widest = max(weight.shape[1] for weight in readout)
+    return EngineWeights(
+        layers=pack_layers(arrays(padded(weights(network))), config.epsilon, config.activation, widest=widest),
+        embedding=pad(network.embedding.weight, (0, missing)).numpy().copy(),
+        first_x=pad(first_x, (0, missing)).flatten(1).numpy(),
+        table=np.stack([pad(t.rows.unflatten(2, (3, f)), (0, missing)).flatten(2).numpy() for t in tables]),
+        table_start=tables[0].start,
+        spacing=tables[0].spacing,
+        cutoff=tables[0].cutoff,
+        unit=1.0 / units.factor("length", potential.config.length_unit),
+        readout=tuple(pack(weight) for weight in readout),
+        readout_bias=tuple(pad(m.bias, (0, out)).numpy().copy() for m, out in zip(hidden[:-1], wide, strict=True)),
+        readout_t=tuple(pack(weight.T) for weight in readout),
+        readout_last=pad(hidden[-1].weight[0], (0, wide[-1])).numpy().copy(),
+        readout_offset=offset.numpy(),
+    )

@@ -23,7 +23,7 @@ from painn_fast.engine.check import (
 )
 from painn_fast.engine.cuda_graph import captured
 from painn_fast.engine.gpu_weights import pack
-from painn_fast.engine.passes_gpu import BlasNode, Buffers, FusedNode, Node, Wanted, buffers, evaluate
+from painn_fast.engine.passes_gpu import BlasNode, Buffers, FusedNode, Node, Wanted, buffers, launch_all
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph import AtomicBatch
 from painn_fast.nn import Potential
@@ -117,7 +117,7 @@ class GpuEngine:
     ) -> dict[str, Tensor]:  # fmt: skip
         """See `Engine.__call__`; `finite` waits for the device.
 
-        Positions may be on any device; results are there too, and share no memory with the engine.
+        Positions may be on any device; results are on the same, and share no memory with the engine.
         """
         require_call(self.potential, work.batch, positions, properties)
         if finite:
@@ -163,7 +163,7 @@ class GpuEngine:
         def run() -> dict[str, Tensor]:
             with _blas(tf32=self.precision == "tf32"):
                 plan.memory.positions[: work.size[0]].copy_(positions)
-                evaluate(self.weights, plan.memory, FORCES, plan.node)
+                launch_all(self.weights, plan.memory, FORCES, plan.node)
                 return self._results(plan.memory, work, ("energy", "forces"))
 
         return run
@@ -195,7 +195,7 @@ class GpuEngine:
         return -(-atoms // 16) * 16, -(-max(edges, 1) // 256) * 256, molecules
 
     def _load(self, plan: _Plan, work: GpuWorkspace, mirrored: bool) -> None:
-        """Put a graph into the memory of a plan, unless it is there."""
+        """Put a graph into the memory of a plan, unless the plan holds it already."""
         m, batch, (n, e, molecules) = plan.memory, work.batch, work.size
         if plan.loaded is not work:
             plan.loaded, plan.mirrored = None, False
@@ -219,7 +219,7 @@ class GpuEngine:
         """Evaluate what is in the memory of a plan."""
 
         def run() -> None:
-            evaluate(self.weights, plan.memory, wanted, plan.node)
+            launch_all(self.weights, plan.memory, wanted, plan.node)
 
         if wanted.stress:
             run()

@@ -12,6 +12,7 @@ from torch.nn.functional import pad
 from painn_fast import units
 from painn_fast.kernels.radial.reference import Radial
 from painn_fast.nn import Potential
+from painn_fast.nn.fused import radial
 
 MULTIPLE = 16
 """The smallest side of a product on a tensor core."""
@@ -37,7 +38,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Weights:
+class GpuWeights:
     """Of a whole model, with an energy."""
 
     embedding: Tensor  # [max_z, F]
@@ -63,7 +64,7 @@ class Weights:
 
 
 @torch.no_grad()
-def pack(potential: Potential, products: torch.dtype | None = None) -> Weights:
+def pack(potential: Potential, products: torch.dtype | None = None) -> GpuWeights:
     """Read the weights of a model; those of products are rounded to the dtype `products` if it is given."""
     network, config = potential.representation, potential.config.representation
     f = config.n_features
@@ -106,11 +107,11 @@ def pack(potential: Potential, products: torch.dtype | None = None) -> Weights:
         for k in range(config.n_layers)
     ]
     first_x = messages[0].context(network.embedding.weight).unflatten(1, (3, f))
-    return Weights(
+    return GpuWeights(
         embedding=_copy(pad(network.embedding.weight, (0, missing))),
         first_x=_copy(pad(first_x, (0, missing)).flatten(1)),
         layers=layers,
-        radial=network.radial,
+        radial=radial(network),
         readout=[dense(module, 1, 1) for module in hidden],
         last=pad(last.weight[0], (0, -last.in_features % MULTIPLE)).clone(),
         last_bias=last.bias.clone(),

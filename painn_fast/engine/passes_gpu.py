@@ -1,4 +1,4 @@
-"""Energy and forces on a GPU, without autograd: the launches of one evaluation, in memory that is there.
+"""Energy and forces on a GPU, without autograd: the launches of one evaluation, in memory that exists before.
 
 N atoms, E edges, M molecules, F features, L layers. Nothing is allocated and nothing waits for the device, so that the
 whole can be captured in a CUDA graph. The first layer, whose scalars depend on the element alone and whose vectors are
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
-from painn_fast.engine.gpu_weights import Dense, Weights
+from painn_fast.engine.gpu_weights import Dense, GpuWeights
 from painn_fast.kernels.edges.triton import edge_forces, edge_vectors
 from painn_fast.kernels.message.triton import force_blocks, message_force_bwd, message_fwd
 from painn_fast.kernels.message.triton_adjoint import message_bwd
@@ -35,7 +35,7 @@ class Wanted(NamedTuple):
 
 @dataclass(frozen=True)
 class Buffers:
-    """Memory for up to N atoms, E edges and M molecules; leading axis L: one a layer, kept for the way back."""
+    """Memory for up to N atoms, E edges and M molecules; leading axis L: one a layer, kept for the backward pass."""
 
     # the graph: atoms beyond the real ones have empty rows and element 0, and belong to no molecule
     numbers: Tensor  # [N] int64
@@ -66,7 +66,7 @@ class Buffers:
     # backward
     g_hidden: list[Tensor]  # [N, H]
     gs: Tensor  # [N, F]
-    total_gs: Tensor  # [N, F] for a while
+    total_gs: Tensor  # [N, F], scratch
     gv: Tensor  # [N, 3, F] of v after an update
     gv_middle: Tensor  # [N, 3, F] of v before it
     gx: Tensor  # [N, 3 F]
@@ -80,7 +80,7 @@ class Buffers:
     virial: Tensor  # [N, 3, 3] float64, from gr
 
 
-def buffers(w: Weights, atoms: int, edges: int, molecules: int, device: torch.device) -> Buffers:
+def buffers(w: GpuWeights, atoms: int, edges: int, molecules: int, device: torch.device) -> Buffers:
     """Memory that stands for an empty graph."""
     n, f, layers = atoms, w.features, len(w.layers)
     widths = [dense.weight.shape[1] for dense in w.readout]
@@ -136,7 +136,7 @@ def buffers(w: Weights, atoms: int, edges: int, molecules: int, device: torch.de
     )
 
 
-def evaluate(w: Weights, m: Buffers, wanted: Wanted, node: Node) -> None:
+def launch_all(w: GpuWeights, m: Buffers, wanted: Wanted, node: Node) -> None:
     """Atomic energies and totals, and what else is wanted, from the graph and the positions in `m`."""
     last = len(w.layers) - 1
     edge_vectors(m.positions, m.receiver, m.sender, m.shift, w.unit, m.r)
@@ -155,7 +155,7 @@ def evaluate(w: Weights, m: Buffers, wanted: Wanted, node: Node) -> None:
         edge_forces(m.gr, m.r, m.row_ptr, m.mirror, m.pair_force, m.virial)
 
 
-def _message_force_bwd(w: Weights, m: Buffers, k: int) -> None:
+def _message_force_bwd(w: GpuWeights, m: Buffers, k: int) -> None:
     """gx, gv and the force that layer k adds."""
     graph = m.r, w.layers[k].filter, w.radial, m.row_ptr, m.sender
     out = (m.gx, m.gv, m.force) if k > 0 else (None, None, m.force)
@@ -164,7 +164,7 @@ def _message_force_bwd(w: Weights, m: Buffers, k: int) -> None:
     message_force_bwd(m.gs, m.gv_middle, m.x[k], v, *graph, k > 0, residual=True, add=add, out=out)
 
 
-def _message_bwd(w: Weights, m: Buffers, k: int) -> None:
+def _message_bwd(w: GpuWeights, m: Buffers, k: int) -> None:
     """gx, gv and what layer k adds to the adjoint of r."""
     graph = m.r, w.layers[k].filter, w.radial, m.row_ptr, m.sender, m.mirror
     gx, gv_in, gr = message_bwd(m.gs, m.gv_middle, m.x[k], m.v[max(k - 1, 0)], *graph, k > 0)
@@ -174,7 +174,7 @@ def _message_bwd(w: Weights, m: Buffers, k: int) -> None:
     m.gr.copy_(gr) if k == len(w.layers) - 1 else m.gr.add_(gr)
 
 
-def _readout(w: Weights, m: Buffers, adjoint: bool) -> None:
+def _readout(w: GpuWeights, m: Buffers, adjoint: bool) -> None:
     """Energies, and the adjoint of the first hidden layer, which is there already."""
     for k in range(1, len(w.readout)):
         _multiply(silu(m.hidden[k - 1]), w.readout[k].weight, m.hidden[k], w.readout[k].bias)
@@ -189,10 +189,10 @@ def _readout(w: Weights, m: Buffers, adjoint: bool) -> None:
 class Node(Protocol):
     """What atoms do between two messages."""
 
-    def forward(self, w: Weights, m: Buffers, k: int, *, vectors: bool) -> None:
+    def forward(self, w: GpuWeights, m: Buffers, k: int, *, vectors: bool) -> None:
         """s and v after the update of layer k, and x of the next layer or the first hidden layer of the readout."""
 
-    def backward(self, w: Weights, m: Buffers, k: int) -> None:
+    def backward(self, w: GpuWeights, m: Buffers, k: int) -> None:
         """gs and gv of s and v before the update of layer k, from gs, gv, gx or the adjoint of the readout."""
 
 
@@ -202,7 +202,7 @@ class FusedNode(Node):
 
     precision: str
 
-    def forward(self, w: Weights, m: Buffers, k: int, *, vectors: bool) -> None:
+    def forward(self, w: GpuWeights, m: Buffers, k: int, *, vectors: bool) -> None:
         layer, following, x = w.layers[k], _mlp_of(w.readout[:1]), None
         if k + 1 < len(w.layers):
             following, x = _mlp_of(w.layers[k + 1].message), m.x[k + 1]
@@ -210,7 +210,7 @@ class FusedNode(Node):
         given = m.s_middle, m.v_middle, layer.mix.weight, update, following, w.epsilon, self._kept(w, m, k)
         node_fwd(*given, m.narrow, m.s, m.v[k], x, vectors=vectors, precision=self.precision)
 
-    def backward(self, w: Weights, m: Buffers, k: int) -> None:
+    def backward(self, w: GpuWeights, m: Buffers, k: int) -> None:
         layer, inner = w.layers[k], k + 1 < len(w.layers)
         following = [dense.transposed for dense in (w.layers[k + 1].message if inner else w.readout[:1])]
         update = layer.update[0].transposed, layer.update[1].transposed
@@ -219,7 +219,7 @@ class FusedNode(Node):
         memory = m.narrow, m.total_gs, m.g_vw, m.gs, m.gv_middle
         node_bwd(*given, after, w.epsilon, self._kept(w, m, k), *memory, precision=self.precision)
 
-    def _kept(self, w: Weights, m: Buffers, k: int) -> Kept:
+    def _kept(self, w: GpuWeights, m: Buffers, k: int) -> Kept:
         following = m.message_hidden[k + 1] if k + 1 < len(w.layers) else m.hidden[0]
         return Kept(m.vw[k], m.update_hidden[k], m.y[k], following)
 
@@ -235,7 +235,7 @@ def _mlp_of(layers: Sequence[Dense]) -> Mlp:
 class BlasNode(Node):
     """Matrix products by the BLAS, one pass over memory between them."""
 
-    def forward(self, w: Weights, m: Buffers, k: int, *, vectors: bool) -> None:
+    def forward(self, w: GpuWeights, m: Buffers, k: int, *, vectors: bool) -> None:
         layer, f = w.layers[k], w.features
         _multiply(m.v_middle.view(-1, f), layer.mix.weight, m.vw[k].view(-1, 2 * f))
         norm_fwd(m.s_middle, m.vw[k], w.epsilon, m.context[k], m.dot[k])
@@ -247,7 +247,7 @@ class BlasNode(Node):
         else:
             _multiply(m.s, w.readout[0].weight, m.hidden[0], w.readout[0].bias)
 
-    def backward(self, w: Weights, m: Buffers, k: int) -> None:
+    def backward(self, w: GpuWeights, m: Buffers, k: int) -> None:
         layer, f, inner = w.layers[k], w.features, k + 1 < len(w.layers)
         if inner:
             first, second = w.layers[k + 1].message

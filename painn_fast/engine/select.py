@@ -27,7 +27,7 @@ class Engine(Protocol):
     """Inference without autograd: a workspace for each graph, evaluated at any positions."""
 
     def workspace(self, batch: AtomicBatch) -> Any:
-        """What the engine makes of a graph, once.
+        """Memory and divided work for a graph, made once.
 
         Raises:
             PaiNNFastError: for a batch whose arrays do not fit, or with elements that the model does not know.
@@ -43,7 +43,7 @@ class Engine(Protocol):
             positions: [N, 3] Å.
             properties: names out of `GIVES`, as far as the model has them.
             finite: raise an error for positions or results that are not finite. Without it they are what the reference
-                gives, NaN for atoms in one place or at none, for callers that look at each trajectory themselves.
+                gives, NaN for atoms that coincide or have no position, for callers that check each trajectory.
 
         Raises:
             PaiNNFastError: if the engine disagrees with the reference on its first batch, for positions or properties
@@ -67,12 +67,12 @@ class _Kept:
 
 
 def supports(potential: Potential) -> bool:
-    """Whether an engine can run this model: the paper's network with silu, on a CPU or with Triton on a GPU."""
+    """Whether an engine can run this model: the paper's network, on a CPU, or with silu and Triton on a GPU."""
     config = potential.config.representation
     energy: Any = potential.heads["energy"] if "energy" in potential.heads else None  # noqa: SIM401 - no dict
     return (
         config.ablation == "none"
-        and config.activation == "silu"
+        and (config.activation == "silu" or potential.device.type == "cpu")
         and not potential.representation.electronic
         and energy is not None
         and len(energy.network) > 1
@@ -107,8 +107,8 @@ def engine_for(potential: Potential, backend: str = "auto") -> Engine | None:
         raise PaiNNFastError(
             "the fused backend cannot run this model",
             where=f"model '{potential.config.name}'",
-            expected="a model with an energy, silu, no ablation, no charge or spin embedding, on a CPU or a GPU with "
-            "Triton",
+            expected="a model with an energy, no ablation, no charge or spin embedding, on a CPU, or with silu on a "
+            "GPU with Triton",
             fix='use backend="auto" or "reference"',
         )
     weights = tuple((tensor.data_ptr(), tensor._version) for tensor in _tensors(potential))
@@ -117,6 +117,45 @@ def engine_for(potential: Potential, backend: str = "auto") -> Engine | None:
         known = _Kept(weights, CpuEngine(potential) if on_cpu else _gpu_engine(potential))
         potential.__dict__["_engine"] = known
     return known.engine
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """A model with what computes its properties: an engine, or else the potential itself."""
+
+    potential: Potential
+    engine: Engine | None
+    backend: str
+
+    def by_engine(self, properties: Sequence[str]) -> bool:
+        """Whether the engine gives them."""
+        return self.engine is not None and GIVES.issuperset(properties)
+
+    @torch.no_grad()
+    def __call__(self, batch: AtomicBatch, properties: Sequence[str]) -> dict[str, Tensor]:
+        """Properties of a batch, names, shapes and units as `Potential` has them; they may be not finite."""
+        if self.engine is not None and GIVES.issuperset(properties):
+            return self.engine(self.engine.workspace(batch), batch.positions, properties, finite=False)
+        if self.backend == "reference":
+            with self.potential.reference():
+                return self.potential(batch, properties)
+        return self.potential(batch, properties)
+
+
+def evaluator_for(potential: Potential, backend: str = "auto", properties: Sequence[str] = ()) -> Evaluator:
+    """What evaluates a model, for all that only wants its properties; the table is in docs/architecture.md.
+
+    Args:
+        potential: the model.
+        backend: "auto", "fused" or "reference", see `engine_for`; without an engine "auto" runs the potential in
+            compiled operations where they exist.
+        properties: those that will be asked for; with one that no engine gives there is none.
+
+    Raises:
+        PaiNNFastError: for "fused" where the engine cannot run the model.
+    """
+    check_backend(backend)
+    return Evaluator(potential, engine_for(potential, backend) if GIVES.issuperset(properties) else None, backend)
 
 
 def _tensors(module: nn.Module) -> Iterator[Tensor]:

@@ -1,6 +1,7 @@
 """Dynamics: many trajectories of many beads in one batch."""
 
-from painn_fast.md.forces import ForceField, ModelForces
+from painn_fast.md.force_field import ForceField
+from painn_fast.md.forces import ModelForces
 from painn_fast.md.run import run
 from painn_fast.md.settings import MDSettings
 from painn_fast.md.trajectory import Trajectory

@@ -1,72 +1,43 @@
-"""Where dynamics gets its forces: a protocol, and the model behind it."""
+"""Models as force fields of dynamics."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import ase
 import torch
 from torch import Tensor
 
-from painn_fast.engine import GIVES, Engine, engine_for
+from painn_fast.engine import Engine, Evaluator, evaluator_for
 from painn_fast.evaluate import report_ignored_charges
 from painn_fast.graph import AtomicBatch, batch_arrays, batch_atoms
 from painn_fast.graph.batch import ALL_PAIRS_UP_TO, concatenate
 from painn_fast.graph.skin import SKIN, SkinList
+from painn_fast.md.force_field import SPREAD, Evaluation, ForceField, Launches
 from painn_fast.nn import Potential
 
 COPIES_PER_CHUNK = 64
 """Copies of a molecule that the reference evaluates at once; the engine chooses for itself."""
-Evaluation = tuple[Tensor, Tensor, dict[str, Tensor]]
-"""energy [B] eV, forces [B, N, 3] eV/Å, observed properties [B, ...]."""
-Launches = Callable[[], list[tuple[Tensor, Tensor]]]
-"""Gives energy [B] eV and forces [B, N, 3] eV/Å of each molecule."""
-SPREAD = "forces_spread"
-"""Observed by an ensemble at every evaluation: standard deviation of the force on each atom [B, N] eV/Å."""
 
 
-class ForceField(Protocol):
-    """Energies and forces of B copies of one structure; inherit for the defaults of all methods but `__call__`."""
+class _Mixture(ForceField):
+    """One that evaluates all molecules together."""
 
     def __call__(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Energy [B] eV and forces [B, N, 3] eV/Å at positions [B, N, 3] Å, all float64."""
-        ...
-
-    def observe(self, positions: Tensor, properties: Sequence[str]) -> dict[str, Tensor]:
-        """Properties of each copy: dipole [B, 3] e Å, polarizability [B, 3, 3] Å³, float64."""
-        raise NotImplementedError(f"{type(self).__name__} gives no {', '.join(properties)}")
+        energy, forces, _ = self.evaluate(positions)
+        return energy, forces
 
     def evaluate(self, positions: Tensor, properties: Sequence[str] = ()) -> Evaluation:
-        """Energy, forces and properties of the same positions, in one pass where that saves work."""
-        energy, forces = self(positions)
-        return energy, forces, self.observe(positions, properties) if properties else {}
-
-    def together(self, positions: Sequence[Tensor], properties: Sequence[str] = ()) -> list[Evaluation]:
-        """The same for copies of each molecule of a mixture, which a force field for mixtures knows by their order."""
-        return [self.evaluate(place, properties) for place in positions]
-
-    def launches(self, positions: Sequence[Tensor]) -> Launches | None:
-        """What evaluates copies of each molecule at the positions that lie in these tensors when it is called.
-
-        It must only launch work on a GPU, as a CUDA graph needs; None where that cannot be.
-        """
-        return None
-
-    def state(self) -> dict[str, Tensor]:
-        """What decides the last bit of the results besides positions; goes into restart files."""
-        return {}
-
-    def restore(self, state: dict[str, Tensor]) -> None:
-        """Take up what `state` gave."""
+        return self.together([positions], properties)[0]
 
 
-class ModelForces(ForceField):
+class ModelForces(_Mixture):
     """A potential as a force field for one molecule or several.
 
-    Molecules keep one list of all pairs for ever and are evaluated together; crystals, and clusters too large for that,
-    have a list with a skin each.
+    The list of all pairs of a molecule is built once, and molecules are evaluated together; crystals, and clusters too
+    large for that, have a list with a skin each.
 
     Args:
         potential: works on a copy of it.
@@ -76,6 +47,18 @@ class ModelForces(ForceField):
 
     Raises:
         PaiNNFastError: for an element that the model does not know, or a structure that it cannot evaluate.
+
+    Example:
+        >>> import torch
+        >>> import painn_fast
+        >>> from ase.build import molecule
+        >>> from painn_fast.md import ModelForces
+        >>> ethanol = molecule("CH3CH2OH")
+        >>> field = ModelForces(painn_fast.load("ethanol"), ethanol)
+        >>> beads = torch.tensor(ethanol.positions).expand(4, -1, -1)  # [B, N, 3] Å: four copies
+        >>> energy, forces = field(beads)  # eV, eV/Å
+        >>> energy.shape, forces.shape, forces.dtype
+        (torch.Size([4]), torch.Size([4, 9, 3]), torch.float64)
     """
 
     def __init__(
@@ -87,30 +70,22 @@ class ModelForces(ForceField):
         for one in ones:
             report_ignored_charges(potential, one)
         potential = copy.deepcopy(potential).requires_grad_(False).eval()
-        if backend == "reference":
-            potential.representation.backend = "reference"
         for one in ones:
             potential.require_elements(one.numbers)
-        fused = engine_for(potential, backend)
+        evaluator = evaluator_for(potential, backend)
         listed = [bool(one.pbc.any()) or not _compact(one, potential.cutoff + skin) for one in ones]
         small = [k for k, large in enumerate(listed) if not large]
         self._parts: list[tuple[list[int], _Copies]] = [
-            ([k], _Listed(potential, fused, ones[k], skin)) for k, large in enumerate(listed) if large
+            ([k], _Listed(evaluator, ones[k], skin)) for k, large in enumerate(listed) if large
         ]
         if small:
             some = [ones[k] for k in small]
-            self._parts.append((small, _Reference(potential, some) if fused is None else _Fused(fused, some)))
+            copies = _Potential(evaluator, some) if evaluator.engine is None else _Fused(evaluator.engine, some)
+            self._parts.append((small, copies))
         self._device = potential.device
-
-    def __call__(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        energy, forces, _ = self.evaluate(positions)
-        return energy, forces
 
     def observe(self, positions: Tensor, properties: Sequence[str]) -> dict[str, Tensor]:
         return self._results([positions], tuple(properties))[0]
-
-    def evaluate(self, positions: Tensor, properties: Sequence[str] = ()) -> Evaluation:
-        return self.together([positions], properties)[0]
 
     def together(self, positions: Sequence[Tensor], properties: Sequence[str] = ()) -> list[Evaluation]:
         results = self._results(positions, ("energy", "forces", *properties))
@@ -118,7 +93,7 @@ class ModelForces(ForceField):
 
     def launches(self, positions: Sequence[Tensor]) -> Launches | None:
         (_, copies), *others = self._parts
-        here = all(_is_at(place, self._device) for place in positions)
+        here = all(_is_at(x, self._device) and x.is_contiguous() for x in positions)
         return copies.launches(positions) if here and not others and isinstance(copies, _Fused) else None
 
     def state(self) -> dict[str, Tensor]:
@@ -133,15 +108,15 @@ class ModelForces(ForceField):
     def _results(self, positions: Sequence[Tensor], properties: tuple[str, ...]) -> list[dict[str, Tensor]]:
         results: list[dict[str, Tensor]] = [{}] * len(positions)
         for which, copies in self._parts:
-            found = copies([_at(positions[k], self._device) for k in which], properties)
-            for k, one in zip(which, found, strict=True):
+            values = copies([_at(positions[k], self._device) for k in which], properties)
+            for k, one in zip(which, values, strict=True):
                 for name, value in one.items():
                     one[name] = _at(value, positions[k].device)
                 results[k] = one
         return results
 
 
-class EnsembleForces(ForceField):
+class EnsembleForces(_Mixture):
     """The mean of several force fields, and their spread.
 
     Args:
@@ -151,15 +126,8 @@ class EnsembleForces(ForceField):
     def __init__(self, members: Sequence[ForceField]) -> None:
         self.members = members
 
-    def __call__(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        energy, forces, _ = self.evaluate(positions)
-        return energy, forces
-
     def observe(self, positions: Tensor, properties: Sequence[str]) -> dict[str, Tensor]:
         return _mean([member.observe(positions, properties) for member in self.members])
-
-    def evaluate(self, positions: Tensor, properties: Sequence[str] = ()) -> Evaluation:
-        return self.together([positions], properties)[0]
 
     def together(self, positions: Sequence[Tensor], properties: Sequence[str] = ()) -> list[Evaluation]:
         parts = [member.together(positions, properties) for member in self.members]
@@ -178,7 +146,7 @@ def _is_at(tensor: Tensor, device: torch.device) -> bool:
 
 
 def _at(tensor: Tensor, device: torch.device) -> Tensor:
-    """The same numbers in float64 on a device; `Tensor.to` takes 2 us to find that there is nothing to do."""
+    """The same numbers in float64 on a device; `Tensor.to` takes 2 us where there is nothing to do."""
     return tensor if _is_at(tensor, device) else tensor.to(device, torch.float64)
 
 
@@ -249,16 +217,16 @@ class _Fused(_Copies):
         return evaluate
 
     def _workspace(self, positions: Sequence[Tensor]) -> Any:
-        copies = tuple(place.shape[0] for place in positions)
+        copies = tuple(x.shape[0] for x in positions)
         if copies not in self._workspaces:
-            graphs = [_all_pairs(one, place) for one, place in zip(self.ones, positions, strict=True)]
+            graphs = [_all_pairs(one, x) for one, x in zip(self.ones, positions, strict=True)]
             self._workspaces[copies] = self.engine.workspace(graphs[0] if len(graphs) == 1 else concatenate(graphs))
         return self._workspaces[copies]
 
 
 def _flat(positions: Sequence[Tensor]) -> Tensor:
     """All atoms [N, 3]: of one molecule the same memory, of several a copy."""
-    return positions[0].view(-1, 3) if len(positions) == 1 else torch.cat([place.reshape(-1, 3) for place in positions])
+    return positions[0].reshape(-1, 3) if len(positions) == 1 else torch.cat([x.reshape(-1, 3) for x in positions])
 
 
 def _apart(results: dict[str, Tensor], positions: Sequence[Tensor]) -> list[dict[str, Tensor]]:
@@ -267,27 +235,26 @@ def _apart(results: dict[str, Tensor], positions: Sequence[Tensor]) -> list[dict
         if "forces" in results:
             results["forces"] = results["forces"].view_as(positions[0])
         return [results]
-    copies, atoms = [len(place) for place in positions], [place.shape[0] * place.shape[1] for place in positions]
+    copies, atoms = [len(x) for x in positions], [x.shape[0] * x.shape[1] for x in positions]
     parts = {name: value.split(atoms if name == "forces" else copies) for name, value in results.items()}
     return [
-        {name: part[k].view_as(place) if name == "forces" else part[k] for name, part in parts.items()}
-        for k, place in enumerate(positions)
+        {name: part[k].view_as(x) if name == "forces" else part[k] for name, part in parts.items()}
+        for k, x in enumerate(positions)
     ]
 
 
-class _Reference(_Copies):
-    """Molecules, by the readable network, one after another."""
+class _Potential(_Copies):
+    """Molecules without an engine, one after another."""
 
-    def __init__(self, potential: Potential, ones: Sequence[AtomicBatch]) -> None:
-        self.potential, self.ones = potential, ones
+    def __init__(self, evaluator: Evaluator, ones: Sequence[AtomicBatch]) -> None:
+        self.evaluator, self.ones = evaluator, ones
         self._graphs: dict[tuple[int, int], AtomicBatch] = {}
 
     def __call__(self, positions: Sequence[Tensor], properties: tuple[str, ...]) -> list[dict[str, Tensor]]:
-        return [self._one(k, place, properties) for k, place in enumerate(positions)]
+        return [self._one(k, x, properties) for k, x in enumerate(positions)]
 
-    @torch.no_grad()
     def _one(self, k: int, positions: Tensor, properties: tuple[str, ...]) -> dict[str, Tensor]:
-        parts = [self.potential(self._graph(k, chunk), properties) for chunk in positions.split(COPIES_PER_CHUNK)]
+        parts = [self.evaluator(self._graph(k, chunk), properties) for chunk in positions.split(COPIES_PER_CHUNK)]
         return _apart({name: torch.cat([part[name] for part in parts]) for name in properties}, [positions])[0]
 
     def _graph(self, k: int, positions: Tensor) -> AtomicBatch:
@@ -300,22 +267,22 @@ class _Reference(_Copies):
 class _Listed(_Copies):
     """A crystal or a large cluster, by either, with a list that is rebuilt as atoms move."""
 
-    def __init__(self, potential: Potential, fused: Engine | None, one: AtomicBatch, skin: float) -> None:
-        self.potential, self.fused = potential, fused
-        self.list = SkinList(one, potential.cutoff, skin=skin)
+    def __init__(self, evaluator: Evaluator, one: AtomicBatch, skin: float) -> None:
+        self.evaluator = evaluator
+        self.list = SkinList(one, evaluator.potential.cutoff, skin=skin)
         self._workspace: tuple[int, Any] | None = None
 
     def __call__(self, positions: Sequence[Tensor], properties: tuple[str, ...]) -> list[dict[str, Tensor]]:
         return _apart(self._all(positions[0], properties), positions)
 
-    @torch.no_grad()
     def _all(self, positions: Tensor, properties: tuple[str, ...]) -> dict[str, Tensor]:
         batch = self.list.batch(positions)
-        if self.fused is None or not GIVES.issuperset(properties):
-            return self.potential(batch, properties)
+        engine = self.evaluator.engine
+        if engine is None or not self.evaluator.by_engine(properties):
+            return self.evaluator(batch, properties)
         if self._workspace is None or self._workspace[0] != self.list.builds:
-            self._workspace = self.list.builds, self.fused.workspace(batch)
-        return self.fused(self._workspace[1], batch.positions, properties, finite=False)
+            self._workspace = self.list.builds, engine.workspace(batch)
+        return engine(self._workspace[1], batch.positions, properties, finite=False)
 
     def state(self) -> dict[str, Tensor]:
         return {"neighbor_reference": self.list.reference}

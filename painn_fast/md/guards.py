@@ -17,8 +17,8 @@ from painn_fast.md.state import State, System
 
 
 @dataclass(frozen=True)
-class Trip:
-    """What a guard saw."""
+class LimitExceeded:
+    """A limit that a trajectory exceeded in a step, or a bond of it that broke."""
 
     trajectory: int
     step: int
@@ -37,14 +37,14 @@ class Trip:
     """False for what is only noted."""
 
     def __str__(self) -> str:
-        place = "" if self.atom is None else f", bead {self.bead}, atom {self.atom}"
+        where = "" if self.atom is None else f", bead {self.bead}, atom {self.atom}"
         return (
-            f"trajectory {self.trajectory} {'stopped ' * self.stopped}at step {self.step}{place}: {self.what} "
+            f"trajectory {self.trajectory} {'stopped ' * self.stopped}at step {self.step}{where}: {self.what} "
             f"{self.value:.4g}, limit {self.limit:.4g}; likely cause: {self.cause}"
         )
 
     def as_json(self) -> dict[str, Any]:
-        """For restart files and attributes; `Trip(**values)` reads it."""
+        """For restart files and attributes; `LimitExceeded(**values)` reads it."""
         return dataclasses.asdict(self)
 
 
@@ -65,11 +65,11 @@ class Guards:
     heating: float = 10.0
     spread: float = float("inf")
 
-    def hottest(self, estimators: Estimators, target: Tensor) -> Tensor:
+    def max_temperature(self, estimators: Estimators, target: Tensor) -> Tensor:
         """Limit of the temperature of the momenta [S], K, for targets [S]."""
         return target * max(self.heating, 1.0 + 40.0 / estimators.degrees**0.5)
 
-    def explain(
+    def describe(
         self,
         s: int,
         step: int,
@@ -80,16 +80,16 @@ class Guards:
         system: System,
         spread: Tensor | None = None,
         failure: str = "",
-    ) -> Trip:
-        """Which limit trajectory `s` broke in a step, worst first; `failure` is what the force field said of it."""
+    ) -> LimitExceeded:
+        """Which limit trajectory `s` exceeded in a step, worst first; `failure` is the error of the force field."""
         number = int(state.trajectory[s])
         forces = torch.linalg.vector_norm(state.forces[s], dim=-1)  # [P, N]
         moves = torch.linalg.vector_norm(state.positions[s] - previous[s], dim=-1)
         for what, values in (("positions are", moves), ("forces are", forces)):
             if not bool(torch.isfinite(values).all()):
                 bead, atom = divmod(int((~torch.isfinite(values)).flatten().int().argmax()), values.shape[1])
-                cause = _no_numbers(state.positions[s, bead], atom, system, failure)
-                return Trip(number, step, bead, atom, f"{what} not finite,", float("nan"), self.force, cause)
+                cause = _not_finite(state.positions[s, bead], atom, system, failure)
+                return LimitExceeded(number, step, bead, atom, f"{what} not finite,", float("nan"), self.force, cause)
         doubt = torch.zeros_like(forces) if spread is None else spread[s]
         far = "a geometry far from the training data"
         for what, values, limit, cause in (
@@ -100,31 +100,29 @@ class Guards:
             if not bool((values < limit).all()):  # NaN is above any limit
                 bead, atom = divmod(int(values.nan_to_num(nan=torch.inf).argmax()), values.shape[1])
                 what = f"{what} on {atom_name(system, atom)}"
-                return Trip(number, step, bead, atom, what, float(values[bead, atom]), limit, cause)
+                return LimitExceeded(number, step, bead, atom, what, float(values[bead, atom]), limit, cause)
         if not bool(torch.isfinite(state.energy[s]).all()):
-            return Trip(
+            return LimitExceeded(
                 number, step, None, None, "energy not finite,", float("nan"), 0.0, "a geometry that the model fails on"
             )
         hot = float(estimators.kinetic_temperature(state)[s])
-        limit = float(self.hottest(estimators, target)[s])
-        return Trip(
-            number, step, None, None, "temperature in K", hot, limit, "energy out of nowhere: time step or model"
-        )
+        limit = float(self.max_temperature(estimators, target)[s])
+        cause = "energy is not conserved: the time step is too long, or the model fails at this geometry"
+        return LimitExceeded(number, step, None, None, "temperature in K", hot, limit, cause)
 
 
-def _no_numbers(positions: Tensor, atom: int, system: System, failure: str) -> str:
-    """Why there is no number for an atom of a bead at positions [N, 3]."""
+def _not_finite(positions: Tensor, atom: int, system: System, failure: str) -> str:
+    """Why the force on an atom of a bead at positions [N, 3] is not finite."""
     i, j, apart = closest_pair(positions, system)
     if apart < CLOSEST:
         return f"{atom_name(system, i)} and {atom_name(system, j)} are on top of each other, {apart:.2g} Å apart"
     if failure:
         return f"the force field fails at these positions: {failure}"
-    name = atom_name(system, atom)
-    return f"{name} is where the model gives no numbers: atoms on top of each other, or a step too long"
+    return f"the model returned NaN for {atom_name(system, atom)}: atoms on top of each other, or a step too long"
 
 
 def check_start(state: State, guards: Guards, system: System) -> None:
-    """Refuse to start where nothing could come of it.
+    """Refuse a first frame that dynamics cannot start from.
 
     Raises:
         PaiNNFastError: if energy or forces of the first frame are not finite or beyond the limit.
@@ -136,7 +134,7 @@ def check_start(state: State, guards: Guards, system: System) -> None:
         raise PaiNNFastError(
             "the model gives no finite energy and forces for the first frame",
             where=f"trajectory {int(state.trajectory[s])}, bead {bead}",
-            got=_no_numbers(state.positions[s, bead], atom, system, ""),
+            got=_not_finite(state.positions[s, bead], atom, system, ""),
             fix="check the structure and the model",
         )
     forces = torch.linalg.vector_norm(state.forces, dim=-1)

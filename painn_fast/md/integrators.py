@@ -11,7 +11,6 @@ but the forces is `painn_fast.kernels.ring`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -19,14 +18,13 @@ import torch
 from torch import Tensor
 
 from painn_fast.kernels.ring import Ring, Steps, steps
-from painn_fast.md.forces import ForceField
 from painn_fast.md.initial import remove_rotation
 from painn_fast.md.normal_modes import mode_frequencies, normal_mode_matrix
 from painn_fast.md.state import State, System
 from painn_fast.md.thermostats import Ensemble, friction
 from painn_fast.units import AMU_A2_PER_FS2, KB
 
-Hold = Literal["translation", "rotation"]
+Motion = Literal["translation", "rotation"]
 
 
 class RingPolymer:
@@ -41,7 +39,7 @@ class RingPolymer:
         tau0: time constant of the thermostat on the centroid, fs.
         seed: of the noise, one or [S] int64.
         removed: degrees of freedom of the centroid without motion, which pile-g does not count.
-        hold: motions of the centroids as a whole that the thermostat is not to begin; what it takes counts as heat.
+        remove_com_motion: motions of the whole centroid that the thermostat removes; the energy counts as heat.
     """
 
     def __init__(
@@ -55,9 +53,9 @@ class RingPolymer:
         tau0: float = 100.0,
         seed: int | Tensor = 0,
         removed: int = 0,
-        hold: Sequence[Hold] = (),
+        remove_com_motion: Sequence[Motion] = (),
     ) -> None:
-        self.system, self.ensemble, self.hold = system, ensemble, tuple(hold)
+        self.system, self.remove_com_motion = system, tuple(remove_com_motion)
         dt = torch.as_tensor(time_step, dtype=torch.float64, device=temperature.device).expand_as(temperature)
         omega = mode_frequencies(n_beads, temperature)
         gamma = friction(ensemble, omega, tau0)
@@ -81,32 +79,15 @@ class RingPolymer:
             noise=torch.sqrt(-torch.expm1(-2.0 * decay) * thermal[:, None]),
             rescaling=torch.stack([torch.exp(-dt / tau0), thermal], dim=1) if ensemble == "pile-g" else none,
             degrees=max(3 * system.n_atoms - removed, 1),
-            rest="translation" in hold,
+            rest="translation" in remove_com_motion,
         )
-        self._no_limit = torch.full_like(temperature, math.inf)
         self._bound: Steps | None = None
 
-    def step(self, state: State, force_field: ForceField, properties: Sequence[str] = ()) -> dict[str, Tensor]:
-        """Advance by one time step.
-
-        Args:
-            state: with forces at its positions; changed in place.
-            force_field: gives energies and forces of all S P copies in one call.
-            properties: to be observed at the new positions in the same call.
-
-        Returns:
-            Observed properties of every copy [S P, ...].
-        """
-        self.advance(state)
-        energy, forces, observed = force_field.evaluate(state.copies, properties)
-        self.close(state, energy, forces)
-        return observed
-
     def advance(self, state: State) -> None:
-        """The part of a step before forces are evaluated: kick, free motion and thermostat."""
+        """The first half of a step, before forces are evaluated: kick, free motion and thermostat."""
         state.step += 1
         self._steps(state).advance(state.step)
-        if "rotation" in self.hold:
+        if "rotation" in self.remove_com_motion:
             self._stop_rotation(state)
 
     def launch(self, state: State) -> None:
@@ -116,32 +97,30 @@ class RingPolymer:
     @property
     def launches(self) -> bool:
         """Whether `launch` can be asked for."""
-        return "rotation" not in self.hold
+        return "rotation" not in self.remove_com_motion
 
     def close(
-        self, state: State, energy: Tensor, forces: Tensor, hottest: Tensor | None = None, move: float = math.inf,
-        force: float = math.inf,
-    ) -> None:  # fmt: skip
-        """The part after it. A trajectory that is not finite or over a limit ends with this step, see `broken`.
+        self, state: State, energy: Tensor, forces: Tensor, max_kinetic: Tensor, move: float, force: float
+    ) -> None:
+        """The second half: kick. A trajectory not finite or over a limit ends with this step, see `exceeded`.
 
         Args:
             state: takes energy and forces.
             energy: [S P] eV.
             forces: [S P, N, 3] eV/Å.
-            hottest: limit of sum p^2 / m of each trajectory [S].
+            max_kinetic: limit of sum p^2 / m of each trajectory [S].
             move: limit of the move of a bead in the step, Å.
             force: limit of a force, eV/Å.
         """
-        limit = self._no_limit if hottest is None else hottest
-        self._steps(state).close(energy, forces, limit, move, force)
+        self._steps(state).close(energy, forces, max_kinetic, move, force)
 
-    def fine(self, state: State) -> bool:
-        """Whether no trajectory broke a limit since this was asked last; waits for the device."""
-        return self._steps(state).fine()
+    def within_limits(self, state: State) -> bool:
+        """Whether no trajectory exceeded a limit since the last call; waits for the device."""
+        return self._steps(state).within_limits()
 
-    def broken(self, state: State) -> Tensor:
-        """Of each trajectory [S] the step that broke a limit, 0 for none; steps leave it as it was then."""
-        return self._steps(state).broken
+    def exceeded(self, state: State) -> Tensor:
+        """Of each trajectory [S] the step that exceeded a limit, 0 for none; later steps leave it as it was then."""
+        return self._steps(state).exceeded
 
     def before(self, state: State) -> Tensor:
         """Positions before the last step [S, P, N, 3] Å."""
@@ -162,7 +141,7 @@ class RingPolymer:
 
     def _stop_rotation(self, state: State) -> None:
         energy = self._kinetic(state.momenta)
-        moving = (self.broken(state) == 0)[:, None, None, None]
+        moving = (self.exceeded(state) == 0)[:, None, None, None]
         still = remove_rotation(state.momenta, state.positions, self.system.masses)
         state.momenta.copy_(torch.where(moving, still, state.momenta))
         state.heat += self._kinetic(state.momenta) - energy

@@ -25,7 +25,7 @@ from painn_fast.runtime.hdf5_guard import open_hdf5
 
 FORMAT, VERSION = "painn-fast trajectory", 2
 READABLE = (1, VERSION)
-"""Files of version 1 have no checksums, and do not say charge, spin multiplicity and tags."""
+"""Files of version 1 have neither checksums nor charge, spin multiplicity and tags."""
 RUN = "run_sha256"
 """Attribute: the same in all files of a run, and in no others."""
 SEGMENTS_AT_MOST = 200
@@ -119,7 +119,7 @@ def remove_segments(folder: Path) -> None:
 
 
 Known = set[tuple[Path, int, int, int]]
-"""Files whose headers were looked at: name, number on the disk, size, time of the last change."""
+"""Files whose headers are checked: name, number on the disk, size, time of the last change."""
 
 
 def open_file(path: Path, known: Known | None = None) -> h5py.File:
@@ -127,7 +127,7 @@ def open_file(path: Path, known: Known | None = None) -> h5py.File:
 
     Args:
         path: the file.
-        known: files that need no second look; the file is added.
+        known: files that need no second check; the file is added.
 
     Raises:
         PaiNNFastError: if it cannot be opened, is not one of ours, or its header is not what was written.

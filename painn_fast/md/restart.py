@@ -6,24 +6,20 @@ Noise is a function of (seed, trajectory, step) and thermostats have no memory, 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from painn_fast.errors import PaiNNFastError
-from painn_fast.md.guards import Trip
+from painn_fast.md.guards import LimitExceeded
 from painn_fast.md.settings import MOST_STEPS
-from painn_fast.md.state import State, System
+from painn_fast.md.state import State
 from painn_fast.runtime import checkpoint
 
 SYSTEM = ("numbers", "masses", "cell", "pbc")
-START = ("positions", "charge", "spin")
-"""Of the structures that trajectories started from: [S, N, 3] Å, e, 2S + 1."""
+"""Fields of `System` that a run is identified by."""
 NEWEST = "restart.safetensors"
 
 
@@ -38,49 +34,36 @@ class Restart:
     streams: list[dict[str, Tensor]]
     """Correlation functions of each molecule."""
     settings: dict[str, Any]
-    trips: list[Trip]
-    notes: list[Trip]
+    exceeded: list[LimitExceeded]
+    notes: list[LimitExceeded]
     bonds: list[dict[str, Tensor]]
-    """What the guard of each molecule's bonds knows; empty where there is none."""
+    """State of the guard of each molecule's bonds; empty where there is none."""
     model: str
     """SHA-256 of the model's weights."""
     config: str
     """SHA-256 of what else decides its numbers."""
     starts: list[dict[str, Tensor]]
-    """What the trajectories of each molecule started from, see `START`."""
+    """Of the structures that the trajectories of each molecule started from: positions [S, N, 3] Å, charge e, spin."""
     file: Path
     failed: tuple[PaiNNFastError, ...] = ()
     """Why newer files could not be read."""
 
 
-def write_restart(
-    folder: Path,
-    parts: Sequence[tuple[System, State]],
-    *,
-    force_field: dict[str, Tensor],
-    streams: Sequence[dict[str, np.ndarray]],
-    settings: dict[str, Any],
-    trips: list[Trip],
-    notes: list[Trip],
-    bonds: Sequence[dict[str, Tensor]],
-    model: str,
-    config: str,
-    starts: Sequence[dict[str, Tensor]],
-) -> None:
-    """Write the newest restart file and keep the one before; a reader finds a whole one at any moment."""
-    tensors = {f"force_field.{name}": value for name, value in force_field.items()}
-    for k, (system, state) in enumerate(parts):
-        tensors |= {f"state.{k}.{name}": value for name, value in state.tensors().items()}
-        tensors |= {f"system.{k}.{name}": getattr(system, name) for name in SYSTEM}
-        tensors |= {f"start.{k}.{name}": value for name, value in starts[k].items()}
-        tensors |= {f"stream.{k}.{name}": torch.from_numpy(value) for name, value in streams[k].items()}
-        tensors |= {f"bonds.{k}.{name}": value for name, value in bonds[k].items()}
+def write_restart(restart: Restart) -> None:
+    """Write the newest restart file and keep the one before; a reader gets a whole one at any moment."""
+    tensors = {f"force_field.{name}": value for name, value in restart.force_field.items()}
+    for k, state in enumerate(restart.states):
+        parts = {
+            "state": state.tensors(), "system": restart.systems[k], "start": restart.starts[k],
+            "stream": restart.streams[k], "bonds": restart.bonds[k],
+        }  # fmt: skip
+        tensors |= {f"{part}.{k}.{name}": value for part, values in parts.items() for name, value in values.items()}
     numbers = {
-        "step": parts[0][1].step, "molecules": len(parts), "settings": settings,
-        "trips": [trip.as_json() for trip in trips], "notes": [note.as_json() for note in notes], "model": model,
-        "config": config,
+        "step": restart.states[0].step, "molecules": len(restart.states), "settings": restart.settings,
+        "trips": [event.as_json() for event in restart.exceeded], "notes": [note.as_json() for note in restart.notes],
+        "model": restart.model, "config": restart.config,
     }  # fmt: skip
-    checkpoint.save_newest(folder / NEWEST, tensors, numbers)
+    checkpoint.save_newest(restart.file, tensors, numbers)
 
 
 def read_restart(folder: Path) -> Restart | None:
@@ -107,8 +90,8 @@ def _read(path: Path) -> Restart:
             force_field=part("force_field."),
             streams=[part(f"stream.{k}.") for k in molecules],
             settings=numbers["settings"],
-            trips=[Trip(**values) for values in numbers["trips"]],
-            notes=[Trip(**values) for values in numbers.get("notes", ())],
+            exceeded=[LimitExceeded(**values) for values in numbers["trips"]],
+            notes=[LimitExceeded(**values) for values in numbers.get("notes", ())],
             bonds=[part(f"bonds.{k}.") for k in molecules],
             model=numbers["model"],
             config=numbers["config"],

@@ -16,67 +16,69 @@ from painn_fast.io.options import LoadOptions
 from painn_fast.md.recorder import RUN, end_of, open_file, trajectory_files
 from painn_fast.md.restart import SYSTEM, Restart
 from painn_fast.md.settings import FREE_TO_CHANGE, MDSettings
-from painn_fast.md.setup import Molecule, Prepared
+from painn_fast.md.setup import Molecule, Setup
 from painn_fast.runtime import checkpoint
 from painn_fast.runtime.folders import molecule_folder
 from painn_fast.runtime.hdf5 import read_dataset
 
 NAMES_ONLY = {"model", "members", "structure", *LoadOptions.model_fields}
-"""Settings that say where something is: what is there is compared instead."""
+"""Settings that name a file: its content is compared instead."""
 SAME = 1e-6
 """Å: positions nearer than that are the same; a structure may have been relaxed anew."""
 OTHER = "restore what it began with, or choose another output"
 
 
-def resumed(settings: MDSettings, prepared: Prepared, restart: Restart, folder: Path) -> Prepared:
-    """The parts of the run as it began, after a look at all that it depends on; nothing in its folder is touched.
+def resumed(settings: MDSettings, setup: Setup, restart: Restart, folder: Path) -> Setup:
+    """The parts of the run as it began, after a check of all that it depends on; nothing in its folder is touched.
 
     Raises:
-        PaiNNFastError: if settings, model, structures or trajectories are not those of the run; says which.
+        PaiNNFastError: if settings, model, structures or trajectories are not those of the run, or the run is longer.
     """
-    check_restart(settings, prepared, restart)
+    check_restart(settings, setup, restart)
     molecules = [
         dataclasses.replace(molecule, positions=start["positions"].to(molecule.positions.device))
-        for molecule, start in zip(prepared.molecules, restart.starts, strict=True)
+        for molecule, start in zip(setup.molecules, restart.starts, strict=True)
     ]
-    prepared = dataclasses.replace(prepared, molecules=molecules)
-    for molecule in prepared.molecules:
-        place = molecule_folder(folder, molecule.index, molecule.formula, prepared.count)
-        _check_trajectory(place, settings, run_identity(settings, prepared, molecule), restart.states[0].step)
-    return prepared
+    setup = dataclasses.replace(setup, molecules=molecules)
+    for molecule in setup.molecules:
+        part = molecule_folder(folder, molecule.index, molecule.formula, setup.count)
+        _check_trajectory(part, settings, run_identity(settings, setup, molecule), restart.states[0].step)
+    return setup
 
 
-def check_restart(settings: MDSettings, prepared: Prepared, restart: Restart) -> None:
+def check_restart(settings: MDSettings, setup: Setup, restart: Restart) -> None:
     """Raise PaiNNFastError unless the restart belongs to these settings, this model and this structure."""
-    now = settings.model_dump(mode="json")
-    for name, value in now.items():
-        before = restart.settings.get(name)
-        if name not in FREE_TO_CHANGE | NAMES_ONLY and before != value:
+    began = MDSettings.parse(restart.settings, where=f"settings in {restart.file}")
+    before = began.model_dump(mode="json")
+    for name, value in settings.model_dump(mode="json").items():
+        if name not in FREE_TO_CHANGE | NAMES_ONLY and before[name] != value:
             raise PaiNNFastError(
                 "a resumed run must keep its settings",
                 where=name,
                 got=value,
-                expected=before,
+                expected=before[name],
                 fix="or choose another output",
             )
-    if restart.model != prepared.model:
-        raise PaiNNFastError("the run began with another model", got=prepared.model, expected=restart.model, fix=OTHER)
-    if restart.config != prepared.config:
+    if restart.model != setup.model:
+        raise PaiNNFastError("the run began with another model", got=setup.model, expected=restart.model, fix=OTHER)
+    if restart.config != setup.config:
         raise PaiNNFastError(
             "the run began with another model", where="its configuration: units, cut-off, epsilon ...",
-            got=prepared.config, expected=restart.config, fix=OTHER,
+            got=setup.config, expected=restart.config, fix=OTHER,
         )  # fmt: skip
-    if len(restart.states) != len(prepared.molecules):
+    if len(restart.states) != len(setup.molecules):
         raise PaiNNFastError(
             "the run began with other molecules",
-            got=f"{len(prepared.molecules)} molecules",
+            got=f"{len(setup.molecules)} molecules",
             expected=len(restart.states),
         )
-    total = MDSettings.parse(restart.settings, where=f"settings in {restart.file}").total_steps
-    for k, (molecule, state) in enumerate(zip(prepared.molecules, restart.states, strict=True)):
-        if not 0 <= state.step <= total:
+    for k, (molecule, state) in enumerate(zip(setup.molecules, restart.states, strict=True)):
+        if not 0 <= state.step <= began.total_steps:
             raise PaiNNFastError(
-                "a step beyond the end of the run", where=restart.file, got=state.step, expected=f"0 to {total}"
+                "a step beyond the end of the run",
+                where=restart.file,
+                got=state.step,
+                expected=f"0 to {began.total_steps}",
             )
         if not torch.equal(state.trajectory, molecule.trajectory.cpu()):
             raise PaiNNFastError(
@@ -89,6 +91,13 @@ def check_restart(settings: MDSettings, prepared: Prepared, restart: Restart) ->
             raise PaiNNFastError(
                 "not a state of this run", where=restart.file, got=tuple(state.positions.shape), expected=expected
             )
+    step = restart.states[0].step
+    if step > settings.total_steps:
+        done = (step - settings.equilibration_steps) * settings.longest_step
+        raise PaiNNFastError(
+            "the run is already longer than the duration", where=restart.file, got=f"{settings.duration:g} fs",
+            expected=f"at least {done:g} fs, which are done", fix="choose another output for a shorter run",
+        )  # fmt: skip
 
 
 def _check_structure(molecule: Molecule, system: dict[str, Tensor], start: dict[str, Tensor]) -> None:
@@ -118,10 +127,11 @@ def _first(values: Tensor, others: Tensor) -> object:
     return values[values != others][0].item()
 
 
-def run_identity(settings: MDSettings, prepared: Prepared, molecule: Molecule) -> str:
+def run_identity(settings: MDSettings, setup: Setup, molecule: Molecule) -> str:
     """SHA-256 of all that decides the frames of a molecule but for their number."""
     kept = settings.model_dump(mode="json", exclude=FREE_TO_CHANGE | NAMES_ONLY)
-    digest = hashlib.sha256(json.dumps([kept, prepared.model, prepared.config], sort_keys=True).encode())
+    kept["hold"] = kept.pop("remove_com_motion")  # its name when the first runs were written, which are to go on
+    digest = hashlib.sha256(json.dumps([kept, setup.model, setup.config], sort_keys=True).encode())
     system = {name: getattr(molecule.system, name) for name in SYSTEM}
     for name, value in (system | molecule.start | {"trajectory": molecule.trajectory}).items():
         array = value.detach().cpu().numpy()
@@ -130,12 +140,12 @@ def run_identity(settings: MDSettings, prepared: Prepared, molecule: Molecule) -
 
 
 def _check_trajectory(folder: Path, settings: MDSettings, identity: str, step: int) -> None:
-    """Raise PaiNNFastError unless the frames up to `step` are there, and are those of the run."""
+    """Raise PaiNNFastError unless the frames up to `step` exist and are those of the run."""
     first = settings.equilibration_steps
     strides = {name: stride for name, stride in settings.strides.items() if name not in settings.streamed}
     last = step if step > first else first - 1  # the first frame is recorded with the first step after it
     expected = {name: np.arange(first, last + 1, stride) for name, stride in strides.items()}
-    found: dict[str, list[np.ndarray]] = {name: [] for name in strides}
+    steps_of: dict[str, list[np.ndarray]] = {name: [] for name in strides}
     for path in trajectory_files(folder):
         with open_file(path) as file:
             if file.attrs.get(RUN) != identity:
@@ -145,12 +155,12 @@ def _check_trajectory(folder: Path, settings: MDSettings, identity: str, step: i
                 )  # fmt: skip
             for name in strides:
                 if name in file:
-                    found[name].append(_steps(file, name))
+                    steps_of[name].append(_steps(file, name))
     for name, steps in expected.items():
-        got = np.concatenate([np.zeros(0, dtype=np.int64), *found[name]])
+        got = np.concatenate([np.zeros(0, dtype=np.int64), *steps_of[name]])
         got = got[got <= step]
         if len(steps) and not np.array_equal(got, steps):
-            what = "the trajectory lacks frames" if found[name] else "the trajectory is gone"
+            what = "the trajectory lacks frames" if steps_of[name] else "the trajectory is gone"
             raise PaiNNFastError(
                 what, where=f"{folder}, {name}", got=f"{len(got)} frames up to step {step}",
                 expected=f"{len(steps)}, as the restart file is of that step", fix=RESTORE,
@@ -172,11 +182,11 @@ def _steps(file, name: str) -> np.ndarray:  # type: ignore[no-untyped-def]
     return steps
 
 
-def fallback(settings: MDSettings, prepared: Prepared, restart: Restart, folder: Path) -> list[str]:
+def fallback(settings: MDSettings, setup: Setup, restart: Restart, folder: Path) -> list[str]:
     """A line for each newer restart file that could not be read: which, why, and what is lost."""
     step = restart.states[0].step
-    places = [molecule_folder(folder, one.index, one.formula, prepared.count) for one in prepared.molecules]
-    reached = max((end_of(path) for place in places for path in trajectory_files(place)), default=step)
+    parts = [molecule_folder(folder, one.index, one.formula, setup.count) for one in setup.molecules]
+    reached = max((end_of(path) for part in parts for path in trajectory_files(part)), default=step)
     lost = (
         f"{reached - step} steps ({(reached - step) * settings.longest_step:g} fs)" if reached > step else "what came"
     )

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from painn_fast.correlation.series import SERIES
 from painn_fast.io.options import LoadOptions
-from painn_fast.md.integrators import Hold
+from painn_fast.md.integrators import Motion
 from painn_fast.md.thermostats import Ensemble
 from painn_fast.settings import Duration, Force, Interval, Seed, Temperatures, Time, TimeSteps
 
 RECORDED = ("positions", "velocities", "energies", "dipole", "polarizability")
-"""What a run can write; how often says the setting `<name>_every`."""
+"""Series that a run can write, at the interval `<name>_every`."""
 Beads = Annotated[int, Field(ge=1, le=4096)]
 Trajectories = Annotated[int, Field(ge=1, le=10**6)]
 MOST_COPIES, MOST_LAGS = 10**7, 10**6
@@ -25,7 +25,23 @@ FREE_TO_CHANGE = {"duration", "checkpoint", "max_time", "output", "device"}
 
 
 class MDSettings(LoadOptions):
-    """A whole run: model, structure, ensemble, lengths and what is written how often."""
+    """A whole run: model, structure, ensemble, lengths, and intervals of what is written.
+
+    Quantities are strings with their units; inside, times are fs, temperatures K. `each` gives the value of every
+    trajectory, `total_steps` and `strides` count steps.
+
+    Raises:
+        PaiNNFastError: naming each key that is unknown, out of range or in contradiction to another.
+
+    Example:
+        >>> from painn_fast.md import MDSettings
+        >>> settings = MDSettings(model="ethanol", time_step="0.5 fs", duration="1 ps", dipole_every="2 fs")
+        >>> settings.duration, settings.total_steps, settings.strides["dipole"]
+        (1000.0, 2000, 4)
+        >>> MDSettings(ensemble="nve", beads=16)
+        Traceback (most recent call last):
+        painn_fast.errors.PaiNNFastError: ...for 16 beads choose rpmd, t-rpmd, pile-l or pile-g...
+    """
 
     model: str = ""
     """A bundled model such as ethanol, or a model file."""
@@ -69,9 +85,9 @@ class MDSettings(LoadOptions):
     start: Literal["collapsed", "free"] = "collapsed"
     """Beads all on the structure, or distributed as those of free particles."""
     remove_rotation: bool = False
-    """Start without angular momentum; the momentum of the centre of mass is always removed."""
-    hold: tuple[Hold, ...] = ()
-    """Constrained motions of the whole molecule, also under a thermostat."""
+    """Start the run without angular momentum. Momentum of the centre of mass is removed always."""
+    remove_com_motion: tuple[Motion, ...] = ()
+    """Motions of the whole molecule that are constrained to zero under a thermostat."""
     energies_every: Interval = "5 fs"
     """Time between records of energies."""
     positions_every: Interval | None = None
@@ -89,6 +105,16 @@ class MDSettings(LoadOptions):
     """Wall-clock time between restart files, which a killed run loses at most."""
     max_time: Duration | None = None
     """Wall-clock time after which the run saves and stops, to be resumed, such as "11.5 h"."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _earlier_names(cls, values: Any) -> Any:
+        """Settings of earlier versions, also in their restart files, have `hold` for `remove_com_motion`."""
+        if isinstance(values, dict) and "hold" in values:
+            if "remove_com_motion" in values:
+                raise ValueError("hold is the earlier name of remove_com_motion: give one")
+            return {("remove_com_motion" if name == "hold" else name): value for name, value in values.items()}
+        return values
 
     @model_validator(mode="after")
     def _sensible(self) -> MDSettings:

@@ -1,9 +1,8 @@
-"""What a run needs before its first step: a folder of its own, a model, structures that fit it."""
+"""What a run needs before its first step: a model, structures that fit it, beads and momenta."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ase
@@ -11,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from painn_fast.correlation.series import FILE as CORRELATIONS
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph import batch_atoms
 from painn_fast.graph.batch import CLOSEST
@@ -20,17 +18,17 @@ from painn_fast.io import load
 from painn_fast.io.load import MODELS, bundled, device_of
 from painn_fast.io.model_file import config_fingerprint, fingerprint
 from painn_fast.io.structures import read_structures, refuse_constraints
-from painn_fast.md.forces import EnsembleForces, ForceField, ModelForces
-from painn_fast.md.fragments import Mode
-from painn_fast.md.initial import rotations
-from painn_fast.md.recorder import remove_segments, written_files
-from painn_fast.md.restart import Restart, read_restart, remove_restarts
+from painn_fast.md import initial
+from painn_fast.md.force_field import ForceField
+from painn_fast.md.forces import EnsembleForces, ModelForces
+from painn_fast.md.fragments import Fragments, Mode
 from painn_fast.md.settings import MDSettings
-from painn_fast.md.state import System
+from painn_fast.md.state import State, System
 from painn_fast.nn import Potential
-from painn_fast.runtime.atomic import make_folder
-from painn_fast.runtime.folders import molecules_in, rank_folder, ranks_in
 from painn_fast.runtime.progress import warn
+
+CUSTOM = "none: a force field of the caller's"
+"""Instead of a SHA-256 of a model, in files too."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +53,8 @@ class Molecule:
     @property
     def start(self) -> dict[str, Tensor]:
         """What its trajectories start from, as a restart file keeps it."""
-        told = {name: torch.tensor(getattr(self, name), dtype=torch.float64) for name in ("charge", "spin")}
-        return {"positions": self.positions.cpu(), **told}
+        electrons = {name: torch.tensor(getattr(self, name), dtype=torch.float64) for name in ("charge", "spin")}
+        return {"positions": self.positions.cpu(), **electrons}
 
     @property
     def formula(self) -> str:
@@ -65,7 +63,7 @@ class Molecule:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class Setup:
     """The unchanging parts of a run."""
 
     molecules: list[Molecule]
@@ -77,73 +75,19 @@ class Prepared:
     config: str
     """SHA-256 of what else decides its numbers."""
 
-
-def earlier_run(folder: Path, *, resume: bool, overwrite: bool) -> Restart | None:
-    """Look at the folder without touching it: the restart to go on from, if any.
-
-    Raises:
-        PaiNNFastError: if there is a run and it is neither to be resumed nor to be replaced, or it cannot be resumed.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise PaiNNFastError("the output is a file, not a folder", where=folder)
-    files = _files(folder)
-    if not files or overwrite:
-        return None
-    if not resume:
-        raise PaiNNFastError(
-            "the output folder holds a run already",
-            where=folder,
-            got=files[0].name,
-            fix="resume it (resume=True, --resume), replace it (overwrite=True, --overwrite) or choose another output",
-        )
-    restart = read_restart(folder)
-    if restart is None:
-        raise PaiNNFastError("a trajectory without a restart file cannot be resumed", where=folder)
-    return restart
+    @property
+    def custom(self) -> bool:
+        """Whether the force field is the caller's."""
+        return self.model == CUSTOM
 
 
-def settle_processes(output: Path, rank: int, world: int, *, overwrite: bool) -> None:
-    """See that no run by another number of processes is in the way; the first process removes it if told to.
-
-    Raises:
-        PaiNNFastError: if there is one and it is not to be replaced.
-    """
-    mine = [rank_folder(output, k, world) for k in range(world)]
-    others = [one for one in (output, *ranks_in(output)) if one not in mine and _files(one)]
-    if others and not overwrite:
-        raise PaiNNFastError(
-            "the output folder holds a run by another number of processes", where=others[0],
-            fix="start as many as then, replace it (overwrite=True, --overwrite) or choose another output",
-        )  # fmt: skip
-    for one in others if rank == 0 else ():
-        clear_folder(one)
-
-
-def _files(folder: Path) -> list[Path]:
-    """Restarts and trajectories of one process."""
-    trajectories = [file for part in molecules_in(folder) for file in written_files(part)]
-    return [*folder.glob("restart*.safetensors"), *trajectories]
-
-
-def clear_folder(folder: Path) -> None:
-    """Make the folder, without anything of an earlier run; restarts go first: none is to be without its frames."""
-    make_folder(folder)
-    remove_restarts(folder)
-    for part in molecules_in(folder):
-        remove_segments(part)
-        for name in ("trajectory.h5", CORRELATIONS):
-            (part / name).unlink(missing_ok=True)
-    for path in (*folder.glob("settings.toml"), *folder.glob("frozen-*.xyz")):
-        path.unlink()
-
-
-def prepare(
+def set_up(
     settings: MDSettings,
     force_field: ForceField | None,
     atoms: ase.Atoms | list[ase.Atoms] | None,
     mine: range,
-) -> Prepared:
-    """Load model and structures and see that they fit each other and the settings.
+) -> Setup:
+    """Load model and structures and check that they fit each other and the settings.
 
     Args:
         settings: of the whole run.
@@ -152,7 +96,7 @@ def prepare(
         mine: numbers of the trajectories that this process runs.
 
     Raises:
-        PaiNNFastError: saying what does not fit.
+        PaiNNFastError: naming what does not fit.
     """
     device_of(settings.device)
     frames = _structures(settings, atoms)
@@ -169,7 +113,7 @@ def prepare(
     of_kind = dict(sorted(of_kind.items()))
     order = sorted(set(kinds))
     molecules = [_molecule(settings, frames, order.index(kind), numbers) for kind, numbers in of_kind.items()]
-    model = config = "none: a force field of the caller's"
+    model = config = CUSTOM
     if force_field is None:
         batch_atoms(frames, CLOSEST)  # refuses atoms on top of each other, in any of the frames
         potentials = [_potential(settings, name) for name in settings.members or (settings.model,)]
@@ -178,16 +122,16 @@ def prepare(
         firsts = [frames[numbers[0] % len(frames)] for numbers in of_kind.values()]
         members = [ModelForces(potential, firsts, backend=settings.backend) for potential in potentials]
         force_field = EnsembleForces(members) if settings.members else members[0]
-    return Prepared(molecules, len(order), force_field, model, config)
+    return Setup(molecules, len(order), force_field, model, config)
 
 
 def _check_frames(frames: list[ase.Atoms], file: str | None, *, first: bool) -> None:
-    """Refuse constraints, which integrators do not know; say that momenta do not count.
+    """Refuse constraints, which integrators do not know; warn that momenta are not used.
 
     Args:
         frames: structures to start from.
         file: that they come from.
-        first: whether this process is the one that says things.
+        first: whether this process is the one that warns.
     """
     refuse_constraints(frames, "dynamics", where=file)
     moving = [k for k, frame in enumerate(frames) if frame.has("momenta") and frame.get_momenta().any()]
@@ -198,36 +142,63 @@ def _check_frames(frames: list[ase.Atoms], file: str | None, *, first: bool) -> 
         )
 
 
-def bonds_of(settings: MDSettings, molecule: Molecule) -> Mode:
+def bonds_mode(settings: MDSettings, molecule: Molecule) -> Mode:
     """What to do where a bond of a molecule breaks: bonds of a crystal come and go."""
     return settings.fragments or ("off" if bool(molecule.system.pbc.any()) else "stop")
+
+
+def bond_guard(settings: MDSettings, molecule: Molecule) -> Fragments | None:
+    """The guard of the bonds of a molecule, if there is to be one."""
+    mode = bonds_mode(settings, molecule)
+    if mode == "off":
+        return None
+    return Fragments(molecule.system, molecule.positions, mode, settings.longest_step)
+
+
+def first_state(settings: MDSettings, molecule: Molecule) -> State:
+    """Beads and thermal momenta, forces still to be evaluated."""
+    P, system, T = settings.beads, molecule.system, molecule.temperature
+    noise: dict[str, Any] = {"seed": molecule.seed, "trajectory": molecule.trajectory}
+    positions = initial.ring_positions(system, molecule.positions, P, T, start=settings.start, **noise)
+    state = State.at(positions, initial.maxwell_boltzmann(system, P, T, **noise), molecule.trajectory)
+    remove_drift(settings, system, state)
+    return state
+
+
+def remove_drift(settings: MDSettings, system: System, state: State) -> None:
+    """Stop the centre of mass, and the rotation too if the settings ask for it."""
+    momenta = initial.remove_translation(state.momenta, system.masses)
+    if settings.remove_rotation or "rotation" in settings.remove_com_motion:
+        momenta = initial.remove_rotation(momenta, state.positions, system.masses)
+    state.momenta.copy_(momenta)
 
 
 def _molecule(settings: MDSettings, frames: list[ase.Atoms], index: int, numbers: list[int]) -> Molecule:
     """One kind of molecule with the trajectories of these numbers."""
     starts = [frames[number % len(frames)] for number in numbers]
-    if settings.remove_rotation or "rotation" in settings.hold:
-        name = "remove_rotation" if settings.remove_rotation else "hold = rotation"
+    if settings.remove_rotation or "rotation" in settings.remove_com_motion:
+        name = "remove_rotation" if settings.remove_rotation else "remove_com_motion = rotation"
         if starts[0].pbc.any():
             raise PaiNNFastError(f"{name} makes no sense in a periodic cell", got=starts[0].pbc.tolist())
     system = System.from_atoms(starts[0], settings.device)
 
-    def of_mine(name: str, dtype: torch.dtype = torch.float64) -> Tensor:
+    def each(name: str, dtype: torch.dtype = torch.float64) -> Tensor:
         values = settings.each(name)
         return torch.tensor([values[number] for number in numbers], dtype=dtype, device=settings.device)
 
-    positions = np.stack([start.positions for start in starts])
-    place = torch.tensor(positions, dtype=torch.float64, device=settings.device)
+    positions = torch.tensor(
+        np.stack([start.positions for start in starts]), dtype=torch.float64, device=settings.device
+    )
     return Molecule(
         index,
         system,
         torch.tensor(numbers, device=settings.device),
-        place,
-        of_mine("temperature"),
-        of_mine("time_step"),
-        of_mine("seed", torch.int64),
-        0 if starts[0].pbc.any() else rotations(place[0], system.masses),
-        *_told(starts[0]),
+        positions,
+        each("temperature"),
+        each("time_step"),
+        each("seed", torch.int64),
+        0 if starts[0].pbc.any() else initial.rotations(positions[0], system.masses),
+        *_charge_and_spin(starts[0]),
     )
 
 
@@ -237,13 +208,12 @@ def _kinds(frames: list[ase.Atoms]) -> list[int]:
     kinds = []
     for number, frame in enumerate(frames):
         System.from_atoms(frame)
-        told = _told(frame)
         arrays = (frame.numbers, frame.get_masses(), frame.cell.array, frame.pbc, frame.get_tags())
-        kinds.append(first.setdefault((*told, *(array.tobytes() for array in arrays)), number))
+        kinds.append(first.setdefault((*_charge_and_spin(frame), *(array.tobytes() for array in arrays)), number))
     return kinds
 
 
-def _told(frame: ase.Atoms) -> tuple[float, float]:
+def _charge_and_spin(frame: ase.Atoms) -> tuple[float, float]:
     """Charge (e) and spin multiplicity."""
     return charge_and_multiplicity(frame.info, where=frame.get_chemical_formula())
 

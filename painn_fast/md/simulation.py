@@ -11,22 +11,22 @@ from torch import Tensor
 from painn_fast.engine.cuda_graph import captured
 from painn_fast.errors import PaiNNFastError
 from painn_fast.md.estimators import Estimators
-from painn_fast.md.forces import SPREAD, Evaluation, ForceField
+from painn_fast.md.force_field import SPREAD, Evaluation, ForceField, checked
 from painn_fast.md.fragments import Fragments
-from painn_fast.md.guards import Guards, Trip, check_start
+from painn_fast.md.guards import Guards, LimitExceeded, check_start
 from painn_fast.md.integrators import RingPolymer
 from painn_fast.md.state import State, System
 from painn_fast.units import AMU_A2_PER_FS2, KB
 
-LOOK_EVERY = 64
-"""Steps on a GPU from one look at the guards to the next: a look waits for the device."""
+CHECK_EVERY = 64
+"""Steps on a GPU from one check of the limits to the next: a check waits for the device."""
 FAILURES = ArithmeticError, PaiNNFastError
 """What a force field raises at positions that it cannot evaluate."""
 
 
 @dataclass(eq=False)
 class Group:
-    """The trajectories of one molecule; integrator and estimators are those of the present phase."""
+    """The trajectories of one molecule; integrator and estimators are those of the present stage."""
 
     system: System
     state: State
@@ -35,7 +35,7 @@ class Group:
     integrator: RingPolymer
     estimators: Estimators
     fragments: Fragments | None = None
-    """Watches the bonds."""
+    """Checks the bonds."""
 
     def estimates(self) -> dict[str, Tensor]:
         """Energies and temperature [S], see `Estimators`; NaN for frozen trajectories."""
@@ -57,12 +57,13 @@ class Group:
 class Simulation:
     """Steps groups of trajectories under guards, all copies in one evaluation.
 
-    A trajectory that trips a guard is frozen at its last good frame; the others go on. On a GPU a step is one CUDA
-    graph, from the kick to the guards, and the processor learns only now and then what they saw: see `look`.
+    A trajectory that exceeds a limit is frozen at its last good frame; the others go on. On a GPU a step is one CUDA
+    graph, from the kick to the guards, and the processor reads their results every `CHECK_EVERY` steps: see
+    `check_limits`.
 
     Args:
         groups: one for each molecule, in the order that the force field knows; their states are changed in place, and
-            forces evaluated if they are missing.
+            forces evaluated at step 0.
         force_field: of all copies.
         guards: limits.
 
@@ -73,11 +74,11 @@ class Simulation:
     def __init__(self, groups: Sequence[Group], force_field: ForceField, guards: Guards | None = None) -> None:
         self.groups, self.force_field = list(groups), force_field
         self.guards = guards or Guards()
-        self.trips: list[Trip] = []
-        self.notes: list[Trip] = []
+        self.exceeded: list[LimitExceeded] = []
+        self.notes: list[LimitExceeded] = []
         """Bonds that broke in trajectories that are not stopped for it."""
-        self.look_every = LOOK_EVERY if self.groups[0].state.positions.is_cuda else 1
-        self._unseen = 0
+        self.check_every = CHECK_EVERY if self.groups[0].state.positions.is_cuda else 1
+        self._unchecked = 0
         self._copies = [group.state.copies for group in self.groups]
         self._limits: list[tuple[Estimators, Tensor] | None] = [None] * len(self.groups)
         self._whole: _Whole | None = None
@@ -96,22 +97,22 @@ class Simulation:
     def step(self, properties: Sequence[str] = ()) -> list[dict[str, Tensor]]:
         """One time step; returns of each group observed properties averaged over beads [S, ...]."""
         observed = self._step(properties)
-        self._look_at_bonds()
-        self._unseen += 1
-        if properties or self._unseen >= self.look_every:
-            self.look()
+        self._check_bonds()
+        self._unchecked += 1
+        if properties or self._unchecked >= self.check_every:
+            self.check_limits()
         return [group.averages(seen) for group, seen in zip(self.groups, observed, strict=True)]
 
-    def look(self) -> None:
-        """See what guards saw since the last look: freeze and explain what tripped one, in `trips`.
+    def check_limits(self) -> None:
+        """Freeze what exceeded a limit since the last check, and describe it in `exceeded`.
 
-        Whoever reads a state between steps calls this first: until then a trajectory that tripped stands where it did.
+        To be called before a state is read between steps: until then it is that of the step which exceeded the limit.
         """
-        if self._unseen:
-            self._unseen = 0
+        if self._unchecked:
+            self._unchecked = 0
             for group in self.groups:
-                if not group.integrator.fine(group.state):
-                    self._trip(group)
+                if not group.integrator.within_limits(group.state):
+                    self._freeze(group)
                 if group.fragments is not None:
                     self.notes += group.fragments.notes(group.state)
 
@@ -123,7 +124,7 @@ class Simulation:
         return [group.averages(evaluation[2]) for group, evaluation in zip(self.groups, evaluations, strict=True)]
 
     def _step(self, properties: Sequence[str]) -> list[dict[str, Tensor]]:
-        """A step without a look; properties of all copies."""
+        """A step without a check; properties of all copies."""
         if not properties and self._graph():
             return [{} for _ in self.groups]
         for group in self.groups:
@@ -132,11 +133,11 @@ class Simulation:
         for k, (group, (energy, forces, seen)) in enumerate(zip(self.groups, evaluations, strict=True)):
             self._close(k, energy, forces)
             if SPREAD in seen:
-                self._look_at_spread(group, seen[SPREAD])
+                self._check_spread(group, seen[SPREAD])
         return [seen for _, _, seen in evaluations]
 
     def _graph(self) -> bool:
-        """Take the step by one launch, if that can be; not the first of a phase, which tells the device its number."""
+        """Take the step by one launch, if that can be; not the first of a stage, which gives the device its number."""
         integrators = [group.integrator for group in self.groups]
         if self._whole is None or self._whole.integrators != integrators:
             self._whole = _Whole(integrators)
@@ -166,13 +167,15 @@ class Simulation:
 
         return captured(run, self._copies[0].device, warm_up=evaluate)
 
-    def _evaluate(self, properties: Sequence[str] = ()) -> list[Evaluation]:
-        return self.force_field.together(self._copies, properties)
+    def _evaluate(self, properties: Sequence[str], positions: Sequence[Tensor] | None = None) -> list[Evaluation]:
+        """At the present positions or others of all copies."""
+        x = self._copies if positions is None else positions
+        return checked(self.force_field, self.force_field.together(x, properties), x, properties)
 
     def _first(self) -> list[Evaluation]:
         """Of the first frame."""
         try:
-            return self._evaluate()
+            return self._evaluate(())
         except ArithmeticError as error:
             raise PaiNNFastError(
                 "the force field fails at the first frame", got=f"{type(error).__name__}: {error}",
@@ -189,68 +192,68 @@ class Simulation:
     def _evaluate_others(self, properties: Sequence[str]) -> list[Evaluation]:
         """Find the trajectories where it fails, one by one, with all others at their last positions."""
         before = [group.integrator.before(group.state).flatten(0, 1) for group in self.groups]
-        possible, failing = [place.clone() for place in self._copies], []
+        possible, failing = [x.clone() for x in self._copies], []
         for k, group in enumerate(self.groups):
             P = group.state.positions.shape[1]
             for s in range(len(group.state.alive)):
                 rows = slice(s * P, (s + 1) * P)
-                trial = [place.clone() for place in before]
+                trial = [x.clone() for x in before]
                 trial[k][rows] = self._copies[k][rows]
                 try:
-                    self.force_field.together(trial, properties)
+                    self._evaluate(properties, trial)
                 except FAILURES as error:
                     self._failures[k, s] = str(error)
                     possible[k][rows] = before[k][rows]
                     failing.append((k, rows))
-        evaluations = self.force_field.together(possible, properties)
+        evaluations = self._evaluate(properties, possible)
         for k, rows in failing:
             energy, forces, seen = evaluations[k]
             for values in (energy, forces, *seen.values()):
                 values[rows] = torch.nan
         return evaluations
 
-    def _look_at_bonds(self) -> None:
-        """Where it is time to; what breaks is marked on the device and seen at the next look."""
+    def _check_bonds(self) -> None:
+        """Where that is due; what breaks is marked on the device and read by the next `check_limits`."""
         for group in self.groups:
             if group.fragments is not None and group.fragments.due(group.state.step):
-                group.fragments.look(group.state, group.integrator.broken(group.state))
+                group.fragments.check(group.state, group.integrator.exceeded(group.state))
 
     def _close(self, k: int, energy: Tensor, forces: Tensor) -> None:
         """The end of a step of a group."""
         group = self.groups[k]
         limit = self._limits[k]
-        if limit is None or limit[0] is not group.estimators:  # sum p^2 / m of the hottest that may be
+        if limit is None or limit[0] is not group.estimators:  # sum p^2 / m at the maximum temperature
             estimators = group.estimators
-            hottest = self.guards.hottest(estimators, group.temperature)
-            limit = estimators, hottest * (estimators.n_beads * KB * estimators.degrees / AMU_A2_PER_FS2)
+            kelvin = self.guards.max_temperature(estimators, group.temperature)
+            limit = estimators, kelvin * (estimators.n_beads * KB * estimators.degrees / AMU_A2_PER_FS2)
             self._limits[k] = limit
         group.integrator.close(group.state, energy, forces, limit[1], self.guards.move, self.guards.force)
 
-    def _look_at_spread(self, group: Group, spread: Tensor) -> None:
+    def _check_spread(self, group: Group, spread: Tensor) -> None:
         spread = spread.view(group.state.forces.shape[:-1])
         if not bool(spread.amax() < self.guards.spread):
-            self._trip(group, spread)
+            self._freeze(group, spread)
 
-    def _trip(self, group: Group, spread: Tensor | None = None) -> None:
-        """Freeze and explain what broke a limit."""
+    def _freeze(self, group: Group, spread: Tensor | None = None) -> None:
+        """Freeze and describe what exceeded a limit."""
         state, integrator = group.state, group.integrator
-        broken, before = integrator.broken(state), integrator.before(state)
+        exceeded, before = integrator.exceeded(state), integrator.before(state)
         if spread is not None:
             within = spread.flatten(1).amax(1) < self.guards.spread  # false for NaN
-            broken[~within & (broken == 0)] = state.step
-        tripped = (broken > 0) & state.alive
+            exceeded[~within & (exceeded == 0)] = state.step
+        stopped = (exceeded > 0) & state.alive
         k, fragments = self.groups.index(group), group.fragments
         seen = state, before, group.estimators, group.temperature, group.system, spread
-        for s in torch.nonzero(tripped)[:, 0].tolist():
-            step, failure = int(broken[s]), self._failures.pop((k, s), "")
+        for s in torch.nonzero(stopped)[:, 0].tolist():
+            step, failure = int(exceeded[s]), self._failures.pop((k, s), "")
             if fragments is not None and fragments.stopped(s, step):
-                self.trips.append(fragments.explain(s, step, int(state.trajectory[s])))
+                self.exceeded.append(fragments.describe(s, step, int(state.trajectory[s])))
             else:
-                self.trips.append(self.guards.explain(s, step, *seen, failure))
-        state.alive &= ~tripped
-        state.positions[tripped] = before[tripped]
+                self.exceeded.append(self.guards.describe(s, step, *seen, failure))
+        state.alive &= ~stopped
+        state.positions[stopped] = before[stopped]
         for value in (state.momenta, state.forces, state.energy, state.heat):
-            value[tripped] = 0.0
+            value[stopped] = 0.0
         self.alive = self._any_alive()
 
     def _any_alive(self) -> bool:
@@ -262,6 +265,6 @@ class _Whole:
     """A step by one launch."""
 
     integrators: list[RingPolymer]
-    """Of the phase."""
+    """Of the stage."""
     run: Callable[[], None] | None = None
     possible: bool = True

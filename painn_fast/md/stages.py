@@ -1,4 +1,4 @@
-"""The stretches of a run: an equilibration under a thermostat, then the run itself."""
+"""Stages of a run: equilibration under a thermostat, then production."""
 
 from __future__ import annotations
 
@@ -12,36 +12,35 @@ from painn_fast.md.thermostats import Ensemble
 
 
 @dataclass(frozen=True)
-class Phase:
+class Stage:
     """Steps start to end under one ensemble."""
 
     name: str
     start: int
     end: int
-    parts: list[tuple[RingPolymer, Estimators]]
-    """Of each molecule."""
+    motion: list[tuple[RingPolymer, Estimators]]
+    """Integrator and estimators of each molecule."""
 
 
-def phases(settings: MDSettings, molecules: list[Molecule]) -> list[Phase]:
-    """Phases of a run in order."""
-    plan: list[tuple[str, int, int, Ensemble]] = []
-    end = settings.equilibration_steps
-    if end > 0:
-        plan.append(("equilibration", 0, end, settings.equilibration_ensemble))
-    plan.append(("run", end, settings.total_steps, settings.ensemble))
+def stages(settings: MDSettings, molecules: list[Molecule]) -> list[Stage]:
+    """Stages of a run in order."""
+    first = settings.equilibration_steps
+    plan: list[tuple[str, int, int, Ensemble]] = [("production", first, settings.total_steps, settings.ensemble)]
+    if first > 0:
+        plan.insert(0, ("equilibration", 0, first, settings.equilibration_ensemble))
     return [
-        Phase(name, first, last, [_part(settings, ensemble, molecule) for molecule in molecules])
-        for name, first, last, ensemble in plan
+        Stage(name, start, end, [_motion(settings, ensemble, molecule) for molecule in molecules])
+        for name, start, end, ensemble in plan
     ]
 
 
-def phase_at(plan: list[Phase], step: int) -> Phase:
-    """The phase that step + 1 belongs to."""
-    return next((phase for phase in plan if step < phase.end), plan[-1])
+def stage_at(plan: list[Stage], step: int) -> Stage:
+    """The stage that step + 1 belongs to."""
+    return next((stage for stage in plan if step < stage.end), plan[-1])
 
 
-def _part(settings: MDSettings, ensemble: Ensemble, molecule: Molecule) -> tuple[RingPolymer, Estimators]:
-    removed = _at_rest(ensemble, settings, molecule)
+def _motion(settings: MDSettings, ensemble: Ensemble, molecule: Molecule) -> tuple[RingPolymer, Estimators]:
+    removed = _constrained(ensemble, settings, molecule)
     integrator = RingPolymer(
         molecule.system,
         ensemble,
@@ -51,16 +50,17 @@ def _part(settings: MDSettings, ensemble: Ensemble, molecule: Molecule) -> tuple
         tau0=settings.tau,
         seed=molecule.seed,
         removed=removed,
-        hold=settings.hold,
+        remove_com_motion=settings.remove_com_motion,
     )
     return integrator, Estimators(molecule.system, settings.beads, molecule.temperature, removed=removed)
 
 
-def _at_rest(ensemble: Ensemble, settings: MDSettings, molecule: Molecule) -> int:
-    """Degrees of freedom of the centroid that stay at rest."""
-    turns = 0 if "rotation" in settings.hold else molecule.rotations
+def _constrained(ensemble: Ensemble, settings: MDSettings, molecule: Molecule) -> int:
+    """Degrees of freedom of the centroid that stay at rest, translations and rotations."""
+    removed = settings.remove_com_motion
+    free = 0 if "rotation" in removed else molecule.rotations
     if ensemble in ("pile-l", "langevin"):
-        return 3 * ("translation" in settings.hold) + molecule.rotations - turns
-    if settings.remove_rotation and not (ensemble == "pile-g" and settings.beads > 1):  # its other modes begin one
-        turns = 0
-    return 3 + molecule.rotations - turns
+        return 3 * ("translation" in removed) + molecule.rotations - free
+    if settings.remove_rotation and not (ensemble == "pile-g" and settings.beads > 1):  # its other modes excite one
+        free = 0
+    return 3 + molecule.rotations - free

@@ -105,7 +105,7 @@ class State:
     energy: Tensor  # [S, P] float64, eV, potential energy of each copy
     heat: Tensor  # [S] float64, eV, given to the ring polymer by the thermostat so far
     trajectory: Tensor  # [S] int64, numbers that key the noise
-    alive: Tensor  # [S] bool, False once a guard has tripped
+    alive: Tensor  # [S] bool, False once a limit is exceeded
     step: int = 0
 
     @classmethod

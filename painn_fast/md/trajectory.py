@@ -29,7 +29,7 @@ ATTEMPTS = 3
 
 
 class Trajectory:
-    """What a run recorded. Every series has its own interval; a frozen trajectory's rows are NaN from its trip on.
+    """What a run recorded. Every series has its own interval; rows of a trajectory are NaN once guards froze it.
 
     The trajectories of a run by several processes are read as one, in their order, as far as all have come.
 
@@ -39,6 +39,20 @@ class Trajectory:
 
     Raises:
         PaiNNFastError: if there is none, or it cannot be read.
+
+    Example:
+        >>> from painn_fast.md import MDSettings, Trajectory, run
+        >>> run(MDSettings(model="ethanol", duration="2 fs", positions_every="1 fs", energies_every="1 fs"))
+        PosixPath('md/trajectory.h5')
+        >>> trajectory = Trajectory("md")
+        >>> trajectory.positions.shape  # [T, S, P, N, 3] Å: frames, trajectories, beads, atoms
+        (3, 1, 1, 9, 3)
+        >>> trajectory.times("energies")  # fs
+        array([0., 1., 2.])
+        >>> trajectory.energies["conserved"].shape  # [T, S] eV
+        (3, 1)
+        >>> trajectory.atoms()[0].get_chemical_formula()
+        'C2H6O'
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -53,7 +67,7 @@ class Trajectory:
         if not self._parts:
             self._complain()
         with reading("not a readable trajectory", self.path):
-            headers = [self._look(part) for part in self._parts]
+            headers = [self._read_header(part) for part in self._parts]
             self.header = headers[-1]
             if len(headers) > 1:
                 self._join(headers)
@@ -69,7 +83,7 @@ class Trajectory:
             "no trajectory here", where=self.path, expected="the folder of a run, or its trajectory.h5"
         )
 
-    def _look(self, part: Path) -> dict[str, Any]:
+    def _read_header(self, part: Path) -> dict[str, Any]:
         header: dict[str, Any] = {}
         for file in _files(part, self._known):
             header = checked_header(file, part)
@@ -81,7 +95,7 @@ class Trajectory:
         counts = [int(header["trajectories"]) for header in headers]
         self.header["trajectories"] = sum(counts)
         self.header["trajectory"] = np.concatenate([header["trajectory"] for header in headers])
-        self.header["frozen"] = json.dumps([trip for header in headers for trip in json.loads(header["frozen"])])
+        self.header["frozen"] = json.dumps([event for header in headers for event in json.loads(header["frozen"])])
         self.header["notes"] = json.dumps([note for h in headers for note in json.loads(h.get("notes", "[]"))])
         for name in ("temperature", "time_step", "seed"):
             each = [np.broadcast_to(h[name], count) for h, count in zip(headers, counts, strict=True)]
@@ -167,7 +181,7 @@ class Trajectory:
 
     @property
     def frozen(self) -> list[dict[str, Any]]:
-        """What the guards saw: trajectory, step, atom, value, cause."""
+        """What guards stopped: trajectory, step, atom, value, limit, cause."""
         return list(json.loads(self.header["frozen"]))
 
     @property
@@ -178,7 +192,7 @@ class Trajectory:
     @property
     def alive(self) -> np.ndarray:
         """Trajectories that no guard stopped [S] bool."""
-        return ~np.isin(self.numbers, [trip["trajectory"] for trip in self.frozen])
+        return ~np.isin(self.numbers, [event["trajectory"] for event in self.frozen])
 
     def read(self, series: str, column: str = "value") -> np.ndarray:
         """All frames of one column of a series.
@@ -207,7 +221,7 @@ class Trajectory:
     def times(self, series: str = "positions", trajectory: int | None = None) -> np.ndarray:
         """Times of the frames of a series [T] fs, from the start of the run (equilibration not counted).
 
-        Of one trajectory, by its place in the arrays, or of all that have the longest time step of the run.
+        Of one trajectory, by its index in the arrays, or of all that have the longest time step of the run.
         """
         times = self.read(series, "time")
         return times if trajectory is None else times * (self.time_steps[trajectory] / self._longest)

@@ -14,7 +14,7 @@ from painn_fast.md.settings import RECORDED
 
 
 class Header(dict[str, Any]):
-    """Attributes of a trajectory; one that is asked for but not there is an error in words."""
+    """Attributes of a trajectory; one that is asked for but missing is a PaiNNFastError."""
 
     def __init__(self, attributes: Mapping[str, Any], where: Any) -> None:
         super().__init__(attributes)
@@ -59,7 +59,7 @@ def _check_attributes(header: Mapping[str, Any], where: Any) -> None:
     if "longest_time_step" in header:
         _number(header, "longest_time_step", where, float)
     frozen = json.loads(str(header.get("frozen", "[]")))
-    if not isinstance(frozen, list) or not all(isinstance(trip, dict) and "trajectory" in trip for trip in frozen):
+    if not isinstance(frozen, list) or not all(isinstance(event, dict) and "trajectory" in event for event in frozen):
         raise _wrong("frozen", where, header.get("frozen"), "a list of what was frozen")
 
 

@@ -126,7 +126,7 @@ class PotentialConfig(Settings):
     dipole_unit: str = "e Ang"
     polarizability_unit: str = "Ang^3"
     elements: tuple[Annotated[int, Field(ge=0, le=118)], ...] | None = None
-    """Atomic numbers that the model was trained on; None where a file does not tell."""
+    """Atomic numbers that the model was trained on; None where a file does not state them."""
     name: str = "painn"
     provenance: dict[str, str] = {}
     """Where the weights come from: data, level of theory, errors."""

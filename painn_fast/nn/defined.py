@@ -31,7 +31,7 @@ def defined(name: str, pbc: Array) -> Array:
 
 
 def undefined_entry(name: str, n_atoms: int) -> np.ndarray | float:
-    """What stands in the place of a property of a structure that does not have it: NaN in its shape."""
+    """The result for a structure that does not have the property: NaN in its shape."""
     if name.startswith("charges"):
         return np.full(n_atoms, np.nan)
     return np.full(SHAPES[name], np.nan) if name in SHAPES else float("nan")

@@ -83,7 +83,7 @@ class Atomwise(Float64Buffers):
     def forward(self, s: Tensor, batch: AtomicBatch, read: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Totals [M] and atomic contributions [N], both float64: energies of thousands of eV differ by meV.
 
-        `read` [N]: what the network makes of s, if that is known.
+        `read` [N]: the output of the network for s, if that is known.
         """
         read = self.network(s)[:, 0] if read is None else read
         atomic = read.double() + self.atomic_reference[batch.numbers] + self.mean

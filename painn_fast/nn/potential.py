@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from painn_fast import units
 from painn_fast.errors import PaiNNFastError, UndefinedProperty
 from painn_fast.graph import AtomicBatch
+from painn_fast.nn import fused
 from painn_fast.nn.config import DipoleHead, EnergyHead, PotentialConfig, ScalarHead, SpatialExtentHead, head_name
 from painn_fast.nn.defined import defined, depends_on_cell
 from painn_fast.nn.heads import Atomwise, Dipole, Polarizability, SpatialExtent, build_heads
@@ -39,6 +40,8 @@ class Potential(Float64Buffers):
         self.representation = PaiNN(config.representation)
         names = [head_name(head) for head in config.heads]
         self.heads = nn.ModuleDict(dict(zip(names, build_heads(config.heads, config.representation), strict=True)))
+        self.backend = "auto"
+        """"auto" and "fused" run compiled operations where there are some; "reference" runs plain PyTorch."""
         self.register_buffer("standard_masses", torch.tensor(atomic_masses, dtype=torch.float64), persistent=False)
 
     def __prepare_scriptable__(self) -> NoReturn:
@@ -86,11 +89,16 @@ class Potential(Float64Buffers):
     @contextmanager
     def reference(self) -> Iterator[Self]:
         """Inside of it, the network runs in plain PyTorch, without fused operations."""
-        before, self.representation.backend = self.representation.backend, "reference"
+        before, self.backend = self.backend, "reference"
         try:
             yield self
         finally:
-            self.representation.backend = before
+            self.backend = before
+
+    @property
+    def fused(self) -> bool:
+        """Whether the network runs in compiled operations."""
+        return self.backend != "reference" and fused.available(self.representation)
 
     def forward(
         self, batch: AtomicBatch, properties: Sequence[str] = ("energy", "forces"), *, create_graph: bool = False
@@ -137,7 +145,11 @@ class Potential(Float64Buffers):
             r_ij = r_ij + (r_ij[:, None, :] @ strain)[:, 0]
         length = units.factor("length", self.config.length_unit)
         network = getattr(self.heads["energy"], "network", None) if "energy" in self.heads else None
-        s, v, read = self.representation.read_out(batch, (r_ij / length).to(self.dtype), network, once=once)
+        r_ij, read = (r_ij / length).to(self.dtype), None
+        if self.fused:
+            s, v, read = fused.features(self.representation, batch, r_ij, network, once=once)
+        else:
+            s, v = self.representation(batch, r_ij)
         results = self.results_of_heads(s, v, batch, properties, read)
         if leaves:
             results |= self._derivatives(results["energy"], leaves, batch, create_graph)
@@ -146,9 +158,9 @@ class Potential(Float64Buffers):
     def results_of_heads(
         self, s: Tensor, v: Tensor, batch: AtomicBatch, properties: Sequence[str], read: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """What the heads make of features s [N, F] and v [N, 3, F], as far as `properties` need it, in our units.
+        """Results of the heads for features s [N, F] and v [N, 3, F], those that `properties` need, in our units.
 
-        `read` [N]: what the network of the energy makes of s, if that is known.
+        `read` [N]: the output of the network of the energy for s, if that is known.
         """
         results: dict[str, Tensor] = {}
         length = units.factor("length", self.config.length_unit)

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Files that are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def atomic_write(path: str | Path, *, fix: str = FREE) -> Iterator[Path]:
 
 @contextmanager
 def space_for(path: str | Path, fix: str = FREE) -> Iterator[None]:
-    """Say that there is no space where that is what fails."""
+    """Turn a full disk into an error that names the file."""
     try:
         yield
     except OSError as error:

@@ -27,7 +27,7 @@ START_ANEW = "restore the file from a copy, or remove it to start anew"
 
 
 def save(path: Path, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
-    """Write a checkpoint; it is either whole or not there.
+    """Write a checkpoint, whole or not at all.
 
     Raises:
         PaiNNFastError: if there is no space.
@@ -93,7 +93,7 @@ def _keep(path: Path, previous: Path) -> None:
 
 
 def load_newest(path: Path, read: Callable[[Path], T]) -> tuple[T | None, list[PaiNNFastError]]:
-    """What `read` makes of the newest checkpoint that it can read, and why not of newer ones.
+    """The newest checkpoint that can be read, as `read` returns it, and the errors of newer ones.
 
     Args:
         path: that `save_newest` writes to.
@@ -106,7 +106,7 @@ def load_newest(path: Path, read: Callable[[Path], T]) -> tuple[T | None, list[P
         PaiNNFastError: if there are some, but none can be read.
     """
     failed: list[PaiNNFastError] = []
-    for one in there(path):
+    for one in existing(path):
         try:
             return read(one), failed
         except PaiNNFastError as error:
@@ -122,12 +122,12 @@ def load_newest(path: Path, read: Callable[[Path], T]) -> tuple[T | None, list[P
 
 
 def names(path: Path) -> tuple[Path, Path, Path]:
-    """Where checkpoints are: one that has just been written, the newest, the one before."""
+    """Paths of the checkpoints: one that has just been written, the newest, the one before."""
     return path.with_suffix(f".new{path.suffix}"), path, path.with_suffix(f".previous{path.suffix}")
 
 
-def there(path: Path) -> list[Path]:
-    """The checkpoints that there are, the newest first."""
+def existing(path: Path) -> list[Path]:
+    """The checkpoints that exist, the newest first."""
     return [one for one in names(path) if one.exists()]
 
 

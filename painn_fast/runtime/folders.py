@@ -1,11 +1,11 @@
-"""Where a run keeps what: a folder for each process of several, in it one for each molecule of several."""
+"""Folders of a run: one for each process of several, in it one for each molecule of several."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 WRITTEN = ("restart*.safetensors", "settings.toml", "frozen-*.xyz", "trajectory.h5", "segments/to-*.h5")
-"""What a process writes into its folder, or into those of its molecules."""
+"""Files that a process writes into its folder, or into those of its molecules."""
 
 
 def rank_folder(output: Path, rank: int, world: int) -> Path:

@@ -1,4 +1,4 @@
-"""HDF5 files that tell when they are damaged, on a disk that may be full.
+"""HDF5 files with checksums, on a disk that may be full.
 
 Data sets have Fletcher's checksum in every chunk, the format of HDF5 1.10 has checksums in most of what lies between
 them, and a hash of names, shapes and attributes covers the rest.
@@ -28,7 +28,7 @@ CHUNK = 2**20
 
 @contextmanager
 def new_hdf5(path: str | Path, **options: str) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
-    """A new file, whole or not there, and what raises if the disk has refused a part of it; the end does so too.
+    """A new file, written whole or not at all, and a function that raises if a write failed; the end raises too.
 
     Args:
         path: the file.
@@ -37,7 +37,7 @@ def new_hdf5(path: str | Path, **options: str) -> Iterator[tuple[h5py.File, Call
     Raises:
         PaiNNFastError: if there is no space.
     """
-    with atomic_write(path, **options) as temporary, _Patient(temporary, "w+") as raw:
+    with atomic_write(path, **options) as temporary, _DeferredErrorFile(temporary, "w+") as raw:
         with h5py.File(raw, "w", libver=LIBVER) as file:
             yield file, raw.check
             file.attrs[HEADER] = header_digest(file)
@@ -45,23 +45,23 @@ def new_hdf5(path: str | Path, **options: str) -> Iterator[tuple[h5py.File, Call
 
 
 def checked_dataset(
-    place: h5py.Group, name: str, values: np.ndarray, *, chunk: tuple[int, ...] | None = None, grows: bool = False
+    group: h5py.Group, name: str, values: np.ndarray, *, chunk: tuple[int, ...] | None = None, grows: bool = False
 ) -> h5py.Dataset:
     """A new data set with a checksum in every chunk; numbers and empty arrays, which have no chunks, have none.
 
     Args:
-        place: file or group.
+        group: file or group.
         name: in it.
         values: first or all rows.
         chunk: shape; default about `CHUNK` bytes of rows.
         grows: whether more rows will come.
     """
     if values.ndim == 0 or (values.size == 0 and chunk is None):
-        return place.create_dataset(name, data=values)
+        return group.create_dataset(name, data=values)
     rows = max(1, min(len(values), CHUNK // max(values[:1].nbytes, 1)))
     shape = chunk or (rows, *values.shape[1:])
     most = (None, *values.shape[1:]) if grows else None
-    return place.create_dataset(name, data=values, maxshape=most, chunks=shape, dtype=values.dtype, fletcher32=True)
+    return group.create_dataset(name, data=values, maxshape=most, chunks=shape, dtype=values.dtype, fletcher32=True)
 
 
 def header_digest(file: h5py.File) -> str:
@@ -111,8 +111,8 @@ def damaged(path: str | Path, what: str, got: object) -> PaiNNFastError:
     return PaiNNFastError("a damaged file", where=f"{path}, {what}", got=str(got)[:200], fix=fix)
 
 
-class _Patient(io.FileIO):
-    """A file that keeps to itself what fails: libhdf5 ends the process when it cannot write on closing a file."""
+class _DeferredErrorFile(io.FileIO):
+    """A file that defers errors to `check`: libhdf5 ends the process when it cannot write on closing a file."""
 
     failed: OSError | None = None
 
@@ -137,6 +137,6 @@ class _Patient(io.FileIO):
         return size or 0
 
     def check(self) -> None:
-        """Raise what failed first."""
+        """Raise the first error."""
         if self.failed is not None:
             raise self.failed

@@ -31,7 +31,7 @@ def open_hdf5(path: str | Path) -> h5py.File:
     """A file open for reading, every object in it seen to be plain.
 
     Raises:
-        FileNotFoundError: if it is not there.
+        FileNotFoundError: if it does not exist.
         PaiNNFastError: if it cannot be opened, or holds what no file of ours holds; names the object.
     """
     path = Path(path)
@@ -66,11 +66,11 @@ _plain: dict[tuple[str, int, int, int], None] = {}
 def _check(file: h5py.File, path: Path) -> None:
     size = path.stat().st_size
     _check_attributes(file, f"{path}, /")
-    for name, place in _objects(file, path):
+    for name, item in _objects(file, path):
         where = f"{path}, '{name}'"
-        _check_attributes(place, where)
-        if isinstance(place, h5py.Dataset):
-            _check_dataset(place, where, size)
+        _check_attributes(item, where)
+        if isinstance(item, h5py.Dataset):
+            _check_dataset(item, where, size)
 
 
 def _objects(file: h5py.File, path: Path) -> Iterator[tuple[str, h5py.Group | h5py.Dataset]]:
@@ -86,12 +86,12 @@ def _objects(file: h5py.File, path: Path) -> Iterator[tuple[str, h5py.Group | h5
                 raise PaiNNFastError("an HDF5 file with too many objects or levels", where=path, expected=MAX_OBJECTS)
             if not isinstance(group.get(key, getlink=True), h5py.HardLink):
                 raise PaiNNFastError("a link to somewhere else", where=f"{path}, '{name}'", expected="data in the file")
-            place = group[key]
-            if not isinstance(place, h5py.Group | h5py.Dataset):
+            item = group[key]
+            if not isinstance(item, h5py.Group | h5py.Dataset):
                 raise PaiNNFastError("neither a group nor a data set", where=f"{path}, '{name}'")
-            yield name, place
-            if isinstance(place, h5py.Group):
-                waiting.append((f"{name}/", place, depth + 1))
+            yield name, item
+            if isinstance(item, h5py.Group):
+                waiting.append((f"{name}/", item, depth + 1))
 
 
 def _check_dataset(data: h5py.Dataset, where: str, file_size: int) -> None:
@@ -106,20 +106,20 @@ def _check_dataset(data: h5py.Dataset, where: str, file_size: int) -> None:
         if number not in FILTERS:
             raise PaiNNFastError("a filter that is not one of ours", where=where, got=number, expected=list(FILTERS))
         factor *= FILTERS[number]
-    stored, announced = data.id.get_storage_size(), math.prod(data.shape) * data.dtype.itemsize
-    if stored > file_size or announced > stored * factor:
+    stored, declared = data.id.get_storage_size(), math.prod(data.shape) * data.dtype.itemsize
+    if stored > file_size or declared > stored * factor:
         raise PaiNNFastError(
             "a data set larger than what is stored of it",
             where=where,
-            got=f"{data.shape} of {data.dtype}, {announced} bytes",
+            got=f"{data.shape} of {data.dtype}, {declared} bytes",
             expected=f"{stored} bytes in a file of {file_size}",
         )
 
 
-def _check_attributes(place: h5py.Group | h5py.Dataset, where: str) -> None:
+def _check_attributes(item: h5py.Group | h5py.Dataset, where: str) -> None:
     """Attributes are numbers or texts, none of them huge."""
-    for name in place.attrs:
-        attribute = place.attrs.get_id(name)
+    for name in item.attrs:
+        attribute = item.attrs.get_id(name)
         dtype = attribute.dtype
         text = h5py.check_string_dtype(dtype) is not None
         if attribute.shape is None or not (text or (dtype.kind in "fiub" and dtype.subdtype is None)):
@@ -143,12 +143,12 @@ def _check_heaps(path: Path) -> None:
 def _stands_still(data: mmap.mmap, at: int) -> bool:
     """Whether walking along the objects of a heap, 16 bytes of header each, comes to one of no length."""
     end = at + int.from_bytes(data[at + 8 : at + 16], "little")
-    place = at + 16
-    while place + 16 <= min(end, len(data)):
-        index = int.from_bytes(data[place : place + 2], "little")
-        size = int.from_bytes(data[place + 8 : place + 16], "little")
+    header = at + 16
+    while header + 16 <= min(end, len(data)):
+        index = int.from_bytes(data[header : header + 2], "little")
+        size = int.from_bytes(data[header + 8 : header + 16], "little")
         length = size if index == 0 else 16 + (size + 7) // 8 * 8
         if length % 2**64 == 0:
             return True
-        place += length
+        header += length
     return False

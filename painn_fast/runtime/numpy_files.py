@@ -1,5 +1,5 @@
-"""`.npy` and `.npz` files from elsewhere: what their headers announce is compared with what is there before memory is
-taken, and nothing is unpickled.
+"""`.npy` and `.npz` files from elsewhere: sizes in their headers are compared with those of the data before memory is
+allocated, and nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MAX_ARRAYS = 10_000
 SMALL = 2**30
 """Bytes that the arrays of a file may have together however small it is; larger ones have to lie in it."""
 LARGEST_RATIO = 20
-"""Of arrays to a compressed file, beyond `SMALL`: numbers that are not made up do not compress further."""
+"""Largest ratio of arrays to a compressed file, beyond `SMALL`: measured numbers do not compress further."""
 KINDS = "fiubUS"
 
 
@@ -39,7 +39,7 @@ def load_npz(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def check_npz(path: str | Path) -> None:
-    """Raise PaiNNFastError unless `load_npz` would take the file: headers and sizes alone are looked at."""
+    """Raise PaiNNFastError unless `load_npz` would take the file: only headers and sizes are read."""
     path = Path(path)
     with reading(NPZ, path):
         check_directory(path)
@@ -90,14 +90,14 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> np.n
 
 
 def _check_header(stream: IO[bytes], size: int, what: str, where: str) -> None:
-    """Raise PaiNNFastError unless the header announces as many bytes of plain values as follow it."""
+    """Raise PaiNNFastError unless the header declares as many bytes of plain values as follow it."""
     version = np.lib.format.read_magic(stream)
     read: Any = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(stream)
     if dtype.hasobject or dtype.kind not in KINDS or dtype.subdtype is not None:
         got = "Python objects, which would have to be unpickled" if dtype.hasobject else dtype
         raise PaiNNFastError(what, where=where, got=got, expected="numbers or texts")
-    announced, there = math.prod(shape) * dtype.itemsize, size - stream.tell()
-    if any(length < 0 for length in shape) or announced != there:
-        got = f"shape {shape}, {dtype}: {announced} bytes"
-        raise PaiNNFastError(what, where=where, got=got, expected=f"{there} bytes, which are there")
+    declared, stored = math.prod(shape) * dtype.itemsize, size - stream.tell()
+    if any(length < 0 for length in shape) or declared != stored:
+        got = f"shape {shape}, {dtype}: {declared} bytes"
+        raise PaiNNFastError(what, where=where, got=got, expected=f"{stored} bytes, those in the file")

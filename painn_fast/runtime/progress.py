@@ -21,7 +21,7 @@ class StatusLine:
 
     Args:
         every: seconds between lines where the output is not a terminal.
-        silent: say nothing, as all but one of many processes do.
+        silent: print nothing, as all but one of many processes do.
     """
 
     def __init__(self, every: float = 15.0, *, silent: bool = False) -> None:
@@ -58,7 +58,7 @@ class StatusLine:
 
 
 def warn(message: str) -> None:
-    """A line on stderr about something that went wrong and does not stop the work, whichever process says it."""
+    """A line on stderr about something that went wrong and does not stop the work, whichever process prints it."""
     Console(file=sys.stderr, highlight=False).print(Text(f"warning: {message}", style="yellow"), soft_wrap=True)
 
 

@@ -1,4 +1,4 @@
-"""The processes that work together, as `torchrun` starts them; alone, nothing of it happens."""
+"""The processes that work together, as `torchrun` starts them; no effect in a single process."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class Ranks:
         if self.world > 1:
             dist.barrier()
 
-    def told_by_first(self, value: Any) -> Any:
-        """What the first process says, in all of them."""
+    def broadcast_from_rank_0(self, value: Any) -> Any:
+        """The value of the first process, in all of them."""
         if self.world == 1:
             return value
         box = [value]
@@ -56,8 +56,8 @@ class Ranks:
         return box[0]
 
 
-def place() -> tuple[int, int]:
-    """Number of this process and how many there are, as `torchrun` tells them; (0, 1) without it."""
+def rank_and_world_size() -> tuple[int, int]:
+    """Number of this process and number of processes, from the environment of `torchrun`; (0, 1) without it."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -69,7 +69,7 @@ def ranks(device: str, patience: timedelta | None = None) -> Iterator[tuple[Rank
         device: such as "cpu" or "cuda", which becomes a device of this process's own.
         patience: how long one waits for another; None is torch's half hour.
     """
-    world = place()[1]
+    world = rank_and_world_size()[1]
     if world == 1:
         yield Ranks(), device
         return

@@ -1,4 +1,4 @@
-"""Files that tell when they are damaged: the SHA-256 of a whole file, kept inside it and counted as zeros.
+"""Files with a checksum: the SHA-256 of a whole file, kept inside it and counted as zeros.
 
 A safetensors file keeps it in the JSON text of its header, an archive of NumPy's (.npz) in the comment at its end.
 """
@@ -18,27 +18,27 @@ from torch import Tensor
 FIELD = "file_sha256"
 BLANK = "0" * 64
 _MARK = json.dumps(f'"{FIELD}": "')[1:-1].encode()
-"""What stands before the hash in a header, where JSON is a text within JSON."""
+"""Text before the hash in a header, where JSON is a string within JSON."""
 
 
 def signed_safetensors(tensors: dict[str, Tensor], key: str, values: dict[str, Any]) -> bytes:
     """A safetensors file with `values` as JSON under `key` of its header, and its SHA-256 among them."""
     data = as_safetensors(tensors, {key: json.dumps({FIELD: BLANK, **values})})  # first: `values` may have such a key
-    place = _place(data)
-    assert place is not None
-    return data[:place] + hashlib.sha256(data).hexdigest().encode() + data[place + len(BLANK) :]
+    start = _hash_position(data)
+    assert start is not None
+    return data[:start] + hashlib.sha256(data).hexdigest().encode() + data[start + len(BLANK) :]
 
 
 def safetensors_intact(data: bytes) -> bool | None:
     """Whether a file is what was written; None if it has no hash."""
-    place = _place(data)
-    if place is None:
+    start = _hash_position(data)
+    if start is None:
         return None
-    end = place + len(BLANK)
-    digest = hashlib.sha256(data[:place])
+    end = start + len(BLANK)
+    digest = hashlib.sha256(data[:start])
     digest.update(BLANK.encode())
     digest.update(memoryview(data)[end:])
-    return data[place:end] == digest.hexdigest().encode()
+    return data[start:end] == digest.hexdigest().encode()
 
 
 def safetensors_text(data: bytes, key: str) -> str | None:
@@ -53,7 +53,7 @@ def safetensors_text(data: bytes, key: str) -> str | None:
     return text if isinstance(text, str) else None
 
 
-def _place(data: bytes) -> int | None:
+def _hash_position(data: bytes) -> int | None:
     mark = data.find(_MARK, 8, 8 + int.from_bytes(data[:8], "little"))
     return mark + len(_MARK) if mark >= 0 else None
 

@@ -1,4 +1,4 @@
-"""The directory of a zip file, looked at before `zipfile` builds an object for each of its entries."""
+"""The directory of a zip file, checked before `zipfile` builds an object for each of its entries."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ TAIL = 2**16 + 100
 
 
 def check_directory(path: str | Path) -> None:
-    """Raise PaiNNFastError if the zip file announces a directory larger than `MAX_DIRECTORY`."""
+    """Raise PaiNNFastError if the zip file declares a directory larger than `MAX_DIRECTORY`."""
     with reading("not a readable zip file", path), open(path, "rb") as file:
         file.seek(max(0, file.seek(0, 2) - TAIL))
         tail = file.read(TAIL)
-    size = max((_size(tail, at) for at in _places(tail, END)), default=0)
+    size = max((_size(tail, at) for at in _positions(tail, END)), default=0)
     if size > MAX_DIRECTORY:
         raise PaiNNFastError(
             "a zip file with too many entries", where=path, got=f"a directory of {size} bytes", expected=MAX_DIRECTORY
         )
 
 
-def _places(tail: bytes, signature: bytes) -> list[int]:
-    """All of them: which one counts depends on the reader, so none may be too large."""
-    found, at = [], tail.find(signature)
+def _positions(tail: bytes, signature: bytes) -> list[int]:
+    """All of a signature: which one counts depends on the reader, so none may declare too large a directory."""
+    positions, at = [], tail.find(signature)
     while at >= 0:
-        found.append(at)
+        positions.append(at)
         at = tail.find(signature, at + 1)
-    return found
+    return positions
 
 
 def _size(tail: bytes, at: int) -> int:
-    """Of the directory that the end record at `at` tells of, or its 64-bit companion before it."""
+    """Bytes of the directory, from the end record at `at` or from its 64-bit companion before it."""
     size = int.from_bytes(tail[at + 12 : at + 16], "little")
     start = at - 76
     if start >= 0 and tail[start : start + 4] == END_64 and tail[at - 20 : at - 16] == LOCATOR_64:

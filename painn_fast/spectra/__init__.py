@@ -5,7 +5,7 @@ from painn_fast.correlation.series import SpectrumStreams
 from painn_fast.spectra.analyse import SpectrumResult, analyse
 from painn_fast.spectra.bands import Band, compare_bands
 from painn_fast.spectra.compare import Comparison, compare
-from painn_fast.spectra.correlation import Analysis
+from painn_fast.spectra.density import Analysis
 from painn_fast.spectra.infrared import InfraredSpectrum, infrared
 from painn_fast.spectra.overlay import Overlay, read_overlay
 from painn_fast.spectra.peaks import Peak, fit_shift, infrared_peaks, raman_peaks

@@ -1,4 +1,4 @@
-"""From a trajectory, or the correlations that its dynamics streamed, to spectra and peaks."""
+"""Spectra and peaks from a trajectory, or from the correlations that its dynamics streamed."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import ase
+import numpy as np
 
 from painn_fast.correlation.online import Correlation
-from painn_fast.correlation.series import SERIES, SpectrumStreams, invariants, weighted
+from painn_fast.correlation.series import SERIES, SpectrumStreams, correlated_parts
 from painn_fast.errors import PaiNNFastError
 from painn_fast.md import Trajectory
-from painn_fast.spectra.correlation import Analysis, correlate
+from painn_fast.spectra.density import Analysis, correlate
 from painn_fast.spectra.infrared import InfraredSpectrum
 from painn_fast.spectra.peaks import Peak, fit_shift, infrared_peaks, raman_peaks
 from painn_fast.spectra.power import PowerSpectrum
@@ -22,7 +23,15 @@ from painn_fast.vibrations.harmonic import HarmonicSpectrum
 
 @dataclass(frozen=True)
 class SpectrumResult:
-    """What a run found, and where it is written."""
+    """Spectra and peaks of a run, and the folder of its files.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from painn_fast.spectra import SpectrumResult
+        >>> result = SpectrumResult(Path("out"), None, None, None, infrared_peaks=(), raman_peaks=())
+        >>> result.power is None
+        True
+    """
 
     folder: Path
     infrared: InfraredSpectrum | None
@@ -39,7 +48,7 @@ def analyse(
     harmonic: HarmonicSpectrum | None = None,
     streams: SpectrumStreams | None = None,
 ) -> SpectrumResult:
-    """Spectra and peaks of a trajectory; trajectories that guards stopped are left out.
+    """Compute the spectra and peaks of a trajectory; trajectories that guards stopped are left out.
 
     Args:
         trajectory: with series of dipoles, polarizabilities or velocities.
@@ -47,13 +56,25 @@ def analyse(
         harmonic: names the peaks.
         streams: correlations of series that the trajectory did not keep.
 
+    Returns:
+        A spectrum for each series: infrared (km/mol per cm-1), Raman (Å^4/amu per cm-1), power (modes per cm-1).
+
     Raises:
         PaiNNFastError: if there is no such series, or it is too short for the analysis.
+
+    Example:
+        >>> from painn_fast import md
+        >>> from painn_fast.spectra import SpectrumSettings, analyse
+        >>> chosen = {"ensemble": "nve", "duration": "100 fs", "dipole_every": "1 fs", "output": "run"}
+        >>> trajectory = md.Trajectory(md.run(md.MDSettings(model="ethanol", **chosen)))
+        >>> result = analyse(trajectory, SpectrumSettings(trajectory="run", method="classical", depth="50 fs"))
+        >>> result.infrared.interval, result.raman is None
+        (1.0, True)
     """
-    series = recorded(trajectory, streams)
+    series = available(trajectory, streams)
     if not series or not trajectory.alive.any():
         raise PaiNNFastError(
-            "nothing to make a spectrum of",
+            "no series that a spectrum can be computed from",
             where=trajectory.path,
             expected="a trajectory with dipole_every, polarizability_every or velocities_every that no guard stopped",
         )
@@ -62,50 +83,39 @@ def analyse(
         raise PaiNNFastError(
             "a quantum correction is for classical runs", got=f"{correction}, {trajectory.beads} beads"
         )
-    chosen = replace(settings.analysis, time_step=trajectory.time_step)
+    given = trajectory.temperature, replace(settings.analysis, time_step=trajectory.time_step)
+    parts = {name: _correlations(name, trajectory, given[1], streams) for name in series}
     ir, rm, vdos = None, None, None
-    if "dipole" in series:
-        (part,) = _correlations("dipole", trajectory, chosen, streams).values()
-        ir = InfraredSpectrum.of(part, trajectory.temperature, chosen, correction=correction)
-    if "polarizability" in series:
-        parts = _correlations("polarizability", trajectory, chosen, streams)
-        rm = RamanSpectrum.of(
-            parts["isotropic"],
-            parts["anisotropic"],
-            trajectory.temperature,
-            chosen,
-            laser=settings.laser,
-            correction=correction,
-        )
-    if "velocities" in series:
-        elements = _correlations("velocities", trajectory, chosen, streams)
-        vdos = PowerSpectrum.of(elements, trajectory.temperature, chosen)
+    if "dipole" in parts:
+        ir = InfraredSpectrum.of(parts["dipole"]["dipole"], *given, correction=correction)
+    if "polarizability" in parts:
+        isotropic, anisotropic = parts["polarizability"].values()
+        rm = RamanSpectrum.of(isotropic, anisotropic, *given, laser=settings.laser, correction=correction)
+    if "velocities" in parts:
+        vdos = PowerSpectrum.of(parts["velocities"], *given)
     shift = None if harmonic is None else fit_shift(harmonic, ir, rm)
     ir_peaks = () if ir is None else tuple(infrared_peaks(ir, harmonic, shift))
     rm_peaks = () if rm is None else tuple(raman_peaks(rm, harmonic, shift))
     return SpectrumResult(settings.folder, ir, rm, harmonic, ir_peaks, rm_peaks, vdos)
 
 
-def recorded(trajectory: Trajectory, streams: SpectrumStreams | None) -> list[str]:
-    """Series that spectra can be made of."""
+def available(trajectory: Trajectory, streams: SpectrumStreams | None) -> list[str]:
+    """Series that spectra can be computed from."""
     return [name for name in SERIES if name in trajectory.names or (streams and name in streams.intervals)]
 
 
 def _correlations(
     series: str, trajectory: Trajectory, analysis: Analysis, streams: SpectrumStreams | None
 ) -> dict[str, Correlation]:
-    """Of the frames if they are there, else as they were streamed."""
+    """From the frames if they were kept, else as they were streamed."""
     if series not in trajectory.names:
         assert streams is not None
         return streams.correlations(series)
     values = trajectory.read(series)[:, trajectory.alive].swapaxes(0, 1)
+    symbols, masses = [], np.zeros(0)
     if series == "velocities":
-        system = trajectory.system
-        symbols = ase.Atoms(system.numbers.numpy()).get_chemical_symbols()
-        parts = weighted(values.mean(axis=2), symbols, system.masses.numpy())  # of centroids
-    elif series == "polarizability":
-        parts = dict(zip(("isotropic", "anisotropic"), invariants(values), strict=True))
-    else:
-        parts = {"dipole": values}
+        symbols = ase.Atoms(trajectory.system.numbers.numpy()).get_chemical_symbols()
+        masses = trajectory.system.masses.numpy()
+    parts = correlated_parts(series, values, symbols, masses)
     every, differences = trajectory.interval(series), series != "velocities"
     return {name: correlate(part, every, analysis, differences=differences) for name, part in parts.items()}

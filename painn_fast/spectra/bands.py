@@ -1,4 +1,4 @@
-"""Main bands of a molecule: groups of harmonic modes, and where each method puts them."""
+"""Main bands of a molecule: groups of harmonic modes, and their positions by each method."""
 
 from __future__ import annotations
 
@@ -13,58 +13,82 @@ from painn_fast.spectra.raman import RamanSpectrum
 from painn_fast.vibrations.harmonic import HarmonicSpectrum
 
 GAP = 150.0
-"""cm-1 between harmonic lines of one name that are two bands."""
+"""cm-1 between harmonic lines of one name from which they are two bands."""
 MAIN = 0.03
-"""Of the strongest band: weaker ones are not listed."""
+"""Least intensity of a listed band, relative to the strongest one."""
 FAINT = 0.01
-"""Of the strongest mode: weaker ones belong to no band."""
+"""Least intensity of a mode in a band, relative to the strongest mode."""
 NEIGHBOUR = 0.1
-"""Of a band's intensity: a line this strong ends its window half way."""
+"""Intensity, relative to the band's, of a line that ends the window of the band half way."""
 REACH = 0.04
-"""Of the wavenumber: how far a band may be from where the smooth shift of the harmonic lines puts it."""
+"""Largest distance of a band from the smoothly shifted harmonic lines, relative to the wavenumber."""
 REACH_AT_LEAST = 50.0
 """cm-1."""
 CORE = 0.05
-"""Of the height: what is lower does not count for the centre."""
+"""Part of the height below which a spectrum does not count for the centre."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a method puts a band."""
+class BandPosition:
+    """Position and intensity of a band by one method."""
 
     centre: float  # cm-1, mean over the band, weighted by intensity
-    error: float  # of the centre, from blocks; NaN if there is but one
+    error: float  # of the centre, from blocks; NaN for a single block
     peak: float  # cm-1, where it is highest
     intensity: float  # over the window, km/mol (infrared) or Å^4/amu (Raman)
 
 
 @dataclass(frozen=True)
 class Band:
-    """Modes of one name that lie together, and the band that each method makes of them."""
+    """Neighbouring modes of one name, and their band by each method.
+
+    Example:
+        >>> from painn_fast.spectra import Band
+        >>> band = Band("infrared", "O-H stretch", modes=(21,), harmonic=3921.0, intensity=43.0, positions={})
+        >>> band.modes
+        (21,)
+    """
 
     spectrum: str  # "infrared" or "Raman"
     name: str
     modes: tuple[int, ...]  # counted from 1 in order of wavenumber
     harmonic: float  # cm-1, mean over the modes, weighted by intensity
     intensity: float  # harmonic, km/mol or Å^4/amu
-    places: dict[str, Place]  # by method
+    positions: dict[str, BandPosition]  # by method
 
 
 Spectra = tuple[InfraredSpectrum | None, RamanSpectrum | None]
 
 
 def compare_bands(harmonic: HarmonicSpectrum, spectra: Mapping[str, Spectra]) -> list[Band]:
-    """Main bands of both spectra in order of wavenumber.
+    """Find the main bands of both spectra.
 
-    Of each method the harmonic lines are shifted, smoothly, to where they overlap best with its spectra; a band is what
-    lies around the shifted lines of its modes, as far as half the way to the next line of weight.
+    For each method the harmonic lines are shifted, smoothly, to the best overlap with its spectra; a band is the part
+    of the spectrum around the shifted lines of its modes, up to half the distance to the next strong line.
 
     Args:
         harmonic: modes with intensities.
         spectra: infrared and Raman of each method, by its name.
+
+    Returns:
+        Infrared bands, then Raman ones, each in order of wavenumber.
+
+    Example:
+        >>> import numpy as np
+        >>> from types import SimpleNamespace
+        >>> from painn_fast.spectra import Analysis, compare_bands, infrared
+        >>> time = 2.0 * np.arange(2000)  # fs
+        >>> vibration = np.cos(2 * np.pi * 2.99792458e-5 * 1650 * time)
+        >>> spectrum = infrared(vibration[None, :, None] * np.array([0.02, 0, 0]), 2.0, 300.0, Analysis(depth=1000.0))
+        >>> modes = SimpleNamespace(
+        ...     wavenumber=np.array([1700.0]), intensity=np.array([80.0]), activity=None, names=("H-O-H bend",)
+        ... )
+        >>> (band,) = compare_bands(modes, {"classical": (spectrum, None)})
+        >>> f"{band.name}: {band.positions['classical'].centre:.0f} cm-1, harmonic {band.harmonic:.0f} cm-1"
+        'H-O-H bend: 1650 cm-1, harmonic 1700 cm-1'
     """
     shifts = {label: fit_shift(harmonic, *one) for label, one in spectra.items()}
-    found = []
+    bands = []
     for kind, weights in (("infrared", harmonic.intensity), ("Raman", harmonic.activity)):
         if weights is None:
             continue
@@ -73,7 +97,7 @@ def compare_bands(harmonic: HarmonicSpectrum, spectra: Mapping[str, Spectra]) ->
         for group in groups:
             if not weights[group].sum() > MAIN * strongest:
                 continue
-            places = {}
+            positions = {}
             for label, (infrared, raman) in spectra.items():
                 window = _window(group, harmonic.wavenumber, weights, shifts[label])
                 if kind == "infrared" and infrared is not None:
@@ -82,10 +106,10 @@ def compare_bands(harmonic: HarmonicSpectrum, spectra: Mapping[str, Spectra]) ->
                     curve = raman.wavenumber, raman.activity, raman.blocks, raman.weights
                 else:
                     continue
-                places[label] = _place(*curve, *window)
-            if places:
-                found.append(_band(kind, group, harmonic, weights, places))
-    return found
+                positions[label] = _position(*curve, *window)
+            if positions:
+                bands.append(_band(kind, group, harmonic, weights, positions))
+    return bands
 
 
 def _groups(harmonic: HarmonicSpectrum, weights: np.ndarray) -> list[np.ndarray]:
@@ -115,14 +139,14 @@ def _window(group: np.ndarray, nu: np.ndarray, weights: np.ndarray, shift: Shift
     return low, high
 
 
-def _place(
+def _position(
     nu: np.ndarray,
     mean: np.ndarray,
     blocks: np.ndarray | None,
     weights: np.ndarray | None,
     low: float,
     high: float,
-) -> Place:
+) -> BandPosition:
     """The error of the centre is that of the jackknife: leave out one block after the other."""
     inside = (nu >= low) & (nu <= high)
     x, y = nu[inside], mean[inside]
@@ -132,7 +156,7 @@ def _place(
         without = (y - share * blocks[:, inside]) / (1.0 - share)
         centres = np.array([_centre(x, one) for one in without])
         error = float(np.sqrt((len(blocks) - 1) * np.mean((centres - centres.mean()) ** 2)))
-    return Place(_centre(x, y), error, float(x[np.argmax(y)]), float(np.trapezoid(y, x)))
+    return BandPosition(_centre(x, y), error, float(x[np.argmax(y)]), float(np.trapezoid(y, x)))
 
 
 def _centre(nu: np.ndarray, values: np.ndarray) -> float:
@@ -141,7 +165,7 @@ def _centre(nu: np.ndarray, values: np.ndarray) -> float:
 
 
 def _band(
-    kind: str, group: np.ndarray, harmonic: HarmonicSpectrum, weights: np.ndarray, places: dict[str, Place]
+    kind: str, group: np.ndarray, harmonic: HarmonicSpectrum, weights: np.ndarray, positions: dict[str, BandPosition]
 ) -> Band:
     return Band(
         spectrum=kind,
@@ -149,5 +173,5 @@ def _band(
         modes=tuple(int(k) + 1 for k in group),
         harmonic=float(np.average(harmonic.wavenumber[group], weights=weights[group])),
         intensity=float(weights[group].sum()),
-        places=places,
+        positions=positions,
     )

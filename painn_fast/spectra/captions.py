@@ -1,4 +1,4 @@
-"""What tables and pictures say of how they came about."""
+"""Conditions of a run, for the headers of tables and pictures."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import ase
 
 from painn_fast.correlation.series import SpectrumStreams
 from painn_fast.md import Trajectory
-from painn_fast.spectra.analyse import SpectrumResult, recorded
-from painn_fast.spectra.correlation import nyquist
+from painn_fast.spectra.analyse import SpectrumResult, available
+from painn_fast.spectra.density import nyquist
 from painn_fast.spectra.settings import SpectrumSettings
 
 METHODS = {"t-rpmd": "T-RPMD", "rpmd": "RPMD", "pile-l": "PILE-L", "nve": "classical NVE", "langevin": "Langevin"}
 
 
 def conditions(trajectory: Trajectory, settings: SpectrumSettings) -> dict[str, str]:
-    """How the spectra came about, for the heads of tables."""
+    """Method, sampling and analysis of the spectra, for the headers of tables."""
     streams, chosen = SpectrumStreams.load(trajectory.path), settings.analysis
-    series = recorded(trajectory, streams)[0]
+    series = available(trajectory, streams)[0]
     if series in trajectory.names:
         every = trajectory.interval(series)
         length = every * (len(trajectory.times(series)) - 1) / 1000.0
@@ -28,12 +28,12 @@ def conditions(trajectory: Trajectory, settings: SpectrumSettings) -> dict[str, 
     count = int(trajectory.alive.sum())
     lost = trajectory.trajectories - count
     return {
-        "method": METHODS.get(str(trajectory.header["ensemble"]), str(trajectory.header["ensemble"])),
+        "method": _method(trajectory),
         "beads": str(trajectory.beads),
         "temperature": f"{trajectory.temperature:g} K",
         "sampling": f"{count} trajectories of {length:g} ps, {count * length:g} ps in all"
         + (f" ({lost} more stopped by guards)" if lost else ""),
-        "time step": f"{trajectory.time_step:g} fs, its shift of frequencies taken back",
+        "time step": f"{trajectory.time_step:g} fs, its shift of frequencies corrected",
         "frames": f"one every {every:g} fs, Nyquist {nyquist(every):.0f} cm-1",
         "window": f"{chosen.window}, correlation depth {chosen.depth / 1000:g} ps",
         "resolution": f"{chosen.resolution:.1f} cm-1 (full width at half maximum)",
@@ -43,8 +43,12 @@ def conditions(trajectory: Trajectory, settings: SpectrumSettings) -> dict[str, 
 
 def method_name(trajectory: Trajectory) -> str:
     """Such as "T-RPMD, 16 beads"."""
+    return _method(trajectory) + (f", {trajectory.beads} beads" if trajectory.beads > 1 else "")
+
+
+def _method(trajectory: Trajectory) -> str:
     ensemble = str(trajectory.header["ensemble"])
-    return METHODS.get(ensemble, ensemble) + (f", {trajectory.beads} beads" if trajectory.beads > 1 else "")
+    return METHODS.get(ensemble, ensemble)
 
 
 def title(result: SpectrumResult, trajectory: Trajectory, about: dict[str, str]) -> str:
@@ -58,16 +62,9 @@ def title(result: SpectrumResult, trajectory: Trajectory, about: dict[str, str])
     return f"{name or formula}: {what}" + (f" ({formula})" if name else "")
 
 
-def subtitle(
-    result: SpectrumResult, trajectory: Trajectory, settings: SpectrumSettings, *, several: bool = False
-) -> str:
-    """Conditions in a picture; without the method if there are several."""
-    told = conditions(trajectory, settings)
-    method = "" if several else f"{method_name(trajectory)}, "
+def subtitle(result: SpectrumResult, settings: SpectrumSettings, about: dict[str, str], method: str = "") -> str:
+    """Conditions in a picture, from those of the tables; without the method if there are several."""
     laser = f"; laser {settings.laser:g} nm" if result.raman is not None else ""
-    return (
-        f"{method}{told['temperature']}, {told['sampling']}{laser}\n"
-        f"window {told['window']}, resolution {settings.analysis.resolution:.0f} cm$^{{-1}}$; {told['frames']}".replace(
-            "cm-1", "cm$^{-1}$"
-        )
-    )
+    first = f"{about['temperature']}, {about['sampling']}{laser}"
+    second = f"window {about['window']}, resolution {settings.analysis.resolution:.0f} cm-1; {about['frames']}"
+    return f"{method}, {first}\n{second}".removeprefix(", ").replace("cm-1", "cm$^{-1}$")

@@ -24,12 +24,12 @@ from painn_fast.spectra.run import (
     COMPARISON,
     PATIENCE,
     about_model,
-    claim,
+    check_output,
     dynamics,
     harmonic_lines,
-    look,
     model_and_structures,
-    teller,
+    prepare_output,
+    progress_console,
     write,
     write_harmonic,
 )
@@ -41,7 +41,15 @@ SAME = ("temperature", "sampling", "time step", "frames", "window", "resolution"
 
 @dataclass(frozen=True)
 class Comparison:
-    """What each method found, by its name, and where their bands are."""
+    """Results of each method, by its name, and the positions of their bands.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from painn_fast.spectra import Comparison
+        >>> comparison = Comparison(Path("ethanol-spectrum"), results={}, bands=())
+        >>> comparison.folder.name
+        'ethanol-spectrum'
+    """
 
     folder: Path
     results: dict[str, SpectrumResult]
@@ -49,13 +57,31 @@ class Comparison:
 
 
 def compare(settings: SpectrumSettings, *, resume: bool = False, overwrite: bool = False) -> Comparison:
-    """Make the spectra of a molecule by each of `settings.methods`; the table of bands goes to stdout.
+    """Compute the spectra of a molecule by each of `settings.methods`; the table of bands goes to stdout.
 
-    Files: what `run` writes, in a folder a method; harmonic.csv and harmonic.xyz, comparison.csv, comparison.png and
-    .svg beside them. An interrupted comparison goes on with `resume`; methods that are done are analysed anew.
+    Files: those of `run`, in a folder a method; harmonic.csv and harmonic.xyz, comparison.csv, comparison.png and .svg
+    beside them.
+
+    Args:
+        settings: with several methods.
+        resume: go on with an interrupted comparison; methods that are done are analysed anew.
+        overwrite: replace what the folder holds.
+
+    Returns:
+        The results of all methods.
 
     Raises:
-        PaiNNFastError: as `run`; if there are no several methods.
+        PaiNNFastError: as `run`; if there is only one method.
+
+    Example:
+        >>> from painn_fast.spectra import SpectrumSettings, compare
+        >>> settings = SpectrumSettings(model="ethanol", method="classical,t-rpmd")
+        >>> settings.methods, settings.of("classical").beads, str(settings.of("classical").folder)
+        (('classical', 't-rpmd'), 1, 'ethanol-spectrum/classical')
+        >>> bands = compare(settings).bands  # doctest: +SKIP
+        >>> compare(SpectrumSettings(model="ethanol"))
+        Traceback (most recent call last):
+        painn_fast.errors.PaiNNFastError: nothing to compare; where: methods; got: t-rpmd; expected: two or more
     """
     if not settings.methods:
         raise PaiNNFastError("nothing to compare", where="methods", got=settings.method, expected="two or more")
@@ -64,18 +90,18 @@ def compare(settings: SpectrumSettings, *, resume: bool = False, overwrite: bool
 
 
 def _compare(settings: SpectrumSettings, group: Ranks, *, resume: bool, overwrite: bool) -> Comparison:
-    folder, say = settings.folder, teller(group)
+    folder, say = settings.folder, progress_console(group)
     overlays = read_overlays(settings.overlay, settings.highest)
     model, frames = model_and_structures(settings, None)
     assert model is not None
     about, lines = about_model(model), None
     if group.first:
-        look(folder, resume or overwrite)
+        check_output(folder, resume or overwrite)
         lines = harmonic_lines(model, frames[0], say, settings.hessian)
         for one in (settings, *(settings.of(method) for method in settings.methods)):
-            claim(one, about, overwrite)
+            prepare_output(one, about, overwrite)
             write_harmonic(one.folder, lines, about)
-    lines = group.told_by_first(lines)
+    lines = group.broadcast_from_rank_0(lines)
     results: dict[str, SpectrumResult] = {}
     trajectories: list[Trajectory] = []
     for one in (settings.of(method) for method in settings.methods):
@@ -89,8 +115,8 @@ def _compare(settings: SpectrumSettings, group: Ranks, *, resume: bool, overwrit
     if not group.first:
         return Comparison(folder, results, bands)
     first, shared = next(iter(results.values())), conditions(trajectories[0], settings)
-    told = {"what": "main bands by method", **about, **{key: shared[key] for key in SAME}}
-    table.write_comparison(folder / COMPARISON[0], bands, told)
+    header = {"what": "main bands by method", **about, **{key: shared[key] for key in SAME}}
+    table.write_comparison(folder / COMPARISON[0], bands, header)
     if can_draw():
         draw_comparison(
             [folder / name for name in COMPARISON[1:]],
@@ -99,7 +125,7 @@ def _compare(settings: SpectrumSettings, group: Ranks, *, resume: bool, overwrit
             (first.infrared_peaks, first.raman_peaks),
             overlays=overlays,
             title=title(first, trajectories[0], about),
-            subtitle=subtitle(first, trajectories[0], settings, several=True),
+            subtitle=subtitle(first, settings, shared),
         )
     Console(file=sys.stdout).print(comparison_table(bands))
     say.print(f"wrote {folder / COMPARISON[1] if can_draw() else folder}")

@@ -8,7 +8,7 @@ import numpy as np
 
 from painn_fast.correlation.online import Correlation
 from painn_fast.errors import PaiNNFastError
-from painn_fast.spectra.correlation import Analysis, correlate, spectral_density, standard_error
+from painn_fast.spectra.density import Analysis, correlate, integral, spectral_density, standard_error
 from painn_fast.spectra.quantum import quantum_correction
 from painn_fast.vibrations.harmonic import KM_PER_MOL
 
@@ -18,7 +18,18 @@ DECADIC = 100.0 / np.log(10.0)
 
 @dataclass(frozen=True)
 class InfraredSpectrum:
-    """Absorption of one molecule."""
+    """Absorption of one molecule.
+
+    Example:
+        >>> import numpy as np
+        >>> from painn_fast.spectra import Analysis, InfraredSpectrum, StreamingCorrelation
+        >>> analysis = Analysis(depth=200.0)  # fs
+        >>> stream = StreamingCorrelation(analysis.lags(1.0), interval=1.0)
+        >>> stream.extend(np.random.default_rng(0).normal(size=(4, 1000, 3)))  # dipoles of 4 trajectories, e Å
+        >>> spectrum = InfraredSpectrum.of(stream.correlation(), 300.0, analysis)
+        >>> spectrum.intensity.shape == spectrum.error.shape == spectrum.wavenumber.shape
+        True
+    """
 
     wavenumber: np.ndarray  # [K] cm-1
     intensity: np.ndarray  # [K] km/mol per cm-1
@@ -26,7 +37,7 @@ class InfraredSpectrum:
     analysis: Analysis
     interval: float  # fs
     temperature: float  # K
-    blocks: np.ndarray | None = None  # [B, K] of each trajectory, or parts of one that is alone
+    blocks: np.ndarray | None = None  # [B, K] of each trajectory, or parts of a single one
     weights: np.ndarray | None = None  # [B]
 
     @classmethod
@@ -50,8 +61,7 @@ class InfraredSpectrum:
 
     def integral(self, low: float, high: float) -> float:
         """Integrated intensity between two wavenumbers, km/mol."""
-        inside = (self.wavenumber >= low) & (self.wavenumber <= high)
-        return float(np.trapezoid(self.intensity[inside], self.wavenumber[inside]))
+        return integral(self.wavenumber, self.intensity, low, high)
 
 
 def infrared(
@@ -73,8 +83,20 @@ def infrared(
         analysis: window, correlation depth, range.
         correction: quantum correction factor for classical runs; "harmonic" is exact for ring polymers too.
 
+    Returns:
+        The spectrum, km/mol per cm-1, with standard errors over trajectories.
+
     Raises:
         PaiNNFastError: if the series does not allow for the analysis.
+
+    Example:
+        >>> import numpy as np
+        >>> from painn_fast.spectra import Analysis, infrared
+        >>> time = 2.0 * np.arange(2000)  # fs; a vibration at 1700 cm-1
+        >>> dipole = np.cos(2 * np.pi * 2.99792458e-5 * 1700 * time)[None, :, None] * np.array([0.02, 0.0, 0.0])
+        >>> spectrum = infrared(dipole, interval=2.0, temperature=300.0, analysis=Analysis(depth=1000.0))
+        >>> f"{spectrum.wavenumber[spectrum.intensity.argmax()]:.0f} cm-1, {spectrum.integral(1600, 1800):.0f} km/mol"
+        '1700 cm-1, 80 km/mol'
     """
     if dipole.ndim != 3 or dipole.shape[2] != 3:
         raise PaiNNFastError("not a series of dipoles", got=f"shape {dipole.shape}", expected="[S, T, 3]")

@@ -1,4 +1,4 @@
-"""Spectra of others, an experiment say, from CSV, to be drawn over ours."""
+"""Other spectra, such as measured ones, from CSV, to be drawn over ours."""
 
 from __future__ import annotations
 
@@ -20,7 +20,15 @@ FEWEST = 5
 
 @dataclass(frozen=True)
 class Overlay:
-    """Points in order of their wavenumber; intensities in any unit."""
+    """Points of another spectrum in order of their wavenumber; intensities in any unit.
+
+    Example:
+        >>> import numpy as np
+        >>> from painn_fast.spectra import Overlay
+        >>> overlay = Overlay("measured", "infrared", np.array([1000.0, 1050.0]), np.array([0.1, 0.7]))
+        >>> overlay.label
+        'measured'
+    """
 
     label: str
     spectrum: str  # "infrared" or "Raman"
@@ -29,13 +37,13 @@ class Overlay:
 
 
 def read_overlays(given: Sequence[str], highest: float) -> list[Overlay]:
-    """`read_overlay` of each, and a look at whether it has something to show below `highest` (cm-1).
+    """`read_overlay` of each, with a check that it has intensity below `highest` (cm-1).
 
     Raises:
-        PaiNNFastError: if one cannot be read, or has no intensity there.
+        PaiNNFastError: if one cannot be read, or has no intensity in the range.
     """
-    found = [read_overlay(text) for text in given]
-    for text, overlay in zip(given, found, strict=True):
+    overlays = [read_overlay(text) for text in given]
+    for text, overlay in zip(given, overlays, strict=True):
         seen = (overlay.wavenumber >= VIBRATIONS_FROM) & (overlay.wavenumber <= highest)
         if not overlay.intensity[seen].max(initial=0.0) > 0:
             raise PaiNNFastError(
@@ -44,21 +52,33 @@ def read_overlays(given: Sequence[str], highest: float) -> list[Overlay]:
                 got=f"points from {overlay.wavenumber[0]:g} to {overlay.wavenumber[-1]:g} cm-1",
                 expected=f"intensities above zero between {VIBRATIONS_FROM:g} and {highest:g} cm-1",
             )
-    return found
+    return overlays
 
 
 def read_overlay(text: str) -> Overlay:
-    """A spectrum from a file: a wavenumber (cm-1) and an intensity in each row, other columns are passed over.
+    """Read a spectrum from a file: a wavenumber (cm-1) and an intensity in each row, other columns are passed over.
 
-    Columns are parted by commas, semicolons, tabs or blanks. Lines that begin with # are comments, one line of names
+    Columns are separated by commas, semicolons, tabs or blanks. Lines that begin with # are comments, one line of names
     may stand above the numbers, rows without an intensity are left out, the order does not matter.
 
     Args:
-        text: a path; "raman=PATH" or "infrared=PATH" say which panel it belongs to, else its column names or its file
-            name do if they say Raman, and infrared is meant if not.
+        text: a path; "raman=PATH" or "infrared=PATH" name the panel. Without it the panel is Raman if the column names
+            or the file name contain "raman", else infrared.
+
+    Returns:
+        The points in order of wavenumber.
 
     Raises:
         PaiNNFastError: if there is no such file, or not such a table in it.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from painn_fast.spectra import read_overlay
+        >>> rows = "".join(f"{nu},{1000 - abs(nu - 1050)}\\n" for nu in range(1000, 1110, 10))
+        >>> _ = Path("measured.csv").write_text("wavenumber / cm-1,absorbance\\n" + rows)
+        >>> overlay = read_overlay("infrared=measured.csv")
+        >>> overlay.spectrum, overlay.label, float(overlay.wavenumber[overlay.intensity.argmax()])
+        ('infrared', 'measured', 1050.0)
     """
     kind, equals, rest = text.partition("=")
     named = {name.lower(): name for name in SPECTRA}

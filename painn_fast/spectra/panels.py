@@ -1,4 +1,4 @@
-"""Parts of a panel: lines with bands of error, sticks, names above, and how it all looks."""
+"""Parts of a panel: lines with error bands, sticks, names above, and the style."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from painn_fast.spectra.peaks import VIBRATIONS_FROM, Peak
 
 INK, LINE, STICK, FAINT = "#222222", "#1f4e8c", "#d9822b", "#9a9a9a"
 COLOURS = (LINE, "#b5382a", "#2e8b57", "#7b4ba0", "#8c6d1f", "#3a3a3a", "#d64f9b")
-"""Of lines in one panel; none is the colour of the sticks."""
+"""Colours of lines in one panel; the sticks have another."""
 OVERLAYS = ("--", ":", "-.")
 ROOM = 0.56
 """Part of the height of a panel that the spectrum takes; names have the rest."""
@@ -29,10 +29,7 @@ STYLE = {
     "font.family": ["DejaVu Sans"],
     "axes.edgecolor": FAINT,
     "axes.linewidth": 0.8,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "text.color": INK,
-    "axes.labelcolor": INK,
+    **dict.fromkeys(("xtick.color", "ytick.color", "text.color", "axes.labelcolor"), INK),
     "xtick.direction": "out",
     "svg.hashsalt": "painn-fast",
     "svg.fonttype": "none",
@@ -50,7 +47,7 @@ class Curve:
 
 
 def can_draw() -> bool:
-    """Whether matplotlib is there."""
+    """Whether matplotlib is installed."""
     try:
         matplotlib()
     except PaiNNFastError:
@@ -62,7 +59,7 @@ def matplotlib() -> Any:
     """The package.
 
     Raises:
-        PaiNNFastError: if it is not there.
+        PaiNNFastError: if it is not installed.
     """
     try:
         import matplotlib as package
@@ -88,8 +85,8 @@ def save(made: Any, panels: Sequence[Any], paths: Sequence[Path]) -> None:
     named = {
         label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
     }
-    place, columns = ("outside upper right", 3) if len(named) <= 3 else ("outside lower center", 4)
-    made.legend(named.values(), named.keys(), loc=place, ncols=columns, frameon=False, fontsize=9)
+    position, columns = ("outside upper right", 3) if len(named) <= 3 else ("outside lower center", 4)
+    made.legend(named.values(), named.keys(), loc=position, ncols=columns, frameon=False, fontsize=9)
     for path in paths:
         kind = path.suffix.lstrip(".")
         with atomic_write(path) as temporary:
@@ -125,7 +122,7 @@ def _top(nu: np.ndarray, values: np.ndarray, highest: float) -> float:
 
 
 def _height(curve: Curve, room: float) -> float:
-    """Of a panel in which vibrations and their errors have this part of it."""
+    """Height of a panel of which vibrations and their errors take this part."""
     top, above = (
         _top(curve.nu, values, curve.nu[-1]) for values in (curve.values, curve.values + np.nan_to_num(curve.error))
     )
@@ -161,14 +158,13 @@ def names(panel: Any, peaks: Sequence[Peak], text: Callable[[Peak], str]) -> Non
     """Names of the highest peaks above the spectrum, upright, side by side, with a thin line down to each peak."""
     chosen = main_peaks(peaks)
     width, top = panel.get_xlim()[1], panel.get_ylim()[1]
-    places = spread(np.array([peak.position for peak in chosen]), APART * width, APART * width, (1 - APART) * width)
+    positions = spread(np.array([peak.position for peak in chosen]), APART * width, APART * width, (1 - APART) * width)
     foot = (ROOM + 0.065) * top
-    for peak, place in zip(chosen, places, strict=True):
+    for peak, x in zip(chosen, positions, strict=True):
         above = min(peak.height, top * ROOM) + 0.012 * top
-        panel.plot(
-            [peak.position, peak.position, place], [above, max(above, foot - 0.04 * top), foot], color=FAINT, lw=0.6
-        )
-        panel.text(place, foot + 0.01 * top, text(peak), rotation=90, ha="center", va="bottom", fontsize=8)
+        heights = [above, max(above, foot - 0.04 * top), foot]
+        panel.plot([peak.position, peak.position, x], heights, color=FAINT, lw=0.6)
+        panel.text(x, foot + 0.01 * top, text(peak), rotation=90, ha="center", va="bottom", fontsize=8)
 
 
 def main_peaks(peaks: Sequence[Peak]) -> list[Peak]:
@@ -184,7 +180,7 @@ def main_peaks(peaks: Sequence[Peak]) -> list[Peak]:
 
 
 def spread(wanted: np.ndarray, apart: float, low: float, high: float) -> np.ndarray:
-    """Places nearest to the wanted ones (ascending) that keep a distance: isotonic regression by pooling neighbours."""
+    """Positions nearest to wanted ones (ascending) that keep a distance: isotonic regression by pooling neighbours."""
     blocks: list[tuple[float, int]] = []  # mean of wanted - k apart, members
     for k, x in enumerate(wanted):
         mean, members = float(x) - k * apart, 1

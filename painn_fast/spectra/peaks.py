@@ -1,4 +1,4 @@
-"""Peaks of a spectrum: where they are, how much they carry, and which vibrations they are made of."""
+"""Peaks of a spectrum: positions, intensities, and the vibrations that they belong to."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from painn_fast.vibrations.assignment import joined
 from painn_fast.vibrations.harmonic import HarmonicSpectrum
 
 PROMINENCE = 0.02
-"""Of the highest peak among the vibrations: what stands out less is not listed."""
+"""Least prominence of a listed peak, relative to the highest one among the vibrations."""
 SIGNIFICANT = 1.5
-"""Standard errors that a peak must stand out by."""
+"""Least prominence of a peak, in standard errors."""
 VIBRATIONS_FROM = 150.0
 """cm-1: below, rotation may be far stronger than any vibration and does not set the scale."""
 BAND = 0.012
@@ -35,7 +35,14 @@ FAINT = 0.1
 
 @dataclass(frozen=True)
 class Peak:
-    """One peak. `height` and `error` in the spectrum's unit, `intensity` in km/mol (infrared) or Å^4/amu (Raman)."""
+    """One peak. `height` and `error` in the spectrum's unit, `intensity` in km/mol (infrared) or Å^4/amu (Raman).
+
+    Example:
+        >>> from painn_fast.spectra import Peak
+        >>> peak = Peak(3650.0, height=1.2, error=0.1, intensity=40.0, width=30.0, low=3500.0, high=3800.0)
+        >>> peak.name, peak.mode is None
+        ('unassigned', True)
+    """
 
     position: float  # cm-1
     height: float
@@ -52,7 +59,7 @@ class Peak:
 
 @dataclass(frozen=True)
 class Shift:
-    """nu = nu_h (1 - constant - slope nu_h / 4000 cm-1): how harmonic wavenumbers go over into anharmonic ones."""
+    """The map from harmonic to anharmonic wavenumbers: nu = nu_h (1 - constant - slope nu_h / 4000 cm-1)."""
 
     constant: float = 0.0
     slope: float = 0.0
@@ -64,36 +71,91 @@ class Shift:
 def infrared_peaks(
     spectrum: InfraredSpectrum, harmonic: HarmonicSpectrum | None = None, shift: Shift | None = None
 ) -> list[Peak]:
-    """Peaks of an infrared spectrum in order of wavenumber, named if harmonic modes with intensities are given."""
-    lines = None if harmonic is None else harmonic.intensity
-    found = _peaks(spectrum.wavenumber, spectrum.intensity, spectrum.error, spectrum.analysis.resolution)
-    found = [replace(peak, intensity=spectrum.integral(peak.low, peak.high)) for peak in found]
-    return _named(found, harmonic, lines, shift)
+    """Find the peaks of an infrared spectrum.
+
+    Args:
+        spectrum: infrared.
+        harmonic: modes with intensities, which name the peaks.
+        shift: of the harmonic lines, as by `fit_shift`; None for none.
+
+    Returns:
+        Peaks in order of wavenumber, cm-1; intensities in km/mol.
+
+    Example:
+        >>> import numpy as np
+        >>> from painn_fast.spectra import Analysis, infrared, infrared_peaks
+        >>> time = 2.0 * np.arange(2000)  # fs
+        >>> waves = [np.cos(2 * np.pi * 2.99792458e-5 * nu * time) for nu in (1000, 2500)]
+        >>> dipole = np.stack([0.02 * waves[0], 0.01 * waves[1], 0 * time], axis=-1)[None]
+        >>> spectrum = infrared(dipole, 2.0, 300.0, Analysis(depth=1000.0))
+        >>> [round(peak.position) for peak in infrared_peaks(spectrum)]
+        [1000, 2500]
+    """
+    peaks = _peaks(spectrum.wavenumber, spectrum.intensity, spectrum.error, spectrum.analysis.resolution)
+    peaks = [replace(peak, intensity=spectrum.integral(peak.low, peak.high)) for peak in peaks]
+    return _named(peaks, harmonic, None if harmonic is None else harmonic.intensity, shift)
 
 
 def raman_peaks(
     spectrum: RamanSpectrum, harmonic: HarmonicSpectrum | None = None, shift: Shift | None = None
 ) -> list[Peak]:
-    """Peaks of the Stokes cross-section in order of wavenumber; what they integrate to is activity."""
-    lines = None if harmonic is None else harmonic.activity
-    found = _peaks(spectrum.wavenumber, spectrum.stokes, spectrum.stokes_error, spectrum.analysis.resolution)
-    found = [
+    """Find the peaks of the Stokes cross-section.
+
+    Args:
+        spectrum: Raman.
+        harmonic: modes with activities, which name the peaks.
+        shift: of the harmonic lines, as by `fit_shift`; None for none.
+
+    Returns:
+        Peaks in order of wavenumber, cm-1; intensities are integrals of the activity, Å^4/amu.
+
+    Example:
+        >>> import numpy as np
+        >>> from painn_fast.spectra import Analysis, raman, raman_peaks
+        >>> time = 2.0 * np.arange(2000)  # fs
+        >>> breathing = 0.1 * np.cos(2 * np.pi * 2.99792458e-5 * 1000 * time)
+        >>> spectrum = raman(breathing[None, :, None, None] * np.eye(3), 2.0, 300.0, Analysis(depth=1000.0))
+        >>> (peak,) = raman_peaks(spectrum)
+        >>> round(peak.position), round(peak.depolarisation, 2)
+        (1000, 0.0)
+    """
+    peaks = _peaks(spectrum.wavenumber, spectrum.stokes, spectrum.stokes_error, spectrum.analysis.resolution)
+    peaks = [
         replace(
             peak,
             intensity=spectrum.integral(peak.low, peak.high),
             depolarisation=spectrum.integrated_depolarisation(peak.low, peak.high),
         )
-        for peak in found
+        for peak in peaks
     ]
-    return _named(found, harmonic, lines, shift)
+    return _named(peaks, harmonic, None if harmonic is None else harmonic.activity, shift)
 
 
 def fit_shift(
     harmonic: HarmonicSpectrum, infrared: InfraredSpectrum | None = None, raman: RamanSpectrum | None = None
 ) -> Shift:
-    """The smooth red shift of harmonic lines that overlaps best with the spectra.
+    """Fit the smooth red shift of harmonic lines that overlaps best with the spectra.
 
     Overlap is Bhattacharyya's, the integral of sqrt(f g) of two normalised spectra; lines are broadened to 60 cm-1.
+
+    Args:
+        harmonic: modes with intensities or activities.
+        infrared: a spectrum of the same molecule.
+        raman: another one.
+
+    Returns:
+        A function from harmonic wavenumbers [K] cm-1 to shifted ones.
+
+    Example:
+        >>> import numpy as np
+        >>> from types import SimpleNamespace
+        >>> from painn_fast.spectra import Analysis, fit_shift, infrared
+        >>> time = 2.0 * np.arange(2000)  # fs
+        >>> vibration = np.cos(2 * np.pi * 2.99792458e-5 * 2900 * time)
+        >>> spectrum = infrared(vibration[None, :, None] * np.array([0.02, 0, 0]), 2.0, 300.0, Analysis(depth=1000.0))
+        >>> modes = SimpleNamespace(wavenumber=np.array([3000.0]), intensity=np.array([80.0]), activity=None)
+        >>> bool(abs(fit_shift(modes, spectrum)(modes.wavenumber)[0] - 2900) < 20)
+        True
     """
     pairs = []
     if infrared is not None and harmonic.intensity is not None:
@@ -119,46 +181,46 @@ def _peaks(nu: np.ndarray, values: np.ndarray, error: np.ndarray, resolution: fl
     if not needed > 0:
         return []
     apart = max(1.0, 0.5 * resolution / (nu[1] - nu[0]))
-    visible, found = scipy.signal.find_peaks(y, prominence=needed, distance=apart)
-    places = visible[found["prominences"] >= SIGNIFICANT * np.nan_to_num(error[visible])]
-    limits = [_limits(y, place, visible) for place in places]  # a peak that is not significant ends a band all the same
+    visible, facts = scipy.signal.find_peaks(y, prominence=needed, distance=apart)
+    tops = visible[facts["prominences"] >= SIGNIFICANT * np.nan_to_num(error[visible])]
+    limits = [_limits(y, top, visible) for top in tops]  # a peak that is not significant ends a band all the same
     return [
         Peak(
-            position=_vertex(nu, y, place),
-            height=float(y[place]),
-            error=float(error[place]),
+            position=_vertex(nu, y, top),
+            height=float(y[top]),
+            error=float(error[top]),
             intensity=0.0,
-            width=_width(nu, y, place, low, high),
+            width=_width(nu, y, top, low, high),
             low=float(nu[low]),
             high=float(nu[high]),
         )
-        for place, (low, high) in zip(places, limits, strict=True)
+        for top, (low, high) in zip(tops, limits, strict=True)
     ]
 
 
-def _limits(y: np.ndarray, place: int, places: np.ndarray) -> tuple[int, int]:
+def _limits(y: np.ndarray, top: int, tops: np.ndarray) -> tuple[int, int]:
     """First and last point of a peak: the deepest valley towards the next peak, or where 1 % of the height is left."""
-    before, after = places[places < place], places[places > place]
+    before, after = tops[tops < top], tops[tops > top]
     start, end = (before[-1] if len(before) else 0), (after[0] if len(after) else len(y) - 1)
-    low = int(start + np.argmin(y[start : place + 1]))
-    high = int(place + np.argmin(y[place : end + 1]))
-    faint = np.flatnonzero(y[low : high + 1] < 0.01 * y[place]) + low
-    left, right = faint[faint < place], faint[faint > place]
+    low = int(start + np.argmin(y[start : top + 1]))
+    high = int(top + np.argmin(y[top : end + 1]))
+    faint = np.flatnonzero(y[low : high + 1] < 0.01 * y[top]) + low
+    left, right = faint[faint < top], faint[faint > top]
     return (int(left[-1]) if len(left) else low), (int(right[0]) if len(right) else high)
 
 
-def _vertex(nu: np.ndarray, y: np.ndarray, place: int) -> float:
+def _vertex(nu: np.ndarray, y: np.ndarray, top: int) -> float:
     """Top of the parabola through a maximum and its neighbours."""
-    a, b, c = y[place - 1 : place + 2]
+    a, b, c = y[top - 1 : top + 2]
     bend = a - 2.0 * b + c
     offset = 0.5 * (a - c) / bend if bend < 0 else 0.0
-    return float(nu[place] + np.clip(offset, -0.5, 0.5) * (nu[1] - nu[0]))
+    return float(nu[top] + np.clip(offset, -0.5, 0.5) * (nu[1] - nu[0]))
 
 
-def _width(nu: np.ndarray, y: np.ndarray, place: int, low: int, high: int) -> float:
+def _width(nu: np.ndarray, y: np.ndarray, top: int, low: int, high: int) -> float:
     """Full width at half height; where a valley is higher than that, it is the edge."""
-    half = 0.5 * y[place]
-    left, right = place, place
+    half = 0.5 * y[top]
+    left, right = top, top
     while left > low and y[left] > half:
         left -= 1
     while right < high and y[right] > half:
@@ -169,16 +231,16 @@ def _width(nu: np.ndarray, y: np.ndarray, place: int, low: int, high: int) -> fl
 
 
 def _named(
-    found: list[Peak], harmonic: HarmonicSpectrum | None, lines: np.ndarray | None, shift: Shift | None
+    peaks: list[Peak], harmonic: HarmonicSpectrum | None, lines: np.ndarray | None, shift: Shift | None
 ) -> list[Peak]:
     if harmonic is None or lines is None or len(lines) == 0:
-        return found
+        return peaks
     nu = (shift or Shift())(harmonic.wavenumber)
-    return [_name(peak, harmonic, nu, lines) for peak in found]
+    return [_name(peak, harmonic, nu, lines) for peak in peaks]
 
 
 def _name(peak: Peak, harmonic: HarmonicSpectrum, nu: np.ndarray, lines: np.ndarray) -> Peak:
-    """Name a peak after the modes whose bands, at their shifted wavenumbers, put most intensity within its width."""
+    """Name a peak after the modes whose bands, at their shifted wavenumbers, have most intensity within its width."""
     if peak.high < 0.7 * nu[nu > 0].min(initial=np.inf):
         return replace(peak, name="rotation")
     relative = np.array([TORSION if name.endswith("torsion") else BAND for name in harmonic.names])

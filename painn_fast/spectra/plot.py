@@ -6,6 +6,7 @@ A power spectrum comes last. Methods that are compared are lines of their own.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,10 @@ def draw(
     title: str = "",
     subtitle: str = "",
 ) -> None:
-    """Draw to files, `.png`, `.svg` or `.pdf` by their names. Wavenumbers go up from left to right in all panels.
+    """Draw to files, `.png`, `.svg` or `.pdf` by their names. Wavenumbers increase from left to right in all panels.
 
     Args:
-        paths: where to.
+        paths: of the files.
         infrared: first panel, None for none.
         raman: second panel (Stokes cross-section), None for none.
         harmonic: sticks, each with its own intensity on the axis to the right; Raman ones with the Stokes factors.
@@ -48,9 +49,28 @@ def draw(
 
     Raises:
         PaiNNFastError: without matplotlib.
+
+    Example:
+        >>> import numpy as np
+        >>> from pathlib import Path
+        >>> from painn_fast.spectra import Analysis, draw, infrared, infrared_peaks
+        >>> vibration = np.cos(2 * np.pi * 2.99792458e-5 * 1000 * 2.0 * np.arange(2000))  # at 1000 cm-1, every 2 fs
+        >>> dipole = vibration[None, :, None] * np.array([0.02, 0, 0])
+        >>> spectrum = infrared(dipole, 2.0, 300.0, Analysis(depth=1000.0))
+        >>> draw([Path("spectrum.svg")], spectrum, None, None, (infrared_peaks(spectrum), ()), title="one vibration")
+        >>> "one vibration" in Path("spectrum.svg").read_text()
+        True
     """
-    spectra = {"dynamics": (infrared, raman, power)}
-    _draw(paths, spectra, harmonic, peaks, overlays, title, subtitle, lambda peak: f"{peak.name}  {peak.position:.0f}")
+    draw_comparison(
+        paths,
+        {"dynamics": (infrared, raman, power)},
+        harmonic,
+        peaks,
+        overlays=overlays,
+        title=title,
+        subtitle=subtitle,
+        caption=lambda peak: f"{peak.name}  {peak.position:.0f}",
+    )
 
 
 def draw_comparison(
@@ -62,21 +82,36 @@ def draw_comparison(
     overlays: Sequence[Overlay] = (),
     title: str = "",
     subtitle: str = "",
+    caption: Callable[[Peak], str] = attrgetter("name"),
 ) -> None:
-    """Spectra of several methods, by their names, in one picture; the rest as in `draw`, names without positions."""
-    _draw(paths, spectra, harmonic, peaks, overlays, title, subtitle, lambda peak: peak.name)
+    """Draw the spectra of several methods in one picture.
 
+    Args:
+        paths: of the files, as in `draw`.
+        spectra: infrared, Raman and power spectrum of each method, by its name; None for none.
+        harmonic: sticks.
+        peaks: of one infrared and one Raman spectrum; the highest ones are named.
+        overlays: other spectra, as high as ours.
+        title: first line.
+        subtitle: conditions.
+        caption: text above a peak.
 
-def _draw(
-    paths: Sequence[Path],
-    spectra: Mapping[str, tuple[InfraredSpectrum | None, RamanSpectrum | None, PowerSpectrum | None]],
-    harmonic: HarmonicSpectrum | None,
-    peaks: Peaks,
-    overlays: Sequence[Overlay],
-    title: str,
-    subtitle: str,
-    text: Callable[[Peak], str],
-) -> None:
+    Raises:
+        PaiNNFastError: without matplotlib, or if no method has a spectrum.
+
+    Example:
+        >>> import numpy as np
+        >>> from pathlib import Path
+        >>> from painn_fast.spectra import Analysis, draw_comparison, infrared
+        >>> spectra = {}
+        >>> for method, nu in (("classical", 1000), ("T-RPMD", 960)):  # one vibration, a frame every 2 fs
+        ...     vibration = np.cos(2 * np.pi * 2.99792458e-5 * nu * 2.0 * np.arange(2000))
+        ...     dipole = vibration[None, :, None] * np.array([0.02, 0, 0])
+        ...     spectra[method] = (infrared(dipole, 2.0, 300.0, Analysis(depth=1000.0)), None, None)
+        >>> draw_comparison([Path("comparison.svg")], spectra, None)
+        >>> all(method in Path("comparison.svg").read_text() for method in spectra)
+        True
+    """
     infrared = {label: one[0] for label, one in spectra.items() if one[0] is not None}
     raman = {label: one[1] for label, one in spectra.items() if one[1] is not None}
     power = {label: one[2] for label, one in spectra.items() if one[2] is not None}
@@ -88,11 +123,11 @@ def _draw(
         rest = iter(panels)
         if infrared:
             _infrared_panel(next(rest), infrared, harmonic, [o for o in overlays if o.spectrum == "infrared"])
-            names(panels[0], peaks[0], text)
+            names(panels[0], peaks[0], caption)
         if raman:
             panel = next(rest)
             _raman_panel(panel, raman, harmonic, [o for o in overlays if o.spectrum == "Raman"])
-            names(panel, peaks[1], text)
+            names(panel, peaks[1], caption)
         if power:
             _power_panel(next(rest), power, harmonic)
         save(made, panels, paths)

@@ -13,7 +13,7 @@ QuantumCorrection = Literal["harmonic", "standard", "schofield", "mixed"]
 
 
 def quantum_correction(name: str, wavenumber: np.ndarray, temperature: float) -> np.ndarray:
-    """Factor on a classical spectrum, relative to the harmonic correction, which intensities of ours have built in.
+    """Factor on a classical spectrum, relative to the harmonic correction, which our intensities contain.
 
     With x = h c nu / kB T, the quantum correction factors of the correlation function are x / (1 - exp(-x)) (harmonic),
     2 / (1 + exp(-x)) (standard), exp(x / 2) (Schofield), and the root of the product of harmonic and Schofield (mixed);
@@ -43,5 +43,5 @@ def quantum_correction(name: str, wavenumber: np.ndarray, temperature: float) ->
 
 
 def emission(wavenumber: np.ndarray, temperature: float) -> np.ndarray:
-    """n + 1 = 1 / (1 - exp(-h c nu / kB T)): how much a warm oscillator rather gives than takes a quantum."""
+    """n + 1 = 1 / (1 - exp(-h c nu / kB T)), the factor of emission by a thermal oscillator."""
     return -1.0 / np.expm1(-np.asarray(wavenumber) / (EV_IN_CM * KB * temperature))

@@ -12,13 +12,13 @@ import numpy as np
 from painn_fast.correlation.online import Correlation
 from painn_fast.correlation.series import invariants
 from painn_fast.errors import PaiNNFastError
-from painn_fast.spectra.correlation import Analysis, correlate, spectral_density, standard_error
+from painn_fast.spectra.density import Analysis, correlate, integral, spectral_density, standard_error
 from painn_fast.spectra.quantum import emission, quantum_correction
 from painn_fast.units import AMU_A2_PER_FS2, HBAR, SPEED_OF_LIGHT
 from painn_fast.vibrations.harmonic import depolarisation_ratio
 
 LOWEST = 10.0
-"""cm-1: below, the Stokes intensity is left out (NaN), because the line of the elastic scattering is there."""
+"""cm-1: below, where the line of elastic scattering is, the Stokes intensity is left out (NaN)."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,16 @@ class RamanSpectrum:
     `isotropic`, `anisotropic` and `activity` = 45 a^2 + 7 gamma^2 are in Å^4/amu per cm-1 and integrate to harmonic
     activities; `stokes` is the differential cross-section of parallel and perpendicular scattering together, in
     1e-30 cm^2/sr per cm-1, with the factors of laser and temperature.
+
+    Example:
+        >>> import numpy as np
+        >>> from painn_fast.correlation import invariants, velocity_correlation
+        >>> from painn_fast.spectra import Analysis, RamanSpectrum
+        >>> alpha = np.random.default_rng(0).normal(size=(4, 1000, 3, 3))  # Å^3, of 4 trajectories
+        >>> parts = [velocity_correlation(part, lags=200, interval=1.0) for part in invariants(alpha)]
+        >>> spectrum = RamanSpectrum.of(*parts, 300.0, Analysis(depth=200.0), laser=785.0)
+        >>> bool(np.allclose(spectrum.activity, 45 * spectrum.isotropic + 7 * spectrum.anisotropic))
+        True
     """
 
     wavenumber: np.ndarray  # cm-1
@@ -41,7 +51,7 @@ class RamanSpectrum:
     interval: float  # fs
     temperature: float  # K
     laser: float  # nm
-    blocks: np.ndarray | None = None  # [B, K] activity of each trajectory, or parts of one that is alone
+    blocks: np.ndarray | None = None  # [B, K] activity of each trajectory, or parts of a single one
     weights: np.ndarray | None = None  # [B]
 
     @classmethod
@@ -92,7 +102,7 @@ class RamanSpectrum:
 
     @property
     def depolarisation(self) -> np.ndarray:
-        """Ratio of perpendicular to parallel scattering: 0 for a sphere that breathes, 3/4 at most."""
+        """Ratio of perpendicular to parallel scattering: 0 for a breathing sphere, 3/4 at most."""
         return depolarisation_ratio(self.isotropic, self.anisotropic)
 
     @property
@@ -101,16 +111,14 @@ class RamanSpectrum:
 
     def integral(self, low: float, high: float) -> float:
         """Activity between two wavenumbers, Å^4/amu."""
-        return self._integral(self.activity, low, high)
+        return integral(self.wavenumber, self.activity, low, high)
 
     def integrated_depolarisation(self, low: float, high: float) -> float:
         """Depolarisation ratio of the band between two wavenumbers."""
-        isotropic, anisotropic = (self._integral(part, low, high) for part in (self.isotropic, self.anisotropic))
-        return float(depolarisation_ratio(np.array(isotropic), np.array(anisotropic)))
-
-    def _integral(self, values: np.ndarray, low: float, high: float) -> float:
-        inside = (self.wavenumber >= low) & (self.wavenumber <= high)
-        return float(np.trapezoid(values[inside], self.wavenumber[inside]))
+        isotropic, anisotropic = (
+            np.array(integral(self.wavenumber, part, low, high)) for part in (self.isotropic, self.anisotropic)
+        )
+        return float(depolarisation_ratio(isotropic, anisotropic))
 
 
 def raman(
@@ -122,7 +130,7 @@ def raman(
     laser: float = 532.0,
     correction: str = "harmonic",
 ) -> RamanSpectrum:
-    """Raman spectrum, from the correlation of alpha_dot, isotropic and anisotropic parts apart.
+    """Raman spectrum, from the correlations of the isotropic and the anisotropic part of alpha_dot.
 
     Args:
         polarizability: [S, T, 3, 3] Å^3 of S trajectories, means over beads for ring polymers.
@@ -132,8 +140,20 @@ def raman(
         laser: wavelength of the exciting light, nm.
         correction: quantum correction factor for classical runs; "harmonic" is exact for ring polymers too.
 
+    Returns:
+        The spectrum: activities, Å^4/amu per cm-1, and Stokes cross-sections, 1e-30 cm^2/sr per cm-1.
+
     Raises:
         PaiNNFastError: if the series does not allow for the analysis, or the laser has too little energy for the range.
+
+    Example:
+        >>> import numpy as np
+        >>> from painn_fast.spectra import Analysis, raman
+        >>> breathing = 0.1 * np.cos(2 * np.pi * 2.99792458e-5 * 1000 * 2.0 * np.arange(2000))  # Å^3, every 2 fs
+        >>> polarizability = breathing[None, :, None, None] * np.eye(3)
+        >>> spectrum = raman(polarizability, interval=2.0, temperature=300.0, analysis=Analysis(depth=1000.0))
+        >>> round(float(spectrum.wavenumber[spectrum.activity.argmax()])), spectrum.laser
+        (1000, 532.0)
     """
     if polarizability.ndim != 4 or polarizability.shape[2:] != (3, 3):
         raise PaiNNFastError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from rich.table import Table
 
@@ -10,22 +11,23 @@ from painn_fast.spectra.bands import Band
 from painn_fast.spectra.peaks import Peak
 from painn_fast.vibrations.harmonic import HarmonicSpectrum
 
+TEXTS = ("spectrum", "motion")
+"""Columns of text; all others are numbers."""
+
+
+def _table(title: str, columns: Sequence[str], caption: str | None = None) -> Table:
+    """Without rows."""
+    left: Literal["left"] = "left"
+    table = Table(title=title, title_justify=left, caption=caption, caption_justify=left, box=None, header_style="bold")
+    for name in columns:
+        table.add_column(name, justify="left" if name in TEXTS else "right")
+    return table
+
 
 def harmonic_table(harmonic: HarmonicSpectrum) -> Table:
     """Modes with their intensities."""
     caption = "\n".join(f"{key}: {text}" for key, text in harmonic.about().items())
-    table = Table(
-        title="harmonic spectrum",
-        title_justify="left",
-        caption=caption,
-        caption_justify="left",
-        box=None,
-        header_style="bold",
-    )
-    table.add_column("cm-1", justify="right")
-    table.add_column("IR km/mol", justify="right")
-    table.add_column("Raman Å⁴/amu", justify="right")
-    table.add_column("motion")
+    table = _table("harmonic spectrum", ("cm-1", "IR km/mol", "Raman Å⁴/amu", "motion"), caption)
     for k, nu in enumerate(harmonic.wavenumber):
         infrared = "" if harmonic.intensity is None else f"{harmonic.intensity[k]:.1f}"
         raman = "" if harmonic.activity is None else f"{harmonic.activity[k]:.1f}"
@@ -35,34 +37,22 @@ def harmonic_table(harmonic: HarmonicSpectrum) -> Table:
 
 def peak_table(infrared: Sequence[Peak], raman: Sequence[Peak]) -> Table:
     """Peaks of both spectra."""
-    table = Table(title="peaks", title_justify="left", box=None, header_style="bold")
-    table.add_column("spectrum")
-    table.add_column("cm-1", justify="right")
-    table.add_column("intensity", justify="right")
-    table.add_column("FWHM cm-1", justify="right")
-    table.add_column("motion")
-    table.add_column("harmonic cm-1", justify="right")
+    table = _table("peaks", ("spectrum", "cm-1", "intensity", "FWHM cm-1", "motion", "harmonic cm-1"))
     for kind, unit, peaks in (("infrared", "km/mol", infrared), ("Raman", "Å⁴/amu", raman)):
         for peak in peaks:
             line = "" if peak.harmonic is None else f"{peak.harmonic:.0f}"
-            table.add_row(
-                kind, f"{peak.position:.0f}", f"{peak.intensity:.1f} {unit}", f"{peak.width:.0f}", peak.name, line
-            )
+            numbers = f"{peak.position:.0f}", f"{peak.intensity:.1f} {unit}", f"{peak.width:.0f}"
+            table.add_row(kind, *numbers, peak.name, line)
     return table
 
 
 def comparison_table(bands: Sequence[Band]) -> Table:
-    """Where each method puts the main bands, and how far that is from harmonic."""
-    table = Table(title="bands, cm-1 (shift from harmonic)", title_justify="left", box=None, header_style="bold")
-    table.add_column("spectrum")
-    table.add_column("motion")
-    table.add_column("harmonic", justify="right")
-    methods = list(dict.fromkeys(label for band in bands for label in band.places))
-    for method in methods:
-        table.add_column(method, justify="right")
+    """Positions of the main bands by each method, with shifts from harmonic."""
+    methods = list(dict.fromkeys(label for band in bands for label in band.positions))
+    table = _table("bands, cm-1 (shift from harmonic)", ("spectrum", "motion", "harmonic", *methods))
     for band in bands:
         cells = [
-            f"{place.centre:.0f} ({place.centre - band.harmonic:+.0f})" if (place := band.places.get(method)) else ""
+            f"{one.centre:.0f} ({one.centre - band.harmonic:+.0f})" if (one := band.positions.get(method)) else ""
             for method in methods
         ]
         table.add_row(band.spectrum, band.name, f"{band.harmonic:.0f}", *cells)

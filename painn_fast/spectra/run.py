@@ -1,4 +1,4 @@
-"""A whole spectrum: harmonic lines at once, then dynamics, then infrared, Raman and power as tables and a picture."""
+"""A whole spectrum: harmonic lines, dynamics, then infrared, Raman and power spectra as tables and a picture."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from painn_fast.runtime.ranks import Ranks, ranks
 from painn_fast.settings import write_resolved
 from painn_fast.spectra import table
 from painn_fast.spectra.analyse import SpectrumResult, analyse
-from painn_fast.spectra.captions import conditions, subtitle, title
+from painn_fast.spectra.captions import conditions, method_name, subtitle, title
 from painn_fast.spectra.overlay import Overlay, read_overlays
 from painn_fast.spectra.panels import can_draw
 from painn_fast.spectra.plot import draw
@@ -36,7 +36,7 @@ from painn_fast.vibrations.derivatives import Method
 from painn_fast.vibrations.harmonic import HarmonicSpectrum, harmonic
 
 PATIENCE = timedelta(days=100)
-"""How long processes that have done their share of the dynamics wait for the others."""
+"""Longest wait of processes that have done their share of the dynamics for the others."""
 OBSERVED = ("dipole", "polarizability")
 PICTURES = ("spectrum.png", "spectrum.svg")
 TABLES = ("harmonic.csv", "infrared.csv", "raman.csv", "power.csv", "peaks.csv")
@@ -45,21 +45,34 @@ OUTPUTS = (*TABLES, "harmonic.xyz", "settings.toml", *PICTURES, *COMPARISON)
 
 
 def run(settings: SpectrumSettings, *, resume: bool = False, overwrite: bool = False) -> SpectrumResult:
-    """Make the spectra of a molecule; progress goes to stderr, the list of peaks to stdout, files to the output folder.
+    """Compute the spectra of a molecule; progress goes to stderr, the list of peaks to stdout, files to a folder.
 
     Files: harmonic.csv and harmonic.xyz (the minimum), infrared.csv, raman.csv, power.csv (if velocities are
     recorded), peaks.csv, spectrum.png and .svg, settings.toml, and the trajectory in dynamics/.
 
-    Under `torchrun` processes share the trajectories, and the first makes one spectrum of all.
+    Under `torchrun` processes share the trajectories, and the first computes one spectrum of all.
 
     Args:
-        settings: what to do; with a `trajectory` no dynamics is run.
-        resume: go on with dynamics that were interrupted, or analyse those that are there anew.
+        settings: of the run; with a `trajectory` no dynamics is run.
+        resume: go on with interrupted dynamics, or analyse finished ones anew.
         overwrite: replace what the folder holds.
+
+    Returns:
+        The spectra and peaks, with the folder of the files.
 
     Raises:
         PaiNNFastError: if the folder holds results and neither `resume` nor `overwrite` is given, if model, structure
-            and settings do not fit, if dynamics is interrupted (it can be resumed) or goes astray.
+            and settings do not fit, if dynamics is interrupted (it can be resumed) or exceeds a limit of its guards.
+
+    Example:
+        >>> from painn_fast import md
+        >>> from painn_fast.spectra import SpectrumSettings, run
+        >>> chosen = {"ensemble": "nve", "duration": "100 fs", "dipole_every": "1 fs", "output": "md"}
+        >>> _ = md.run(md.MDSettings(model="ethanol", **chosen))
+        >>> result = run(SpectrumSettings(trajectory="md", method="classical", depth="50 fs", output="out"))
+        peaks ... harmonic cm-1...
+        >>> sorted(path.name for path in result.folder.glob("*.csv"))
+        ['infrared.csv', 'peaks.csv']
     """
     if settings.methods:
         raise PaiNNFastError("several methods", got=", ".join(settings.methods), fix="compare(settings) runs them")
@@ -68,19 +81,19 @@ def run(settings: SpectrumSettings, *, resume: bool = False, overwrite: bool = F
 
 
 def _run(settings: SpectrumSettings, group: Ranks, *, resume: bool, overwrite: bool) -> SpectrumResult:
-    say = teller(group)
+    say = progress_console(group)
     overlays = read_overlays(settings.overlay, settings.highest)
     trajectory = None if settings.trajectory is None else Trajectory(settings.trajectory)
     model, frames = model_and_structures(settings, trajectory)
     about = {} if model is None else about_model(model)
     lines = None
     if group.first:
-        look(settings.folder, resume or overwrite)
+        check_output(settings.folder, resume or overwrite)
         lines = None if model is None else harmonic_lines(model, frames[0], say, settings.hessian)
-        claim(settings, about, overwrite)
+        prepare_output(settings, about, overwrite)
         if lines is not None:
             write_harmonic(settings.folder, lines, about)
-    lines = group.told_by_first(lines)
+    lines = group.broadcast_from_rank_0(lines)
     if trajectory is None:
         trajectory = dynamics(settings, model, lines, frames, group, resume=resume, overwrite=overwrite)
     result = analyse(trajectory, settings, lines, SpectrumStreams.load(trajectory.path))
@@ -91,11 +104,11 @@ def _run(settings: SpectrumSettings, group: Ranks, *, resume: bool, overwrite: b
     return result
 
 
-def teller(group: Ranks) -> Console:
-    """Where progress is told, by the first process; says so if there will be no picture."""
+def progress_console(group: Ranks) -> Console:
+    """For progress, of the first process only; a note if there will be no picture."""
     say = Console(file=sys.stderr, highlight=False, soft_wrap=True, quiet=not group.first)
     if not can_draw():
-        say.print("no matplotlib: there will be tables but no picture; pip install 'painn-fast[plot]' mends it")
+        say.print("no matplotlib: there will be tables but no picture; pip install 'painn-fast[plot]'")
     return say
 
 
@@ -109,7 +122,7 @@ def dynamics(
     resume: bool,
     overwrite: bool,
 ) -> Trajectory:
-    """Run what the spectra are made from, from the minimum and the other structures in turn; wait for all processes."""
+    """Run the dynamics, from the minimum and the other structures in turn; wait for all processes."""
     start = frames if lines is None else [lines.atoms, *frames[1:]]
     observed = tuple(name for name in OBSERVED if model is None or name in model.properties)
     observed += ("velocities",) if settings.velocities_every is not None else ()
@@ -118,33 +131,33 @@ def dynamics(
     return Trajectory(path)
 
 
-def look(folder: Path, allowed: bool) -> None:
-    """Raise PaiNNFastError if results are in the way."""
+def check_output(folder: Path, allowed: bool) -> None:
+    """Raise PaiNNFastError for a folder with results, unless they may be replaced."""
     if folder.exists() and not folder.is_dir():
         raise PaiNNFastError("the output is a file, not a folder", where=folder)
-    there = [name for name in (*OUTPUTS, DYNAMICS) if (folder / name).exists()]
-    if there and not allowed:
+    present = [name for name in (*OUTPUTS, DYNAMICS) if (folder / name).exists()]
+    if present and not allowed:
         raise PaiNNFastError(
             "the output folder holds a spectrum already",
             where=folder,
-            got=", ".join(there[:3]),
+            got=", ".join(present[:3]),
             fix="resume it (resume=True, --resume), replace it (overwrite=True, --overwrite) or choose another output",
         )
 
 
-def claim(settings: SpectrumSettings, about: dict[str, str], overwrite: bool) -> None:
-    """Make the folder, with nothing in it that an earlier run may have said otherwise."""
+def prepare_output(settings: SpectrumSettings, about: dict[str, str], overwrite: bool) -> None:
+    """Make the folder, without the results of an earlier run."""
     settings.folder.mkdir(parents=True, exist_ok=True)
     for name in OUTPUTS if overwrite else ():
         (settings.folder / name).unlink(missing_ok=True)
-    told = {key.replace(" ", "_"): text for key, text in about.items()}
-    write_resolved(settings, settings.folder / "settings.toml", told)
+    provenance = {key.replace(" ", "_"): text for key, text in about.items()}
+    write_resolved(settings, settings.folder / "settings.toml", provenance)
 
 
 def model_and_structures(
     settings: SpectrumSettings, trajectory: Trajectory | None
 ) -> tuple[Potential | None, list[ase.Atoms]]:
-    """The model, if one is given, and structures that it knows."""
+    """The model, if one is given, and the structures to start from."""
     if not settings.model:
         if trajectory is None:
             raise PaiNNFastError("no model", where="model", expected="a bundled name or a model file")
@@ -184,8 +197,8 @@ def about_model(model: Potential) -> dict[str, str]:
 
 
 def write_harmonic(folder: Path, lines: HarmonicSpectrum, about: dict[str, str]) -> None:
-    told = {"what": "harmonic spectrum at the minimum", **about, **lines.about()}
-    table.write_harmonic(folder / "harmonic.csv", lines, told)
+    header = {"what": "harmonic spectrum at the minimum", **about, **lines.about()}
+    table.write_harmonic(folder / "harmonic.csv", lines, header)
     with atomic_write(folder / "harmonic.xyz") as temporary:
         ase.io.write(temporary, lines.atoms, format="extxyz")
 
@@ -203,8 +216,8 @@ def write(
     if result.infrared is not None:
         table.write_infrared(folder / "infrared.csv", result.infrared, {"what": "infrared absorption", **about})
     if result.raman is not None:
-        told = {"what": "Raman scattering, Stokes side", **about, "laser": f"{settings.laser:g} nm"}
-        table.write_raman(folder / "raman.csv", result.raman, told)
+        header = {"what": "Raman scattering, Stokes side", **about, "laser": f"{settings.laser:g} nm"}
+        table.write_raman(folder / "raman.csv", result.raman, header)
     if result.power is not None:
         table.write_power(folder / "power.csv", result.power, {"what": "power spectrum, of centroids", **about})
     table.write_peaks(folder / "peaks.csv", result.infrared_peaks, result.raman_peaks, {"what": "peaks", **about})
@@ -218,5 +231,5 @@ def write(
             result.power,
             overlays=overlays,
             title=title(result, trajectory, about),
-            subtitle=subtitle(result, trajectory, settings),
+            subtitle=subtitle(result, settings, about, method_name(trajectory)),
         )

@@ -11,7 +11,7 @@ from painn_fast.io.options import LoadOptions
 from painn_fast.md.settings import Beads, MDSettings, Trajectories
 from painn_fast.md.thermostats import Ensemble
 from painn_fast.settings import Duration, Interval, Seed, Temperature, Time, TimeStep, Wavelength, Wavenumber
-from painn_fast.spectra.correlation import Analysis, nyquist
+from painn_fast.spectra.density import Analysis, nyquist
 from painn_fast.spectra.quantum import QuantumCorrection
 from painn_fast.spectra.window import WindowName
 from painn_fast.vibrations.derivatives import Method as HessianMethod
@@ -23,7 +23,14 @@ DYNAMICS = "dynamics"
 
 
 class SpectrumSettings(LoadOptions):
-    """From a model to its infrared and Raman spectrum: dynamics and its analysis."""
+    """Settings from a model to its infrared and Raman spectrum: of the dynamics and of the analysis.
+
+    Example:
+        >>> from painn_fast.spectra import SpectrumSettings
+        >>> settings = SpectrumSettings(model="ethanol", method="classical", duration="5 ps", laser="785 nm")
+        >>> settings.beads, settings.duration, str(settings.folder)
+        (1, 5000.0, 'ethanol-spectrum')
+    """
 
     model: str = ""
     """A bundled model such as ethanol, or a model file."""
@@ -115,7 +122,7 @@ class SpectrumSettings(LoadOptions):
         for name in ("dipole_every", "polarizability_every", "velocities_every"):
             every = getattr(self, name)
             if every is not None and self.highest > nyquist(every):
-                raise ValueError(f"{name} of {every:g} fs shows nothing above {nyquist(every):.0f} cm-1")
+                raise ValueError(f"{name} of {every:g} fs resolves nothing above {nyquist(every):.0f} cm-1")
         self.dynamics()
         return self
 
@@ -143,7 +150,7 @@ class SpectrumSettings(LoadOptions):
 
     @property
     def folder(self) -> Path:
-        """Where results go."""
+        """Folder of the results."""
         if self.output is not None:
             return Path(self.output)
         return Path(f"{Path(self.model or self.trajectory or 'painn').stem}-spectrum")
@@ -154,21 +161,13 @@ class SpectrumSettings(LoadOptions):
         return Analysis(self.window, self.depth, self.highest)
 
     def dynamics(self, observed: tuple[str, ...] = ("dipole", "polarizability")) -> MDSettings:
-        """The run of dynamics that the spectra are made from."""
+        """The run of dynamics that the spectra are computed from."""
         text = self.model_dump(mode="json")
         same = (
-            "model",
-            *LoadOptions.model_fields,
-            "dtype",
-            "device",
-            "structure",
-            "beads",
-            "trajectories",
-            "temperature",
-            "time_step",
-        )
-        more = ("equilibration", "duration", "tau", "seed", "remove_rotation", "checkpoint")
-        values = {name: text[name] for name in (*same, *more)}
+            *LoadOptions.model_fields, "model", "dtype", "device", "structure", "beads", "trajectories", "temperature",
+            "time_step", "equilibration", "duration", "tau", "seed", "remove_rotation", "checkpoint",
+        )  # fmt: skip
+        values = {name: text[name] for name in same}
         values |= {f"{name}_every": text[f"{name}_every"] for name in observed}
         values |= {"ensemble": ENSEMBLES[self.method], "output": str(self.folder / DYNAMICS)}
         values |= {"energies_every": f"{10 * self.time_step!r} fs"}

@@ -108,18 +108,18 @@ def write_comparison(path: Path, bands: Sequence[Band], about: dict[str, str]) -
         "harmonic intensity": [band.intensity for band in bands],
         "unit of intensity": ["km/mol" if band.spectrum == "infrared" else "Ang^4/amu" for band in bands],
     }
-    for method in dict.fromkeys(label for band in bands for label in band.places):
-        places = [(band, band.places.get(method)) for band in bands]
-        columns[f"{method}: centre / cm-1"] = [place and place.centre for _, place in places]
-        columns[f"{method}: standard error / cm-1"] = [place and place.error for _, place in places]
-        columns[f"{method}: shift / cm-1"] = [place and place.centre - band.harmonic for band, place in places]
-        columns[f"{method}: peak / cm-1"] = [place and place.peak for _, place in places]
-        columns[f"{method}: intensity"] = [place and place.intensity for _, place in places]
+    for method in dict.fromkeys(label for band in bands for label in band.positions):
+        positions = [(band, band.positions.get(method)) for band in bands]
+        columns[f"{method}: centre / cm-1"] = [one and one.centre for _, one in positions]
+        columns[f"{method}: standard error / cm-1"] = [one and one.error for _, one in positions]
+        columns[f"{method}: shift / cm-1"] = [one and one.centre - band.harmonic for band, one in positions]
+        columns[f"{method}: peak / cm-1"] = [one and one.peak for _, one in positions]
+        columns[f"{method}: intensity"] = [one and one.intensity for _, one in positions]
     write_table(path, columns, about)
 
 
 def write_table(path: Path, columns: Columns, about: dict[str, str]) -> None:
-    """Lines `# key: value`, a header, then rows; numbers with seven digits, what is not there is empty."""
+    """Lines `# key: value`, a header, then rows; numbers with seven digits, missing ones as empty cells."""
     with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         file.writelines(f"# {key}: {' '.join(value.split())}\n" for key, value in about.items())
         writer = csv.writer(file, lineterminator="\n")

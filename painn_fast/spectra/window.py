@@ -1,7 +1,7 @@
-"""Lag windows: what they are called, what they look like, what resolution they leave.
+"""Lag windows: names, values, and the resolution that they leave.
 
-A window multiplies the correlation function, is 1 at t = 0 (so that integrated intensities stay what they are) and ends
-at the correlation depth.
+A window multiplies the correlation function, is 1 at t = 0 (so that it preserves integrated intensities) and ends at
+the correlation depth.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from painn_fast.units import SPEED_OF_LIGHT
 WindowName = Literal["gaussian", "hann", "blackman"]
 
 SIGMAS = 3.5
-"""Standard deviations of the Gaussian within the depth; what is cut off is 0.2 % of its height."""
+"""Standard deviations of the Gaussian within the depth; it is cut off at 0.2 % of its height."""
 
 
 def window(name: str, lags: int) -> np.ndarray:
@@ -36,7 +36,7 @@ def window(name: str, lags: int) -> np.ndarray:
 
 
 def line_shape(name: str, depth: float, offset: np.ndarray) -> np.ndarray:
-    """What the window makes of an infinitely sharp line of unit area, per cm-1.
+    """An infinitely sharp line of unit area as the window broadens it, per cm-1.
 
     Args:
         name: of the window.
@@ -52,7 +52,7 @@ def line_shape(name: str, depth: float, offset: np.ndarray) -> np.ndarray:
 
 
 def resolution(name: str, depth: float) -> float:
-    """Full width at half maximum that an infinitely sharp line gets, cm-1; depth in fs."""
+    """Full width at half maximum of an infinitely sharp line, cm-1; depth in fs."""
     offset = np.linspace(0.0, 2.0 / (SPEED_OF_LIGHT * depth), 2001)
     shape = line_shape(name, depth, offset)
     below = int(np.argmax(shape < 0.5 * shape[0]))

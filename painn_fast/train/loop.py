@@ -138,7 +138,7 @@ class Training:
 
     def validate(self, train_loss: float) -> str:
         """Errors of the averaged model on the validation rows as a line; schedule, history and best model follow."""
-        loss, table = self.ranks.told_by_first(self._validation() if self.ranks.first else None)
+        loss, table = self.ranks.broadcast_from_rank_0(self._validation() if self.ranks.first else None)
         if not np.isfinite(loss):
             raise PaiNNFastError(
                 "the training diverged",
@@ -287,7 +287,7 @@ def run(settings: TrainSettings, *, data_folder: str | Path = ".", resume: bool 
         torch.set_num_threads(settings.threads)
     output = Path(settings.output)
     saved = output / "checkpoint.safetensors"
-    if checkpoint.there(saved) and not resume:
+    if checkpoint.existing(saved) and not resume:
         raise PaiNNFastError(
             "the output folder holds a training", where=output, fix="resume it with --resume, or choose another"
         )
@@ -296,7 +296,7 @@ def run(settings: TrainSettings, *, data_folder: str | Path = ".", resume: bool 
     device_of(settings.device)
     with ranks(settings.device) as (together, device):
         training = Training(settings, data, together, device)
-        if resume and checkpoint.there(saved):
+        if resume and checkpoint.existing(saved):
             training.restore(saved)
         output.mkdir(parents=True, exist_ok=True)
         with StatusLine(silent=not together.first) as status, Interrupt() as interrupt:
@@ -315,7 +315,7 @@ def _loop(training: Training, saved: Path, status: StatusLine, interrupt: Interr
     stop = ""
     board = Board(saved.parent) if settings.tensorboard and together.first else None
     with threads.ours():
-        while (reason := together.told_by_first(training.finished)) is None and not stop:
+        while (reason := together.broadcast_from_rank_0(training.finished)) is None and not stop:
             while training.done < training.steps_per_epoch and not stop:
                 training.run_step(training.next_rows())
                 training.seconds = time.monotonic() - start
@@ -324,7 +324,7 @@ def _loop(training: Training, saved: Path, status: StatusLine, interrupt: Interr
                     last_save = time.monotonic()
                 status.update(f"{line}  [{_time_left(training)}]")
                 if together.world == 1 or training.done % STOP_EVERY == 0:
-                    stop = together.told_by_first(interrupt.signal)
+                    stop = together.broadcast_from_rank_0(interrupt.signal)
             if training.done < training.steps_per_epoch:
                 break
             loss = training.end_epoch()

@@ -22,7 +22,7 @@ from painn_fast.nn import Potential
 from painn_fast.runtime.atomic import atomic_write
 from painn_fast.runtime.interrupt import Interrupt
 from painn_fast.runtime.progress import StatusLine
-from painn_fast.runtime.ranks import place
+from painn_fast.runtime.ranks import rank_and_world_size
 from painn_fast.train.data import Dataset
 from painn_fast.train.evaluation import errors, format_errors, predict
 from painn_fast.train.loop import read_data, run
@@ -53,7 +53,7 @@ def run_members(
     """
     if members < 2:
         raise PaiNNFastError("an ensemble needs two members or more", got=members)
-    if place()[1] > 1:
+    if rank_and_world_size()[1] > 1:
         raise PaiNNFastError(
             "members are trained by processes of their own", got="torchrun", fix="start without torchrun"
         )

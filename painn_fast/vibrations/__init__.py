@@ -1,4 +1,4 @@
-"""Minima, Hessians and harmonic lines: what a model says of a molecule at rest."""
+"""Minima, Hessians and harmonic lines of a model."""
 
 from painn_fast.vibrations.derivatives import hessian
 from painn_fast.vibrations.harmonic import HarmonicSpectrum, Roughness, harmonic, roughness

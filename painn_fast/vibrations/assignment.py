@@ -1,4 +1,4 @@
-"""What kind of motion a normal mode is, and a name for it, from the energy in bonds, angles and torsions."""
+"""Kind of motion and name of a normal mode, from the energy in bonds, angles and torsions."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def character(atoms: ase.Atoms, hessian: np.ndarray, modes: np.ndarray) -> list[
     Returns:
         One dictionary a mode, largest share first.
     """
-    found = coordinates(atoms)
-    b = b_matrix(atoms, found)
+    internal = coordinates(atoms)
+    b = b_matrix(atoms, internal)
     weight = np.repeat(atoms.get_masses() ** -0.5, 3)
     inverse = weight[:, None] * np.linalg.pinv(b * weight, rcond=1e-8)
     force_constants = inverse.T @ hessian @ inverse
     s = modes.reshape(len(modes), -1) @ b.T  # [K, C]
     energy = s * (s @ force_constants)
-    labels = [label(atoms, coordinate) for coordinate in found]
+    labels = [label(atoms, coordinate) for coordinate in internal]
     return [_shares(row, labels) for row in energy]
 
 

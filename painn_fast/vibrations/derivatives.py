@@ -1,8 +1,8 @@
 """Derivatives at a structure: Hessian, d mu / dR and d alpha / dR, by central differences or by autograd.
 
 A minimum may sit where a vector channel of the network passes through zero, and |V v| = sqrt((V v)^2 + epsilon) bends
-there within about sqrt(epsilon) of its argument. Autograd gives the curvature of that very spot; vibrations, of 0.05 Å
-and more, see the surface around it, and so do central differences over 0.01 and 0.02 Å.
+within about sqrt(epsilon) of its argument. Autograd gives the curvature at the point itself; vibrations, of 0.05 Å and
+more, average over the surface around it, as do central differences over 0.01 and 0.02 Å.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ METHODS: tuple[Method, ...] = ("differences", "analytic")
 STEP = 0.01
 """Å, the shorter one of two; the other is twice as long."""
 ATOMS_AT_ONCE = 65536
-"""Of displaced structures in one batch of the engine: all those of a molecule of 70 atoms."""
+"""Atoms of displaced structures in one batch of the engine: all those of a molecule of 70 atoms."""
 
 
 @dataclass(frozen=True)
 class Derivatives:
-    """At one structure of n atoms; None for what the model does not give."""
+    """At one structure of n atoms; None for properties that the model lacks."""
 
     hessian: np.ndarray  # [3 n, 3 n] eV/Å^2, symmetric
     dipole: np.ndarray | None = None  # d mu / dR [3, n, 3], e
@@ -48,13 +48,22 @@ def hessian(model: Potential, atoms: ase.Atoms, method: Method = "differences") 
             moves the lines of ethanol and aspirin by 0.02 cm-1 at most; the analytic Hessian is float64 always.
         atoms: one structure, at a minimum or elsewhere.
         method: "differences", central ones of analytic forces over 0.01 and 0.02 Å with the h^2 term removed, or
-            "analytic", the second derivative at this very point.
+            "analytic", the second derivative at the point itself.
 
     Returns:
         [3 n, 3 n] eV/Å^2, symmetric.
 
     Raises:
         PaiNNFastError: for an unknown method, or a structure that the model cannot handle.
+
+    Example:
+        >>> import numpy as np
+        >>> import painn_fast as pf
+        >>> from ase.build import molecule
+        >>> from painn_fast.vibrations import hessian
+        >>> matrix = hessian(pf.load("ethanol"), molecule("CH3CH2OH"))
+        >>> matrix.shape, bool(np.array_equal(matrix, matrix.T))
+        ((27, 27), True)
     """
     return derivatives(model, atoms, method, ()).hessian
 
@@ -65,7 +74,7 @@ def derivatives(
     method: Method = "differences",
     properties: Sequence[str] = ("dipole", "polarizability"),
 ) -> Derivatives:
-    """Hessian as by `hessian`, and derivatives of those of the properties that the model has, by the same method.
+    """Hessian as by `hessian`, and derivatives of the properties that the model has, by the same method.
 
     Raises:
         PaiNNFastError: for an unknown method, or a structure that the model cannot handle.

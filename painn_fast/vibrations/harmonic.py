@@ -1,4 +1,4 @@
-"""The harmonic spectrum of a model: Hessian, d mu / dR and d alpha / dR at the minimum, and how rough that is."""
+"""The harmonic spectrum of a model: Hessian, d mu / dR and d alpha / dR at the minimum, and the roughness there."""
 
 from __future__ import annotations
 
@@ -14,29 +14,32 @@ from painn_fast.nn import Potential
 from painn_fast.units import AMU_A2_PER_FS2, DEBYE, SPEED_OF_LIGHT
 from painn_fast.vibrations.assignment import character, mode_name
 from painn_fast.vibrations.derivatives import METHODS, STEP, Method, derivatives, hessian, in_float64
-from painn_fast.vibrations.relax import check_molecule, internal_frame, relax
+from painn_fast.vibrations.relax import check_molecule, internal_modes, relax
 
 ROUGH = 2.0
-"""cm-1: a larger roughness is warned of."""
-
-
+"""cm-1: a larger roughness gives a warning."""
 KM_PER_MOL = 42.2561 / DEBYE**2
 """N_A / (12 eps0 c^2), km/mol per e^2/amu; 42.2561 per (D/Å)^2/amu."""
 
 
 @dataclass(frozen=True)
 class Roughness:
-    """How far wavenumbers of the analytic Hessian are from those by differences over 0.01 and 0.02 Å.
+    """Distance of the wavenumbers of the analytic Hessian from those by differences over 0.01 and 0.02 Å.
 
     Modes are matched in order of their wavenumber, imaginary ones negative.
+
+    Example:
+        >>> from painn_fast.vibrations import Roughness
+        >>> Roughness(largest=0.9, mean=0.2).smooth, Roughness(largest=40.9, mean=7.7).smooth
+        (True, False)
     """
 
-    largest: float  # cm-1, of one mode; what is compared with the limit of 2
+    largest: float  # cm-1, of one mode; compared with the limit of 2
     mean: float  # cm-1, mean absolute difference over all modes
 
     @property
     def smooth(self) -> bool:
-        """Whether no line is off by more than the limit."""
+        """Whether no line differs by more than the limit."""
         return self.largest <= ROUGH
 
     def __str__(self) -> str:
@@ -48,6 +51,14 @@ class HarmonicSpectrum:
     """Normal modes of a molecule at a stationary point, K of them, in order of their wavenumber.
 
     Imaginary frequencies are negative. Intensities are double-harmonic: linear dipole and polarizability.
+
+    Example:
+        >>> import painn_fast as pf
+        >>> from ase.build import molecule
+        >>> from painn_fast.vibrations import harmonic
+        >>> lines = harmonic(pf.load("ethanol"), molecule("CH3CH2OH"))
+        >>> lines.names[-1], lines.modes.shape
+        ('O-H stretch', (21, 9, 3))
     """
 
     atoms: ase.Atoms
@@ -57,8 +68,8 @@ class HarmonicSpectrum:
     isotropic: np.ndarray | None  # [K] a'^2, Å^4/amu, None for a model without polarizability
     anisotropic: np.ndarray | None  # [K] gamma'^2, Å^4/amu
     names: tuple[str, ...]  # such as "O-H stretch"
-    method: Method = "differences"  # what the derivatives are from
-    roughness: Roughness | None = None  # of the surface at this place
+    method: Method = "differences"  # of the derivatives
+    roughness: Roughness | None = None  # of the surface at the minimum
 
     @property
     def activity(self) -> np.ndarray | None:
@@ -75,12 +86,12 @@ class HarmonicSpectrum:
         return depolarisation_ratio(self.isotropic, self.anisotropic)
 
     def about(self) -> dict[str, str]:
-        """Where the derivatives are from and how rough the surface is, for the header of a table."""
+        """Method of the derivatives and roughness of the surface, for the header of a table."""
         where = "at the minimum" if self.method == "analytic" else f"over {STEP:g} and {2 * STEP:g} Å, h^2 term removed"
-        told = {"derivatives": f"{'analytic' if self.method == 'analytic' else 'central differences'} {where}"}
+        header = {"derivatives": f"{'analytic' if self.method == 'analytic' else 'central differences'} {where}"}
         if self.roughness is not None:
-            told["roughness"] = f"{self.roughness} (lines of the analytic Hessian against those by differences)"
-        return told
+            header["roughness"] = f"{self.roughness} (lines of the analytic Hessian against those by differences)"
+        return header
 
 
 def harmonic(
@@ -96,11 +107,22 @@ def harmonic(
         method: "differences", of forces, dipoles and polarizabilities over 0.01 and 0.02 Å with the h^2 term removed,
             or "analytic", from derivatives at the minimum itself.
 
+    Returns:
+        The modes at the minimum, translations and rotations projected out.
+
     Raises:
         PaiNNFastError: if the structure does not fit the model, or does not relax; for an unknown method.
 
     Warns:
         UserWarning: of imaginary frequencies, and of a surface rougher than 2 cm-1.
+
+    Example:
+        >>> import painn_fast as pf
+        >>> from ase.build import molecule
+        >>> from painn_fast.vibrations import harmonic
+        >>> lines = harmonic(pf.load("ethanol"), molecule("CH3CH2OH"))
+        >>> lines.names[-1], bool(3850 < lines.wavenumber[-1] < 3950), lines.roughness.smooth
+        ('O-H stretch', True, True)
     """
     if len(atoms) < 2:
         raise PaiNNFastError("vibrations need at least two atoms", got=len(atoms))
@@ -117,7 +139,7 @@ def harmonic(
     other = hessian(double, minimum, "analytic") if method == "differences" else hessian(model, minimum)
     rough = _difference(wavenumber, normal_modes(minimum, other)[0])
     if not rough.smooth:
-        warnings.warn(_in_words(rough), UserWarning, stacklevel=2)
+        warnings.warn(_rough_surface(rough), UserWarning, stacklevel=2)
     intensity = isotropic = anisotropic = None
     if slopes.dipole is not None:
         intensity = infrared_intensities(modes, slopes.dipole)
@@ -128,15 +150,25 @@ def harmonic(
 
 
 def roughness(model: Potential, atoms: ase.Atoms, *, relaxed: bool = False) -> Roughness:
-    """How far the lines of the analytic Hessian are from those by differences, at the minimum next to a structure.
+    """Compare the lines of the analytic Hessian with those by differences, at the minimum next to a structure.
 
     Args:
         model: with an energy.
         atoms: a molecule in vacuum.
         relaxed: whether `atoms` is at the minimum already.
 
+    Returns:
+        Largest and mean difference, cm-1.
+
     Raises:
         PaiNNFastError: if the structure does not fit the model, or does not relax.
+
+    Example:
+        >>> import painn_fast as pf
+        >>> from ase.build import molecule
+        >>> from painn_fast.vibrations import roughness
+        >>> roughness(pf.load("ethanol"), molecule("CH3CH2OH")).largest < 2.0
+        True
     """
     check_molecule(atoms)
     double = in_float64(model)
@@ -150,12 +182,12 @@ def _difference(one: np.ndarray, other: np.ndarray) -> Roughness:
     return Roughness(float(off.max()), float(off.mean()))
 
 
-def _in_words(rough: Roughness) -> str:
+def _rough_surface(rough: Roughness) -> str:
     return (
         f"the surface is rough at its minimum: wavenumbers of the analytic Hessian and of central differences over "
         f"{STEP:g} and {2 * STEP:g} Å are up to {rough.largest:.1f} cm-1 apart, {rough.mean:.1f} in the mean (limit "
-        f"{ROUGH:g}); lines are no surer than that. A model trained with a larger representation.epsilon, such as "
-        "1e-3, is smooth"
+        f"{ROUGH:g}), the least error of the lines. A model trained with a larger representation.epsilon, such "
+        "as 1e-3, is smooth"
     )
 
 
@@ -169,9 +201,7 @@ def normal_modes(atoms: ase.Atoms, hessian: np.ndarray) -> tuple[np.ndarray, np.
     Returns:
         Wavenumbers [K] cm-1, ascending, imaginary ones negative, and modes dR/dQ [K, n, 3] 1/sqrt(amu).
     """
-    weight = np.repeat(atoms.get_masses() ** -0.5, 3)
-    frame = internal_frame(atoms)
-    curvature, vectors = np.linalg.eigh(frame.T @ (weight[:, None] * hessian * weight) @ frame)
+    weight, frame, curvature, vectors = internal_modes(atoms, hessian)
     omega = np.sign(curvature) * np.sqrt(np.abs(curvature) / AMU_A2_PER_FS2)  # 1/fs
     modes = (weight[:, None] * (frame @ vectors)).T.reshape(-1, len(atoms), 3)
     return omega / (2.0 * np.pi * SPEED_OF_LIGHT), modes
@@ -191,7 +221,7 @@ def raman_invariants(modes: np.ndarray, derivative: np.ndarray) -> tuple[np.ndar
 
 
 def depolarisation_ratio(isotropic: np.ndarray, anisotropic: np.ndarray) -> np.ndarray:
-    """3 gamma^2 / (45 a^2 + 4 gamma^2), 0 to 3/4; NaN where nothing is scattered. Noise below zero counts as zero."""
+    """3 gamma^2 / (45 a^2 + 4 gamma^2), 0 to 3/4; NaN without scattering. Noise below zero counts as zero."""
     isotropic, anisotropic = np.maximum(isotropic, 0.0), np.maximum(anisotropic, 0.0)
     below = 45.0 * isotropic + 4.0 * anisotropic
     return np.where(below > 0, np.minimum(3.0 * anisotropic / np.where(below > 0, below, 1.0), 0.75), np.nan)

@@ -26,7 +26,7 @@ FLAT = 345.0
 
 @dataclass(frozen=True)
 class Coordinate:
-    """One internal coordinate: what it is, its atoms, its value as a function of positions [n, 3]."""
+    """One internal coordinate: its kind, its atoms, its value as a function of positions [n, 3]."""
 
     kind: str
     atoms: tuple[int, ...]
@@ -61,37 +61,37 @@ def coordinates(atoms: ase.Atoms) -> list[Coordinate]:
     for i, j in pairs:
         neighbors[i].append(j)
         neighbors[j].append(i)
-    found = [Coordinate("stretch", pair, _distance(*pair)) for pair in pairs]
+    listed = [Coordinate("stretch", pair, _distance(*pair)) for pair in pairs]
     straight = set()
     for centre, around in neighbors.items():
         for i, k in combinations(around, 2):
             if atoms.get_angle(i, centre, k) >= np.rad2deg(STRAIGHT):
                 straight.add(centre)
-                found += [Coordinate("bend", (i, centre, k), value) for value in _linear(atoms, i, centre, k)]
+                listed += [Coordinate("bend", (i, centre, k), value) for value in _linear(atoms, i, centre, k)]
             else:
-                found.append(Coordinate("bend", (i, centre, k), _angle(i, centre, k)))
+                listed.append(Coordinate("bend", (i, centre, k), _angle(i, centre, k)))
         if len(around) == 3 and _flat(atoms, centre, around):
-            found.append(Coordinate("out of plane", (centre, *around), _out_of_plane(centre, *around)))
+            listed.append(Coordinate("out of plane", (centre, *around), _out_of_plane(centre, *around)))
     for j, k in pairs:
         if not {j, k} & straight:
             ends = [(i, l) for i in neighbors[j] for l in neighbors[k] if i != k and l not in (i, j)]
             if ends:
-                found.append(Coordinate("torsion", (j, k), _torsion(j, k, ends)))
-    return found
+                listed.append(Coordinate("torsion", (j, k), _torsion(j, k, ends)))
+    return listed
 
 
 def _flat(atoms: ase.Atoms, centre: int, around: list[int]) -> bool:
     return sum(atoms.get_angle(i, centre, k) for i, k in combinations(around, 2)) > FLAT
 
 
-def b_matrix(atoms: ase.Atoms, found: list[Coordinate]) -> np.ndarray:
+def b_matrix(atoms: ase.Atoms, internal: list[Coordinate]) -> np.ndarray:
     """Derivatives of the coordinates with respect to positions [C, 3 n], 1 or rad/Å."""
     rows = []
-    for coordinate in found:
+    for coordinate in internal:
         positions = torch.tensor(atoms.positions, dtype=torch.float64, requires_grad=True)
         (row,) = torch.autograd.grad(coordinate.value(positions), positions)
         rows.append(row.reshape(-1).numpy())
-    return np.array(rows).reshape(len(found), 3 * len(atoms))
+    return np.array(rows).reshape(len(internal), 3 * len(atoms))
 
 
 def _unit(r: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ def _angle(i: int, j: int, k: int) -> Callable[[Tensor], Tensor]:
 
 
 def _linear(atoms: ase.Atoms, i: int, j: int, k: int) -> list[Callable[[Tensor], Tensor]]:
-    """How far j leaves the line, in two directions across it."""
+    """Distances of j from the line, in two directions across it."""
     axis = torch.tensor(atoms.positions[k] - atoms.positions[i])
     first = torch.linalg.cross(axis, torch.eye(3, dtype=torch.float64)[int(axis.abs().argmin())])
     across = [_unit(first), _unit(torch.linalg.cross(axis, first))]
@@ -123,7 +123,7 @@ def _bow(i: int, j: int, k: int, direction: Tensor, x: Tensor) -> Tensor:
 
 
 def _out_of_plane(j: int, a: int, b: int, c: int) -> Callable[[Tensor], Tensor]:
-    """How far the centre j leaves the plane of its three neighbours, over their distance."""
+    """Distance of the centre j from the plane of its three neighbours, over theirs."""
 
     def value(x: Tensor) -> Tensor:
         normal = _unit(torch.linalg.cross(x[b] - x[a], x[c] - x[a]))
@@ -133,7 +133,7 @@ def _out_of_plane(j: int, a: int, b: int, c: int) -> Callable[[Tensor], Tensor]:
 
 
 def _torsion(j: int, k: int, ends: list[tuple[int, int]]) -> Callable[[Tensor], Tensor]:
-    """Mean over the dihedral angles about a bond: groups turn against each other, single atoms that rock cancel."""
+    """Mean over the dihedral angles about a bond, in which the rocking of single atoms cancels."""
 
     def dihedral(x: Tensor, i: int, l: int) -> Tensor:
         axis = _unit(x[k] - x[j])

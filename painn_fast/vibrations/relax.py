@@ -14,29 +14,43 @@ from painn_fast.nn import Potential
 from painn_fast.vibrations.derivatives import hessian
 
 NEAR = 0.02
-"""eV/Å: where BFGS hands over to Newton."""
+"""eV/Å: Newton steps follow BFGS from here on."""
 BFGS_STEPS = 500
 NEWTON_STEPS = 30
 LONGEST = 0.1
 """Å: longest Newton step of an atom."""
 FLOOR = 1e-4
-"""eV/(Å^2 amu), that of 5 cm-1: curvatures nearer to zero are taken for this."""
+"""eV/(Å^2 amu), that of 5 cm-1: smaller curvatures are set to this."""
 SLOW = 0.2
-"""A step that leaves more than this share of the force asks for another Hessian, that of the place."""
+"""Share of the force left by a step, above which the Hessian is computed again."""
 LINEAR = 1e-3
 """Square root of the smallest over the largest moment of inertia, below which a molecule is linear: 1 mÅ in 1 Å."""
 
 
 def relax(model: Potential, atoms: ase.Atoms, *, tolerance: float = 1e-5) -> ase.Atoms:
-    """A copy of `atoms` at the minimum of its basin.
+    """Relax a structure to the minimum of its basin.
 
     Args:
         model: best in float64; float32 cannot reach the default tolerance.
-        atoms: where to start.
+        atoms: a molecule in vacuum, the start.
         tolerance: largest force that may be left, eV/Å.
 
+    Returns:
+        A copy of `atoms` at the minimum.
+
     Raises:
-        PaiNNFastError: for a periodic structure or one with constraints, and if it does not get there.
+        PaiNNFastError: for a periodic structure or one with constraints, and if it does not converge.
+
+    Example:
+        >>> import numpy as np
+        >>> import painn_fast as pf
+        >>> import torch
+        >>> from ase.build import molecule
+        >>> from painn_fast.vibrations import relax
+        >>> model = pf.load("ethanol", dtype=torch.float64)
+        >>> minimum = relax(model, molecule("CH3CH2OH"))
+        >>> bool(np.abs(pf.evaluate(model, [minimum])["forces"][0]).max() < 1e-5)
+        True
     """
     check_molecule(atoms)
     relaxed = atoms.copy()
@@ -49,7 +63,7 @@ def relax(model: Potential, atoms: ase.Atoms, *, tolerance: float = 1e-5) -> ase
 
 
 def check_molecule(atoms: ase.Atoms) -> None:
-    """Raise PaiNNFastError unless `atoms` is a molecule in vacuum that can move as it likes."""
+    """Raise PaiNNFastError unless `atoms` is a molecule in vacuum without constraints."""
     if atoms.pbc.any():
         raise PaiNNFastError("harmonic analysis is for molecules in vacuum", got=f"pbc={atoms.pbc.tolist()}")
     refuse_constraints([atoms], "harmonic analysis", fix="lines of a constrained structure are not those of a minimum")
@@ -58,8 +72,8 @@ def check_molecule(atoms: ase.Atoms) -> None:
 def _newton(model: Potential, atoms: ase.Atoms, tolerance: float) -> None:
     """Newton steps with one Hessian by differences as long as they help, then with analytic ones.
 
-    On a rough surface the analytic Hessian is that of the last mÅ and nothing else; a bad guide from afar, but what
-    the forces obey in the end.
+    On a rough surface the analytic Hessian holds within a mÅ of the point only: of little use far from the minimum, but
+    exact for the last steps.
     """
     matrix, before = None, float("inf")
     for _ in range(NEWTON_STEPS):
@@ -82,14 +96,26 @@ def _newton(model: Potential, atoms: ase.Atoms, tolerance: float) -> None:
 
 def _step(atoms: ase.Atoms, forces: np.ndarray, hessian: np.ndarray) -> np.ndarray:
     """Newton's step [n, 3] Å downhill along every mode but translations and rotations."""
-    weight = np.repeat(atoms.get_masses() ** -0.5, 3)
-    frame = internal_frame(atoms)  # [3 n, K]
-    curvature, modes = np.linalg.eigh(frame.T @ (weight[:, None] * hessian * weight) @ frame)
+    weight, frame, curvature, modes = internal_modes(atoms, hessian)
     slope = modes.T @ (frame.T @ (weight * forces.reshape(-1)))
-    step = weight * (frame @ (modes @ (slope / np.maximum(np.abs(curvature), FLOOR))))
-    step = step.reshape(-1, 3)
+    step = (weight * (frame @ (modes @ (slope / np.maximum(np.abs(curvature), FLOOR))))).reshape(-1, 3)
     longest = float(np.linalg.norm(step, axis=1).max())
     return step * min(1.0, LONGEST / longest) if longest > 0 else step
+
+
+def internal_modes(atoms: ase.Atoms, hessian: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Eigenvalues of a mass-weighted Hessian without translations and rotations.
+
+    Args:
+        atoms: n of them, with their masses.
+        hessian: [3 n, 3 n] eV/Å^2.
+
+    Returns:
+        m^-1/2 of each coordinate [3 n], `internal_frame` [3 n, K], curvatures [K] eV/(Å^2 amu), ascending, and their
+        modes in the frame [K, K].
+    """
+    weight, frame = np.repeat(atoms.get_masses() ** -0.5, 3), internal_frame(atoms)
+    return weight, frame, *np.linalg.eigh(frame.T @ (weight[:, None] * hessian * weight) @ frame)
 
 
 def internal_frame(atoms: ase.Atoms) -> np.ndarray:

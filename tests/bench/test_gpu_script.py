@@ -34,13 +34,13 @@ def test_how_stages_end(gpu, tmp_path):
     start = time.monotonic()
     ends = [gpu.run(stage, tmp_path, 100) for stage in stages]
     assert time.monotonic() - start < 20
-    assert [(end.state, end.said) for end in ends] == [
+    assert [(end.state, end.message) for end in ends] == [
         ("ok", "b"),
         ("failed", "ValueError: so"),
         ("skipped", "there is no such tool"),
         ("out of time", "begun"),
     ]
-    assert gpu.run(stages[0], tmp_path, 1).said == "no time left"
+    assert gpu.run(stages[0], tmp_path, 1).message == "no time left"
 
 
 def test_stages_fit_into_the_time_that_is_promised(gpu, tmp_path):
@@ -59,7 +59,8 @@ def test_kernels_are_tested_on_the_device_and_tuned_there(gpu, tmp_path):
     ignored = [word.removeprefix("--ignore=") for word in words["tests-kernels"] if word.startswith("--ignore=")]
     assert len(ignored) == 2
     assert all((FOLDER.parent / name).is_file() for name in ignored)
-    assert words["tuner"][1:3] == ["-m", "painn_fast.kernels.launch"]
+    assert words["tuner"][1] == "-m"
+    assert importlib.util.find_spec(f"{words['tuner'][2]}.__main__"), "a module that can be run"
 
 
 def test_without_a_gpu_it_says_so(gpu, tmp_path, monkeypatch, capsys):

@@ -202,7 +202,7 @@ def test_doctor_warns_of_a_rough_surface(epsilon, state, tmp_path, monkeypatch):
         monkeypatch.setattr(importlib.import_module(module), "MODELS", tmp_path)
     check = doctor.check_model("ethanol")
     assert check.state == state
-    assert re.search(r"roughness of the surface.* [\d.]+ cm-1 at most, [\d.]+ cm-1 in the mean", check.found)
+    assert re.search(r"roughness of the surface.* [\d.]+ cm-1 at most, [\d.]+ cm-1 in the mean", check.result)
     assert ("epsilon" in (check.fix or "")) == (state == "warn")
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from painn_fast import PaiNNFastError
-from painn_fast.correlation.online import BINS, velocity_correlation
+from painn_fast.correlation import invariants, velocity_correlation
+from painn_fast.correlation.online import BINS
 from painn_fast.spectra import (
     Analysis,
     InfraredSpectrum,
@@ -13,8 +14,7 @@ from painn_fast.spectra import (
     infrared,
     raman,
 )
-from painn_fast.spectra.correlation import autocorrelation, spectral_density, standard_error
-from painn_fast.spectra.raman import invariants
+from painn_fast.spectra.density import spectral_density, standard_error
 from painn_fast.testing import assert_close
 
 
@@ -23,6 +23,21 @@ def pushed(series, lags, interval=1.0, **options):
     for frame in series.swapaxes(0, 1):
         streaming.push(frame)
     return streaming
+
+
+def autocorrelation(series, lags):
+    """<x(0) . x(t)> of each trajectory, summed over components, averaged over origins: the definition."""
+    S, T = series.shape[:2]
+    x = series.reshape(S, T, -1)
+    return np.stack([(x[:, : T - k] * x[:, k:]).sum((1, 2)) / (T - k) for k in range(lags)], axis=1)
+
+
+def test_nothing_wraps_around_from_the_end_to_the_start():
+    series = np.zeros((1, 100, 1))
+    series[0, 0], series[0, -1] = 1.0, 1.0
+    correlation = velocity_correlation(series, 100, 1.0, differences=False).mean
+    assert correlation[1:99] == pytest.approx(0.0, abs=1e-15)
+    assert correlation[99] == pytest.approx(1.0)
 
 
 def same(a, b):
@@ -95,7 +110,7 @@ def test_frames_one_by_one_or_many_at_once_give_the_same_bits(rng):
 
 @pytest.mark.parametrize("stop", [0, 1, 5, 64, 65, 66, 700, 1999, 2000])
 def test_saved_and_restored_it_gives_the_same_bits(rng, stop):
-    """Looking at it in between does not change it either."""
+    """A correlation taken in between does not change it either."""
     series = rng.normal(size=(1, 2000, 2))
     series = np.concatenate([series, -series])
     series[1, 900] = np.nan
@@ -129,16 +144,16 @@ def test_memory_does_not_grow_with_the_run(rng):
 def test_trajectories_that_are_not_finite_are_left_out(rng):
     series = rng.normal(size=(4, 800, 3))
     expected = pushed(series[[0, 2]], 30).correlation()
-    broken = series.copy()
-    broken[1, 500:] = np.nan
-    broken[3, 0, 1] = np.inf
-    streaming = pushed(broken, 30)
+    damaged = series.copy()
+    damaged[1, 500:] = np.nan
+    damaged[3, 0, 1] = np.inf
+    streaming = pushed(damaged, 30)
     assert streaming.alive.tolist() == [True, False, True, False]
     assert np.array_equal(streaming.correlation().blocks, expected.blocks)
     assert np.array_equal(streaming.correlation().mean, expected.mean)
-    broken[[0, 2], 799] = np.nan
+    damaged[[0, 2], 799] = np.nan
     with pytest.raises(PaiNNFastError, match="no trajectory is finite; got: 4"):
-        pushed(broken, 30).correlation()
+        pushed(damaged, 30).correlation()
 
 
 def test_the_last_one_alive_still_has_an_error(rng):
@@ -186,7 +201,7 @@ def test_a_stream_that_is_not_deep_enough(rng):
         InfraredSpectrum.of(correlation, 300.0, Analysis(depth=200.0))
 
 
-def test_broken_input_is_refused(rng):
+def test_invalid_input_is_refused(rng):
     with pytest.raises(PaiNNFastError, match="lags must be positive"):
         StreamingCorrelation(0, 1.0)
     with pytest.raises(PaiNNFastError, match="interval must be positive"):

@@ -53,11 +53,11 @@ def test_the_verb_takes_streams_where_frames_were_not_kept(kept, tmp_path, water
     assert_close(got.raman.activity, expected.raman.activity, 1e-11)
     assert_close(got.power.density, expected.power.density, 1e-11)
     for name in ("infrared.csv", "power.csv"):
-        told = [
+        headers = [
             [line for line in (tmp_path / folder / name).read_text().splitlines() if line.startswith("#")]
             for folder in ("kept", "streamed")
         ]
-        assert told[0] == told[1]
+        assert headers[0] == headers[1]
 
 
 def test_restart_gives_the_same_bits(kept, tmp_path):
@@ -74,9 +74,9 @@ def test_restart_gives_the_same_bits(kept, tmp_path):
 def test_frozen_trajectories_are_left_out(kept):
     streams = empty()
     for frame in kept.dipole:
-        broken = frame.copy()
-        broken[1] = np.nan
-        streams.push("dipole", broken)
+        frozen = frame.copy()
+        frozen[1] = np.nan
+        streams.push("dipole", frozen)
     for name in ("polarizability", "velocities"):
         feed(streams, kept, series=(name,))
     assert streams.alive.tolist() == [True, False, True]
@@ -90,12 +90,12 @@ def test_length_of_a_series(kept):
     assert streams.length("polarizability") == 600.0
 
 
-def test_broken_input_is_refused(kept, tmp_path):
-    with pytest.raises(PaiNNFastError, match=r"no spectrum is made of that; got: energies"):
+def test_invalid_input_is_refused(kept, tmp_path):
+    with pytest.raises(PaiNNFastError, match=r"no spectrum needs this series; got: energies"):
         SpectrumStreams({"energies": 1.0}, 100.0)
     with pytest.raises(PaiNNFastError, match="velocities need symbols and masses"):
         SpectrumStreams({"velocities": 1.0}, 100.0)
-    with pytest.raises(PaiNNFastError, match="nobody announced; got: dipole"):
+    with pytest.raises(PaiNNFastError, match="unknown series; got: dipole; expected: polarizability"):
         SpectrumStreams({"polarizability": 1.0}, 100.0).push("dipole", np.zeros((1, 3)))
     with pytest.raises(PaiNNFastError, match="the state of other series"):
         SpectrumStreams({"dipole": 2.0}, 300.0).restore(empty().state())

@@ -88,7 +88,7 @@ def test_the_same_bits_with_any_number_of_threads_and_in_any_batch():
 
 
 def test_an_error_in_a_thread_is_not_lost(monkeypatch):
-    def broken(*args):
+    def failing(*args):
         raise RuntimeError("lost")
 
     potential = random_potential(CONFIG, dtype=torch.float32)
@@ -96,6 +96,6 @@ def test_an_error_in_a_thread_is_not_lost(monkeypatch):
     engine = CpuEngine(potential, threads=2)
     work = engine.workspace(batch)
     engine(work, batch.positions)
-    monkeypatch.setattr(atom_blocks, "step", broken)
+    monkeypatch.setattr(atom_blocks, "step", failing)
     with pytest.raises(RuntimeError, match="lost"):
         engine(work, batch.positions)

@@ -156,17 +156,17 @@ def test_an_engine_that_gives_numbers_where_there_are_none_is_refused():
         check.check_engine(made_up, potential, batch)
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, "one place"])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, "coincide"])
 def test_positions_that_cannot_be_compared_leave_the_check_for_the_next_batch(bad):
     engine = CpuEngine(build())
     batch = batch_atoms([molecule("H2O"), molecule("CH4")], 4.0)
     work = engine.workspace(batch)
     positions = batch.positions.clone()
-    positions[1] = positions[0] if bad == "one place" else bad
+    positions[1] = positions[0] if bad == "coincide" else bad
     results = engine(work, positions, finite=False)
     assert results["forces"][:3].isnan().any()
     assert results["forces"][3:].isfinite().all()
-    if bad != "one place":
+    if bad != "coincide":
         assert not engine.checked
     engine(work, batch.positions)
     assert engine.checked

@@ -1,6 +1,5 @@
 """The GPU engine, or its kernels in Triton's interpreter, gives what the reference gives."""
 
-import sys
 from collections import Counter
 
 import pytest
@@ -15,7 +14,7 @@ from painn_fast.evaluate import evaluate_batch
 from painn_fast.graph import batch_atoms
 from painn_fast.md.forces import ModelForces
 from painn_fast.nn import DipoleHead, EnergyHead, PolarizabilityHead, PotentialConfig, RepresentationConfig
-from painn_fast.testing import assert_close, random_potential
+from painn_fast.testing import TOLERANCE, assert_close, random_potential
 
 triton = pytest.importorskip("triton")
 
@@ -24,7 +23,6 @@ from painn_fast.engine.gpu import GpuEngine  # noqa: E402
 
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
-TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 SMALL = {"n_features": 16, "n_layers": 2, "n_rbf": 3, "cutoff": 4.0}
 OPTIONS = {
     "sinc": {},
@@ -285,8 +283,7 @@ def gpu_everywhere(monkeypatch):
     def engine_for(potential, backend="auto"):
         return made.setdefault(id(potential), GpuEngine(potential))
 
-    monkeypatch.setattr("painn_fast.md.forces.engine_for", engine_for)
-    monkeypatch.setattr(sys.modules["painn_fast.evaluate"], "engine_for", engine_for)
+    monkeypatch.setattr("painn_fast.engine.select.engine_for", engine_for)
 
 
 def test_dynamics_and_evaluate_can_use_it(gpu_everywhere):

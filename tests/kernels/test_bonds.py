@@ -6,7 +6,8 @@ import os
 import pytest
 import torch
 
-from painn_fast.kernels.bonds import CONTACT, STRETCH, Bonds, Contacts, cpu, look, nearest_image, reference, triton
+from painn_fast.kernels.bonds import CONTACT, STRETCH, Bonds, Contacts, cpu, nearest_image, reference, triton
+from painn_fast.kernels.bonds.ops import update_bonds
 from painn_fast.testing import assert_close
 
 DEVICE = "cpu" if "TRITON_INTERPRET" in os.environ else "cuda"
@@ -27,22 +28,22 @@ def bonds(pairs, length, S=1):
     return Bonds(atoms, start, torch.zeros(start.shape, dtype=torch.int64), torch.zeros_like(start))
 
 
-def looked(backend, positions, made, which, *, stop=True, stopped=None, step=STEP):
+def updated(backend, positions, made, which, *, stop=True, stopped=None, step=STEP):
     """What becomes of bonds and of the marks of trajectories."""
     device = DEVICE if backend is triton else "cpu"
     mark = torch.zeros(len(positions), dtype=torch.int64) if stopped is None else stopped
-    there = Bonds(*(getattr(made, f.name).clone().to(device) for f in dataclasses.fields(made)))
+    after = Bonds(*(getattr(made, f.name).clone().to(device) for f in dataclasses.fields(made)))
     values = {f.name: getattr(which, f.name) for f in dataclasses.fields(which)}
     fixed = Contacts(**{k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in values.items()})
     mark = mark.clone().to(device)
-    backend.look(positions.to(device), mark, there, fixed, step, stop)
-    return Bonds(*(getattr(there, f.name).cpu() for f in dataclasses.fields(there))), mark.cpu()
+    backend.update_bonds(positions.to(device), mark, after, fixed, step, stop)
+    return Bonds(*(getattr(after, f.name).cpu() for f in dataclasses.fields(after))), mark.cpu()
 
 
-def line(*places):
+def line(*positions):
     """One trajectory of one bead with atoms on a line, Å."""
-    x = torch.zeros(1, 1, len(places), 3, dtype=torch.float64)
-    x[0, 0, :, 0] = torch.tensor(places, dtype=torch.float64)
+    x = torch.zeros(1, 1, len(positions), 3, dtype=torch.float64)
+    x[0, 0, :, 0] = torch.tensor(positions, dtype=torch.float64)
     return x
 
 
@@ -51,8 +52,8 @@ def line(*places):
 def test_a_bond_is_broken_beyond_twice_its_length(backend, stop):
     made, which = bonds([[0, 1]], [1.0]), contacts([O, H])
     for length, step in ((0.9, 0), (1.99, 0), (2.01, STEP)):
-        after, mark = looked(backend, line(0.0, length), made, which, stop=stop)
-        assert after.broken.tolist() == [[step]]
+        after, mark = updated(backend, line(0.0, length), made, which, stop=stop)
+        assert after.broken_at.tolist() == [[step]]
         assert mark.tolist() == [step if stop else 0]
         assert after.atoms.tolist() == [[[0, 1]]]
     assert_close(after.reached, [[2.01]], 1e-12)
@@ -62,31 +63,31 @@ def test_a_bond_is_broken_beyond_twice_its_length(backend, stop):
 def test_a_proton_that_has_a_new_partner_is_not_lost_until_it_loses_that_one(backend):
     made, which = bonds([[0, 1]], [0.96]), contacts([O, H, O])
     assert CONTACT * (O + H) > 1.0
-    moved, mark = looked(backend, line(0.0, 2.0, 3.0), made, which)
+    moved, mark = updated(backend, line(0.0, 2.0, 3.0), made, which)
     assert mark.tolist() == [0]
-    assert moved.broken.tolist() == [[0]]
+    assert moved.broken_at.tolist() == [[0]]
     assert sorted(moved.atoms[0, 0].tolist()) == [1, 2]
     assert_close(moved.length, [[O + H]], 1e-12)
-    back, mark = looked(backend, line(0.0, 1.0, 3.0), moved, which)  # 2.0 from the new partner, 1.0 from the old
+    back, mark = updated(backend, line(0.0, 1.0, 3.0), moved, which)  # 2.0 from the new partner, 1.0 from the old
     assert sorted(back.atoms[0, 0].tolist()) == [0, 1]
-    lost, mark = looked(backend, line(0.0, -2.5, 3.0), back, which)
+    lost, mark = updated(backend, line(0.0, -2.5, 3.0), back, which)
     assert mark.tolist() == [STEP]
-    assert lost.broken.tolist() == [[STEP]]
+    assert lost.broken_at.tolist() == [[STEP]]
 
 
 @pytest.mark.parametrize("backend", EVERY)
 def test_the_hydrogen_must_have_the_new_partner_not_the_atom_that_it_left(backend):
     # atom 0 loses hydrogen 1, while it touches hydrogen 2 of another atom
     which = contacts([O, H, H, O])
-    after, mark = looked(backend, line(0.0, -2.5, 1.2, 2.4), bonds([[0, 1], [2, 3]], [1.0, 1.0]), which)
-    assert after.broken.tolist() == [[STEP, 0]]
+    after, mark = updated(backend, line(0.0, -2.5, 1.2, 2.4), bonds([[0, 1], [2, 3]], [1.0, 1.0]), which)
+    assert after.broken_at.tolist() == [[STEP, 0]]
     assert mark.tolist() == [STEP]
 
 
 @pytest.mark.parametrize("backend", EVERY)
 def test_either_of_two_heavy_atoms_may_have_a_new_partner(backend):
-    for order in ([[0, 1]], [[1, 0]]):  # an atom 2 takes the place of 1
-        after, mark = looked(backend, line(0.0, 3.2, -1.5), bonds(order, [1.5]), contacts([C, C, C]))
+    for order in ([[0, 1]], [[1, 0]]):  # atom 2 is the new partner
+        after, mark = updated(backend, line(0.0, 3.2, -1.5), bonds(order, [1.5]), contacts([C, C, C]))
         assert mark.tolist() == [0]
         assert after.atoms[0, 0].tolist() == [0, 2]
 
@@ -94,9 +95,9 @@ def test_either_of_two_heavy_atoms_may_have_a_new_partner(backend):
 @pytest.mark.parametrize("backend", EVERY)
 def test_two_hydrogens_that_leave_together_are_one_bond_too_few(backend):
     which, made = contacts([C, H, H]), bonds([[0, 1], [0, 2]], [1.1, 1.1])
-    after, mark = looked(backend, line(0.0, 2.5, 3.24), made, which)
+    after, mark = updated(backend, line(0.0, 2.5, 3.24), made, which)
     assert sorted(after.atoms[0, 0].tolist()) == [1, 2]
-    assert after.broken.tolist() == [[0, STEP]]
+    assert after.broken_at.tolist() == [[0, STEP]]
     assert mark.tolist() == [STEP]
 
 
@@ -104,7 +105,7 @@ def test_two_hydrogens_that_leave_together_are_one_bond_too_few(backend):
 def test_the_nearest_of_several_new_partners_is_taken(backend):
     x = line(0.0, 2.5, 3.7, 2.5)
     x[0, 0, 3, 1] = 1.0
-    after, _ = looked(backend, x, bonds([[0, 1]], [1.0]), contacts([O, H, O, O]))
+    after, _ = updated(backend, x, bonds([[0, 1]], [1.0]), contacts([O, H, O, O]))
     assert after.atoms[0, 0].tolist() == [1, 3]
 
 
@@ -112,23 +113,23 @@ def test_the_nearest_of_several_new_partners_is_taken(backend):
 def test_centroids_count_not_beads(backend):
     x = line(0.0, 1.0).repeat(1, 3, 1, 1)
     x[0, 0, 1, 0] = 3.5  # of one of three beads
-    after, mark = looked(backend, x, bonds([[0, 1]], [1.0]), contacts([O, H]))
+    after, mark = updated(backend, x, bonds([[0, 1]], [1.0]), contacts([O, H]))
     assert mark.tolist() == [0]
     x[0, 1, 1, 0] = 2.5
-    after, mark = looked(backend, x, bonds([[0, 1]], [1.0]), contacts([O, H]))
+    after, mark = updated(backend, x, bonds([[0, 1]], [1.0]), contacts([O, H]))
     assert mark.tolist() == [STEP]
     assert_close(after.reached, [[7.0 / 3.0]], 1e-12)
 
 
 @pytest.mark.parametrize("backend", EVERY)
-def test_nan_and_no_bond_break_nothing_and_who_is_stopped_or_broken_is_left(backend):
+def test_nan_and_no_bond_break_nothing_and_stopped_trajectories_and_broken_bonds_are_left(backend):
     made = bonds([[0, 1], [0, 0]], [1.0, float("inf")], S=4)
-    made.broken[3, 0] = 5
+    made.broken_at[3, 0] = 5
     x = line(0.0, 2.5).repeat(4, 1, 1, 1)
     x[1, 0, 1, 0] = float("nan")
-    after, mark = looked(backend, x, made, contacts([O, H]), stopped=torch.tensor([0, 0, 3, 0]))
+    after, mark = updated(backend, x, made, contacts([O, H]), stopped=torch.tensor([0, 0, 3, 0]))
     assert mark.tolist() == [STEP, 0, 3, 0]
-    assert after.broken.tolist() == [[STEP, 0], [0, 0], [0, 0], [5, 0]]
+    assert after.broken_at.tolist() == [[STEP, 0], [0, 0], [0, 0], [5, 0]]
 
 
 @pytest.mark.parametrize("backend", EVERY)
@@ -138,14 +139,14 @@ def test_images_in_a_cell_are_the_nearest(backend):
     made = bonds([[0, 1]], [1.0])
     x = line(0.0, 0.9, 3.0)
     x[0, 0, 1, :2] += torch.tensor([6.0 - 4.0, -14.0])  # beyond the cell by a - 2 b
-    after, mark = looked(backend, x, made, which)
+    after, mark = updated(backend, x, made, which)
     assert after.atoms[0, 0].tolist() == [0, 1]
     assert mark.tolist() == [0]
     x[0, 0, 1, 0] += 1.3  # 2.2 from one, 0.8 from the other
-    after, mark = looked(backend, x, made, which)
+    after, mark = updated(backend, x, made, which)
     assert after.atoms[0, 0].tolist() == [1, 2]
     x[0, 0, 1, 2] += 2.0  # no image in this direction
-    after, mark = looked(backend, x, made, which)
+    after, mark = updated(backend, x, made, which)
     assert mark.tolist() == [STEP]
 
 
@@ -172,20 +173,20 @@ def test_back_ends_equal_the_specification(backend, P, periodic, small, monkeypa
     radii = [[H, C, O][k] for k in torch.randint(3, (12,), generator=generator)]
     which = contacts(radii, [[5.0, 0.0, 0.0], [1.0, 5.0, 0.0], [0.5, 1.0, 5.0]] if periodic else None)
     stopped = torch.tensor([0, 0, 9, 0, 0, 0])
-    expected, mark = looked(reference, x, made, which, stopped=stopped)
-    got, marked = looked(backend, x, made, which, stopped=stopped)
-    assert int((expected.broken > 0).sum()) > 1
+    expected, mark = updated(reference, x, made, which, stopped=stopped)
+    got, marked = updated(backend, x, made, which, stopped=stopped)
+    assert int((expected.broken_at > 0).sum()) > 1
     assert int((expected.atoms != made.atoms).any(2).sum()) > 1
     assert torch.equal(marked, mark)
     assert torch.equal(got.atoms, expected.atoms)
-    assert torch.equal(got.broken, expected.broken)
+    assert torch.equal(got.broken_at, expected.broken_at)
     assert_close(got.reached, expected.reached, 1e-12)
     assert_close(got.length, expected.length, 1e-12)
 
 
 def test_the_operation_is_the_compiled_one_on_a_cpu():
     made, mark = bonds([[0, 1]], [1.0]), torch.zeros(1, dtype=torch.int64)
-    look(line(0.0, STRETCH + 0.1), mark, made, contacts([O, H]), 4, True)
+    update_bonds(line(0.0, STRETCH + 0.1), mark, made, contacts([O, H]), 4, True)
     assert mark.tolist() == [4]
 
 

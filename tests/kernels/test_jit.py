@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -29,7 +30,7 @@ print(json.dumps([row_ptr.tolist(), hits, misses, kernel.stats.cache_path, taken
 def test_compiles_without_a_cache_where_nothing_can_be_written(monkeypatch):
     asked = []
 
-    def no_place(**options):
+    def no_folder(**options):
         def decorate(function):
             asked.append(options.get("cache", False))
             if options.get("cache"):
@@ -38,7 +39,7 @@ def test_compiles_without_a_cache_where_nothing_can_be_written(monkeypatch):
 
         return decorate
 
-    monkeypatch.setattr(module, "njit", no_place)
+    monkeypatch.setattr(module, "njit", no_folder)
     assert module.compiled()(abs)(-1) == 1
     assert asked == [True, False]
 
@@ -88,27 +89,27 @@ TWO = "from toy.b import two; print(two(), sum(two.stats.cache_hits.values()))"
 
 
 def test_a_change_in_another_file_is_noticed(tmp_path, home):
-    said = []
+    printed = []
     for number in (1, 1, 2, 2):
         toy(tmp_path, number)
-        said.append(run(TWO, tmp_path, home))
-    assert said == ["10 0", "10 1", "20 0", "20 1"]
+        printed.append(run(TWO, tmp_path, home))
+    assert printed == ["10 0", "10 1", "20 0", "20 1"]
 
 
 def test_each_processor_has_a_cache_of_its_own(tmp_path, home):
     toy(tmp_path, 1)
     plain = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
-    said = [run(TWO, tmp_path, home, **variables) for variables in ({}, plain, plain, {})]
-    assert said == ["10 0", "10 0", "10 1", "10 1"]
+    printed = [run(TWO, tmp_path, home, **variables) for variables in ({}, plain, plain, {})]
+    assert printed == ["10 0", "10 0", "10 1", "10 1"]
     assert len(list((tmp_path / "toy" / "__pycache__").glob("b.two*.nbi"))) == 2
 
 
 def test_lanes_follow_the_features_that_the_cache_is_kept_by(tmp_path, home):
     lanes = "from painn_fast.kernels.simd import LANES; print(LANES)"
-    said = [
+    printed = [
         run(lanes, tmp_path, home, NUMBA_CPU_FEATURES=features) for features in ("+avx2,+avx512f", "+avx2,-avx512f")
     ]
-    assert said == ["16", "8"]
+    assert printed == ["16", "8"]
 
 
 def test_two_processes_that_compile_at_once_never_find_each_others_code(tmp_path, monkeypatch):
@@ -123,3 +124,19 @@ def test_two_processes_that_compile_at_once_never_find_each_others_code(tmp_path
     other.save("theirs", b"code of theirs")
     assert [reader.load(key) for key in ("ours", "theirs")] == [b"code of ours", b"code of theirs"]
     assert len(list(tmp_path.glob("*.nbc"))) == 2
+
+
+class Gone(NamedTuple):
+    """A type that a later version of a package does not have."""
+
+    number: int
+
+
+def test_code_kept_for_a_type_that_no_longer_exists_is_compiled_anew(tmp_path, monkeypatch):
+    cache = module._CacheFile(str(tmp_path), "kernel", "stamp")
+    cache.save(Gone(1), b"code of before")
+    assert cache.load(Gone(1)) == b"code of before"
+    monkeypatch.delattr(sys.modules[__name__], "Gone")
+    assert cache.load("now") is None
+    cache.save("now", b"code of now")
+    assert cache.load("now") == b"code of now"

@@ -16,8 +16,7 @@ from painn_fast.bench.measure import peak_memory
 from painn_fast.engine import engine_for
 from painn_fast.evaluate import evaluate
 from painn_fast.graph import batch_atoms
-from painn_fast.kernels.message import ops
-from painn_fast.nn import EnergyHead, PotentialConfig, RepresentationConfig
+from painn_fast.nn import EnergyHead, PotentialConfig, RepresentationConfig, fused
 from painn_fast.testing import random_potential
 
 F, K = 128, 4
@@ -44,7 +43,7 @@ MOST = EDGES_BY_FEATURES // 3
 def potential(backend):
     config = RepresentationConfig(n_features=F, n_layers=2, n_rbf=K)
     model = random_potential(PotentialConfig(representation=config, heads=(EnergyHead(),)), dtype=torch.float32)
-    model.representation.backend = backend
+    model.backend = backend
     return model
 
 
@@ -139,7 +138,7 @@ def test_a_training_step_on_a_gpu_allocates_nothing_of_edges_by_features(monkeyp
     launched = []
     for module in (triton, triton_adjoint, triton_second):
         monkeypatch.setattr(module, "launch", lambda name, *_, **__: launched.append(name))
-    monkeypatch.setitem(ops.BACKENDS, "cpu", ops.GpuEdges)
+    monkeypatch.setattr(fused, "BY_OPERATION", {"cpu"})
     model = potential("fused")
     check(lambda batch: train(model, batch), BATCH, FEW)
     names = {"fwd", "bwd", "weight_bwd", "tangent", "bwd_tangent", "weight_bwd_tangent"}
@@ -178,7 +177,7 @@ def peak_of_process(model, batch, backend):
         with model.reference():
             peak = peak_memory(lambda: lambda: model(batch), CPU)
     if peak is None:
-        pytest.skip("this system does not tell")
+        pytest.skip("this system does not report it")
     return peak
 
 

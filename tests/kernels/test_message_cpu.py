@@ -16,7 +16,7 @@ from painn_fast.testing import assert_close
 
 CUTOFF = 3.2
 CRYSTAL = bulk("MgO", "rocksalt", a=3.6)
-CRYSTAL.rattle(0.1, seed=0)  # in a symmetric place messages cancel
+CRYSTAL.rattle(0.1, seed=0)  # at a symmetric site messages cancel
 STRUCTURES = {
     "one atom": [Atoms("H")],
     "beyond the cut-off": [Atoms("H2", [[0, 0, 0], [0, 0, 9.0]])],

@@ -13,7 +13,7 @@ from painn_fast.graph import batch_atoms
 from painn_fast.kernels.launch import launches
 from painn_fast.kernels.message.reference import message as reference
 from painn_fast.kernels.radial.reference import Radial, cutoff_function, radial_basis
-from painn_fast.testing import assert_close
+from painn_fast.testing import TOLERANCE, assert_close
 
 triton = pytest.importorskip("triton")
 tl = triton.language
@@ -30,7 +30,6 @@ from painn_fast.kernels.message.triton_second import (  # noqa: E402
 from painn_fast.kernels.radial.triton import constants, edge_geometry, radial_values, sine_cosine  # noqa: E402
 
 DEVICE = "cpu" if "TRITON_INTERPRET" in os.environ else "cuda"
-TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 WATER, MONOXIDE = molecule("H2O"), Atoms("CO", [[0, 0, 0], [0, 0.3, 1.1]])
 GRAPHS = {
     "one atom": [Atoms("H")],

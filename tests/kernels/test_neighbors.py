@@ -27,7 +27,7 @@ SYSTEMS = {
     "molecules": [molecule("CH3CH2OH"), Atoms("He"), molecule("CH4"), molecule("C6H6")],
     "an isolated atom in a molecule": [Atoms("H3", [[0, 0, 0], [1, 0, 0], [9, 0, 0]])],
     "no edges": [Atoms("H2", [[0, 0, 0], [0, 0, 9]])],
-    "more atoms than a program looks at together": [cloud(40, 0), molecule("H2O")],
+    "more atoms than a block of a program": [cloud(40, 0), molecule("H2O")],
     "just at the cut-off": [
         Atoms("H2", [[0, 0, 0], [0, 0, d]]) for d in (np.nextafter(CUTOFF, 0), CUTOFF, np.nextafter(CUTOFF, 9))
     ],
@@ -82,7 +82,7 @@ def test_empty_molecules_and_no_atoms_at_all(backend):
 
 
 def into(backend, system, room):
-    """row_ptr, sender, mirror and edges in `room` places; what lies behind them must not change."""
+    """row_ptr, sender, mirror and edges in memory for `room` edges; what lies behind it must not change."""
     module, device = INTO[backend]
     batch, atom_ptr = of(system)
     memory = torch.full((2, room + 8), -7, device=device)
@@ -97,7 +97,7 @@ def into(backend, system, room):
 @pytest.mark.parametrize("backend", INTO)
 @pytest.mark.parametrize("spare", [0, 5])
 @pytest.mark.parametrize("system", ["molecules", "no edges"])
-def test_the_list_fits_into_memory_that_is_there(backend, system, spare):
+def test_the_list_fits_into_memory_of_the_caller(backend, system, spare):
     expected = len(of(system)[0].sender)
     batch, (row_ptr, sender, mirror), edges = into(backend, system, expected + spare)
     assert edges == expected
@@ -127,7 +127,7 @@ def test_positions_may_have_any_strides(backend):
     assert_same(ops.neighbors(turned, atom_ptr.to(device), CUTOFF), (batch.row_ptr, batch.sender, batch.mirror))
 
 
-def test_with_memory_that_is_there_nothing_waits_for_the_device(monkeypatch):
+def test_with_memory_of_the_caller_nothing_waits_for_the_device(monkeypatch):
     def asked(*_):
         raise AssertionError("asked for a number on the device")
 

@@ -1,4 +1,4 @@
-"""All blocks as one operation: equal to plain torch with its first, second and third derivatives."""
+"""A whole network as one operation: equal to plain torch with its first, second and third derivatives."""
 
 from itertools import pairwise
 
@@ -10,15 +10,13 @@ from ase.build import molecule
 from painn_fast.graph import batch_atoms
 from painn_fast.kernels.message.edges_cpu import BLOCK
 from painn_fast.kernels.network import ops, reference
-from painn_fast.kernels.network.reference import Readout, Weights
-from painn_fast.kernels.radial.ops import basis_and_direction
+from painn_fast.kernels.network.reference import Weights
 from painn_fast.kernels.radial.reference import Radial, filter_basis
 from painn_fast.kernels.radial.slopes import filter_basis_and_slope
 from painn_fast.kernels.simd import LANES
-from painn_fast.testing import assert_close
+from painn_fast.testing import TOLERANCE, assert_close
 
 EPSILON, K = 1e-8, 5
-TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-5}
 
 
 def batch(*atoms):
@@ -34,38 +32,36 @@ GRAPHS = {
 }
 
 
-def inputs(graph, layers=2, f=LANES, dtype=torch.float64, seed=0, readout=True):
-    """s, r, filters, weights and the readout's weights, all random but r."""
-    generator = torch.Generator().manual_seed(seed)
+def inputs(graph, layers=2, f=LANES, dtype=torch.float64, hidden=LANES):
+    """s, r and weights, all random but r."""
+    generator = torch.Generator().manual_seed(0)
 
-    def random(*shape, scale=1.0):
+    def random(*shape, scale=0.2):
         values = torch.randn(*shape, generator=generator, dtype=torch.float64) * scale
         return values.to(dtype).requires_grad_()
 
-    shapes = ((f, f), (f,), (3 * f, f), (3 * f,), (2 * f, f), (f, 2 * f), (f,), (3 * f, f), (3 * f,))
-    weights = [Weights(*(random(*shape, scale=0.2) for shape in shapes)) for _ in range(layers)]
-    filters = [random(K + 1, 3 * f, scale=0.3) for _ in range(layers)]
-    last = Readout(*(random(*shape, scale=0.3) for shape in ((LANES, f), (LANES,), (1, LANES), (1,))))
+    dense = ((f, f), (f,), (3 * f, f), (3 * f,), (2 * f, f), (f, 2 * f), (f,), (3 * f, f), (3 * f,))
+    readout = ((hidden, f), (hidden,), (1, hidden), (1,))
+    weights = [random(layers, *shape) for shape in ((K + 1, 3 * f), *dense)]
     r = graph.edge_vectors().to(dtype).requires_grad_()
-    return random(graph.n_total, f), r, filters, weights, last if readout else None
+    last = [random(*shape, scale=0.3) for shape in readout]
+    if not hidden:
+        last[3] = torch.zeros(1, dtype=dtype, requires_grad=True)
+    return random(graph.n_total, f, scale=1.0), r, Weights(*weights, *last)
 
 
 def radial(dtype):
     return Radial("sinc", torch.arange(1, K + 1).to(dtype), torch.ones(K, dtype=dtype), "cosine", 3.0)
 
 
-def flat(s, r, filters, weights, readout):
-    return [s, r, *filters, *(t for layer in weights for t in layer), *(readout or ())]
+def flat(s, r, weights):
+    return [s, r, *weights]
 
 
-def run(side, graph, given, **options):
-    s, r, filters, weights, readout = given
-    head = s, r, radial(s.dtype), filters, weights
-    if side == "ops":
-        return ops.blocks(*head, readout, EPSILON, graph.row_ptr, graph.sender, graph.mirror, graph.n_atoms, **options)
-    f = s.shape[1]
-    empty = Readout(s.new_zeros(0, f), s.new_zeros(0), s.new_zeros(1, 0), s.new_zeros(1))
-    return reference.blocks(*head, readout or empty, EPSILON, graph.row_ptr, graph.sender, graph.mirror)
+def run(side, graph, given, activation="silu", **options):
+    s, r, weights = given
+    arguments = s, r, radial(s.dtype), weights, activation, EPSILON, graph.row_ptr, graph.sender, graph.mirror
+    return ops.network(*arguments, graph.n_atoms, **options) if side == "ops" else reference.network(*arguments)
 
 
 def derivatives(side, graph, given, **options):
@@ -86,19 +82,20 @@ def threads(request):
     torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("activation", reference.ACTIVATIONS)
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("graph", GRAPHS)
-def test_equals_plain_torch_with_its_derivatives(graph, dtype, threads):
+def test_equals_plain_torch_with_its_derivatives(graph, dtype, activation, threads):
     graph = GRAPHS[graph]()
     given = inputs(graph, dtype=dtype)
-    results = [derivatives(side, graph, given)[0] for side in ("reference", "ops")]
+    results = [derivatives(side, graph, given, activation=activation)[0] for side in ("reference", "ops")]
     for k, (expected, got) in enumerate(zip(*results, strict=True)):
         assert_close(got.detach(), expected.detach(), TOLERANCE[dtype] * (10 if k > 2 else 1), f"result {k}")
 
 
-def loss_of_forces(side, graph, given, by_autograd_too):
+def loss_of_forces(side, graph, given, by_autograd_too, activation="silu"):
     """What training asks for: energies and forces of what is read out, and of the features, or of these alone."""
-    s, v, read = run(side, graph, given, **({"edges_once": True} if side == "ops" else {}))
+    s, v, read = run(side, graph, given, activation, **({"edges_once": True} if side == "ops" else {}))
     (force,) = torch.autograd.grad(read.sum(), [given[1]], create_graph=True)
     loss = (read**2).sum() + (force**3).sum()
     if by_autograd_too:
@@ -106,23 +103,50 @@ def loss_of_forces(side, graph, given, by_autograd_too):
     return torch.autograd.grad(loss, [given[0], *flat(*given)[2:]], materialize_grads=True)
 
 
+@pytest.mark.parametrize("activation", reference.ACTIVATIONS)
 @pytest.mark.parametrize("heads", [True, False])
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("graph", GRAPHS)
-def test_a_loss_over_energies_and_forces_has_the_gradient_of_plain_torch(graph, dtype, heads, threads):
+def test_a_loss_over_energies_and_forces_has_the_gradient_of_plain_torch(graph, dtype, heads, activation, threads):
     graph = GRAPHS[graph]()
-    results = [loss_of_forces(side, graph, inputs(graph, dtype=dtype), heads) for side in ("reference", "ops")]
+    given = inputs(graph, dtype=dtype)
+    results = [loss_of_forces(side, graph, given, heads, activation) for side in ("reference", "ops")]
     for k, (expected, got) in enumerate(zip(*results, strict=True)):
         assert_close(got, expected, TOLERANCE[dtype] * 10, f"gradient {k}")
 
 
 def test_without_a_readout_nothing_is_read():
     graph = GRAPHS["three molecules, one of them a lone atom"]()
-    given = inputs(graph, readout=False)
+    given = inputs(graph, hidden=0)
     results = [derivatives(side, graph, given)[0] for side in ("reference", "ops")]
     assert torch.equal(results[1][2].detach(), torch.zeros(graph.n_total, dtype=torch.float64))
     for k, (expected, got) in enumerate(zip(*results, strict=True)):
         assert_close(got.detach(), expected.detach(), 1e-10, f"result {k}")
+
+
+@pytest.mark.parametrize(("features", "hidden"), [(1, 1), (LANES - 3, 5), (LANES + 1, LANES)])
+def test_features_that_fill_no_vectors_are_padded_with_zeros(features, hidden):
+    graph = GRAPHS["three molecules, one of them a lone atom"]()
+    given = inputs(graph, f=features, hidden=hidden)
+    results = [derivatives(side, graph, given) for side in ("reference", "ops")]
+    results = [[*first, *second] for first, _, second in results]
+    results += [loss_of_forces(side, graph, given, True) for side in ("reference", "ops")]
+    for expected, got in [*zip(*results[:2], strict=True), *zip(*results[2:], strict=True)]:
+        assert got.shape == expected.shape
+        assert_close(got.detach(), expected.detach(), 1e-10)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_without_gradients_the_numbers_are_the_same(graph, dtype):
+    graph = GRAPHS[graph]()
+    given = inputs(graph, layers=3, dtype=dtype)
+    expected = run("ops", graph, given)
+    with torch.no_grad():
+        got = run("ops", graph, given)
+    for a, b in zip(got, expected, strict=True):
+        assert not a.requires_grad
+        assert torch.equal(a, b)
 
 
 def test_second_derivatives_in_the_edges_and_third_ones_are_those_of_plain_torch():
@@ -177,13 +201,11 @@ def test_a_pass_that_never_reaches_the_weights_leaves_nothing_behind():
 
 def test_gradcheck_and_gradgradcheck_pass():
     graph = batch(molecule("H2O"))
-    s, r, filters, weights, readout = inputs(graph, layers=1)
+    given = tuple(flat(*inputs(graph, layers=1)))
 
-    def function(*tensors):
-        s, r, filter_, *rest = tensors
-        return run("ops", graph, (s, r, [filter_], [Weights(*rest[:9])], Readout(*rest[9:])))
+    def function(s, r, *weights):
+        return run("ops", graph, (s, r, Weights(*weights)))
 
-    given = tuple(flat(s, r, filters, weights, readout))
     assert torch.autograd.gradcheck(function, given, fast_mode=True)
     assert torch.autograd.gradgradcheck(function, given, fast_mode=True)
 
@@ -241,17 +263,6 @@ def test_slopes_of_the_radial_functions_are_their_derivatives(name):
     for k in range(expected.shape[1]):
         (right,) = torch.autograd.grad(expected[:, k].sum(), d, retain_graph=True)
         assert_close(slope[:, k].detach(), right, 1e-12)
-
-
-@pytest.mark.parametrize("name", RADIALS)
-def test_basis_and_direction_are_differentiable_to_any_order(name):
-    r = torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
-
-    def function(r):
-        return basis_and_direction(r, RADIALS[name], 8)
-
-    assert torch.autograd.gradcheck(function, (r,))
-    assert torch.autograd.gradgradcheck(function, (r,))
 
 
 def test_once_leaves_second_derivatives_in_the_edges_out_and_nothing_else():

@@ -16,6 +16,8 @@ from painn_fast.kernels.radial.reference import Radial, cutoff_function
 from painn_fast.kernels.radial.slopes import filter_basis_and_slope
 from painn_fast.kernels.radial.table import tabulate
 from painn_fast.kernels.simd import LANES
+from painn_fast.nn import EnergyHead, PotentialConfig, RepresentationConfig, fused
+from painn_fast.testing import random_potential
 
 pytest.importorskip("triton")
 
@@ -23,14 +25,14 @@ from painn_fast.kernels.message import triton as kernels
 from painn_fast.kernels.message import triton_adjoint, triton_second
 
 pytestmark = [
-    pytest.mark.filterwarnings(f"ignore:{said}:RuntimeWarning") for said in ("invalid value", "divide by zero")
+    pytest.mark.filterwarnings(f"ignore:{warning}:RuntimeWarning") for warning in ("invalid value", "divide by zero")
 ]
 """Of NumPy, in which Triton's interpreter computes."""
 DEVICE = "cpu" if "TRITON_INTERPRET" in os.environ else "cuda"
 NEIGHBORS = {"reference": (reference, "cpu"), "numba": (cpu, "cpu"), "triton": (triton, DEVICE)}
 REACH, FEATURES = 2.6, 16
 CUTOFFS = ("cosine", "mollifier", "switch")
-BAD = {"one place": 0.0, "NaN": math.nan}
+BAD = {"coincide": 0.0, "NaN": math.nan}
 """What a component of the vector between two atoms is, if all are the same."""
 
 
@@ -56,7 +58,7 @@ def test_cutoff_functions_of_no_distance_are_no_number(basis, cutoff):
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("cutoff", [3.2, math.inf])
 @pytest.mark.parametrize("backend", NEIGHBORS)
-def test_an_atom_at_no_place_keeps_its_neighbours_and_the_list_its_symmetry(backend, cutoff, bad):
+def test_an_atom_without_a_position_keeps_its_neighbours_and_the_list_its_symmetry(backend, cutoff, bad):
     if backend == "triton" and math.isinf(cutoff):
         pytest.skip("a list with a cut-off")
     module, device = NEIGHBORS[backend]
@@ -72,7 +74,7 @@ def test_an_atom_at_no_place_keeps_its_neighbours_and_the_list_its_symmetry(back
 
 
 def problem(value, dtype=torch.float64):
-    """Water and hydrogen with a vector of water that is not fine; x, v, r, weight, gs, gv and tangents of the first."""
+    """Water, with a vector that is not finite, and hydrogen; x, v, r, weight, gs, gv and tangents of the first."""
     batch = batch_atoms([molecule("H2O"), molecule("H2")], 5.0)
     generator = torch.Generator().manual_seed(0)
     n, e, f = batch.n_total, len(batch.sender), FEATURES
@@ -115,18 +117,30 @@ def test_messages_of_a_gpu_and_all_their_adjoints_keep_such_an_edge(bad, basis, 
 
 
 @pytest.mark.parametrize("bad", BAD)
-def test_messages_of_both_devices_keep_it_as_operations_of_torch(bad, monkeypatch):
+def test_messages_keep_it_as_an_operation_of_torch(bad):
     batch, (x, v, r, weight), _, _, graph = problem(BAD[bad])
-    for make in (ops.edges_on_cpu, ops.GpuEdges):
-        monkeypatch.setitem(ops.BACKENDS, DEVICE, make)
-        if make is ops.edges_on_cpu and DEVICE != "cpu":
-            continue
-        leaf = r.clone().requires_grad_()
-        ds, dv = ops.message(x, v, weight, ops.edges(leaf, radial(), *graph))
-        (gr,) = torch.autograd.grad(ds.sum() + dv.sum(), leaf)
-        assert dv[int(batch.receiver[0])].isnan().any()
-        assert gr[0].isnan().all()
-        assert dv[3:].isfinite().all()
+    leaf = r.clone().requires_grad_()
+    ds, dv = ops.message(x, v, weight, ops.Edges(leaf, radial(), *graph))
+    (gr,) = torch.autograd.grad(ds.sum() + dv.sum(), leaf)
+    assert dv[int(batch.receiver[0])].isnan().any()
+    assert gr[0].isnan().all()
+    assert dv[3:].isfinite().all()
+
+
+@pytest.mark.parametrize("activation", ["silu", "shifted_softplus"])
+@pytest.mark.parametrize("bad", BAD)
+def test_a_network_on_a_cpu_keeps_it(bad, activation):
+    representation = RepresentationConfig(n_features=LANES, n_layers=2, n_rbf=4, activation=activation)
+    potential = random_potential(PotentialConfig(representation=representation, heads=(EnergyHead(),)))
+    batch = batch_atoms([molecule("H2O"), molecule("H2")], 5.0)
+    r = batch.edge_vectors()
+    r[0] = r[batch.mirror[0]] = BAD[bad]
+    leaf = r.clone().requires_grad_()
+    s, v, _ = fused.features(potential.representation, batch, leaf)
+    (gr,) = torch.autograd.grad(s.sum() + v.sum(), leaf)
+    assert s[:3].isnan().any()
+    assert gr[0].isnan().all()
+    assert s[3:].isfinite().all()
 
 
 def test_features_that_are_not_finite_do_not_pass_the_cutoff():
@@ -141,9 +155,9 @@ def test_features_that_are_not_finite_do_not_pass_the_cutoff():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("place", [[0.0, 0.0, 0.0], [math.nan, 0.0, 0.0], [math.inf, 0.0, 0.0], [1e200, 0.0, 0.0]])
-def test_pairs_of_the_cpu_engine_answer_with_nan_and_without_an_exception(place, dtype):
-    positions = np.array([[0.0, 0.0, 0.0], place, [0.0, 0.0, 1.1], [0.0, 0.0, 9.0]])
+@pytest.mark.parametrize("position", [[0.0, 0.0, 0.0], [math.nan, 0.0, 0.0], [math.inf, 0.0, 0.0], [1e200, 0.0, 0.0]])
+def test_pairs_of_the_cpu_engine_answer_with_nan_and_without_an_exception(position, dtype):
+    positions = np.array([[0.0, 0.0, 0.0], position, [0.0, 0.0, 1.1], [0.0, 0.0, 9.0]])
     receiver, sender = np.array([0, 0, 0]), np.array([1, 2, 3])
     shift, features = np.zeros((3, 3)), LANES
     table = tabulate(radial(dtype=torch.float64), torch.ones(5, 3 * features, dtype=torch.float64), dtype=dtype)

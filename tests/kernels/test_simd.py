@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numba import njit
 
-from painn_fast.kernels.simd import LANES, exp, load, splat, sqrt, store, total
+from painn_fast.kernels.simd import LANES, exp, load, log1p, splat, sqrt, store, total
 
 
 @njit
@@ -18,6 +18,12 @@ def apply(a, b, out):
 def exponentials(a, out):
     for c in range(0, a.shape[0], LANES):
         store(out, c, exp(load(a, c)))
+
+
+@njit
+def logarithms(a, out):
+    for c in range(0, a.shape[0], LANES):
+        store(out, c, log1p(load(a, c)))
 
 
 @njit
@@ -53,3 +59,13 @@ def test_exponentials_are_right_to_the_last_bits(dtype, tolerance, end):
     assert 0 <= out[1] < 1e-37
     assert out[2] > 1e38
     assert out[3] == 1
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 2e-7), (np.float64, 4e-16)])
+def test_logarithms_of_one_and_a_fraction_are_right_to_the_last_bits(dtype, tolerance):
+    a = np.concatenate([np.linspace(0.0, 1.0, 100 * LANES - 3), [1e-30, 1e-10, 1e-5]]).astype(dtype)
+    out = np.empty_like(a)
+    logarithms(a, out)
+    exact = np.log1p(a.astype(np.longdouble))
+    assert np.abs(out - exact).max() < tolerance
+    assert np.abs(out[1:] / exact[1:] - 1).max() < 2 * tolerance

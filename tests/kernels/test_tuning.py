@@ -27,7 +27,7 @@ def read_anew():
 
 @pytest.fixture
 def content():
-    """A file for a GPU that nobody has."""
+    """A file for a GPU that does not exist."""
     measured = {"date": "2026-01-01T00:00:00+00:00", "driver": "1", "versions": {}}
     return {"format": 1, "gpu": "NVIDIA Test-1 (x)", "measured": measured, "launches": {"update": dict(ANY)}}
 
@@ -137,8 +137,8 @@ def test_fast_numbers_with_wrong_results_or_none_are_rejected():
     subject, numbers, timer = fake(slowness, wrong=lambda n: n["warps"] == 4, refused=lambda n: n["features"] == 1)
     outcome = tuner.search(subject, numbers, timer, never)
     assert outcome.numbers == {"warps": 2, "features": 2, "programs": 1024}
-    assert any("result 0 of a is off by 1.0e+00" in line for line in outcome.said)
-    assert any(line.endswith("RuntimeError: out of resources") for line in outcome.said)
+    assert any("result 0 of a is off by 1.0e+00" in line for line in outcome.messages)
+    assert any(line.endswith("RuntimeError: out of resources") for line in outcome.messages)
 
 
 def test_results_that_are_not_finite_are_wrong():
@@ -213,7 +213,7 @@ def test_the_reference_on_one_device_sees_what_a_kernel_does_wrong(monkeypatch):
 
 def test_without_a_gpu_the_command_says_so():
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-m", "painn_fast.kernels.launch", "--out", str(Path("nowhere"))]
+    command = [sys.executable, "-m", "painn_fast.kernels.tools.tuning", "--out", str(Path("nowhere"))]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert (run.returncode, run.stdout) == (1, "")
     assert "torch finds no CUDA device" in run.stderr

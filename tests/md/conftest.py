@@ -1,5 +1,6 @@
 """Small systems that dynamics is tested on."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,9 +9,11 @@ import torch
 from ase import Atoms
 
 from painn_fast.md.estimators import Estimators
-from painn_fast.md.forces import ForceField
+from painn_fast.md.force_field import ForceField
+from painn_fast.md.guards import Guards
 from painn_fast.md.initial import maxwell_boltzmann, ring_positions
 from painn_fast.md.integrators import RingPolymer
+from painn_fast.md.simulation import Group, Simulation
 from painn_fast.md.state import State, System
 
 
@@ -21,7 +24,7 @@ def rng():
 
 @dataclass
 class Toy:
-    """A system of independent atoms, its integrator and its state."""
+    """A system of independent atoms, its integrator and its state, which `steps` changes in a `Simulation`."""
 
     system: System
     temperature: torch.Tensor
@@ -29,11 +32,17 @@ class Toy:
     estimators: Estimators
     state: State
     force_field: ForceField
+    simulation: Simulation | None = None
 
     def steps(self, n: int) -> None:
-        """Advance by n steps."""
+        """Advance by n steps, without limits; the first call evaluates the forces at the start."""
+        if self.simulation is None:
+            group = Group(self.system, self.state, self.temperature, self.integrator, self.estimators)
+            none = Guards(force=math.inf, move=math.inf, heating=math.inf)
+            self.simulation = Simulation([group], self.force_field, none)
         for _ in range(n):
-            self.integrator.step(self.state, self.force_field)
+            self.simulation.step()
+        assert self.simulation.exceeded == []
 
 
 @pytest.fixture

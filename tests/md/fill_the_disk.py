@@ -67,7 +67,7 @@ def fill(filler, room):
 
 
 def check_line(error):
-    """What there was no space for."""
+    """Which file had no space; its error is one line with the way to go on."""
     assert error.what == "no space for a file", error
     assert "\n" not in str(error)
     name = error.where.name
@@ -80,24 +80,24 @@ def main(folder, how):
     filler, whole, full = folder / "filler", folder / "whole", folder / "full"
     leave = limit if how == "limit" else lambda room: fill(filler, room)
     run(settings(whole), force_field=Morse(), atoms=OH)
-    said = Counter()
+    missing = Counter()
     for room, n in itertools.product(*CASES[how]):
         field = FillsUp(n, lambda: leave(room))  # noqa: B023  not called later
         try:
             if n == 0:
                 leave(room)
             run(settings(full), force_field=field, atoms=OH)
-            said["nothing"] += 1
+            missing["nothing"] += 1
         except PaiNNFastError as error:
-            said[check_line(error)] += 1
+            missing[check_line(error)] += 1
         finally:
             leave(None)
-        assert not open_everything(full), "temporary files are still there"
+        assert not open_everything(full), "temporary files remain"
         check_prefix(full, whole)
         run(settings(full), force_field=Morse(), atoms=OH, resume=True)
         check_end(full, whole, [""])
         shutil.rmtree(full)
-    print(f"no space for {dict(said)}")
+    print(f"no space for {dict(missing)}")
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def wait_for_checkpoints(children: list[int], folder: Path, count: int) -> None:
 
 
 def open_everything(folder: Path) -> list[str]:
-    """Read every file to its last byte; returns the names of temporary files, which nobody reads."""
+    """Read every file to its last byte; returns the names of temporary files, which no reader opens."""
     temporary = []
     for path in folder.rglob("*"):
         if path.name.endswith(".tmp"):
@@ -152,7 +152,7 @@ def main(folder: Path, case: str, wanted: int, seed: int) -> None:
         torn.update(name.split(".")[1] for name in open_everything(killed))
         lengths.append([check_prefix(killed / part, folder / "whole" / part) for part in parts])
     check_end(killed, folder / "whole", parts)
-    assert not open_everything(killed), "temporary files of killed runs are still there"
+    assert not open_everything(killed), "temporary files of killed runs remain"
     print(f"killed {kills} times, frames each time {lengths}, in the middle of {dict(torn)}; then equal")
 
 

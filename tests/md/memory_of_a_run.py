@@ -14,7 +14,7 @@ from ase import Atoms
 import painn_fast as pf
 from painn_fast.io.load import MODELS
 from painn_fast.md import MDSettings, ModelForces, recorder, run
-from painn_fast.md.forces import ForceField
+from painn_fast.md.force_field import ForceField
 from painn_fast.testing import Morse
 
 

@@ -1,4 +1,4 @@
-"""Restart files and trajectories that are damaged, gone, or those of another run: noticed, and said in words."""
+"""Restart files and trajectories that are damaged, gone, or those of another run: noticed, and named in one line."""
 
 import json
 import os
@@ -76,32 +76,32 @@ def assert_same(folder, whole):
     assert all(torch.equal(got.tensors()[name], value) for name, value in expected.tensors().items())
 
 
-def flip(path, place, bit=2):
+def flip(path, byte, bit=2):
     data = bytearray(path.read_bytes())
-    data[place] ^= 1 << bit
+    data[byte] ^= 1 << bit
     path.write_bytes(data)
 
 
 def test_a_bit_flipped_anywhere_in_a_restart_file_is_noticed_and_the_one_before_taken(mine):
-    """Length, names, numbers, padding, hash, tensors: read_restart gives the state before, and says which file why."""
+    """Length, names, numbers, padding, hash, tensors: read_restart gives the state before and the reason."""
     path = mine / "restart.safetensors"
     good, rng = path.read_bytes(), random.Random(1)
     before = checkpoint.load(mine / "restart.previous.safetensors")[1]["step"]
     assert read_restart(mine).states[0].step == before + 1
-    for place in (*range(8), *range(8, len(good), 3)):
+    for byte in (*range(8), *range(8, len(good), 3)):
         path.write_bytes(good)
-        flip(path, place, rng.randrange(8))
-        found = read_restart(mine)
-        assert found.states[0].step == before, f"the flip in byte {place} was not noticed"
-        assert [error.where.name for error in found.failed] == ["restart.safetensors"]
+        flip(path, byte, rng.randrange(8))
+        restart = read_restart(mine)
+        assert restart.states[0].step == before, f"the flip in byte {byte} was not noticed"
+        assert [error.where.name for error in restart.failed] == ["restart.safetensors"]
 
 
-def test_a_resume_says_what_was_damaged_and_what_is_lost_and_goes_on_bit_for_bit(mine, whole, capsys):
+def test_a_resume_reports_what_was_damaged_and_what_is_lost_and_goes_on_bit_for_bit(mine, whole, capsys):
     flip(mine / "restart.safetensors", -100)
     go(mine)
-    said = " ".join(capsys.readouterr().err.split())
-    assert "restart.safetensors: a damaged checkpoint, another SHA-256 than written" in said
-    assert "going on from restart.previous.safetensors; 1 steps (0.5 fs) after its step 7 are computed again" in said
+    output = " ".join(capsys.readouterr().err.split())
+    assert "restart.safetensors: a damaged checkpoint, another SHA-256 than written" in output
+    assert "going on from restart.previous.safetensors; 1 steps (0.5 fs) after its step 7 are computed again" in output
     assert_same(mine, whole)
     assert (mine / "restart.damaged.safetensors").exists()
     checkpoint.load(mine / "restart.previous.safetensors")  # the damaged one did not become the one before
@@ -164,12 +164,12 @@ STRUCTURES = {
 
 @pytest.mark.parametrize("what", STRUCTURES)
 def test_a_changed_structure_is_named(mine, what):
-    change, said = STRUCTURES[what]
+    change, message = STRUCTURES[what]
     atoms = OH.copy()
     change(atoms)
     if what not in ("masses", "numbers"):
         atoms.set_masses(OH.get_masses())
-    with pytest.raises(PaiNNFastError, match=f"the run began with another structure; {said}.*fix: restore"):
+    with pytest.raises(PaiNNFastError, match=f"the run began with another structure; {message}.*fix: restore"):
         go(mine, atoms)
 
 
@@ -224,7 +224,7 @@ def test_a_model_of_another_name_and_origin_is_the_same(tmp_path):
     save_model(potential, path)
     values = {"model": str(path), "output": str(tmp_path / "run"), "duration": "2 fs"}
     run(MDSettings.parse(values), atoms=OH)
-    potential.config = potential.config.model_copy(update={"name": "other", "provenance": {"data": "told later"}})
+    potential.config = potential.config.model_copy(update={"name": "other", "provenance": {"data": "added later"}})
     save_model(potential, tmp_path / "moved.safetensors")
     moved = values | {"model": str(tmp_path / "moved.safetensors"), "duration": "4 fs"}
     run(MDSettings.parse(moved), atoms=OH, resume=True)
@@ -257,7 +257,7 @@ def test_a_trajectory_that_is_gone_is_noticed(mine):
     assert sorted(path.name for path in mine.iterdir()) == before
 
 
-def test_a_folder_in_the_place_of_a_trajectory_is_said(mine):
+def test_a_folder_named_as_a_trajectory_is_reported(mine):
     (mine / "trajectory.h5").unlink()
     (mine / "trajectory.h5").mkdir()
     with pytest.raises(PaiNNFastError, match=r"not a readable trajectory; where: .*a folder"):
@@ -321,15 +321,15 @@ def test_a_bit_flipped_anywhere_in_a_trajectory_is_noticed_or_changes_nothing(wh
     path = tmp_path / "trajectory.h5"
     good, expected, rng = (whole / "trajectory.h5").read_bytes(), contents(whole / "trajectory.h5"), random.Random(2)
     noticed = 0
-    for place in sorted(rng.sample(range(len(good)), 100)):
+    for byte in sorted(rng.sample(range(len(good)), 100)):
         path.write_bytes(good)
-        flip(path, place, rng.randrange(8))
+        flip(path, byte, rng.randrange(8))
         try:
             got = contents(path)
         except PaiNNFastError:
             noticed += 1
             continue
-        np.testing.assert_equal(got, expected, f"the flip in byte {place} was not noticed")
+        np.testing.assert_equal(got, expected, f"the flip in byte {byte} was not noticed")
     assert noticed > 15  # much of the file is room for frames to come
 
 
@@ -347,7 +347,7 @@ def test_damaged_data_name_file_data_set_and_what_to_do(whole, tmp_path, name):
     ):
         trajectory.read(series, column)
     other = "velocities" if series != "velocities" else "positions"
-    assert len(trajectory.read(other))  # the rest is still there
+    assert len(trajectory.read(other))  # the rest is readable
 
 
 @pytest.mark.parametrize("name", ["masses", "temperature", "seed", "positions_every", "settings", "numbers"])
@@ -406,9 +406,9 @@ def test_a_bit_flipped_in_any_byte_of_the_correlations_is_noticed(tmp_path):
     streams.save(tmp_path)
     path, rng = tmp_path / "correlations.npz", random.Random(3)
     good = path.read_bytes()
-    for place in range(0, len(good), 7):
+    for byte in range(0, len(good), 7):
         path.write_bytes(good)
-        flip(path, place, rng.randrange(8))
+        flip(path, byte, rng.randrange(8))
         with pytest.raises(PaiNNFastError, match="not a file of correlations"):
             SpectrumStreams.load(tmp_path)
 

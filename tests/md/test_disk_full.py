@@ -58,8 +58,8 @@ def settings(folder):
 def test_a_disk_that_is_full_at_the_nth_call_leaves_a_run_that_resumes_bit_for_bit(tmp_path, monkeypatch, call):
     run(settings(tmp_path / "whole"), force_field=Morse(), atoms=OH)
     expected = Trajectory(tmp_path / "whole").positions
-    real, n, said = getattr(os, call), 0, ""
-    while said != "nothing":
+    real, n, result = getattr(os, call), 0, ""
+    while result != "nothing":
         n += 1
         calls = iter(range(1, 1000))
 
@@ -72,11 +72,11 @@ def test_a_disk_that_is_full_at_the_nth_call_leaves_a_run_that_resumes_bit_for_b
         monkeypatch.setattr(os, call, full)
         try:
             run(settings(folder), force_field=Morse(), atoms=OH)
-            said = "nothing"
+            result = "nothing"
         except PaiNNFastError as error:
-            said = str(error)
+            result = str(error)
         monkeypatch.undo()
-        assert said == "nothing" or said.startswith("no space for a file; where: "), said
+        assert result == "nothing" or result.startswith("no space for a file; where: "), result
         assert not list(folder.rglob("*.tmp"))
         run(settings(folder), force_field=Morse(), atoms=OH, resume=True)
         assert np.array_equal(Trajectory(folder).positions, expected)
@@ -107,7 +107,7 @@ def test_the_first_frame_is_not_recorded_twice_when_the_first_restart_after_it_w
 
 
 @pytest.mark.parametrize("asked", [True, False])
-def test_a_new_hdf5_file_says_when_asked_or_at_its_end_what_the_disk_refused(tmp_path, asked):
+def test_a_new_hdf5_file_reports_when_asked_or_at_its_end_what_the_disk_refused(tmp_path, asked):
     path = tmp_path / "file.h5"
     path.write_text("old")
 
@@ -117,7 +117,7 @@ def test_a_new_hdf5_file_says_when_asked_or_at_its_end_what_the_disk_refused(tmp
             file["a"] = np.arange(1e5)
             if asked:
                 check()
-                pytest.fail("should have said so")
+                pytest.fail("should have raised")
 
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))

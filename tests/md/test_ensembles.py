@@ -5,7 +5,7 @@ import physical_validation as pv
 import pytest
 import torch
 
-from painn_fast.md.forces import ForceField
+from painn_fast.md.force_field import ForceField
 from painn_fast.md.normal_modes import normal_mode_matrix
 from painn_fast.testing import Harmonic
 from painn_fast.units import AMU_A2_PER_FS2, KB

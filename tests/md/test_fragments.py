@@ -12,7 +12,7 @@ from ase.io import read
 
 from painn_fast.errors import PaiNNFastError
 from painn_fast.md import MDSettings, Trajectory, run
-from painn_fast.md.forces import ForceField
+from painn_fast.md.force_field import ForceField
 from painn_fast.md.fragments import EVERY, Fragments
 from painn_fast.md.geometry import atom_name
 from painn_fast.md.state import System
@@ -90,25 +90,25 @@ def thrown(beads, trajectories, which):
 @pytest.mark.parametrize(("ensemble", "beads"), [("nve", 1), ("t-rpmd", 4)])
 def test_a_hydrogen_that_leaves_stops_its_trajectory_with_the_bond_named(tmp_path, capsys, ensemble, beads):
     given = {"ensemble": ensemble, "beads": beads, "trajectories": 3}
-    run(settings(tmp_path / "broken", **given), force_field=thrown(beads, 3, 1), atoms=ETHANOL)
-    trajectory = Trajectory(tmp_path / "broken")
-    (trip,) = trajectory.frozen
-    assert (trip["trajectory"], trip["bond"]) == (1, [1, 5])
+    run(settings(tmp_path / "thrown", **given), force_field=thrown(beads, 3, 1), atoms=ETHANOL)
+    trajectory = Trajectory(tmp_path / "thrown")
+    (event,) = trajectory.frozen
+    assert (event["trajectory"], event["bond"]) == (1, [1, 5])
     start = ETHANOL.get_distance(1, 5)
-    assert trip["start"] == pytest.approx(start)
+    assert event["start"] == pytest.approx(start)
     centre = trajectory.positions[:, 1].mean(1)
-    length = np.linalg.norm(centre[:, 1] - centre[:, 5], axis=1)[: trip["step"]]  # a frame a step from the start on
-    assert 2 * start - 1.0 < length[-1] < trip["value"]
-    assert trip["value"] < 2 * start + FASTEST * EVERY
-    words = f"trajectory 1 stopped at step {trip['step']}: bond C1-H5 broke ({start:.4g} Å at the start)"
-    said = " ".join(capsys.readouterr().err.split())
-    assert words in said
-    assert f"limit {2 * start:.4g}" in said
-    frames = read(tmp_path / "broken" / "frozen-1.xyz", index=":")
+    length = np.linalg.norm(centre[:, 1] - centre[:, 5], axis=1)[: event["step"]]  # a frame a step from the start on
+    assert 2 * start - 1.0 < length[-1] < event["value"]
+    assert event["value"] < 2 * start + FASTEST * EVERY
+    words = f"trajectory 1 stopped at step {event['step']}: bond C1-H5 broke ({start:.4g} Å at the start)"
+    output = " ".join(capsys.readouterr().err.split())
+    assert words in output
+    assert f"limit {2 * start:.4g}" in output
+    frames = read(tmp_path / "thrown" / "frozen-1.xyz", index=":")
     np.testing.assert_allclose(
-        [frame.positions for frame in frames], trajectory.positions[trip["step"] - 1, 1], atol=1e-7
+        [frame.positions for frame in frames], trajectory.positions[event["step"] - 1, 1], atol=1e-7
     )
-    assert np.isnan(trajectory.positions[trip["step"] :, 1]).all()
+    assert np.isnan(trajectory.positions[event["step"] :, 1]).all()
     assert np.isfinite(trajectory.positions[:, [0, 2]]).all()
 
 
@@ -126,7 +126,7 @@ def test_when_all_fall_apart_the_run_ends_in_words(tmp_path):
         run(settings(tmp_path), force_field=thrown(1, 1, 0), atoms=ETHANOL)
 
 
-def test_note_tells_once_a_bond_and_goes_on(tmp_path, capsys):
+def test_note_reports_once_a_bond_and_goes_on(tmp_path, capsys):
     run(settings(tmp_path / "note", fragments="note"), force_field=thrown(1, 1, 0), atoms=ETHANOL)
     run(settings(tmp_path / "off", fragments="off"), force_field=thrown(1, 1, 0), atoms=ETHANOL)
     noted, off = Trajectory(tmp_path / "note"), Trajectory(tmp_path / "off")
@@ -134,9 +134,9 @@ def test_note_tells_once_a_bond_and_goes_on(tmp_path, capsys):
     assert (noted.frozen, off.notes) == ([], [])
     (note,) = noted.notes
     assert note["bond"] == [1, 5]
-    said = " ".join(capsys.readouterr().err.split())
-    assert said.count(f"trajectory 0 at step {note['step']}: bond C1-H5 broke") == 1
-    assert "stopped" not in said
+    output = " ".join(capsys.readouterr().err.split())
+    assert output.count(f"trajectory 0 at step {note['step']}: bond C1-H5 broke") == 1
+    assert "stopped" not in output
 
 
 def test_the_resolved_settings_tell_what_is_done(tmp_path):
@@ -228,11 +228,11 @@ def test_a_stop_is_the_same_after_a_restart_at_any_step(tmp_path):
     given = {"trajectories": 2, "ensemble": "t-rpmd", "beads": 2, "equilibration": "3 fs"}
     run(settings(tmp_path / "whole", **given), force_field=thrown(2, 2, 1), atoms=ETHANOL)
     expected = Trajectory(tmp_path / "whole")
-    (trip,) = expected.frozen
+    (event,) = expected.frozen
     for before in (3, 1, 0, -1):
         folder = tmp_path / "half"
         shutil.rmtree(folder, ignore_errors=True)
-        end = f"{0.5 * (trip['step'] - 6 - before)} fs"
+        end = f"{0.5 * (event['step'] - 6 - before)} fs"
         run(settings(folder, **{**given, "duration": end}), force_field=thrown(2, 2, 1), atoms=ETHANOL)
         run(settings(folder, **given), force_field=thrown(2, 2, 1), atoms=ETHANOL, resume=True)
         got = Trajectory(folder)
@@ -240,7 +240,7 @@ def test_a_stop_is_the_same_after_a_restart_at_any_step(tmp_path):
         assert np.array_equal(got.positions, expected.positions, equal_nan=True)
 
 
-def test_notes_are_told_once_over_a_restart(tmp_path):
+def test_notes_are_reported_once_over_a_restart(tmp_path):
     whole, half = tmp_path / "whole", tmp_path / "half"
     for folder, ends in ((whole, ("60 fs",)), (half, ("40 fs", "60 fs"))):
         for end in ends:
@@ -299,14 +299,14 @@ def test_ethanol_at_3000_kelvin_falls_apart(tmp_path):
         run(settings(tmp_path, **given))
     frozen = Trajectory(tmp_path).frozen
     assert frozen
-    assert all(trip["bond"] and "broke" in trip["what"] for trip in frozen)
+    assert all(event["bond"] and "broke" in event["what"] for event in frozen)
 
 
 def test_names_of_atoms_count_from_zero():
     assert atom_name(System.from_atoms(ETHANOL), 2) == "O2"
 
 
-def test_a_look_every_four_femtoseconds():
+def test_a_check_every_four_femtoseconds():
     system, place = System.from_atoms(ETHANOL), torch.tensor(ETHANOL.positions)[None]
     for step, every in ((0.5, 8), (0.25, 16), (0.3, 13), (1.0, 4), (5.0, 1)):
         assert Fragments(system, place, "stop", step).every == every

@@ -57,13 +57,13 @@ def settings(folder, **changes):
 
 
 def sabotaged(folder, capsys, **what):
-    """Trajectory 1 of three goes wrong at step 10 by its bead 2; returns the trajectory and what was said."""
+    """Trajectory 1 of three goes wrong at step 10 by its bead 2; returns the trajectory and the output."""
     run(settings(folder), force_field=Sabotaged(10, 1 * 4 + 2, **what), atoms=DIMER)
     return Trajectory(folder), " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(
-    ("what", "said"),
+    ("what", "message"),
     [
         ({"force": [np.nan, 0, 0]}, "step 10, bead 2, atom 1: forces are not finite"),
         ({"force": [0, 0, -200.0]}, "step 10, bead 2, atom 1: force in eV/Å on H1 200, limit 100"),
@@ -71,28 +71,28 @@ def sabotaged(folder, capsys, **what):
         ({"force": [99.0, 0, 0]}, "step 1"),
     ],
 )
-def test_a_trajectory_that_goes_wrong_is_stopped_and_explained(tmp_path, capsys, what, said):
+def test_a_trajectory_that_goes_wrong_is_stopped_and_described(tmp_path, capsys, what, message):
     trajectory, output = sabotaged(tmp_path, capsys, **what)
-    assert f"trajectory 1 stopped at {said}" in output
+    assert f"trajectory 1 stopped at {message}" in output
     assert "likely cause" in output
     assert trajectory.alive.tolist() == [True, False, True]
-    (trip,) = trajectory.frozen
-    assert trip["trajectory"] == 1
+    (event,) = trajectory.frozen
+    assert event["trajectory"] == 1
     positions = trajectory.positions
-    assert np.isfinite(positions[: trip["step"], 1]).all()
-    assert np.isnan(positions[trip["step"] :, 1]).all()
-    assert np.isnan(trajectory.energies["potential"][trip["step"] :, 1]).all()
+    assert np.isfinite(positions[: event["step"], 1]).all()
+    assert np.isnan(positions[event["step"] :, 1]).all()
+    assert np.isnan(trajectory.energies["potential"][event["step"] :, 1]).all()
     last_good = read(tmp_path / "frozen-1.xyz", index=":")
-    np.testing.assert_allclose([frame.positions for frame in last_good], positions[trip["step"] - 1, 1], atol=1e-8)
+    np.testing.assert_allclose([frame.positions for frame in last_good], positions[event["step"] - 1, 1], atol=1e-8)
 
 
 def test_the_other_trajectories_do_not_notice(tmp_path, capsys):
-    run(settings(tmp_path / "fine"), force_field=Morse(), atoms=DIMER)
+    run(settings(tmp_path / "whole"), force_field=Morse(), atoms=DIMER)
     trajectory, _ = sabotaged(tmp_path / "wrong", capsys, force=[np.nan] * 3)
-    fine = Trajectory(tmp_path / "fine")
+    whole = Trajectory(tmp_path / "whole")
     for s in (0, 2):
-        assert np.array_equal(trajectory.positions[:, s], fine.positions[:, s])
-        assert np.array_equal(trajectory.energies["conserved"][:, s], fine.energies["conserved"][:, s])
+        assert np.array_equal(trajectory.positions[:, s], whole.positions[:, s])
+        assert np.array_equal(trajectory.energies["conserved"][:, s], whole.energies["conserved"][:, s])
 
 
 def test_a_step_too_long_is_caught_by_the_move(tmp_path, capsys):
@@ -106,7 +106,7 @@ def test_a_step_too_long_is_caught_by_the_move(tmp_path, capsys):
     assert "limit 0.5; likely cause: a time step too long" in " ".join(capsys.readouterr().err.split())
 
 
-def test_energy_out_of_nowhere_is_caught_by_the_temperature(tmp_path, capsys):
+def test_energy_that_is_not_conserved_is_caught_by_the_temperature(tmp_path, capsys):
     class Heater(Morse):
         def __call__(self, positions):
             energy, forces = super().__call__(positions)
@@ -117,7 +117,7 @@ def test_energy_out_of_nowhere_is_caught_by_the_temperature(tmp_path, capsys):
     chain = Atoms("H20", positions=[[0, 0, 1.5 * i] for i in range(20)])
     with pytest.raises(PaiNNFastError, match="temperature in K"):
         run(settings(tmp_path, beads=1), force_field=Heater(), atoms=chain)
-    assert "energy out of nowhere" in capsys.readouterr().err.replace("\n", " ")
+    assert "energy is not conserved: the time step is too long" in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_a_frozen_trajectory_stays_frozen_after_a_restart(tmp_path, capsys):
@@ -175,11 +175,11 @@ def test_atoms_that_meet_stop_their_trajectory_alone_and_are_named(tmp_path, cap
     trajectory, other = Trajectory(tmp_path / "meet"), Trajectory(tmp_path / "apart")
     assert trajectory.alive.tolist() == [True, False, True]
     assert other.alive.all()
-    (trip,) = trajectory.frozen
-    assert "forces are not finite" in trip["what"]
+    (event,) = trajectory.frozen
+    assert "forces are not finite" in event["what"]
     assert "O0 and H1 are on top of each other, 0.0" in " ".join(capsys.readouterr().err.split())
-    good = trajectory.positions[trip["step"] - 1, 1]
-    assert np.isfinite(trajectory.positions[: trip["step"], 1]).all()
+    good = trajectory.positions[event["step"] - 1, 1]
+    assert np.isfinite(trajectory.positions[: event["step"], 1]).all()
     frames = read(tmp_path / "meet" / "frozen-1.xyz", index=":")
     np.testing.assert_allclose([frame.positions for frame in frames], good, atol=1e-7)
     for s in (0, 2):
@@ -226,16 +226,16 @@ def test_a_start_that_is_refused_leaves_the_run_that_it_was_to_replace(tmp_path)
     assert len(Trajectory(tmp_path).times()) == 41
 
 
-def test_a_spread_that_is_no_number_is_told_as_that():
+def test_a_spread_that_is_no_number_is_described_as_that():
     positions = torch.tensor(DIMER.positions).expand(1, 1, 2, 3).clone()
     state = State.at(positions, torch.zeros_like(positions))
     state.take(torch.zeros(1, dtype=torch.float64), torch.zeros(1, 2, 3, dtype=torch.float64))
     system, kelvin = System.from_atoms(DIMER), torch.tensor([300.0], dtype=torch.float64)
     spread = torch.tensor([[[0.1, np.nan]]], dtype=torch.float64)
     seen = state, positions, Estimators(system, 1, kelvin), kelvin, system
-    trip = Guards(spread=1.0).explain(0, 5, *seen, spread)
-    assert "spread of the members' forces in eV/Å on H1" in trip.what
-    assert np.isnan(trip.value)
+    event = Guards(spread=1.0).describe(0, 5, *seen, spread)
+    assert "spread of the members' forces in eV/Å on H1" in event.what
+    assert np.isnan(event.value)
 
 
 def test_the_closest_pair_of_a_structure(monkeypatch):
@@ -295,7 +295,7 @@ def test_a_trajectory_where_members_disagree_is_stopped_and_the_atom_named(membe
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"model": "ethanol", "spread_limit": "1 eV/Ang"}, "two members"),
         ({"members": ["ethanol"]}, "two members"),
@@ -303,6 +303,6 @@ def test_a_trajectory_where_members_disagree_is_stopped_and_the_atom_named(membe
         ({"members": ["a", "b"], "spread_limit": "1"}, "missing unit of force"),
     ],
 )
-def test_settings_of_ensembles_that_make_no_sense_are_refused(values, said):
-    with pytest.raises(PaiNNFastError, match=said):
+def test_settings_of_ensembles_that_make_no_sense_are_refused(values, message):
+    with pytest.raises(PaiNNFastError, match=message):
         MDSettings.parse(values)

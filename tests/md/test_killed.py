@@ -11,7 +11,7 @@ from ase import Atoms
 
 from painn_fast.errors import PaiNNFastError
 from painn_fast.md import MDSettings, run
-from painn_fast.md import setup as prepare_module
+from painn_fast.md import output as output_module
 from painn_fast.testing import Morse
 
 SCRIPT = Path(__file__).with_name("kill_many_times.py")
@@ -31,7 +31,7 @@ def test_every_file_of_a_killed_run_opens_and_it_resumes_to_the_uninterrupted_on
     print(done.stdout)
     killed, lengths = re.search(r"killed (\d+) times, frames each time (.*), in the middle", done.stdout).groups()
     assert int(killed) == kills
-    assert len({str(length) for length in ast.literal_eval(lengths)}) > kills // 3, "it got nowhere between kills"
+    assert len({str(length) for length in ast.literal_eval(lengths)}) > kills // 3, "no progress between kills"
 
 
 def test_a_run_killed_while_it_replaces_another_is_not_resumed_without_its_frames(tmp_path, monkeypatch):
@@ -42,7 +42,7 @@ def test_a_run_killed_while_it_replaces_another_is_not_resumed_without_its_frame
     def killed(part):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(prepare_module, "remove_segments", killed)
+    monkeypatch.setattr(output_module, "remove_segments", killed)
     with pytest.raises(KeyboardInterrupt):
         run(settings, force_field=Morse(), atoms=atoms, overwrite=True)
     with pytest.raises(PaiNNFastError, match="a trajectory without a restart file cannot be resumed"):

@@ -1,6 +1,8 @@
 """Many trajectories at once: of several molecules, under several conditions, by several processes."""
 
+import shutil
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -58,7 +60,7 @@ def test_a_mixture_resumes_bit_for_bit(tmp_path):
         run(settings(half, duration="20 fs"), force_field=Morse(), atoms=[OH], resume=True)
 
 
-class Broken(Morse):
+class Failing(Morse):
     """Not a number on one copy of the second molecule, from its fourth evaluation on."""
 
     def __init__(self, copy):
@@ -74,11 +76,11 @@ class Broken(Morse):
 
 
 def test_a_trajectory_of_a_mixture_that_goes_wrong_is_named_by_its_number(tmp_path):
-    run(settings(tmp_path), force_field=Broken(4), atoms=[OH, WATERY])
+    run(settings(tmp_path), force_field=Failing(4), atoms=[OH, WATERY])
     assert Trajectory(tmp_path / "0-HO").alive.all()
-    broken = Trajectory(tmp_path / "1-H2O")
-    assert broken.alive.tolist() == [True, False]
-    assert broken.frozen[0]["trajectory"] == 3
+    other = Trajectory(tmp_path / "1-H2O")
+    assert other.alive.tolist() == [True, False]
+    assert other.frozen[0]["trajectory"] == 3
     assert (tmp_path / "frozen-3.xyz").exists()
 
 
@@ -155,7 +157,7 @@ def test_each_trajectory_may_have_its_temperature_time_step_and_seed(tmp_path):
         got.interval("positions")
 
 
-def test_values_of_a_command_line_are_told_apart_by_commas_and_counted():
+def test_values_of_a_command_line_are_separated_by_commas_and_counted():
     assert MDSettings.parse({"trajectories": 2, "temperature": "300 K, 310 K"}).temperature == (300.0, 310.0)
     assert MDSettings.parse({"temperature": "300 K"}).temperature == 300.0
     with pytest.raises(PaiNNFastError, match="temperature has 2 values for 3 trajectories: give one, or one each"):
@@ -240,7 +242,7 @@ def test_processes_share_a_mixture_and_what_guards_stopped(tmp_path, monkeypatch
     monkeypatch.setenv("WORLD_SIZE", "2")
     for rank in ("0", "1"):
         monkeypatch.setenv("RANK", rank)
-        run(settings(tmp_path, trajectories=8), force_field=Broken(0), atoms=[OH, WATERY])
+        run(settings(tmp_path, trajectories=8), force_field=Failing(0), atoms=[OH, WATERY])
     one, other = Trajectory(tmp_path / "0-HO"), Trajectory(tmp_path / "1-H2O")
     assert one.numbers.tolist() == [0, 2, 4, 6]
     assert one.alive.all()
@@ -251,8 +253,12 @@ def test_processes_share_a_mixture_and_what_guards_stopped(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("ensemble", ["langevin", "pile-l"])
-def test_thermostats_do_not_begin_what_is_held(tmp_path, ensemble):
-    values = {"ensemble": ensemble, "beads": 4 if ensemble == "pile-l" else 1, "hold": ["translation", "rotation"]}
+def test_thermostats_do_not_begin_motion_that_is_removed(tmp_path, ensemble):
+    values = {
+        "ensemble": ensemble,
+        "beads": 4 if ensemble == "pile-l" else 1,
+        "remove_com_motion": ["translation", "rotation"],
+    }
     run(settings(tmp_path, **values), force_field=Morse(), atoms=WATERY)
     got = Trajectory(tmp_path)
     m = got.system.masses.numpy()[:, None]
@@ -262,6 +268,28 @@ def test_thermostats_do_not_begin_what_is_held(tmp_path, ensemble):
     assert np.abs(p.sum(2)).max() < 1e-12
     half_kick = 5e-3  # after the thermostat comes half a kick, along bonds of beads that are not where the centroid is
     assert np.abs(np.cross(x, p).sum(2)).max() < half_kick * np.abs(p).max()
-    free = settings(tmp_path / "free", **{**values, "hold": []})
+    free = settings(tmp_path / "free", **{**values, "remove_com_motion": []})
     run(free, force_field=Morse(), atoms=WATERY)
     assert np.abs((Trajectory(tmp_path / "free").velocities * m).mean(2).sum(2)[1:]).max() > 1e-3
+
+
+def test_settings_of_earlier_versions_name_it_hold():
+    got = MDSettings.parse({"hold": ["rotation"]})
+    assert got == MDSettings(remove_com_motion=("rotation",))
+    assert "hold" not in got.model_dump()
+    with pytest.raises(PaiNNFastError, match="hold is the earlier name of remove_com_motion"):
+        MDSettings.parse({"hold": ["rotation"], "remove_com_motion": ["rotation"]})
+
+
+def test_a_run_of_an_earlier_version_goes_on(tmp_path):
+    """2 fs of it, written when the setting was `hold`, which identifies the run in its trajectory too."""
+    shutil.copytree(Path(__file__).parents[1] / "data" / "run_with_hold", tmp_path / "half")
+    atoms = Atoms("OH", positions=OH.positions, masses=[16.0, 1.0])
+    values = {"ensemble": "langevin", "remove_com_motion": ["translation"], "duration": "4 fs"}
+    every = {"energies_every": "0.5 fs", "positions_every": "0.5 fs"}
+    for name in ("half", "whole"):
+        settings = MDSettings.parse({"output": str(tmp_path / name), **values, **every})
+        run(settings, force_field=Morse(), atoms=atoms, resume=True)
+    half, whole = Trajectory(tmp_path / "half"), Trajectory(tmp_path / "whole")
+    np.testing.assert_allclose(half.positions, whole.positions, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(half.energies["conserved"], whole.energies["conserved"], rtol=1e-12)

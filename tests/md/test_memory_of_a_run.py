@@ -18,7 +18,7 @@ SCRIPT = Path(__file__).with_name("memory_of_a_run.py")
 )
 def test_memory_is_flat(tmp_path, steps, model):
     if model != "morse" and model not in bundled():
-        pytest.skip("the bundled model is not there")
+        pytest.skip("no bundled model")
     command = [sys.executable, str(SCRIPT), str(tmp_path), str(steps), model]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr[-3000:]

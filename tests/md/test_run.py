@@ -13,7 +13,7 @@ from ase.io import read
 
 from painn_fast.errors import PaiNNFastError
 from painn_fast.md import MDSettings, Trajectory, run
-from painn_fast.md import recorder as segments_module
+from painn_fast.md import recorder as recorder_module
 from painn_fast.runtime import checkpoint
 from painn_fast.settings import load_settings
 from painn_fast.testing import Free, Harmonic, Morse
@@ -154,9 +154,9 @@ def test_when_no_restart_can_be_read_nothing_is_touched(tmp_path):
 
 
 def test_many_segments_are_folded_on_the_way(tmp_path, monkeypatch):
-    monkeypatch.setattr(segments_module, "SEGMENTS_AT_MOST", 5)
-    monkeypatch.setattr(segments_module, "BUFFER_AT_MOST", 1)  # everything goes out at once
-    monkeypatch.setattr(segments_module, "BLOCK", 1)  # a row
+    monkeypatch.setattr(recorder_module, "SEGMENTS_AT_MOST", 5)
+    monkeypatch.setattr(recorder_module, "BUFFER_AT_MOST", 1)  # everything goes out at once
+    monkeypatch.setattr(recorder_module, "BLOCK", 1)  # a row
     many, one = tmp_path / "many", tmp_path / "one"
     run(settings(many), force_field=Morse(), atoms=DIMER)
     monkeypatch.undo()
@@ -241,11 +241,24 @@ def test_settings_and_versions_stand_beside_the_results(tmp_path):
     assert path == tmp_path / "trajectory.h5"
 
 
-def test_progress_tells_time_temperature_speed_and_time_left(tmp_path, capsys):
+def test_a_resume_to_less_than_is_done_is_an_error(tmp_path):
+    run(settings(tmp_path), force_field=Morse(), atoms=DIMER)
+    done, before = settings(tmp_path).duration, (tmp_path / "trajectory.h5").read_bytes()
+    message = rf"already longer than the duration; where: .*; got: {done / 2:g} fs; expected: at least {done:g} fs"
+    with pytest.raises(PaiNNFastError, match=message):
+        run(settings(tmp_path, duration=f"{done / 2} fs"), force_field=Morse(), atoms=DIMER, resume=True)
+    assert (tmp_path / "trajectory.h5").read_bytes() == before
+    run(settings(tmp_path), force_field=Morse(), atoms=DIMER, resume=True)  # nothing left to do
+    assert (tmp_path / "trajectory.h5").read_bytes() == before
+
+
+def test_progress_shows_time_temperature_speed_and_time_left(tmp_path, capsys):
     run(settings(tmp_path, duration="400 fs"), force_field=Morse(), atoms=DIMER)
-    said = capsys.readouterr().err
-    assert re.search(r"of 0\.005 ps \| T \d+ K", said)
-    assert re.search(r"run 0\.400 of 0\.400 ps \| T \d+ K \| drift [+-][\d.]+ meV/atom/ps \| [\d.e+]+ ns/day x 3", said)
+    output = capsys.readouterr().err
+    assert re.search(r"of 0\.005 ps \| T \d+ K", output)
+    assert re.search(
+        r"production 0\.400 of 0\.400 ps \| T \d+ K \| drift [+-][\d.]+ meV/atom/ps \| [\d.e+]+ ns/day x 3", output
+    )
 
 
 @pytest.mark.parametrize(
@@ -263,7 +276,7 @@ def test_progress_tells_time_temperature_speed_and_time_left(tmp_path, capsys):
         ({"time_stepp": "1 fs"}, "unknown key 'time_stepp', did you mean 'time_step'"),
     ],
 )
-def test_wrong_settings_are_told_in_one_line(tmp_path, change, message):
+def test_wrong_settings_are_one_line(tmp_path, change, message):
     with pytest.raises(PaiNNFastError) as caught:
         settings(tmp_path, **change)
     assert message in str(caught.value)

@@ -1,4 +1,4 @@
-"""What a structure brings along beside elements and positions: kept, refused or said."""
+"""What a structure brings along beside elements and positions: kept, refused or reported."""
 
 import ase.io
 import h5py
@@ -53,7 +53,7 @@ def test_constraints_of_a_file_are_refused_with_its_name(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["x.traj", "x.xyz", None])
-def test_momenta_of_a_structure_are_said_to_be_replaced(tmp_path, name, capsys):
+def test_momenta_of_a_structure_are_replaced_with_a_warning(tmp_path, name, capsys):
     atoms = Atoms("OH", [[0, 0, 0], [1.4, 0, 0]])
     assert run(settings(tmp_path / "still", velocities_every="0.5 fs"), force_field=Morse(), atoms=atoms).exists()
     assert "not used" not in capsys.readouterr().err
@@ -64,9 +64,9 @@ def test_momenta_of_a_structure_are_said_to_be_replaced(tmp_path, name, capsys):
         atoms.write(tmp_path / name)
         given, values = {}, {**values, "structure": str(tmp_path / name)}
     path = run(settings(tmp_path / "run", **values), force_field=Morse(), **given)
-    said = capsys.readouterr().err
-    assert f"momenta of structure 0{f' of {tmp_path / name}' if name else ''} are not used" in said.replace("\n", " ")
-    assert "thermal" in said
+    output = capsys.readouterr().err
+    assert f"momenta of structure 0{f' of {tmp_path / name}' if name else ''} are not used" in output.replace("\n", " ")
+    assert "thermal" in output
     assert (Trajectory(path).velocities == Trajectory(tmp_path / "still").velocities).all()
 
 
@@ -79,7 +79,7 @@ def test_charge_and_spin_that_cannot_be_read_are_refused_before_anything_is_begu
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ({"numbers": [200, 1]}, "no such element; where: atom 0; got: 200"),
         ({"numbers": [8, -1]}, "no such element; where: atom 1; got: -1"),
@@ -89,9 +89,9 @@ def test_charge_and_spin_that_cannot_be_read_are_refused_before_anything_is_begu
         ({"positions": [[0, 0, 0], [1e9, 0, 0]]}, "absurdly large"),
     ],
 )
-def test_elements_cells_and_positions_that_make_no_sense_are_refused_for_any_force_field(tmp_path, given, said):
+def test_elements_cells_and_positions_that_make_no_sense_are_refused_for_any_force_field(tmp_path, given, message):
     atoms = Atoms(**{"numbers": [8, 1], "positions": [[0, 0, 0], [1.4, 0, 0]], **given})
-    with pytest.raises(PaiNNFastError, match=said):
+    with pytest.raises(PaiNNFastError, match=message):
         run(settings(tmp_path / "run", fragments="stop"), force_field=Morse(), atoms=atoms)
     assert not (tmp_path / "run").exists()
 
@@ -138,7 +138,7 @@ def older(path):
             file.attrs.pop(name, None)
 
 
-def test_trajectories_of_version_1_are_read_and_their_missing_charge_is_said(tmp_path, capsys):
+def test_trajectories_of_version_1_are_read_and_their_missing_charge_is_reported(tmp_path, capsys):
     atoms = Atoms("OH", [[0, 0, 0], [1.4, 0, 0]], masses=[15.999, 2.014])
     path = run(settings(tmp_path / "run", positions_every="0.5 fs"), force_field=Morse(), atoms=atoms)
     expected = Trajectory(path).positions

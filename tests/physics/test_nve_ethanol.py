@@ -6,7 +6,7 @@ import pytest
 from painn_fast.io import bundled
 from painn_fast.md import MDSettings, Trajectory, run
 
-pytestmark = pytest.mark.skipif("ethanol" not in bundled(), reason="the bundled model is not there")
+pytestmark = pytest.mark.skipif("ethanol" not in bundled(), reason="no bundled model")
 
 
 def energies(folder, **changes):
@@ -34,8 +34,8 @@ def test_fluctuation_of_the_energy_scales_as_the_square_of_the_time_step(tmp_pat
     """From the same start, so that both see the same motion."""
     same = {"dtype": "float64", "trajectories": 2, "equilibration": "0 fs", "duration": "100 fs", "seed": 1}
     steps = {"time_step": "0.5 fs", "energies_every": "0.5 fs"}, {"time_step": "0.25 fs", "energies_every": "0.5 fs"}
-    coarse, fine = (energies(tmp_path / str(k), **same, **step)[1].std(0) for k, step in enumerate(steps))
-    np.testing.assert_allclose(coarse / fine, 4.0, rtol=0.05, err_msg=f"{coarse} and {fine} meV/atom")
+    long, short = (energies(tmp_path / str(k), **same, **step)[1].std(0) for k, step in enumerate(steps))
+    np.testing.assert_allclose(long / short, 4.0, rtol=0.05, err_msg=f"{long} and {short} meV/atom")
 
 
 @pytest.mark.slow

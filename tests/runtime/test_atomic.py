@@ -1,4 +1,4 @@
-"""Files that are either whole or not there, errors on one line, progress that can be read."""
+"""Files that are written whole or not at all, errors on one line, progress that can be read."""
 
 import os
 

@@ -113,7 +113,7 @@ def test_wherever_writing_the_newest_stops_one_can_be_read(tmp_path, monkeypatch
     checkpoint.save_newest(path, TENSORS, {"step": 3})
     assert seen == [3, 3, 3]
     monkeypatch.undo()
-    assert [checkpoint.load(one)[1]["step"] for one in checkpoint.there(path)] == [3, 2]
+    assert [checkpoint.load(one)[1]["step"] for one in checkpoint.existing(path)] == [3, 2]
 
 
 def test_a_bit_flipped_in_any_byte_of_an_archive_is_noticed(tmp_path):

@@ -31,17 +31,17 @@ def test_bands_are_found_where_each_method_has_them(ethanol_modes):
         assert band.intensity == pytest.approx(areas[members].sum())
         assert band.harmonic == pytest.approx(np.average(nu[members], weights=areas[members]))
         for label, at in methods.items():
-            place = band.places[label]
-            assert place.centre == pytest.approx(np.average(at[members], weights=areas[members]), abs=6)
-            assert place.intensity == pytest.approx(areas[members].sum(), rel=0.05)
-            assert np.isnan(place.error), "no blocks"
-    oh = stretches["O-H stretch"].places
+            position = band.positions[label]
+            assert position.centre == pytest.approx(np.average(at[members], weights=areas[members]), abs=6)
+            assert position.intensity == pytest.approx(areas[members].sum(), rel=0.05)
+            assert np.isnan(position.error), "no blocks"
+    oh = stretches["O-H stretch"].positions
     assert oh["classical"].peak == pytest.approx(methods["classical"][20], abs=1)
     assert oh["RPMD"].peak == pytest.approx(methods["RPMD"][20], abs=1)
 
 
 def test_error_of_a_centre_is_what_it_scatters_by(ethanol_modes, normal_coordinates):
-    """Trajectories whose O-H stretch is at another place each, 24 of them, 30 runs."""
+    """Trajectories whose O-H stretch is at another wavenumber each, 24 of them, 30 runs."""
     rng = np.random.default_rng(2)
     modes = SimpleNamespace(
         wavenumber=np.array([1500.0, 3700.0]), intensity=np.array([30.0, 50.0]), activity=None, names=("a", "b")
@@ -54,8 +54,8 @@ def test_error_of_a_centre_is_what_it_scatters_by(ethanol_modes, normal_coordina
         ]
         dipole = np.concatenate(parts) @ np.array([[0.1, 0, 0], [0, 0.2, 0]])
         (_, band) = compare_bands(modes, {"x": (infrared(dipole, 2.0, 300.0, Analysis(depth=800.0)), None)})
-        centres.append(band.places["x"].centre)
-        errors.append(band.places["x"].error)
+        centres.append(band.positions["x"].centre)
+        errors.append(band.positions["x"].error)
     assert np.mean(centres) == pytest.approx(3700.0, abs=3)
     assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(np.std(centres), rel=0.4)
 

@@ -46,8 +46,8 @@ def test_each_method_has_a_folder_and_all_have_a_picture(finished):
     assert [Trajectory(folder / name / "dynamics").beads for name in ("classical", "rpmd")] == [1, 2]
     assert (folder / "classical" / "spectrum.png").exists()
     picture = (folder / "comparison.svg").read_text()
-    for told in ("classical NVE", "RPMD, 2 beads", "measured (scaled)", "harmonic (axis on the right)"):
-        assert told in picture, told
+    for text in ("classical NVE", "RPMD, 2 beads", "measured (scaled)", "harmonic (axis on the right)"):
+        assert text in picture, text
     assert "measured" not in (folder / "rpmd" / "spectrum.svg").read_text()
 
 
@@ -71,8 +71,8 @@ def test_table_of_bands(finished):
         assert float(row["RPMD, 2 beads: shift / cm-1"]) == pytest.approx(shift, abs=1e-2)
 
 
-def test_resume_adds_what_is_not_there(finished, capsys, monkeypatch):
-    """Another window, and a method more; the dynamics that are there stay. It needs no matplotlib."""
+def test_resume_adds_a_method(finished, capsys, monkeypatch):
+    """Another window, and a method more; finished dynamics stay. It needs no matplotlib."""
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     settings, _ = finished
     before = (settings.folder / "rpmd" / "dynamics" / "trajectory.h5").read_bytes()
@@ -90,7 +90,7 @@ def test_resume_adds_what_is_not_there(finished, capsys, monkeypatch):
         ({"method": "classical,rpmd,classical"}, "a method twice"),
         ({"method": "classical,rpdm"}, "methods.1.*rpdm"),
         ({"method": ["rpmd", "t-rpmd"]}, "quantum_correction standard is for classical runs"),
-        ({"trajectory": "run"}, "either a trajectory"),
+        ({"trajectory": "run"}, "either a finished trajectory"),
         ({"depth": "70 fs"}, "depth must be below duration"),
     ],
 )

@@ -29,14 +29,14 @@ def test_picture_is_written_with_everything_in_it(spectra, ethanol_modes, tmp_pa
     assert paths[0].read_bytes().startswith(b"\x89PNG")
     text = paths[1].read_text()
     ET.fromstring(text)
-    for told in (
+    for part in (
         "ethanol",
         "T-RPMD, 16 beads, 300 K",
         "harmonic (axis on the right)",
         "± standard error",
         "O-H stretch",
     ):
-        assert told in text, told
+        assert part in text, part
     assert sorted(tmp_path.iterdir()) == paths
 
 

@@ -6,7 +6,7 @@ import pytest
 from painn_fast import PaiNNFastError, md
 from painn_fast.md import MDSettings, Trajectory
 from painn_fast.spectra import Analysis, SpectrumSettings, analyse, power, run
-from painn_fast.spectra.power import weighted
+from painn_fast.spectra.power import mass_weighted
 from painn_fast.spectra.window import line_shape
 from painn_fast.testing import assert_close
 from painn_fast.units import AMU_A2_PER_FS2, KB, SPEED_OF_LIGHT
@@ -59,7 +59,7 @@ def test_temperature_scales_out(velocities):
 
 def test_weighted_velocities_keep_isotopes(rng):
     v = rng.normal(size=(5, 3, 3))
-    parts = weighted(v, ["H", "O", "H"], np.array([1.0, 16.0, 2.0]))
+    parts = mass_weighted(v, ["H", "O", "H"], np.array([1.0, 16.0, 2.0]))
     assert list(parts) == ["H", "O"]
     assert parts["H"] == pytest.approx(v[:, [0, 2]] * np.sqrt([1.0, 2.0])[:, None])
     assert parts["O"] == pytest.approx(4.0 * v[:, [1]])
@@ -68,7 +68,7 @@ def test_weighted_velocities_keep_isotopes(rng):
 def test_broken_input_is_refused(velocities):
     with pytest.raises(PaiNNFastError, match=r"not a series of velocities.*\[S, T, 3, 3\]"):
         power(velocities[0], ["O", "H", "H"], np.ones(3), 2.0, 300.0)
-    with pytest.raises(PaiNNFastError, match=r"beyond what the frames can tell.*velocities_every"):
+    with pytest.raises(PaiNNFastError, match=r"exceeds the Nyquist limit of the frames.*velocities_every"):
         power(velocities[0], SYMBOLS, MASSES, 5.0, 300.0)
 
 
@@ -104,6 +104,6 @@ def test_verb_on_a_trajectory_with_velocities_alone(recorded, tmp_path):
         "H / (modes per cm-1)", "O / (modes per cm-1)",
     ]  # fmt: skip
     assert float(lines[-1].split(",")[1]) == pytest.approx(result.power.density[-1], rel=1e-6)
-    told = (tmp_path / "out" / "spectrum.svg").read_text()
-    assert "power spectrum" in told
-    assert "infrared" not in told
+    picture = (tmp_path / "out" / "spectrum.svg").read_text()
+    assert "power spectrum" in picture
+    assert "infrared" not in picture

@@ -84,7 +84,7 @@ def test_streams_of_a_run_that_was_interrupted_make_the_same_spectrum(alone, tmp
     assert_same(alone, tmp_path / "s")
 
 
-def test_processes_that_did_not_come_equally_far_are_told(tmp_path):
+def test_processes_with_different_numbers_of_frames_are_refused(tmp_path):
     for rank, frames in ((0, 30), (1, 31)):
         folder = tmp_path / f"rank-{rank}"
         (folder / "segments").mkdir(parents=True)
@@ -93,5 +93,5 @@ def test_processes_that_did_not_come_equally_far_are_told(tmp_path):
         for _ in range(frames):
             streams.push("dipole", np.random.default_rng(rank).normal(size=(2, 3)))
         streams.save(folder)
-    with pytest.raises(PaiNNFastError, match="did not come equally far"):
+    with pytest.raises(PaiNNFastError, match=r"different numbers of frames; got: \[29, 30\]"):
         SpectrumStreams.load(tmp_path)

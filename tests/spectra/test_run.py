@@ -56,19 +56,19 @@ def test_everything_is_written(finished):
     assert ase.io.read(folder / "harmonic.xyz").get_chemical_formula() == "C2H6O"
 
 
-def test_harmonic_lines_tell_their_method_their_steps_and_how_rough_the_surface_is(finished):
-    told = comments(finished[0] / "harmonic.csv")
-    assert told["derivatives"] == "central differences over 0.01 and 0.02 Å, h^2 term removed"
-    largest, mean = re.match(r"([\d.]+) cm-1 at most, ([\d.]+) cm-1 in the mean", told["roughness"]).groups()
+def test_harmonic_lines_have_method_steps_and_roughness_in_their_header(finished):
+    header = comments(finished[0] / "harmonic.csv")
+    assert header["derivatives"] == "central differences over 0.01 and 0.02 Å, h^2 term removed"
+    largest, mean = re.match(r"([\d.]+) cm-1 at most, ([\d.]+) cm-1 in the mean", header["roughness"]).groups()
     assert float(largest) == pytest.approx(finished[1].harmonic.roughness.largest, abs=0.006)
     assert float(mean) == pytest.approx(finished[1].harmonic.roughness.mean, abs=0.006)
 
 
 def test_an_analytic_harmonic_spectrum_is_a_setting(copy, finished):
     result = run(SpectrumSettings(**SHORT | {"hessian": "analytic", "output": str(copy)}), resume=True)
-    told = comments(copy / "harmonic.csv")
-    assert told["derivatives"] == "analytic at the minimum"
-    assert told["roughness"] == comments(finished[0] / "harmonic.csv")["roughness"]
+    header = comments(copy / "harmonic.csv")
+    assert header["derivatives"] == "analytic at the minimum"
+    assert header["roughness"] == comments(finished[0] / "harmonic.csv")["roughness"]
     assert np.abs(result.harmonic.wavenumber - finished[1].harmonic.wavenumber).max() == pytest.approx(
         result.harmonic.roughness.largest
     )
@@ -76,17 +76,17 @@ def test_an_analytic_harmonic_spectrum_is_a_setting(copy, finished):
         SpectrumSettings.parse({"model": "ethanol", "hessian": "numeric"}, where="spectrum")
 
 
-def test_tables_tell_how_they_came_about(finished):
-    told = comments(finished[0] / "infrared.csv")
-    assert told["method"] == "T-RPMD"
-    assert told["beads"] == "2"
-    assert told["temperature"] == "300 K"
-    assert told["sampling"] == "2 trajectories of 0.06 ps, 0.12 ps in all"
-    assert "Nyquist 16678 cm-1" in told["frames"]
-    assert told["window"] == "gaussian, correlation depth 0.04 ps"
-    assert told["resolution"].startswith("1094")
-    assert told["model"] == "ethanol"
-    assert len(told["model sha256"]) == 64
+def test_tables_have_the_conditions_of_the_run_in_their_header(finished):
+    header = comments(finished[0] / "infrared.csv")
+    assert header["method"] == "T-RPMD"
+    assert header["beads"] == "2"
+    assert header["temperature"] == "300 K"
+    assert header["sampling"] == "2 trajectories of 0.06 ps, 0.12 ps in all"
+    assert "Nyquist 16678 cm-1" in header["frames"]
+    assert header["window"] == "gaussian, correlation depth 0.04 ps"
+    assert header["resolution"].startswith("1094")
+    assert header["model"] == "ethanol"
+    assert len(header["model sha256"]) == 64
     assert comments(finished[0] / "raman.csv")["laser"] == "532 nm"
 
 
@@ -115,7 +115,7 @@ def test_nothing_is_overwritten_unasked(finished):
     assert files(finished[0]) == before
 
 
-def test_resume_analyses_what_is_there_anew(copy, finished, capsys):
+def test_resume_analyses_a_finished_run_anew(copy, finished, capsys):
     moved = SpectrumSettings(**SHORT | {"window": "hann", "output": str(copy)})
     result = run(moved, resume=True)
     assert result.infrared.analysis.window == "hann"
@@ -136,7 +136,7 @@ def test_resume_of_a_longer_run_goes_on(copy, finished):
     assert np.array_equal(dipole[:61], Trajectory(finished[0] / "dynamics").dipole)
 
 
-def test_spectrum_of_a_trajectory_that_is_there(finished, tmp_path):
+def test_spectrum_of_a_finished_trajectory(finished, tmp_path):
     folder, result = finished
     settings = SpectrumSettings(trajectory=str(folder / "dynamics"), depth="40 fs", output=str(tmp_path / "again"))
     again = run(settings)
@@ -155,8 +155,8 @@ def test_classical_run_has_one_bead_and_may_be_corrected(tmp_path):
     )  # fmt: skip
     assert settings.beads == 1
     run(settings)
-    told = comments(tmp_path / "out" / "infrared.csv")
-    assert (told["method"], told["quantum correction"]) == ("classical NVE", "standard")
+    header = comments(tmp_path / "out" / "infrared.csv")
+    assert (header["method"], header["quantum correction"]) == ("classical NVE", "standard")
 
 
 def test_without_matplotlib_the_tables_are_written(tmp_path, finished, monkeypatch, capsys):
@@ -174,7 +174,7 @@ def test_without_matplotlib_the_tables_are_written(tmp_path, finished, monkeypat
     ("change", "message"),
     [
         ({"depth": "2 ps"}, "depth must be below duration"),
-        ({"dipole_every": "8 fs"}, r"dipole_every of 8 fs shows nothing above 2085 cm-1"),
+        ({"dipole_every": "8 fs"}, r"dipole_every of 8 fs resolves nothing above 2085 cm-1"),
         ({"dipole_every": "1.5 fs"}, "not a multiple of time_step"),
         ({"method": "classical", "beads": 4}, "nve is classical"),
         ({"quantum_correction": "standard"}, "for classical runs, not t-rpmd"),
@@ -189,7 +189,7 @@ def test_settings_that_make_no_sense(change, message):
         SpectrumSettings.parse(SHORT | change)
 
 
-def test_broken_inputs_leave_nothing_behind(tmp_path, monkeypatch):
+def test_invalid_inputs_leave_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.xyz").write_text("no structure")
     (tmp_path / "si.xyz").write_text("2\n\nSi 0 0 0\nH 0 0 1.5\n")
@@ -208,7 +208,7 @@ def test_broken_inputs_leave_nothing_behind(tmp_path, monkeypatch):
 
 
 def test_trajectories_that_guards_stopped_are_left_out(finished):
-    """Their rows are NaN from the trip on."""
+    """Their rows are NaN from the step on in which they exceeded a limit."""
     whole = Trajectory(finished[0] / "dynamics")
     three = {
         name: np.concatenate([getattr(whole, name), getattr(whole, name)[:, :1]], 1)
@@ -243,6 +243,6 @@ def test_bands_of_ethanol_stand_where_they_should(tmp_path):
 def test_trajectory_without_dipoles_is_refused(tmp_path):
     settings = MDSettings(model="ethanol", duration="4 fs", positions_every="1 fs", output=str(tmp_path / "run"))
     run_dynamics(settings)
-    with pytest.raises(PaiNNFastError, match=r"nothing to make a spectrum of.*dipole_every"):
+    with pytest.raises(PaiNNFastError, match=r"no series.*dipole_every"):
         run(SpectrumSettings(trajectory=str(tmp_path / "run"), output=str(tmp_path / "out")))
     assert not (tmp_path / "out" / "infrared.csv").exists()

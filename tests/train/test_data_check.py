@@ -74,10 +74,16 @@ def test_energies_without_likeness_say_nothing(many):
 SETS = ["aspirin", "aspirin_rmd17", "ethanol", "malonaldehyde", "naphthalene", "salicylic_acid", "toluene", "uracil"]
 
 
-@pytest.mark.parametrize("name", [*(f"md17/{name}" for name in SETS), "ethanol_pbe0", "ethanol_ccsdt"])
-def test_real_sets_pass_and_fail_with_wrong_forces(shared_data, name):
-    path = shared_data / f"{name}.npz"
-    data = parts(path)
+@pytest.fixture(params=["ethanol_pbe0", "ethanol_ccsdt", *(f"md17/{name}" for name in SETS)])
+def real_set(request, own_data):
+    """The first is in the repository."""
+    if request.param == "ethanol_pbe0":
+        return own_data / "ethanol_pbe0.npz"
+    return request.getfixturevalue("shared_data") / f"{request.param}.npz"
+
+
+def test_real_sets_pass_and_fail_with_wrong_forces(real_set):
+    data = parts(real_set)
     assert {finding.level for finding in check(data)} <= {"note"}
     train = data["train"].select(np.arange(min(750, len(data["train"]))))
     assert slope(train).value == pytest.approx(1.0, abs=0.12)

@@ -267,6 +267,22 @@ def test_a_cut_archive_is_an_error_or_has_lost_no_molecule(tmp_path_factory, sha
     assert "set.tar.bz2" in said
 
 
+def test_a_flat_file_with_a_table_of_properties(tmp_path):
+    """In the layout of a subset of QM9 that is often passed on; the numbers are made up."""
+    np.savez(
+        tmp_path / "flat.npz", n_atoms=np.array([3, 2], dtype=np.uint8), Z=np.array([8, 1, 1, 6, 8], dtype=np.uint8),
+        R=np.arange(15.0).reshape(5, 3), props=np.array([[1.5, -0.25, -76.5], [0.5, -0.5, -113.25]]),
+        prop_names=np.array(["mu", "homo", "u0"]), units=np.array("mu D; homo,u0 Ha"), split=np.array([0, 2]),
+        split_names=np.array(["train", "validation", "test"]), theory=np.array("B3LYP/6-31G(2df,p)"),
+    )  # fmt: skip
+    data = read(tmp_path / "flat.npz", keys={"energy": "u0"})
+    assert data.n_atoms.tolist() == [3, 2]
+    assert_close(data.labels["energy"], np.array([-76.5, -113.25]) * units.HARTREE, 1e-14)
+    assert_close(data.labels["homo"], np.array([-0.25, -0.5]) * units.HARTREE, 1e-14)
+    assert_close(data.labels["dipole_magnitude"], np.array([1.5, 0.5]) * units.DEBYE, 1e-14)
+    assert "energy = u0 Ha (the file)" in data.notes[0]
+
+
 def test_the_flat_subset_of_qm9(shared_data):
     data = read(shared_data / "qm9_subset.npz", keys={"energy": "u0"})
     assert len(data) == 15800

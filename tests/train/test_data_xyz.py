@@ -146,6 +146,41 @@ def test_whatever_bytes_end_in_frames_or_a_clear_error(tmp_path_factory, content
     assert "any.xyz" in said
 
 
+WATER = """3
+Lattice="0.0 0.0 0.0 0.0 0.0 0.0 0.0 0.0 0.0" Properties="species:S:1:pos:R:3" potential="-76.25" mu="-0.5 -0.0 0.25 " \
+alpha="9.5 -0.0 0.125 -0.0 10.5 0.0 0.125 0.0 9.0 " beta="1.0 -0.0 2.0 "
+O 0.066334 0.000000 0.003701
+H -0.526383 -0.769327 -0.029366
+H -0.526383 0.769327 -0.029366
+""".replace("\\\n", "")
+"""In the layout of a published set; the numbers are made up."""
+BOXED = """2
+Lattice="100.0 0.0 0.0 0.0 100.0 0.0 0.0 0.0 100.0" Properties=species:S:1:pos:R:3 dipole="-1.0 -0.5 -0.25" \
+pol="8.0 -1.5 7.0 -1.5 9.0 -1.25 7.0 -1.25 6.0" pbc="T T T"
+C       48.04110330      49.64011859      49.50314917
+O       49.19111848      49.62955787      49.57269793
+""".replace("\\\n", "")
+
+
+def test_tensors_in_attributes_are_labels_and_a_cell_of_zeros_is_none(tmp_path):
+    (tmp_path / "water.xyz").write_text(WATER * 3)
+    keys = {"energy": "potential", "dipole": "mu", "polarizability": "alpha"}
+    data = read(tmp_path / "water.xyz", keys=keys, units={"energy": "Ha", "dipole": "a.u.", "polarizability": "a.u."})
+    assert [data.labelled(label) for label in keys] == [3] * 3
+    assert not data.pbc.any()
+    assert_close(data.labels["energy"], np.full(3, -76.25 * units.HARTREE), 1e-14)
+    assert_close(data.labels["dipole"][1], np.array([-0.5, 0, 0.25]) * units.BOHR, 1e-14)
+    alpha = np.array([[9.5, 0, 0.125], [0, 10.5, 0], [0.125, 0, 9]])
+    assert_close(data.labels["polarizability"][2], alpha * units.BOHR**3, 1e-14)
+
+
+def test_molecules_in_boxes_may_be_read_without_them(tmp_path):
+    (tmp_path / "boxed.xyz").write_text(BOXED)
+    options = {"keys": {"polarizability": "pol"}, "units": {"dipole": "a.u.", "polarizability": "a.u."}}
+    assert not read(tmp_path / "boxed.xyz", **options, periodic=False).pbc.any()
+    assert read(tmp_path / "boxed.xyz", **options).pbc.all()
+
+
 @pytest.mark.parametrize("name", ["water_monomer", "water_dimer", "water_zundel"])
 def test_the_real_sets_of_water_have_all_labels(shared_data, name):
     keys = {"energy": "potential", "dipole": "mu", "polarizability": "alpha"}

@@ -180,10 +180,13 @@ def test_files_that_cannot_be_read_are_errors_that_name_them(tmp_path, arrays, w
         read(path)
 
 
-def test_the_real_sets_are_read_with_their_splits_and_labels(shared_data):
-    parts = read(shared_data / "ethanol_pbe0.npz")
+def test_a_real_set_is_read_with_its_splits_and_labels(own_data):
+    parts = read(own_data / "ethanol_pbe0.npz")
     assert [len(part) for part in parts.values()] == [398, 40, 60]
     assert all(part.labelled("forces") == len(part) for part in parts.values())
+
+
+def test_a_real_set_of_two_levels_of_theory_is_read_as_asked_for(shared_data):
     parts = read(shared_data / "ethanol_ccsdt.npz", keys={"energy": "E_pbe0", "forces": ""})
     assert sum(part.labelled("dipole") for part in parts.values()) == 418
     assert sum(part.labelled("energy") for part in parts.values()) == 418

@@ -271,14 +271,14 @@ def test_every_shipped_configuration_is_valid():
         load_config("methanol")
 
 
-def test_real_ethanol_data_are_learned(tmp_path, shared_data):
+def test_real_ethanol_data_are_learned(tmp_path, own_data):
     """Three epochs of a tiny network on the real set bring every error down to a fraction of the spread."""
     values = load_config("ethanol").model_dump(mode="json", exclude_none=True)
     small = {"n_features": 16, "n_layers": 2, "n_rbf": 12, "cutoff": 5.0}
     values |= {"data": [{"file": "ethanol_pbe0.npz"}], "output": str(tmp_path / "run"), "representation": small}
     values |= {"max_epochs": 3, "cooldown_epochs": 0, "warmup_steps": 20, "learning_rate": 5e-3, "ema_decay": 0.9}
     values |= {"model_units": {}}
-    path = run(TrainSettings.parse(values), data_folder=shared_data)
+    path = run(TrainSettings.parse(values), data_folder=own_data)
     errors = json.loads((path.parent / "errors.json").read_text())["validation"]
     limits = {"energy": 3.0, "forces": 10.0, "dipole": 0.15, "polarizability": 0.15}
     assert {name: row["mae"] for name, row in errors.items() if row["mae"] > limits[name]} == {}

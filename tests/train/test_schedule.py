@@ -1,5 +1,6 @@
 """Learning rate, early stop and averaged weights."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -98,3 +99,22 @@ def test_validation_and_the_best_model_are_those_of_the_averaged_weights(trainin
             parameter.zero_()
     training.validate(0.0)
     assert training.history[-1]["validation_loss"] == before
+
+
+def test_each_epoch_has_an_order_of_its_own_and_each_structure_at_most_once(training):
+    orders = []
+    for epoch in range(3):
+        training.epoch, batches = epoch, []
+        for done in range(training.steps_per_epoch):
+            training.done = done
+            batches.append(training.next_rows())
+        orders.append(np.concatenate(batches))
+        assert len(orders[-1]) == training.batch_size * training.steps_per_epoch
+        assert len(set(orders[-1].tolist())) == len(orders[-1])
+    assert not any(np.array_equal(orders[a], orders[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
+
+
+def test_a_step_takes_a_gradient_of_at_most_the_norm_in_the_settings(training):
+    training.settings = training.settings.model_copy(update={"gradient_clip": 1e-3})
+    training.run_step(training.next_rows())
+    assert float(training.parameters.gradient.norm()) == pytest.approx(1e-3, rel=1e-3)

@@ -1,4 +1,4 @@
-"""What the tuner launches: every kernel on synthetic molecules, and its results in float64 by plain torch."""
+"""Subjects of the tuner: every kernel on synthetic molecules, and its results in float64 by plain torch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ F, K, CUTOFF, EPSILON = 128, 20, 5.0, 1e-8
 SPACING = 1.3
 """Å between neighbours."""
 MOST_ATOMS = 2000
-"""Of a size that the reference, which stores E x F, computes; a larger one is held against the launch as it was."""
+"""Largest size for the reference, which stores E x F; a larger one is compared with the launch as it was."""
 
 Results = dict[str, Sequence[Tensor]]
 Four = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -138,7 +138,7 @@ def _readout(p: Molecules) -> list[Tensor]:
 
 
 def references(p: Molecules) -> Results:
-    """What `_calls` must give, by autograd of the references in float64."""
+    """Right results of `_calls`, by autograd of the references in float64."""
     results = _message_references(p)
     s, y, vw, dot, g_context, g_dot = (t.double().requires_grad_() for t in p.update)
     v, (gs, gv) = p.inputs[1].double(), (t.double() for t in p.adjoints)

@@ -27,9 +27,9 @@ VALUES = {
     "elements": (256, 512, 1024, 2048),
     "columns": (64, 128, 256),
 }
-"""What is tried of each number, one number after another; what needs no compilation comes first."""
+"""Values to try of each number, one number after another; those that need no compilation come first."""
 GAIN = 0.02
-"""Of the time, that makes another launch better: less is noise."""
+"""Least gain of time, relative, that makes another launch better: less is noise."""
 TOLERANCE = 1e-3
 """Deviation from the reference in float64, relative to its largest value, that float32 cannot explain."""
 
@@ -45,7 +45,7 @@ class Subject:
 
     Args:
         name: of its numbers.
-        calls: run it on inputs of each size with whatever numbers are in force, and give its results.
+        calls: run it on inputs of each size with the numbers in force, and return its results.
         expected: these results, by size.
     """
 
@@ -56,32 +56,32 @@ class Subject:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a launch; `before` is None if its numbers, as they were, are not right or do not run."""
+    """The result of tuning a launch; `before` is None if its numbers, as they were, are not right or do not run."""
 
     name: str
     numbers: dict[str, int]
     before: Times | None
     after: Times | None
-    said: list[str]
+    messages: list[str]
 
 
 def tune(
     subjects: Sequence[Subject], device: torch.device, timer: Timer, seconds: float, tell: Callable[[str], None]
 ) -> list[Outcome]:
-    """Tune in order as long as there is time; those that are not reached are left out. Leaves all numbers as found."""
+    """Tune in order as long as there is time; others are left out. All numbers stay as they were."""
     end, outcomes = time.monotonic() + seconds, []
     for subject in subjects:
         if time.monotonic() > end:
             break
         outcomes.append(search(subject, launches(device)[subject.name], timer, lambda: time.monotonic() > end))
-        for line in outcomes[-1].said:
+        for line in outcomes[-1].messages:
             tell(line)
     return outcomes
 
 
 def search(subject: Subject, numbers: dict[str, int], timer: Timer, late: Callable[[], bool]) -> Outcome:
     """Bring one number after another to its best value, the others as they are; `numbers` are what launches read."""
-    found, said = dict(numbers), []
+    first, messages = dict(numbers), []
 
     def measure(trial: dict[str, int]) -> Times | None:
         numbers.update(trial)
@@ -91,12 +91,12 @@ def search(subject: Subject, numbers: dict[str, int], timer: Timer, late: Callab
         except Exception as error:  # compilers and drivers refuse in many ways
             wrong, times = f"{type(error).__name__}: {error}".splitlines()[0][:200], None
         if wrong:
-            said.append(f"{subject.name} {trial}: {wrong}")
+            messages.append(f"{subject.name} {trial}: {wrong}")
         return times
 
     try:
-        before = after = measure(found)
-        best, tried = found, [found]
+        before = after = measure(first)
+        best, tried = first, [first]
         for key in [key for key in VALUES if key in numbers]:
             for value in VALUES[key]:
                 trial = best | {key: value}
@@ -107,8 +107,8 @@ def search(subject: Subject, numbers: dict[str, int], timer: Timer, late: Callab
                 if times is not None and (after is None or relative(times, after) < 1 - GAIN):
                     best, after = trial, times
     finally:
-        numbers.update(found)
-    return Outcome(subject.name, best, before, after, said)
+        numbers.update(first)
+    return Outcome(subject.name, best, before, after, messages)
 
 
 def relative(times: Times, base: Times) -> float:
@@ -117,7 +117,7 @@ def relative(times: Times, base: Times) -> float:
 
 
 def complaint(subject: Subject) -> str | None:
-    """What is wrong with the results under the numbers in force."""
+    """The first error of the results under the numbers in force."""
     for size, call in subject.calls.items():
         for k, (got, right) in enumerate(zip(call(), subject.expected[size], strict=True)):
             error = float((got.double() - right.double()).abs().max() / right.double().abs().max().clamp(min=1e-12))
@@ -166,15 +166,15 @@ def write(outcomes: Sequence[Outcome], device: torch.device, folder: Path) -> Pa
 
 
 def versions() -> dict[str, str | None]:
-    """Of what compiles and launches."""
+    """Versions of the software that compiles and launches."""
     return {"torch": torch.__version__, "triton": metadata.version("triton"), "cuda": torch.version.cuda}
 
 
 def driver() -> str | None:
-    """Version of NVIDIA's driver, if its tool tells."""
+    """Version of NVIDIA's driver; None without its tool."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
-        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.split()
+        lines = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.split()
     except (OSError, subprocess.SubprocessError):
         return None
-    return said[0] if said else None
+    return lines[0] if lines else None

@@ -1,4 +1,4 @@
-"""Spectral densities of fluctuating quantities, from their time-correlation functions.
+"""Spectral densities of fluctuating quantities, from their time correlation functions.
 
 Components are summed before anything else is done to them, so that relative intensities survive.
 """
@@ -23,14 +23,20 @@ FEWEST_LAGS = 8
 
 @dataclass(frozen=True)
 class Analysis:
-    """How a series becomes a spectrum.
+    """Parameters of the analysis of a series.
 
     Attributes:
         window: "gaussian", "hann" or "blackman".
         depth: length of the correlation function, fs.
         highest: end of the spectrum, cm-1.
-        time_step: of velocity Verlet or ring-polymer dynamics (fs), whose shift of frequencies is taken back; 0 leaves
-            them where they are.
+        time_step: of velocity Verlet or ring-polymer dynamics, fs, whose shift of frequencies is corrected; 0 corrects
+            nothing.
+
+    Example:
+        >>> from painn_fast.spectra import Analysis
+        >>> analysis = Analysis("hann", depth=1000.0, time_step=0.5)
+        >>> analysis.lags(2.0), f"{analysis.resolution:.0f} cm-1", f"{analysis.shown(3700.0):.0f} cm-1"
+        (500, '33 cm-1', '3719 cm-1')
     """
 
     window: str = "gaussian"
@@ -42,8 +48,8 @@ class Analysis:
         """Lags of the correlation function of frames at this interval (fs); the window ends after the last one."""
         return round(self.depth / interval)
 
-    def shown(self, wavenumber: np.ndarray) -> np.ndarray:
-        """Where the time step makes a harmonic mode appear, cm-1: sin(omega' dt/2) = omega dt/2; NaN beyond 1."""
+    def shown(self, wavenumber: float | np.ndarray) -> np.ndarray:
+        """Apparent wavenumber of a harmonic mode, cm-1, at the time step: sin(omega' dt/2) = omega dt/2; NaN above."""
         if self.time_step == 0:
             return np.asarray(wavenumber, dtype=float)
         scale = np.pi * SPEED_OF_LIGHT * self.time_step
@@ -66,32 +72,14 @@ class Density:
     weights: np.ndarray  # [B]
 
 
-def autocorrelation(series: np.ndarray, lags: int) -> np.ndarray:
-    """<x(0) . x(t)>, summed over components, averaged over origins, of each trajectory: what streaming must equal.
-
-    Args:
-        series: [S, T, ...]; everything after T is a component.
-        lags: number of lags, 0 included; at most T.
-
-    Returns:
-        [S, lags], each lag divided by the number of its own origins (unbiased).
-    """
-    steps = series.shape[1]
-    flat = series.reshape(len(series), steps, -1)
-    length = scipy.fft.next_fast_len(steps + lags, real=True)  # zero padding: nothing wraps around
-    transform = scipy.fft.rfft(flat, length, axis=1)
-    power = (transform.real**2 + transform.imag**2).sum(axis=2)
-    return scipy.fft.irfft(power, length, axis=1)[:, :lags] / (steps - np.arange(lags))
-
-
 def correlate(series: np.ndarray, interval: float, analysis: Analysis, *, differences: bool = True) -> Correlation:
-    """Autocorrelation of the velocity of a series, as deep as the analysis wants it.
+    """Autocorrelation of the velocity of a series, to the depth of the analysis.
 
     Args:
         series: x [S, T, ...], or its velocity.
         interval: between frames, fs.
         analysis: its depth counts.
-        differences: x comes in; if False its velocity does.
+        differences: whether the series is x, or its velocity.
 
     Raises:
         PaiNNFastError: if the series is too short or not finite.
@@ -114,10 +102,10 @@ def spectral_density(correlation: Correlation, temperature: float, analysis: Ana
 
     Q is the mass-weighted normal coordinate, whose velocity has the variance kB T classically and in the
     Kubo-transformed sense, which is what a bead average gives. Where x_dot is the difference of neighbouring frames
-    divided by their interval, what that takes away from a frequency, (sin(omega dt/2) / (omega dt/2))^2, is given back.
-    What a time step does to a harmonic mode is taken back: it appears at omega' > omega, and its positions having the
-    variance that they should (BAOAB), that of x_dot is omega'^2 / omega^2 times what it should be, that of a recorded
-    velocity 1 - (omega dt/2)^2 times.
+    divided by their interval, this multiplies the density by (sin(omega dt/2) / (omega dt/2))^2, which is divided out.
+    The effect of the time step on a harmonic mode is corrected: it appears at omega' > omega, and as BAOAB gives its
+    positions the right variance, that of x_dot is omega'^2 / omega^2 times the right one, that of a recorded velocity
+    1 - (omega dt/2)^2 times.
 
     Args:
         correlation: of x_dot, x in a unit u; at least as deep as the analysis.
@@ -137,16 +125,16 @@ def spectral_density(correlation: Correlation, temperature: float, analysis: Ana
     values = np.concatenate([correlation.mean[None, :lags], correlation.blocks[:, :lags]])
     nu, transform = cosine_transform(values * window(analysis.window, lags), interval, _reach(analysis))
     half = np.pi * SPEED_OF_LIGHT * nu * interval if correlation.differences else np.zeros_like(nu)  # omega dt / 2
-    given_back = (1.0 / np.sinc(half / np.pi)) ** 2
-    density = 2.0 * SPEED_OF_LIGHT / (KB * temperature) * AMU_A2_PER_FS2 * given_back * transform
+    restored = (1.0 / np.sinc(half / np.pi)) ** 2
+    density = 2.0 * SPEED_OF_LIGHT / (KB * temperature) * AMU_A2_PER_FS2 * restored * transform
     if analysis.time_step:
         nu, density = _without_time_step(nu, density, analysis, correlation.differences)
     return Density(nu, density[0], density[1:], correlation.weights)
 
 
 def _reach(analysis: Analysis) -> float:
-    """How far the spectrum must be known for its end to be, cm-1."""
-    return float(analysis.shown(np.array(analysis.highest)))
+    """Apparent wavenumber of the end of the spectrum, cm-1."""
+    return float(analysis.shown(analysis.highest))
 
 
 def _without_time_step(
@@ -159,13 +147,6 @@ def _without_time_step(
     stretch = 1.0 / np.sqrt(1.0 - x**2)  # d nu' / d nu
     excess = np.divide(true, shown, out=np.ones_like(true), where=shown > 0) ** 2 if differences else 1.0 / (1.0 - x**2)
     return true, scipy.interpolate.CubicSpline(nu, density, axis=1)(shown) * stretch * excess
-
-
-def mode_density(series: np.ndarray, interval: float, temperature: float, analysis: Analysis) -> Density:
-    """`spectral_density` of a series x [S, T, ...] with this interval (fs) between frames."""
-    _check_positive(interval=interval, temperature=temperature)
-    _check_range(interval, analysis)
-    return spectral_density(correlate(series, interval, analysis), temperature, analysis)
 
 
 def cosine_transform(correlation: np.ndarray, interval: float, highest: float) -> tuple[np.ndarray, np.ndarray]:
@@ -190,15 +171,21 @@ def cosine_transform(correlation: np.ndarray, interval: float, highest: float) -
 
 
 def standard_error(mean: np.ndarray, blocks: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Of a mean [K] over independent blocks [B, K], whose variances go as 1 / weight; NaN for a single block."""
+    """Of a mean [K] over independent blocks [B, K] with variances that go as 1 / weight; NaN for a single block."""
     if len(blocks) < 2:
         return np.full(blocks.shape[1:], np.nan)
     scatter = np.einsum("b,bk->k", weights, (blocks - mean) ** 2)
     return np.sqrt(scatter / (len(blocks) - 1))
 
 
+def integral(wavenumber: np.ndarray, values: np.ndarray, low: float, high: float) -> float:
+    """Integral of a spectrum [K] between two wavenumbers, cm-1."""
+    inside = (wavenumber >= low) & (wavenumber <= high)
+    return float(np.trapezoid(values[inside], wavenumber[inside]))
+
+
 def nyquist(interval: float) -> float:
-    """Highest wavenumber that frames at this interval (fs) can tell, cm-1."""
+    """Highest wavenumber that frames at this interval (fs) resolve, cm-1."""
     return 0.5 / (SPEED_OF_LIGHT * interval)
 
 
@@ -211,7 +198,7 @@ def _check_positive(**values: float) -> None:
 def _check_range(interval: float, analysis: Analysis) -> None:
     if not (analysis.highest > 0 and _reach(analysis) <= nyquist(interval) * (1 + 1e-12)):
         raise PaiNNFastError(
-            "the spectrum goes beyond what the frames can tell",
+            "the spectrum exceeds the Nyquist limit of the frames",
             got=f"{analysis.highest:g} cm-1",
             expected=f"at most {_limit(interval, analysis):.0f} cm-1 for one frame every {interval:g} fs",
             fix="record more often (dipole_every, polarizability_every, velocities_every) or lower `highest`",
@@ -225,7 +212,7 @@ def _limit(interval: float, analysis: Analysis) -> float:
 
 
 def _lags(analysis: Analysis, interval: float, most: int) -> int:
-    """Number of lags, after making sure that there are as many."""
+    """Number of lags, checked against the fewest and the most."""
     lags = analysis.lags(interval)
     if not FEWEST_LAGS <= lags <= most:
         raise PaiNNFastError(

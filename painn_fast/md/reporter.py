@@ -1,4 +1,4 @@
-"""What a run says while it goes."""
+"""The live line of a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from painn_fast.md.simulation import Simulation
 from painn_fast.runtime.progress import StatusLine, clock
 
 EVERY = 0.5
-"""Seconds between looks at the state."""
+"""Seconds between updates."""
 DRIFT_AFTER = 50.0
 """fs; before that it is only a fluctuation over a short time."""
 
@@ -20,27 +20,27 @@ class Reporter:
     """One live line: picoseconds done, temperature, drift of the conserved quantity, speed, time left.
 
     Args:
-        line: where to say it.
+        line: to write to.
         time_step: fs.
         total: steps of the whole run.
     """
 
     def __init__(self, line: StatusLine, time_step: float, total: int) -> None:
         self.line, self.time_step, self.total = line, time_step, total
-        self._phase, self._phase_start, self._phase_end = "", 0, total
+        self._stage, self._start, self._end = "", 0, total
         self._reference: tuple[int, Tensor] = (0, torch.zeros(()))
         self._session: tuple[float, int] | None = None
         self._next = 0.0
 
-    def begin(self, phase: str, start: int, end: int, simulation: Simulation) -> None:
-        """A new phase from step `start` to `end`; drift counts from here."""
-        self._phase, self._phase_start, self._phase_end = phase, start, end
+    def begin(self, stage: str, start: int, end: int, simulation: Simulation) -> None:
+        """A new stage from step `start` to `end`; drift counts from here."""
+        self._stage, self._start, self._end = stage, start, end
         self._reference = (simulation.step_number, _of_all(simulation, "conserved"))
         if self._session is None:
             self._session = (time.monotonic(), simulation.step_number)
 
-    def look(self, simulation: Simulation) -> None:
-        """Update the line if it is time to."""
+    def update(self, simulation: Simulation) -> None:
+        """Write the line anew if the last update is `EVERY` ago."""
         now = time.monotonic()
         if now >= self._next:
             self._next = now + EVERY
@@ -50,12 +50,9 @@ class Reporter:
         """The line."""
         assert self._session is not None
         step = simulation.step_number
-        done, whole = (
-            (step - self._phase_start) * self.time_step,
-            (self._phase_end - self._phase_start) * self.time_step,
-        )
+        done, whole = ((last - self._start) * self.time_step for last in (step, self._end))
         temperature = float(_of_all(simulation, "temperature").nanmean())
-        parts = [f"{self._phase} {done / 1000:.3f} of {whole / 1000:.3f} ps", f"T {temperature:.0f} K"]
+        parts = [f"{self._stage} {done / 1000:.3f} of {whole / 1000:.3f} ps", f"T {temperature:.0f} K"]
         if done > DRIFT_AFTER:
             parts.append(f"drift {self._drift(simulation):+.3f} meV/atom/ps")
         seconds, steps = time.monotonic() - self._session[0], step - self._session[1]
@@ -67,7 +64,7 @@ class Reporter:
         return " | ".join(parts)
 
     def _drift(self, simulation: Simulation) -> float:
-        """Of the conserved quantity since the phase began, meV/atom/ps, mean over trajectories."""
+        """Of the conserved quantity since the stage began, meV/atom/ps, mean over trajectories."""
         picoseconds = (simulation.step_number - self._reference[0]) * self.time_step / 1000.0
         if picoseconds <= 0:
             return 0.0
