@@ -87,7 +87,7 @@ class MDSettings(LoadOptions):
     remove_rotation: bool = False
     """Start the run without angular momentum. Momentum of the centre of mass is removed always."""
     remove_com_motion: tuple[Motion, ...] = ()
-    """Motions of the whole molecule that are constrained to zero under a thermostat: translation, rotation."""
+    """Motions of the whole molecule that are constrained to zero under a thermostat."""
     energies_every: Interval = "5 fs"
     """Time between records of energies."""
     positions_every: Interval | None = None
