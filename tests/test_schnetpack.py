@@ -229,7 +229,7 @@ def test_what_is_not_their_painn_is_refused_and_left_alone(spk):
         accelerate(Other())
 
 
-@pytest.mark.parametrize("option", ["gaussian", "shared filters", "shared interactions", "charge"])
+@pytest.mark.parametrize("option", ["gaussian", "shared filters", "shared interactions", "charge", "epsilon"])
 def test_our_class_takes_the_same_arguments_and_state_dict(spk, option):
     options = OPTIONS[option](spk)
     live = spk.model(**options)
