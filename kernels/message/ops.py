@@ -118,7 +118,7 @@ def _adjoint_backward(ctx: Any, tx: Tensor | None, tv: Tensor | None, tr: Tensor
     rest = [None] * 9
     if all(t is None for t in moved):
         return *[None] * 6, *rest
-    if torch.is_grad_enabled():  # a third derivative is asked for
+    if torch.is_grad_enabled():  # a third derivative is requested
         return *_along_in_torch([gs, gv, x, v, r, weight], moved, *graph), *rest
     from painn_fast.kernels.message import triton_second as kernels
 

@@ -67,7 +67,7 @@ class _NormAdjoint(Function):
     @staticmethod
     def backward(ctx: Any, ts: Tensor, t_vw: Tensor) -> Any:
         saved: Any = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a third derivative is asked for
+        if torch.is_grad_enabled():  # a third derivative is requested
 
             def adjoint(g_context: Tensor, g_dot: Tensor, vw: Tensor) -> Sequence[Tensor]:
                 s = torch.zeros_like(g_dot)
@@ -105,7 +105,7 @@ class _GateAdjoint(Function):
     @staticmethod
     def backward(ctx: Any, ty: Tensor, t_vw: Tensor, t_dot: Tensor) -> Any:
         saved: Any = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a third derivative is asked for
+        if torch.is_grad_enabled():  # a third derivative is requested
 
             def adjoint(gs: Tensor, gv: Tensor, *inputs: Tensor) -> Sequence[Tensor]:
                 s, v = torch.zeros_like(gs), torch.zeros_like(gv)

@@ -1,4 +1,4 @@
-"""CUDA graphs: many launches that the processor asks for once."""
+"""CUDA graphs: many launches that the processor starts at once."""
 
 from __future__ import annotations
 

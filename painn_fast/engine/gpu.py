@@ -235,7 +235,7 @@ class GpuEngine:
         return FusedNode(self.precision) if fused else BlasNode()
 
     def _results(self, m: Buffers, work: GpuWorkspace, properties: Sequence[str]) -> dict[str, Tensor]:
-        """Our units, memory of its own; what is not asked for is not made."""
+        """Our units, memory of its own; what is not requested is not made."""
         n, f, results = work.size[0], self.potential.config.representation.n_features, {}
         energy = units.factor("energy", self.potential.config.energy_unit)
         if "energy" in properties:

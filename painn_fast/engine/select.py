@@ -90,7 +90,7 @@ def check_backend(backend: str) -> None:
 def engine_for(potential: Potential, backend: str = "auto") -> Engine | None:
     """The engine of a model, or None for the reference.
 
-    "auto" takes the engine for float32 networks that it can run. A float64 network asks for exact numbers: it gets the
+    "auto" takes the engine for float32 networks that it can run. Float64 means exact numbers: such a network gets the
     engine on a GPU, which computes filters as the reference does, and the reference on a CPU, where they come from a
     table. An engine is kept with its model and made anew once the weights have changed.
 
@@ -143,13 +143,13 @@ class Evaluator:
 
 
 def evaluator_for(potential: Potential, backend: str = "auto", properties: Sequence[str] = ()) -> Evaluator:
-    """What evaluates a model, for all that only wants its properties; the table is in docs/architecture.md.
+    """What computes the properties of a model; docs/architecture.md has the table.
 
     Args:
         potential: the model.
         backend: "auto", "fused" or "reference", see `engine_for`; without an engine "auto" runs the potential in
             compiled operations where they exist.
-        properties: those that will be asked for; with one that no engine gives there is none.
+        properties: those that will be requested; if an engine does not give all of them, it is not used.
 
     Raises:
         PaiNNFastError: for "fused" where the engine cannot run the model.
