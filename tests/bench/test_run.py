@@ -13,7 +13,7 @@ from painn_fast.bench.results import read_report
 from painn_fast.bench.run import run
 from painn_fast.bench.sides import Compiled, Fused, Reference
 from painn_fast.errors import PaiNNFastError
-from painn_fast.nn import painn
+from painn_fast.nn import fused
 
 WORDS = {"rounds": 3, "modes": ["energy_forces"]}
 
@@ -68,9 +68,9 @@ class Failing(Reference):
     [(Reference, "forward", 0), (Reference, "energy_forces", 0), (Reference, "training_step", 0),
      (Compiled, "forward", 0), (Fused, "training_step", 1)],
 )  # fmt: skip
-def test_fused_blocks_run_in_the_training_of_the_side_that_is_named_after_them_alone(monkeypatch, side, mode, calls):
-    called, fused = [], painn.blocks
-    monkeypatch.setattr(painn, "blocks", lambda *given, **more: called.append(1) or fused(*given, **more))
+def test_the_compiled_network_runs_in_the_training_of_the_fused_side_only(monkeypatch, side, mode, calls):
+    called, network = [], fused.whole_network
+    monkeypatch.setattr(fused, "whole_network", lambda *given, **more: called.append(1) or network(*given, **more))
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
     problem = Problem(CASES["ethanol-1"], mode, paper_model())
     work = side().prepare(problem)
