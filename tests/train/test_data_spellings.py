@@ -67,6 +67,20 @@ ENERGIES = [
 ]
 
 
+@pytest.mark.parametrize("numbers", [True, False])
+def test_units_of_forces_and_stress_follow_from_those_of_energy_and_length(tmp_path, numbers):
+    """Energies per length and per volume, also where the units are numbers in eV and Å."""
+    np.savez(
+        tmp_path / "set.npz", R=np.random.default_rng(0).random((1, 2, 3)), z=[12, 8], E=np.ones(1),
+        F=np.ones((1, 2, 3)), stress=np.ones((1, 3, 3)), lattice=8 * np.eye(3), pbc=np.ones(3, dtype=bool),
+    )  # fmt: skip
+    names = {"energy": "Ha", "length": "Bohr"}
+    sizes = {"energy": repr(units.HARTREE), "length": repr(units.BOHR)}
+    labels = read(tmp_path / "set.npz", units=sizes if numbers else names).labels
+    assert_close(labels["forces"], np.full((2, 3), units.HARTREE / units.BOHR), 1e-14)
+    assert_close(labels["stress"], np.full((1, 3, 3), units.HARTREE / units.BOHR**3), 1e-14)
+
+
 def test_a_unit_that_the_file_states_of_forces_goes_over_one_that_follows_from_the_energy(tmp_path):
     R = np.random.default_rng(0).random((2, 3, 3))
     arrays = {"R": R, "z": [8, 1, 1], "E": np.ones(2), "F": np.ones((2, 3, 3)), "F_unit": "kcal/mol/Ang"}
