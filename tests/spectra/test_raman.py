@@ -43,6 +43,11 @@ def test_bands_integrate_to_activities(spectrum):
         assert spectrum.integral(nu - 300, nu + 300) == pytest.approx(activity(slope), rel=0.01), f"{nu} cm-1"
 
 
+def test_activity_is_the_mean_of_its_blocks_and_their_scatter_its_error(spectrum):
+    assert_close(spectrum.weights @ spectrum.blocks, spectrum.activity, 1e-9)
+    assert_close(spectrum.error, 0.5 * np.abs(spectrum.blocks[0] - spectrum.blocks[1]), 1e-9)  # of two trajectories
+
+
 def test_depolarisation_of_bands(spectrum):
     ratios = [spectrum.integrated_depolarisation(nu - 100, nu + 100) for nu in WAVENUMBERS]
     g = gamma_squared(SLOPES[2])
