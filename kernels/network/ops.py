@@ -48,7 +48,7 @@ DTYPES = (torch.float32, torch.float64)
 def network(
     s: Tensor, r: Tensor, radial: Radial, weights: Weights, activation: str, epsilon: float, row_ptr: Tensor,
     sender: Tensor, mirror: Tensor, n_atoms: Tensor, *, edges_once: bool = False, edges_or_weights: bool = False,
-    packed: Packed | None = None,
+    packed: Packed | None = None, keep: Keep = "everything",
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """`reference.network` on a CPU in a dtype of `DTYPES`, differentiable to any order.
 
@@ -59,6 +59,7 @@ def network(
         edges_or_weights: a pass of autograd that asks for gradients of the weights gets none in r; one that asks for
             those in r alone gets them, to any order.
         packed: of these weights, if they are known from before.
+        keep: "for positions" where gradients of the weights are possible but unlikely: they take a second forward pass.
 
     Returns:
         s [N, F], v [N, 3, F] and read [N], zeros where H = 0.
@@ -66,7 +67,7 @@ def network(
     f, weights = s.shape[1], padded(weights)
     s = pad(s, (0, weights.message_1.shape[-1] - f)) if weights.message_1.shape[-1] > f else s
     graph = _graph(r, radial, weights.filter.shape[1], (row_ptr, sender, mirror), n_atoms)
-    call = _Call(radial, activation, epsilon, *graph, edges_once=edges_once, edges_or_weights=edges_or_weights)
+    call = _Call(radial, activation, epsilon, *graph, edges_once, edges_or_weights, keep)
     if packed is not None:
         call.weights, call.packed = packed
     if torch.is_grad_enabled() and any(t.requires_grad for t in (s, r, *weights)):
@@ -141,6 +142,7 @@ class _Call:
     parts: list[tuple[int, int]]
     edges_once: bool
     edges_or_weights: bool
+    keep: Keep
     weights: Any = None
     """Arrays, as torch has them."""
     packed: Any = None
@@ -168,10 +170,16 @@ def _forward(call: _Call, s: Tensor, weights: Weights, *, keep: Keep) -> tuple[T
     """Results; `call` keeps the weights and the activations."""
     if call.packed is None:
         call.weights, call.packed = pack_weights(weights, call.activation, call.epsilon, backward=keep != "nothing")
-    call.track = _track(call, s, keep=keep)
+    call.keep, call.track = keep, _track(call, s, keep=keep)
     given = call.packed, call.graph, call.track
     run(lambda part, _: passes_cpu.forward(*given, *part), call.parts)
     return _results(call.track)
+
+
+def _complete(call: _Call, s: Tensor, weights: Sequence[Tensor]) -> None:
+    """Have all activations, those for gradients of the weights too."""
+    if call.keep != "everything":
+        _forward(call, s, Weights(*weights), keep="everything")
 
 
 def _track(call: _Call, s: Tensor | None, *, keep: Keep = "everything") -> Activations:
@@ -186,7 +194,7 @@ def _track(call: _Call, s: Tensor | None, *, keep: Keep = "everything") -> Activ
 class _Network(Function):
     @staticmethod
     def forward(ctx: Any, call: _Call, s: Tensor, r: Tensor, *weights: Tensor) -> Any:
-        results = _forward(call, s, Weights(*weights), keep="everything")
+        results = _forward(call, s, Weights(*weights), keep=call.keep)
         token = s.new_zeros(())
         ctx.call = call
         ctx.set_materialize_grads(False)
@@ -206,6 +214,8 @@ class _Network(Function):
         outer = gs, gv, g_read
         if torch.is_grad_enabled():
             return None, *_Adjoint.apply(call, of_edges, of_weights, scalars, token, *outer, s, r, *weights)
+        if of_weights:
+            _complete(call, s, weights)
         left = call.tangents.pop(torch._C._current_graph_task_id(), [])
         results = _reverse(call, outer, left[:1], of_edges, of_weights, scalars)
         for tangent in left[1:]:  # forces and, say, a gradient of the dipole in one loss
@@ -224,6 +234,8 @@ class _Adjoint(Function):
         ctx.call = call
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(gs, gv, g_read, s, r, *weights)
+        if of_weights:
+            _complete(call, s, weights)
         return tuple(_reverse(call, (gs, gv, g_read), [], edges, of_weights, scalars))
 
     @staticmethod
@@ -234,6 +246,7 @@ class _Adjoint(Function):
         if torch.is_grad_enabled() or twice or any(t is not None for t in t_weights):
             moved = [*_by_torch(call, [gs, gv, g_read, s, r, *weights], [ts, t_edge, *t_weights])]
             return None, None, None, None, None, *moved
+        _complete(call, s, weights)
         track = _track(call, ts)
         t_edge = torch.zeros_like(r) if t_edge is None else t_edge.contiguous()
         t_basis, tu, still = np.empty_like(call.graph.basis), np.empty_like(call.graph.u), ts is None

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.functional import silu, softplus
 
+from painn_fast.kernels import threads
 from painn_fast.kernels.neighbors.mirror_cpu import ASYMMETRIC, INSIDE, mirrors, same_bits
 from painn_fast.kernels.network import ops
 from painn_fast.kernels.network.layout import padded
@@ -29,7 +30,8 @@ BASES = {
 }
 """Radial bases of the operation, and the attribute with the offset or frequency of each function."""
 CUTOFFS = {"schnetpack.nn.cutoff.CosineCutoff", f"{CosineCutoff.__module__}.CosineCutoff"}
-HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+PARTS = ("radial_basis", "cutoff_fn", "filter_net", "interactions", "mixing")
+"""Modules that the operation stands for; those of the embeddings run before it."""
 PROBE = torch.linspace(-30.0, 30.0, 121, dtype=torch.float64)
 """Where activations are compared; torch's softplus is linear beyond 20."""
 ROUNDING = 16
@@ -46,15 +48,56 @@ class List(NamedTuple):
     n_atoms: Tensor  # [M]
 
 
-def obstacle(painn: Any) -> str | None:
-    """Why the operation cannot run a representation, or None if it can."""
-    weight = painn.filter_net.weight
-    if weight.device.type != "cpu" or weight.dtype not in ops.DTYPES:
-        return f"parameters in {weight.dtype} on {weight.device}"
-    return _strange_filter(painn) or _hooked(painn) or _strange_layer(painn)
+class Plan(NamedTuple):
+    """What a representation is made of, and how it is evaluated."""
+
+    reason: str | None  # why not by the operation
+    activation: str
+    epsilon: float
+    parameters: list[Tensor]  # those that the operation reads, in the order of `_stacked`
+    modules: list[nn.Module]
+    states: list[tuple[Any, ...]]  # of these modules
+
+
+_plans: weakref.WeakKeyDictionary[nn.Module, Plan] = weakref.WeakKeyDictionary()
+"""Beside the modules, so that they are not pickled or copied with them."""
+
+
+def plan(painn: Any) -> Plan:
+    """The plan of a representation, made again if a module in it is another or has changed."""
+    known = _plans.get(painn)
+    whole = [painn.__dict__["_modules"][name] for name in PARTS]
+    if known is None or known.modules[: len(PARTS)] != whole or list(map(_state, known.modules)) != known.states:
+        modules = [*whole, *(module for part in whole for module in part.modules())]
+        reason = _strange_filter(painn) or _hooked(modules) or _strange_layer(painn)
+        update = painn.mixing[0]
+        parameters = [] if reason else _parameters(painn)
+        activation = "" if reason else str(_activation(update.intraatomic_context_net[0].activation))
+        known = Plan(reason, activation, float(update.epsilon), parameters, modules, list(map(_state, modules)))
+        _plans[painn] = known
+    return known
+
+
+def _state(module: nn.Module) -> tuple[Any, ...]:
+    """Of what a plan depends on."""
+    own = module.__dict__
+    state = [module.__class__, own.get("activation"), own.get("epsilon"), _changed(own)]
+    state += map(id, own["_modules"].values())
+    for p in own["_parameters"].values():
+        state += (id(p), p is None or (p.dtype, p.device.type, p.requires_grad))
+    return tuple(state)
+
+
+def _changed(own: dict[str, Any]) -> bool:
+    """Whether something is to run beside a module's own forward(), or in its place."""
+    hooks = own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"]
+    return bool(hooks) or "forward" in own
 
 
 def _strange_filter(painn: Any) -> str | None:
+    weight = painn.filter_net.weight
+    if weight.device.type != "cpu" or weight.dtype not in ops.DTYPES:
+        return f"parameters in {weight.dtype} on {weight.device}"
     if _kind(painn.radial_basis) not in BASES:
         return f"radial basis {_kind(painn.radial_basis)}"
     if any(parameter.requires_grad for parameter in painn.radial_basis.parameters()):
@@ -62,13 +105,10 @@ def _strange_filter(painn: Any) -> str | None:
     return None if _kind(painn.cutoff_fn) in CUTOFFS else f"cut-off function {_kind(painn.cutoff_fn)}"
 
 
-def _hooked(painn: Any) -> str | None:
-    """A module that the operation stands for and that does more than it; those of the embeddings run before it."""
-    for whole in (painn.radial_basis, painn.cutoff_fn, painn.filter_net, painn.interactions, painn.mixing):
-        for module in whole.modules():
-            own = module.__dict__
-            if "forward" in own or any(own[hooks] for hooks in HOOKS):
-                return f"a hook or another forward() on {type(module).__name__}"
+def _hooked(modules: Sequence[nn.Module]) -> str | None:
+    for module in modules:
+        if _changed(module.__dict__):
+            return f"a hook or another forward() on {type(module).__name__}"
     return None
 
 
@@ -123,28 +163,21 @@ def neighbor_list(r: Tensor, receiver: Tensor, sender: Tensor, molecule: Tensor 
     return List(order, row_ptr, sender[order], mirror, n_atoms)
 
 
-def features(painn: Any, s: Tensor, r: Tensor, edges: List) -> tuple[Tensor, Tensor]:
-    """s [N, F] and v [N, 3, F] from s [N, F] of the embeddings; for a representation without an `obstacle`.
+def features(painn: Any, how: Plan, s: Tensor, r: Tensor, edges: List) -> tuple[Tensor, Tensor]:
+    """s [N, F] and v [N, 3, F] from s [N, F] of the embeddings, by a plan without a `reason`.
 
     Weights are packed once and kept while their values stay, but not in training, which changes them at each step.
     """
-    activation = _activation(painn.mixing[0].intraatomic_context_net[0].activation)
-    assert activation is not None
-    epsilon, packed = float(painn.mixing[0].epsilon), None
-    given = _parameters(painn)
-    if painn.training:
-        weights = _stacked(painn, given)
-    else:
-        kept = _kept(painn, given, activation, epsilon)
-        packed = kept.packed
-        tracked = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in given)
-        weights = Weights(*_Kept.apply(painn, kept.weights, *given)) if tracked else kept.weights
+    threads.keep_memory()
     r = r if edges.order is None else r[edges.order]
-    s, v, _ = ops.network(
-        s, r, _radial(painn), weights, activation, epsilon, edges.row_ptr, edges.sender, edges.mirror, edges.n_atoms,
-        edges_or_weights=painn.training, packed=packed,
-    )  # fmt: skip
-    return s, v
+    given = how.activation, how.epsilon, edges.row_ptr, edges.sender, edges.mirror, edges.n_atoms
+    if painn.training:
+        weights = _stacked(how.parameters, shared=painn.share_filters)
+        return ops.network(s, r, _radial(painn), weights, *given, edges_or_weights=True)[:2]
+    kept = _kept(painn, how)
+    tracked = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in how.parameters)
+    weights = Weights(*_Kept.apply(kept, *how.parameters)) if tracked else kept.weights
+    return ops.network(s, r, _radial(painn), weights, *given, packed=kept.packed, keep="for positions")[:2]
 
 
 def _radial(painn: Any) -> Radial:
@@ -186,11 +219,11 @@ def _parameters(painn: Any) -> list[Tensor]:
     return found
 
 
-def _stacked(painn: Any, parameters: Sequence[Tensor]) -> Weights:
-    """Weights of all layers as the operation takes them, differentiable in the parameters."""
+def _stacked(parameters: Sequence[Tensor], *, shared: bool) -> Weights:
+    """Weights of all layers as the operation takes them, differentiable in the parameters; `shared`: one filter."""
     weight, bias, *rest = parameters
-    layers = len(painn.interactions)
-    filters = torch.cat([weight.T, bias[None]]).chunk(1 if painn.share_filters else layers, dim=-1)
+    layers = len(rest) // 9
+    filters = torch.cat([weight.T, bias[None]]).chunk(1 if shared else layers, dim=-1)
     m1, m1_bias, m2, m2_bias, mix, u1, u1_bias, u2, u2_bias = (torch.stack(rest[k::9]) for k in range(9))
     nothing = m1.new_zeros(0, m1.shape[-1]), m1.new_zeros(0), m1.new_zeros(1, 0), m1.new_zeros(1)
     by_layer = torch.stack([filters[k % len(filters)] for k in range(layers)])
@@ -205,26 +238,27 @@ class _Packed(NamedTuple):
     copies: list[np.ndarray]
     weights: Weights
     packed: ops.Packed
+    shared: bool
 
 
 _packed: weakref.WeakKeyDictionary[nn.Module, _Packed] = weakref.WeakKeyDictionary()
-"""Beside the modules, so that they are not pickled or copied with them."""
 
 
-def _kept(painn: Any, given: list[Tensor], activation: str, epsilon: float) -> _Packed:
+def _kept(painn: Any, how: Plan) -> _Packed:
     """Packed weights, made again if a value is another.
 
     Values are compared, bit for bit: writing to `parameter.data`, as moving averages do, leaves no trace elsewhere.
     """
-    key = (activation, epsilon, painn.share_filters, *(parameter.data_ptr() for parameter in given))
+    given, shared = how.parameters, bool(painn.share_filters)
+    key = (how.activation, how.epsilon, shared, *[parameter.data_ptr() for parameter in given])
     known = _packed.get(painn)
     if known is None or known.key != key or not all(map(same_bits, known.views, known.copies)):
         integers = torch.int32 if given[0].dtype == torch.float32 else torch.int64
         views = [parameter.detach().contiguous().view(integers).flatten().numpy() for parameter in given]
         with torch.no_grad():
-            weights = _stacked(painn, given)
-        packed = ops.pack_weights(weights, activation, epsilon)
-        known = _Packed(key, views, [view.copy() for view in views], weights, packed)
+            weights = _stacked(given, shared=shared)
+        packed = ops.pack_weights(weights, how.activation, how.epsilon)
+        known = _Packed(key, views, [view.copy() for view in views], weights, packed, shared)
         if all(parameter.is_contiguous() for parameter in given):
             _packed[painn] = known
     return known
@@ -234,20 +268,20 @@ class _Kept(torch.autograd.Function):
     """`_stacked` whose values are there already."""
 
     @staticmethod
-    def forward(ctx: Any, painn: Any, weights: Weights, *parameters: Tensor) -> tuple[Tensor, ...]:
-        ctx.painn = painn
+    def forward(ctx: Any, kept: _Packed, *parameters: Tensor) -> tuple[Tensor, ...]:
+        ctx.shared = kept.shared
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*parameters)
-        return tuple(tensor.detach() for tensor in weights)
+        return tuple(tensor.detach() for tensor in kept.weights)
 
     @staticmethod
     def backward(ctx: Any, *adjoints: Tensor | None) -> Any:
         tracked = torch.is_grad_enabled()
         with torch.enable_grad():
-            parameters = [p.detach().requires_grad_() for p in ctx.saved_tensors]
-            pairs = [(w, a) for w, a in zip(_stacked(ctx.painn, parameters), adjoints, strict=True) if a is not None]
-            pairs = [(w, a) for w, a in pairs if w.requires_grad]
+            parameters = [parameter.detach().requires_grad_() for parameter in ctx.saved_tensors]
+            stacked = _stacked(parameters, shared=ctx.shared)
+            pairs = [(w, a) for w, a in zip(stacked, adjoints, strict=True) if a is not None and w.requires_grad]
             gradients = torch.autograd.grad(
                 [w for w, _ in pairs], parameters, [a for _, a in pairs], create_graph=tracked, allow_unused=True
             )
-        return None, None, *gradients
+        return None, *gradients

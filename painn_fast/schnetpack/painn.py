@@ -191,22 +191,24 @@ class PaiNN(nn.Module):
     @property
     def path(self) -> str:
         """What runs: "compiled", or "blocks: " and the reason; `accelerate` lists what is known for a call alone."""
-        reason = operation.obstacle(self)
+        reason = operation.plan(self).reason
         return "compiled" if reason is None else f"blocks: {reason}"
 
     def _by_operation(self, s: Tensor, r_ij: Tensor, inputs: Inputs) -> tuple[Tensor, Tensor] | None:
         """Features by the compiled operation, if it runs this representation on this batch."""
-        reason = "a mode of torch without a rule for it" if operation.transformed() else operation.obstacle(self)
+        if operation.transformed():
+            return None
+        how = operation.plan(self)
+        reason = how.reason
         if reason is None and not s.dtype == r_ij.dtype == self.filter_net.weight.dtype:
             reason = "inputs in another dtype than the parameters"
         if reason is None:
             i, j = inputs["_idx_i"].long(), inputs["_idx_j"].long()
             edges = operation.neighbor_list(r_ij, i, j, inputs.get("_idx_m"), len(s))
             if edges is not None:
-                return operation.features(self, s, r_ij, edges)
+                return operation.features(self, how, s, r_ij, edges)
             reason = "a neighbour list that is not symmetric"
-        if not torch.compiler.is_compiling():
-            log.debug("accelerated PaiNN runs plain blocks: %s", reason)
+        log.debug("an accelerated PaiNN runs its blocks in plain torch: %s", reason)
         return None
 
     def _by_blocks(self, s: Tensor, inputs: Inputs) -> tuple[Tensor, Tensor]:
