@@ -14,7 +14,7 @@ STRUCTURES = {
 }
 
 
-def found(receiver, sender, r, numbers, tolerance=1e-14):
+def matched(receiver, sender, r, numbers, tolerance=1e-14):
     row_ptr = np.empty(len(numbers) + 1, np.int64)
     order, mirror = np.empty((2, len(receiver)), np.int64)
     return mirrors(receiver, sender, r, numbers, tolerance, row_ptr, order, mirror), row_ptr, order, mirror
@@ -32,7 +32,7 @@ def test_each_edge_has_its_opposite(name, shuffle):
     if shuffle:
         at = np.random.default_rng(0).permutation(len(receiver))
         receiver, sender, r = receiver[at], sender[at], r[at]
-    result, row_ptr, order, mirror = found(receiver, sender, r, numbers)
+    result, row_ptr, order, mirror = matched(receiver, sender, r, numbers)
     assert result == INSIDE
     assert torch.equal(torch.from_numpy(row_ptr), batch.row_ptr)
     assert sorted(order) == list(range(len(order)))
@@ -57,12 +57,12 @@ def test_lists_without_opposites_are_noticed(fault):
         r[:] = 0.0
     else:
         sender[4] = len(numbers) if fault == "index" else -1
-    assert found(receiver, sender, r, numbers)[0] == ASYMMETRIC
+    assert matched(receiver, sender, r, numbers)[0] == ASYMMETRIC
 
 
 def test_edges_across_molecules_are_noticed():
     _, (receiver, sender, r, numbers) = edges("molecules")
     numbers = numbers.copy()
     numbers[4:] += 1
-    assert found(receiver, sender, r, numbers)[0] == ACROSS
-    assert found(receiver, sender, r, numbers[::-1].copy())[0] == ACROSS
+    assert matched(receiver, sender, r, numbers)[0] == ACROSS
+    assert matched(receiver, sender, r, numbers[::-1].copy())[0] == ACROSS
