@@ -208,6 +208,21 @@ def test_without_gradients_the_features_are_the_same(spk):
         assert not got[key].requires_grad
 
 
+def test_a_first_call_in_inference_mode_leaves_weights_that_autograd_can_use(spk):
+    plain, live = both(spk)
+    inputs = live.input_modules[0](spk.batch(frames(), torch.float64))
+    with torch.inference_mode():
+        live.representation(dict(inputs))
+    inputs = spk.batch(frames(), torch.float64)
+    assert_close(values(live, inputs)["forces"], values(plain, inputs)["forces"], 1e-10)
+
+
+def test_a_basis_in_another_dtype_runs_in_blocks(spk):
+    _, live = both(spk, torch.float32)
+    live.representation.radial_basis.double()
+    assert "another dtype" in live.representation.path
+
+
 def test_autocast_and_transforms_of_torch_take_the_blocks(spk):
     plain, live = both(spk)
     inputs = live.input_modules[0](spk.batch(frames(), torch.float64))

@@ -83,7 +83,7 @@ def _state(module: nn.Module) -> tuple[Any, ...]:
     own = module.__dict__
     state = [module.__class__, own.get("activation"), own.get("epsilon"), _changed(own)]
     state += map(id, own["_modules"].values())
-    for p in own["_parameters"].values():
+    for p in (*own["_parameters"].values(), *own["_buffers"].values()):
         state += (id(p), p is None or (p.dtype, p.device.type, p.requires_grad))
     return tuple(state)
 
@@ -102,6 +102,8 @@ def _strange_filter(painn: Any) -> str | None:
         return f"radial basis {_kind(painn.radial_basis)}"
     if any(parameter.requires_grad for parameter in painn.radial_basis.parameters()):
         return "a radial basis that is trained"
+    if any(tensor.dtype != weight.dtype for tensor in painn.radial_basis.state_dict().values()):
+        return "a radial basis in another dtype than the layers"
     return None if _kind(painn.cutoff_fn) in CUTOFFS else f"cut-off function {_kind(painn.cutoff_fn)}"
 
 
@@ -255,7 +257,7 @@ def _kept(painn: Any, how: Plan) -> _Packed:
     if known is None or known.key != key or not all(map(same_bits, known.views, known.copies)):
         integers = torch.int32 if given[0].dtype == torch.float32 else torch.int64
         views = [parameter.detach().contiguous().view(integers).flatten().numpy() for parameter in given]
-        with torch.no_grad():
+        with torch.inference_mode(mode=False), torch.no_grad():  # autograd may have to save them later
             weights = _stacked(given, shared=shared)
         packed = ops.pack_weights(weights, how.activation, how.epsilon)
         known = _Packed(key, views, [view.copy() for view in views], weights, packed, shared)
