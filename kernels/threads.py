@@ -29,7 +29,7 @@ def ours() -> Iterator[None]:
     here, 26 ms outside.
     """
     global _ours  # noqa: PLW0603 - as torch's own number is
-    _keep_memory()
+    keep_memory()
     before, torchs = _ours, torch.get_num_threads()
     _ours = count()
     torch.set_num_threads(1)
@@ -41,7 +41,7 @@ def ours() -> Iterator[None]:
 
 
 @lru_cache(maxsize=1)
-def _keep_memory() -> None:
+def keep_memory() -> None:
     """Have glibc keep memory that is freed for what is allocated next, instead of giving it back to the system.
 
     What a step allocates the next one needs again, and pages that come fresh from the system cost a sixth of the time

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from painn_fast.ensemble import Ensemble
     from painn_fast.evaluate import evaluate
     from painn_fast.io.load import load
-    from painn_fast.schnetpack import accelerate
+    from painn_fast.schnetpack import accelerate, restore
 
 __version__ = "0.1.0"
-__all__ = ["Ensemble", "PaiNNCalculator", "PaiNNFastError", "accelerate", "evaluate", "load"]
+__all__ = ["Ensemble", "PaiNNCalculator", "PaiNNFastError", "accelerate", "evaluate", "load", "restore"]
 
 _HOME = {
     "Ensemble": "painn_fast.ensemble",
@@ -32,6 +32,7 @@ _HOME = {
     "accelerate": "painn_fast.schnetpack",
     "evaluate": "painn_fast.evaluate",
     "load": "painn_fast.io",
+    "restore": "painn_fast.schnetpack",
 }
 
 

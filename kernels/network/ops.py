@@ -25,7 +25,15 @@ from torch.nn.functional import pad
 
 from painn_fast.kernels.derivatives import views, wanted
 from painn_fast.kernels.network import passes_cpu, reference
-from painn_fast.kernels.network.layout import Activations, Keep, activations, arrays, pack_network, padded
+from painn_fast.kernels.network.layout import (
+    Activations,
+    Keep,
+    NetworkWeights,
+    activations,
+    arrays,
+    pack_network,
+    padded,
+)
 from painn_fast.kernels.network.reference import Weights
 from painn_fast.kernels.radial.reference import Radial
 from painn_fast.kernels.radial.slopes import filter_basis_and_slope
@@ -39,7 +47,8 @@ DTYPES = (torch.float32, torch.float64)
 
 def network(
     s: Tensor, r: Tensor, radial: Radial, weights: Weights, activation: str, epsilon: float, row_ptr: Tensor,
-    sender: Tensor, mirror: Tensor, n_atoms: Tensor, *, edges_once: bool = False,
+    sender: Tensor, mirror: Tensor, n_atoms: Tensor, *, edges_once: bool = False, edges_or_weights: bool = False,
+    packed: Packed | None = None, keep: Keep = "everything",
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """`reference.network` on a CPU in a dtype of `DTYPES`, differentiable to any order.
 
@@ -47,6 +56,10 @@ def network(
         s, r, radial, weights, activation, epsilon, row_ptr, sender, mirror: as the reference has them.
         n_atoms: [M] atoms of each molecule; no edge leaves its molecule.
         edges_once: derivatives in r are taken of the results only, never of gradients: forces, no Hessians.
+        edges_or_weights: a pass of autograd that asks for gradients of the weights gets none in r; one that asks for
+            those in r alone gets them, to any order.
+        packed: of these weights, if they are known from before.
+        keep: "for positions" where gradients of the weights are possible but unlikely: they take a second forward pass.
 
     Returns:
         s [N, F], v [N, 3, F] and read [N], zeros where H = 0.
@@ -54,12 +67,27 @@ def network(
     f, weights = s.shape[1], padded(weights)
     s = pad(s, (0, weights.message_1.shape[-1] - f)) if weights.message_1.shape[-1] > f else s
     graph = _graph(r, radial, weights.filter.shape[1], (row_ptr, sender, mirror), n_atoms)
-    call = _Call(radial, activation, epsilon, *graph, edges_once=edges_once)
+    call = _Call(radial, activation, epsilon, *graph, edges_once, edges_or_weights, keep)
+    if packed is not None:
+        call.weights, call.packed = packed
     if torch.is_grad_enabled() and any(t.requires_grad for t in (s, r, *weights)):
         s, v, read, _ = _Network.apply(call, s, r, *weights)
     else:
         s, v, read = _forward(call, s, weights, keep="nothing")
     return s[:, :f], v[..., :f], read
+
+
+class Packed(NamedTuple):
+    """Weights as the passes read them."""
+
+    weights: Any  # `Weights` of arrays
+    panels: NetworkWeights
+
+
+def pack_weights(weights: Weights, activation: str, epsilon: float, *, backward: bool = True) -> Packed:
+    """Pack weights, padded before, for many evaluations; without `backward` for results alone."""
+    given, rows = arrays(weights), weights.filter.shape[1]
+    return Packed(given, pack_network(given, rows + -rows % LANES, epsilon, activation, backward=backward))
 
 
 def parts(n_atoms: Tensor) -> list[tuple[int, int]]:
@@ -113,6 +141,8 @@ class _Call:
     graph: passes_cpu.Graph
     parts: list[tuple[int, int]]
     edges_once: bool
+    edges_or_weights: bool
+    keep: Keep
     weights: Any = None
     """Arrays, as torch has them."""
     packed: Any = None
@@ -138,14 +168,18 @@ class _Call:
 
 def _forward(call: _Call, s: Tensor, weights: Weights, *, keep: Keep) -> tuple[Tensor, Tensor, Tensor]:
     """Results; `call` keeps the weights and the activations."""
-    call.weights = arrays(weights)
-    backward = keep != "nothing"
-    columns = call.graph.basis.shape[1]
-    call.packed = pack_network(call.weights, columns, call.epsilon, call.activation, backward=backward)
-    call.track = _track(call, s, keep=keep)
+    if call.packed is None:
+        call.weights, call.packed = pack_weights(weights, call.activation, call.epsilon, backward=keep != "nothing")
+    call.keep, call.track = keep, _track(call, s, keep=keep)
     given = call.packed, call.graph, call.track
     run(lambda part, _: passes_cpu.forward(*given, *part), call.parts)
     return _results(call.track)
+
+
+def _complete(call: _Call, s: Tensor, weights: Sequence[Tensor]) -> None:
+    """Have all activations, those for gradients of the weights too."""
+    if call.keep != "everything":
+        _forward(call, s, Weights(*weights), keep="everything")
 
 
 def _track(call: _Call, s: Tensor | None, *, keep: Keep = "everything") -> Activations:
@@ -160,7 +194,7 @@ def _track(call: _Call, s: Tensor | None, *, keep: Keep = "everything") -> Activ
 class _Network(Function):
     @staticmethod
     def forward(ctx: Any, call: _Call, s: Tensor, r: Tensor, *weights: Tensor) -> Any:
-        results = _forward(call, s, Weights(*weights), keep="everything")
+        results = _forward(call, s, Weights(*weights), keep=call.keep)
         token = s.new_zeros(())
         ctx.call = call
         ctx.set_materialize_grads(False)
@@ -172,7 +206,7 @@ class _Network(Function):
         call, (token, s, r, *weights) = ctx.call, ctx.saved_tensors
         nodes = [node for node, _ in ctx.next_functions]
         of_weights = any(map(wanted, nodes[2:]))
-        of_edges = wanted(nodes[1]) and not (call.edges_once and of_weights)
+        of_edges = wanted(nodes[1]) and not ((call.edges_once or call.edges_or_weights) and of_weights)
         scalars = of_weights or wanted(nodes[0])
         gs = s.new_zeros(s.shape) if gs is None else gs
         gv = s.new_zeros(len(s), 3, s.shape[1]) if gv is None else gv
@@ -180,6 +214,8 @@ class _Network(Function):
         outer = gs, gv, g_read
         if torch.is_grad_enabled():
             return None, *_Adjoint.apply(call, of_edges, of_weights, scalars, token, *outer, s, r, *weights)
+        if of_weights:
+            _complete(call, s, weights)
         left = call.tangents.pop(torch._C._current_graph_task_id(), [])
         results = _reverse(call, outer, left[:1], of_edges, of_weights, scalars)
         for tangent in left[1:]:  # forces and, say, a gradient of the dipole in one loss
@@ -198,19 +234,23 @@ class _Adjoint(Function):
         ctx.call = call
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(gs, gv, g_read, s, r, *weights)
+        if of_weights:
+            _complete(call, s, weights)
         return tuple(_reverse(call, (gs, gv, g_read), [], edges, of_weights, scalars))
 
     @staticmethod
     def backward(ctx: Any, ts: Tensor | None, t_edge: Tensor | None, *t_weights: Any) -> Any:
         call, (gs, gv, g_read, s, r, *weights) = ctx.call, ctx.saved_tensors
-        twice = wanted(ctx.next_functions[5][0]) and not call.edges_once
+        nodes = [node for node, _ in ctx.next_functions]
+        twice = wanted(nodes[5]) and not (call.edges_once or (call.edges_or_weights and any(map(wanted, nodes[6:]))))
         if torch.is_grad_enabled() or twice or any(t is not None for t in t_weights):
             moved = [*_by_torch(call, [gs, gv, g_read, s, r, *weights], [ts, t_edge, *t_weights])]
             return None, None, None, None, None, *moved
+        _complete(call, s, weights)
         track = _track(call, ts)
         t_edge = torch.zeros_like(r) if t_edge is None else t_edge.contiguous()
         t_basis, tu, still = np.empty_like(call.graph.basis), np.empty_like(call.graph.u), ts is None
-        late = not any(map(wanted, [node for node, _ in ctx.next_functions[1:4]]))
+        late = not any(map(wanted, nodes[1:4]))
         left = _Tangent(track, t_basis, tu, (gs, gv, g_read), still, t_edge.numpy() if late else None)
         call.tangents.setdefault(torch._C._current_graph_task_id(), []).append(left)
         nothing = (None,) * (2 + len(weights))  # comes with the backward of `_Network`, which the token calls

@@ -94,6 +94,7 @@ def _cases() -> dict[str, Case]:
     cases = [
         _ethanol(1),
         _ethanol(10, modes=("training_step",)),
+        _ethanol(32, modes=("energy_forces",)),
         _ethanol(64),
         _ethanol(1024),
         Case("qm9-50", lambda: rattled(qm9_like(50))),

@@ -21,6 +21,7 @@ from painn_fast.bench.sides import Side, optimizer_step, read_numbers
 from painn_fast.errors import PaiNNFastError
 from painn_fast.io.schnetpack_names import head_pairs, representation_pairs, to_schnetpack_state_dict
 from painn_fast.nn import Potential
+from painn_fast.schnetpack import accelerate
 
 STEP = 1e-5
 """Å, of the central difference that DimeNet++'s forces are held against."""
@@ -35,7 +36,7 @@ class SchNetPack(Side):
 
     def prepare(self, problem: Problem) -> Work:
         spk = import_schnetpack()
-        model = schnetpack_model(spk, problem.potential, with_forces="forces" in problem.properties)
+        model = self.model(spk, problem)
         if problem.mode == "evaluate":
             return self._end_to_end(spk, model, problem)
         inputs = _schnetpack_inputs(spk.properties, problem)
@@ -54,6 +55,10 @@ class SchNetPack(Side):
 
         return Work(call, read_numbers)
 
+    def model(self, spk: Any, problem: Problem) -> Any:
+        """SchNetPack's model with the weights of ours."""
+        return schnetpack_model(spk, problem.potential, with_forces="forces" in problem.properties)
+
     def _end_to_end(self, spk: Any, model: Any, problem: Problem) -> Work:
         """From a list of Atoms through its converter, and back to NumPy."""
         neighbors = spk.transform.MatScipyNeighborList(cutoff=problem.potential.cutoff)
@@ -64,6 +69,16 @@ class SchNetPack(Side):
             return {name: results[name].detach().cpu().numpy() for name in ("energy", "forces")}
 
         return Work(call, lambda result: {name: torch.from_numpy(value).double() for name, value in result.items()})
+
+
+class Accelerated(SchNetPack):
+    """The same SchNetPack model after `painn_fast.accelerate`."""
+
+    name, title = "accelerate", "accelerated SchNetPack"
+
+    def model(self, spk: Any, problem: Problem) -> Any:
+        """With our representation inside."""
+        return accelerate(super().model(spk, problem))
 
 
 def import_schnetpack() -> Any:

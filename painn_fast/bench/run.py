@@ -15,13 +15,13 @@ import torch
 from painn_fast.bench.cases import MODES, Case, choose, paper_model
 from painn_fast.bench.floor import floor
 from painn_fast.bench.measure import calls_per_sample, clock, interleaved, peak_memory
-from painn_fast.bench.peers import DimeNet, SchNetPack
+from painn_fast.bench.peers import Accelerated, DimeNet, SchNetPack
 from painn_fast.bench.problem import Problem, Work, complaint, disagreement
 from painn_fast.bench.results import Report, Result, new_report, write_report
 from painn_fast.bench.sides import Compiled, Fused, Reference, Side
 from painn_fast.errors import PaiNNFastError, one_line
 
-SIDES: tuple[type[Side], ...] = (Fused, Reference, Compiled, SchNetPack, DimeNet)
+SIDES: tuple[type[Side], ...] = (Fused, Reference, Compiled, SchNetPack, Accelerated, DimeNet)
 ROUNDS = 15
 MAX_ATOMS = {"cpu": 4_000, "cuda": 100_000}
 FLOOR = "floor"
@@ -56,7 +56,7 @@ def run(
 
     Args:
         cases: names; none for all.
-        sides: names out of fused, reference, compile, schnetpack, dimenet; none for all.
+        sides: names out of fused, reference, compile, schnetpack, accelerate, dimenet; none for all.
         modes: names out of `MODES`; none for those of each case.
         device: cpu or cuda.
         rounds: samples of each side.

@@ -18,13 +18,13 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="CASES",
-            help="ethanol-1, ethanol-10, ethanol-64, ethanol-1024, qm9-50, aspirin-32, water-216, scaling. "
+            help="ethanol-1, ethanol-10, ethanol-32, ethanol-64, ethanol-1024, qm9-50, aspirin-32, water-216, scaling. "
             "Default: all up to --max-atoms.",
             show_default=False,
         ),
     ] = None,
     sides: Annotated[
-        Text, flag("NAMES", "fused, reference, compile, schnetpack, dimenet, with commas. Default: all.")
+        Text, flag("NAMES", "fused, reference, compile, schnetpack, accelerate, dimenet, with commas. Default: all.")
     ] = None,
     modes: Annotated[
         Text,

@@ -145,7 +145,7 @@ def test_our_sides_agree_with_the_reference_in_float64(mode, tmp_path):
 @pytest.mark.filterwarnings("ignore:__array__")
 def test_schnetpack_gives_our_numbers_with_our_weights():
     modes = ["forward", "energy_forces", "evaluate", "training_step", "training_energy"]
-    for result in run(["ethanol-1", "scaling-96"], sides=["schnetpack"], modes=modes, rounds=1).results:
+    for result in run(["ethanol-1", "scaling-96"], sides=["schnetpack", "accelerate"], modes=modes, rounds=1).results:
         assert result.status == "ok", result.reason
 
 

@@ -1,14 +1,13 @@
 """PaiNN for SchNetPack: the same constructor, the same dictionary in and out, the same names in the state dict.
 
-`accelerate` turns the representation of a live SchNetPack model into this class where it stands: submodules,
-parameters and hooks stay the same objects, so that training, checkpoints, `.to()` and `deepcopy` go on as before.
-SchNetPack is not imported. Edges may come in any order.
+A representation runs the whole-network operation where that can, and its blocks in plain torch elsewhere.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
-from typing import NoReturn, TypeVar
+from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -16,18 +15,13 @@ from torch.nn import functional
 
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph import AtomicBatch
-from painn_fast.io.schnetpack_names import to_schnetpack_state_dict
 from painn_fast.nn.painn import Message, Update
+from painn_fast.schnetpack import operation
 
-__all__ = ["PaiNN", "accelerate", "to_schnetpack_state_dict"]
-
-HOME = "schnetpack.representation.painn"
-"""Where SchNetPack's own classes are; a subclass may do something else, and is left alone."""
-
+log = logging.getLogger("painn_fast.schnetpack")
 Inputs = dict[str, Tensor]
 """SchNetPack's dictionary of a batch."""
 Activation = Callable[[Tensor], Tensor] | None
-M = TypeVar("M", bound=nn.Module)
 
 
 def no_script(module: nn.Module) -> NoReturn:
@@ -40,8 +34,7 @@ def no_script(module: nn.Module) -> NoReturn:
         "an accelerated model cannot be scripted or traced by torch.jit",
         where=type(module).__name__,
         expected="SchNetPack's own classes",
-        fix="deploy a model of SchNetPack that was not accelerated: build it anew and load this one's state_dict(), "
-        "which is in SchNetPack's names",
+        fix="painn_fast.restore(model) gives the model these back, in place",
     )
 
 
@@ -187,21 +180,49 @@ class PaiNN(nn.Module):
         """
         if torch.jit.is_tracing():  # or numbers of this batch would become constants
             no_script(self)
+        numbers, r_ij = inputs["_atomic_numbers"], inputs["_Rij"]
+        s = self.embedding(numbers.long())
+        for embedding in getattr(self, "electronic_embeddings", ()):  # SchNetPack 2.0 has none
+            s = s + embedding(s, inputs)
+        s, v = self._by_operation(s, r_ij, inputs) or self._by_blocks(s, inputs)
+        inputs["scalar_representation"], inputs["vector_representation"] = s, v
+        return inputs
+
+    @property
+    def path(self) -> str:
+        """What runs: "compiled", or "blocks: " and the reason; `accelerate` lists what is known for a call alone."""
+        reason = operation.plan(self).reason
+        return "compiled" if reason is None else f"blocks: {reason}"
+
+    def _by_operation(self, s: Tensor, r_ij: Tensor, inputs: Inputs) -> tuple[Tensor, Tensor] | None:
+        """Features by the compiled operation, if it runs this representation on this batch."""
+        if operation.transformed():
+            return None
+        how = operation.plan(self)
+        reason = how.reason
+        if reason is None and not s.dtype == r_ij.dtype == self.filter_net.weight.dtype:
+            reason = "inputs in another dtype than the parameters"
+        if reason is None:
+            i, j = inputs["_idx_i"].long(), inputs["_idx_j"].long()
+            edges = operation.neighbor_list(r_ij, i, j, inputs.get("_idx_m"), len(s))
+            if edges is not None:
+                return operation.features(self, how, s, r_ij, edges)
+            reason = "a neighbour list that is not symmetric"
+        log.debug("an accelerated PaiNN runs its blocks in plain torch: %s", reason)
+        return None
+
+    def _by_blocks(self, s: Tensor, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """Features by the blocks in plain torch."""
         batch, r_ij = graph(inputs)
         d = torch.linalg.vector_norm(r_ij, dim=1)  # [E]
         u = r_ij / d[:, None]
         w = self.filter_net(self.radial_basis(d)) * self.cutoff_fn(d)[:, None]
         filters = w.chunk(1 if self.share_filters else self.n_interactions, dim=-1)
-
-        s = self.embedding(batch.numbers)
-        for embedding in getattr(self, "electronic_embeddings", ()):  # SchNetPack 2.0 has none
-            s = s + embedding(s, inputs)
         v = s.new_zeros(s.shape[0], 3, s.shape[1])
         for layer, (message, update) in enumerate(zip(self.interactions, self.mixing, strict=True)):
             s, v = message(s, v, filters[layer % len(filters)], u, batch)
             s, v = update(s, v)
-        inputs["scalar_representation"], inputs["vector_representation"] = s, v
-        return inputs
+        return s, v
 
 
 def graph(inputs: Inputs) -> tuple[AtomicBatch, Tensor]:
@@ -230,53 +251,3 @@ def graph(inputs: Inputs) -> tuple[AtomicBatch, Tensor]:
         spin_multiplicity=inputs.get("spin_multiplicity", none + 1).double(),
     )
     return batch, r_ij
-
-
-def accelerate(module: M) -> M:
-    """Swap the representation of a live SchNetPack model for ours, in place.
-
-    Outputs, `state_dict` and parameters stay what they were, so that training goes on; what changes are the classes of
-    the representation and of its blocks. A model saved whole afterwards needs painn_fast to be loaded again; its state
-    dict does not. `torch.jit.script` and `trace` refuse it: deploy a model that was not accelerated.
-
-    Args:
-        module: a `NeuralNetworkPotential`, an `AtomisticTask`, or a PaiNN itself.
-
-    Returns:
-        The same object.
-
-    Raises:
-        PaiNNFastError: if it has no PaiNN of SchNetPack's own; names its class.
-
-    Example:
-        With a model of SchNetPack, `accelerate(torch.load("best_model", weights_only=False))`. Other modules are
-        refused:
-
-        >>> import torch
-        >>> from painn_fast import accelerate
-        >>> accelerate(torch.nn.Linear(2, 2))
-        Traceback (most recent call last):
-        painn_fast.errors.PaiNNFastError: not a PaiNN of SchNetPack; got: torch.nn.modules.linear.Linear; expected: ...
-    """
-    found: nn.Module = module
-    for name in ("model", "representation"):
-        found = getattr(found, name, found)
-    if isinstance(found, PaiNN):
-        return module
-    _check(found, "PaiNN")
-    blocks = [(PaiNNInteraction, found.interactions), (PaiNNMixing, found.mixing)]
-    for kind, modules in blocks:
-        for block in modules:  # type: ignore[union-attr]
-            _check(block, kind.__name__)
-    for kind, modules in blocks:
-        for block in modules:  # type: ignore[union-attr]
-            block.__class__ = kind
-    found.__class__ = PaiNN
-    return module
-
-
-def _check(module: nn.Module, name: str) -> None:
-    kind = type(module)
-    if (kind.__module__, kind.__qualname__) != (HOME, name):
-        got = f"{kind.__module__}.{kind.__qualname__}"
-        raise PaiNNFastError("not a PaiNN of SchNetPack", got=got, expected=f"{HOME}.{name}")

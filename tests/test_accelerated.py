@@ -1,0 +1,387 @@
+"""What an accelerated SchNetPack model runs: the compiled operation with all derivatives, or its blocks elsewhere."""
+
+import copy
+import logging
+import pickle
+import re
+
+import numpy as np
+import pytest
+import torch
+from ase.build import bulk, molecule
+from torch import nn
+
+import painn_fast as pf
+from painn_fast.errors import PaiNNFastError
+from painn_fast.graph import batch_atoms
+from painn_fast.kernels.network import ops
+from painn_fast.schnetpack import PaiNN
+from painn_fast.testing import TOLERANCE, assert_close
+
+COMPILED = {
+    "gaussian": lambda s: {},
+    "odd features": lambda s: {"n": 6},
+    "centred": lambda s: {"radial": s.GaussianRBFCentered(6, 4.0)},
+    "bessel": lambda s: {"radial": s.BesselRBF(7, 4.0)},
+    "shared filters": lambda s: {"layers": 3, "shared_filters": True},
+    "shared interactions": lambda s: {"layers": 3, "shared_interactions": True},
+    "shifted softplus": lambda s: {"activation": s.shifted_softplus},
+    "module": lambda s: {"activation": nn.SiLU(), "epsilon": 1e-2},
+    "charge": lambda s: {"electronic_embeddings": [s.ElectronicEmbedding("total_charge", 8, True)]},
+    "tensors": lambda s: {"heads": [s.Atomwise(8, [4]), s.Forces(), s.DipoleMoment(8, [4]), s.Polarizability(8, [4])]},
+}
+BLOCKS = {
+    "trained": (lambda s: {"radial": s.GaussianRBF(7, 4.0, trainable=True)}, "basis that is trained"),
+    "mollifier": (lambda s: {"cutoff": s.MollifierCutoff(3.5)}, r"cut-off function schnetpack\.nn\.cutoff\.Mollifier"),
+    "tanh": (lambda s: {"activation": torch.tanh}, "activation other than"),
+}
+
+
+def frames():
+    generator, ion = np.random.default_rng(0), molecule("CH3CH2OH")
+    ion.info["charge"] = 1.0
+    structures = [molecule("H2O"), ion, molecule("C2H4")]
+    for atoms in structures:
+        atoms.positions += generator.normal(scale=0.05, size=atoms.positions.shape)
+    return structures
+
+
+def both(spk, dtype=torch.float64, **options):
+    """An untouched model and the same, accelerated."""
+    plain = spk.model(**options).to(dtype)
+    return plain, pf.accelerate(copy.deepcopy(plain))
+
+
+def force_loss(model, inputs):
+    out = model(inputs)
+    return sum(value.square().sum() for key, value in out.items() if key in ("energy", "forces", "dipole_moment"))
+
+
+def values(model, inputs):
+    return {key: value.detach().numpy() for key, value in model(dict(inputs)).items() if value.is_floating_point()}
+
+
+@pytest.mark.parametrize("option", COMPILED)
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=["float64", "float32"])
+def test_gradients_of_a_loss_over_forces_are_those_of_the_untouched_model(spk, option, dtype):
+    plain, live = both(spk, dtype, **COMPILED[option](spk))
+    assert live.representation.path == "compiled"
+    for model in (plain.train(), live.train()):
+        force_loss(model, spk.batch(frames(), dtype, shuffle=True)).backward()
+    same_gradients(live, plain, 10 * TOLERANCE[dtype])
+
+
+def same_gradients(live, plain, tolerance):
+    """Relative to the largest of all: some are sums that cancel."""
+    largest = max(float(p.grad.abs().max()) for p in plain.parameters() if p.grad is not None)
+    for name, parameter in plain.named_parameters():
+        got = live.get_parameter(name).grad
+        assert (got is None) == (parameter.grad is None), name
+        if got is not None:
+            assert float((got - parameter.grad).abs().max()) <= tolerance * largest, name
+
+
+@pytest.mark.parametrize("option", ["gaussian", "odd features", "shared filters", "shared interactions"])
+def test_gradients_in_eval_mode_are_those_of_the_untouched_model(spk, option):
+    plain, live = both(spk, **COMPILED[option](spk))
+    for model in (plain, live):
+        features_of(model, spk.batch(frames(), torch.float64)).square().sum().backward()
+        again = features_of(model, spk.batch(frames(), torch.float64)).square().sum()
+        weight = model.representation.interactions[0].interatomic_context_net[0].weight
+        (first,) = torch.autograd.grad(again, weight, create_graph=True)
+        first.square().sum().backward()
+    same_gradients(live, plain, 1e-9)
+
+
+def features_of(model, inputs):
+    """s and v of all atoms, [N, 4 F]."""
+    out = model.representation(model.input_modules[0](dict(inputs)))
+    return torch.cat([out["scalar_representation"], out["vector_representation"].flatten(1)], dim=1)
+
+
+@pytest.mark.parametrize("option", BLOCKS)
+def test_what_the_operation_lacks_runs_in_blocks_and_is_named(spk, option):
+    options, reason = BLOCKS[option]
+    plain, live = both(spk, **options(spk))
+    assert re.match(f"blocks: .*{reason}", live.representation.path)
+    expected = values(plain, spk.batch(frames(), torch.float64))
+    for key, value in values(live, spk.batch(frames(), torch.float64)).items():
+        assert_close(value, expected[key], 1e-10, key)
+
+
+def test_a_basis_whose_parameters_are_frozen_runs_compiled(spk):
+    plain, live = both(spk, radial=spk.GaussianRBF(7, 4.0, trainable=True))
+    live.representation.radial_basis.requires_grad_(False)
+    assert live.representation.path == "compiled"
+    inputs = spk.batch(frames(), torch.float64)
+    assert_close(values(live, inputs)["forces"], values(plain, inputs)["forces"], 1e-10)
+
+
+def test_a_list_that_is_not_symmetric_gives_the_same_numbers(spk, caplog):
+    plain, live = both(spk)
+    inputs = spk.batch(frames(), torch.float64, shuffle=True)
+    for key in ("_idx_i", "_idx_j", "_offsets"):
+        inputs[key] = inputs[key][3:]
+    with caplog.at_level(logging.DEBUG, "painn_fast.schnetpack"):
+        got, expected = values(live, inputs), values(plain, inputs)
+    assert "not symmetric" in caplog.text
+    for key in ("energy", "forces"):
+        assert_close(got[key], expected[key], 1e-10, key)
+
+
+def test_molecules_whose_atoms_are_mixed_up_are_one_graph(spk):
+    plain, live = both(spk)
+    inputs = spk.batch(frames(), torch.float64)
+    order = torch.randperm(len(inputs["_atomic_numbers"]), generator=torch.Generator().manual_seed(0))
+    to = order.argsort()
+    inputs |= {key: inputs[key][order] for key in ("_atomic_numbers", "_positions", "_idx_m")}
+    inputs |= {key: to[inputs[key]] for key in ("_idx_i", "_idx_j")}
+    assert_close(features_of(live, inputs).detach(), features_of(plain, inputs).detach(), 1e-10)
+
+
+def hessian(model, inputs):
+    positions = inputs["_positions"].requires_grad_()
+    forces = model(inputs)["forces"]
+    return torch.autograd.grad(forces[:, 0].square().sum(), positions, create_graph=True)[0].detach()
+
+
+def test_derivatives_of_forces_in_the_positions_are_exact(spk):
+    plain, live = (model.train() for model in both(spk))
+    expected, got = (hessian(model, spk.batch(frames(), torch.float64)) for model in (plain, live))
+    assert_close(got, expected, 1e-9)
+
+
+def test_forces_in_eval_mode_take_no_gradients_of_weights(spk, monkeypatch):
+    _, live = both(spk)
+    seen, reverse = [], ops._reverse
+    monkeypatch.setattr(ops, "_reverse", lambda *given: seen.append(given[3:5]) or reverse(*given))
+    live(spk.batch(frames(), torch.float64))
+    assert seen == [(True, False)], "edges, weights"
+
+
+def test_weights_written_through_data_are_used(spk):
+    plain, live = both(spk)
+    inputs = spk.batch(frames(), torch.float64)
+    values(live, inputs)
+    for model in (plain, live):
+        model.representation.mixing[1].mu_channel_mix.weight.data[0, 0] += 0.5
+    assert_close(values(live, inputs)["forces"], values(plain, inputs)["forces"], 1e-10)
+
+
+def test_hooks_inside_of_the_representation_run(spk):
+    _, live = both(spk)
+    seen, inputs = [], spk.batch(frames(), torch.float64)
+    expected = values(live, inputs)
+    handle = live.representation.mixing[0].register_forward_hook(lambda *given: seen.append(type(given[0])))
+    assert "hook" in live.representation.path
+    assert_close(values(live, inputs)["forces"], expected["forces"], 1e-10)
+    assert len(seen) == 1
+    handle.remove()
+    assert live.representation.path == "compiled"
+
+
+def test_a_block_that_is_replaced_is_noticed(spk):
+    _, live = both(spk)
+    values(live, spk.batch(frames(), torch.float64))
+    live.representation.interactions[0].interatomic_context_net[0].activation = torch.tanh
+    assert "activation" in live.representation.path
+
+
+def test_pickles_and_copies_run_compiled(spk):
+    _, live = both(spk)
+    inputs = spk.batch(frames(), torch.float64)
+    expected = values(live, inputs)
+    with spk.installed():
+        again = pickle.loads(pickle.dumps(live))
+    for model in (again, copy.deepcopy(live)):
+        assert model.representation.path == "compiled"
+        assert_close(values(model, inputs)["forces"], expected["forces"], 1e-12)
+
+
+def test_without_gradients_the_features_are_the_same(spk):
+    plain, live = both(spk)
+    inputs = live.input_modules[0](spk.batch(frames(), torch.float64))
+    with torch.no_grad():
+        expected, got = plain.representation(dict(inputs)), live.representation(dict(inputs))
+    for key in ("scalar_representation", "vector_representation"):
+        assert_close(got[key], expected[key], 1e-10, key)
+        assert not got[key].requires_grad
+
+
+def test_a_first_call_in_inference_mode_leaves_weights_that_autograd_can_use(spk):
+    plain, live = both(spk)
+    inputs = live.input_modules[0](spk.batch(frames(), torch.float64))
+    with torch.inference_mode():
+        live.representation(dict(inputs))
+    inputs = spk.batch(frames(), torch.float64)
+    assert_close(values(live, inputs)["forces"], values(plain, inputs)["forces"], 1e-10)
+
+
+def test_a_basis_in_another_dtype_runs_in_blocks(spk):
+    _, live = both(spk, torch.float32)
+    live.representation.radial_basis.double()
+    assert "another dtype" in live.representation.path
+
+
+def test_autocast_and_transforms_of_torch_take_the_blocks(spk):
+    plain, live = both(spk)
+    inputs = live.input_modules[0](spk.batch(frames(), torch.float64))
+
+    def total(model):
+        return lambda r: model.representation({**inputs, "_Rij": r})["scalar_representation"].sum()
+
+    expected, got = (torch.func.grad(total(model))(inputs["_Rij"]) for model in (plain, live))
+    assert_close(got.detach(), expected.detach(), 1e-10)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.isfinite(total(live)(inputs["_Rij"]))
+
+
+def test_stress_of_a_crystal_is_that_of_the_untouched_model(spk):
+    strain = pytest.importorskip("schnetpack").atomistic.Strain if spk.__name__ == "real_schnetpack" else None
+    if strain is None:
+        pytest.skip("the stand-in has no strain")
+    plain, live = both(spk)
+    crystal = bulk("NaCl", "rocksalt", a=4.2).repeat((2, 1, 1))
+    crystal.rattle(0.05, seed=1)
+    graph = batch_atoms([crystal], 4.0, neighbors="list")
+    results = []
+    for model in (plain, live):
+        forces = next(module for module in model.output_modules if hasattr(module, "calc_stress"))
+        forces.calc_stress, forces.required_derivatives = True, ["_positions", "strain"]
+        model.input_modules.insert(0, strain())
+        model.collect_derivatives()
+        model.model_outputs = ["energy", "forces", "stress"]
+        inputs = {
+            "_atomic_numbers": graph.numbers, "_positions": graph.positions.clone(), "_cell": graph.cell.clone(),
+            "_n_atoms": graph.n_atoms, "_idx_m": graph.molecule, "_idx_i": graph.receiver, "_idx_j": graph.sender,
+            "_offsets": graph.shift.clone(), "_pbc": graph.pbc,
+        }  # fmt: skip
+        results.append({key: value.detach() for key, value in model(inputs).items()})
+    assert live.representation.path == "compiled"
+    for key in ("energy", "forces", "stress"):
+        assert_close(results[1][key], results[0][key], 1e-10, key)
+
+
+def test_restore_gives_back_the_classes_numbers_and_parameters(spk):
+    plain, live = both(spk)
+    with spk.installed():
+        assert pf.restore(live) is live
+        assert pf.restore(live) is live
+    assert [type(module) for module in live.modules()] == [type(module) for module in plain.modules()]
+    inputs = spk.batch(frames(), torch.float64)
+    assert (values(live, inputs)["forces"] == values(plain, inputs)["forces"]).all()
+    assert pf.accelerate(live).representation.path == "compiled"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_restored_model_can_be_scripted(spk):
+    if spk.__name__ != "real_schnetpack":
+        pytest.skip("the stand-in cannot be scripted")
+    live = pf.accelerate(spk.model(postprocessors=[]))
+    torch.jit.script(pf.restore(live))
+
+
+def test_a_representation_of_our_class_becomes_one_of_schnetpack(spk):
+    ours = PaiNN(8, 2, spk.GaussianRBF(6, 4.0), spk.CosineCutoff(4.0))
+    live = spk.model()
+    live.representation = ours
+    inputs = spk.batch(frames())
+    expected = values(live, inputs)
+    with spk.installed():
+        pf.restore(live)
+    assert type(live.representation) is type(spk.model().representation)
+    assert_close(values(live, inputs)["forces"], expected["forces"], 1e-5)
+
+
+def test_restore_refuses_other_modules():
+    with pytest.raises(PaiNNFastError, match=r"not an accelerated model.*Linear"):
+        pf.restore(nn.Linear(2, 2))
+
+
+@pytest.fixture
+def real(spk):
+    if spk.__name__ != "real_schnetpack":
+        pytest.skip("SchNetPack itself is needed")
+    return pytest.importorskip("schnetpack")
+
+
+@pytest.fixture
+def files(real, spk, tmp_path):
+    """An untouched model and the same, accelerated, as SchNetPack saves them."""
+    models = both(spk, torch.float32, postprocessors=[])
+    return [spk.save(model, tmp_path / name) for model, name in zip(models, ("plain", "live"), strict=True)]
+
+
+@pytest.fixture
+def whole_pickles(monkeypatch):
+    """SchNetPack 2.1 loads its models by `torch.load` of a torch that reads every pickle."""
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_calculator_of_schnetpack_gives_the_same(real, files, whole_pickles):
+    results = []
+    for path in files:
+        neighbors = real.transform.ASENeighborList(cutoff=4.0)
+        calculator = real.interfaces.SpkCalculator(str(path), neighbors, energy_unit="eV", dtype=torch.float64)
+        atoms = frames()[1]
+        atoms.calc = calculator
+        results.append((atoms.get_potential_energy(), atoms.get_forces()))
+        assert type(calculator.model.representation) is (PaiNN if "live" in str(path) else real.representation.PaiNN)
+    assert results[1][0] == pytest.approx(results[0][0], rel=1e-10)
+    assert_close(results[1][1], results[0][1], 1e-10)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_dynamics_of_schnetpack_are_the_same(real, files, whole_pickles):
+    md = pytest.importorskip("schnetpack.md")
+    from schnetpack.md.calculators import SchNetPackCalculator
+    from schnetpack.md.integrators import RingPolymer
+    from schnetpack.md.neighborlist_md import NeighborListMD
+
+    ends = []
+    for path in files:
+        system = md.System()
+        system.load_molecules([frames()[0]], n_replicas=3, position_unit_input="Angstrom")
+        torch.manual_seed(0)
+        md.initial_conditions.MaxwellBoltzmannInit(300).initialize_system(system)
+        neighbors = NeighborListMD(4.0, 1.0, real.transform.ASENeighborList)
+        calculator = SchNetPackCalculator(str(path), "forces", "eV", "Angstrom", neighbors, energy_key="energy")
+        integrator = RingPolymer(0.2, 3, 300)
+        system, integrator, calculator = (part.to(torch.float64) for part in (system, integrator, calculator))
+        md.Simulator(system, integrator, calculator, progress=False).simulate(4)
+        ends.append(system.positions)
+    assert torch.isfinite(ends[0]).all()
+    assert_close(ends[1], ends[0], 1e-9)
+
+
+class Labelled:
+    """Three batches, made anew each time: a model writes into them."""
+
+    def __init__(self, spk):
+        self.spk = spk
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        labels = {"energy": torch.ones(3, dtype=torch.float64), "forces": torch.zeros(18, 3, dtype=torch.float64)}
+        return self.spk.batch(frames(), torch.float64) | labels
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_training_by_lightning_is_the_same(real, spk, tmp_path):
+    lightning = pytest.importorskip("pytorch_lightning")
+    ends = []
+    for model in both(spk, postprocessors=[]):
+        outputs = [spk.ModelOutput("energy"), spk.ModelOutput("forces")]
+        task = real.task.AtomisticTask(model.train(), outputs, torch.optim.SGD, {"lr": 1e-5})
+        loader = torch.utils.data.DataLoader(Labelled(spk), batch_size=None)
+        trainer = lightning.Trainer(
+            max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False, default_root_dir=tmp_path, inference_mode=False,
+        )  # fmt: skip
+        trainer.fit(task, loader, loader)
+        ends.append(model)
+    for name, parameter in ends[0].named_parameters():
+        assert_close(ends[1].get_parameter(name).detach(), parameter.detach(), 1e-10, name)
