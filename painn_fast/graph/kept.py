@@ -17,6 +17,7 @@ from painn_fast.graph.charge import charge_and_multiplicity
 from painn_fast.kernels import threads
 from painn_fast.kernels.neighbors.cpu import list_holds
 
+INT64, FLOAT64 = np.dtype(np.int64), np.dtype(np.float64)
 Workspaces = MutableMapping[Any, Any]
 """What engines keep for a graph, by engine; one that is gone takes its workspace with it."""
 
@@ -114,10 +115,10 @@ def _built(atoms: ase.Atoms, cutoff: float, skin: float) -> tuple[AtomicBatch, f
 
 def _key(atoms: ase.Atoms, cutoff: float, device: torch.device) -> tuple[Any, ...] | None:
     """All but the positions that a graph depends on; None for arrays that have to be converted, or are refused."""
-    numbers, positions = (atoms.arrays.get(name) for name in ("numbers", "positions"))
+    numbers, positions = atoms.arrays.get("numbers"), atoms.arrays.get("positions")
     if not (
-        isinstance(numbers, np.ndarray) and numbers.dtype == np.int64
-        and isinstance(positions, np.ndarray) and positions.dtype == np.float64
+        isinstance(numbers, np.ndarray) and numbers.dtype == INT64
+        and isinstance(positions, np.ndarray) and positions.dtype == FLOAT64
         and positions.shape == (*numbers.shape, 3) and positions.flags.c_contiguous
     ):  # fmt: skip
         return None
