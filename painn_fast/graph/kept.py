@@ -77,8 +77,8 @@ class KeptGraph:
         last = self._last
         if last is None or last.key != key or not last.serves(skin) or not last.holds(place):
             return self._build(atoms, cutoff, device, key, skin)
-        self._positions = place.copy()
-        return last.batch.with_positions(torch.from_numpy(self._positions).to(device)), last.workspaces
+        self._positions = now = place.copy()
+        return last.batch.with_positions(torch.from_numpy(now).to(device)), last.workspaces
 
     def _build(
         self, atoms: ase.Atoms, cutoff: float, device: torch.device, key: Any, skin: Callable[[], float]

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -181,6 +182,17 @@ def test_charges_along_a_trajectory_are_those_of_the_moment():
         assert energies[-1] == evaluate(copy.deepcopy(charged), [atoms], ["energy"])["energy"][0]
     assert len(set(energies)) == 4
     assert energies[0] == energies[-1]
+
+
+def test_threads_that_share_a_model_get_their_own_numbers(potential):
+    structures = [moved(molecule(name), 0.05, k) for k in range(8) for name in ("CH3CH2OH", "CH3OCH3")]
+    expected = [evaluate(copy.deepcopy(potential), [atoms])["forces"][0] for atoms in structures]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            for got, right in zip(
+                pool.map(lambda atoms: evaluate(potential, [atoms]), structures), expected, strict=True
+            ):
+                assert np.array_equal(got["forces"][0], right)
 
 
 def test_one_workspace_serves_every_step_until_the_weights_change(potential, monkeypatch):
