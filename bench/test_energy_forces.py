@@ -1,4 +1,4 @@
-"""Energies and forces of a graph made before, and of a list of Atoms: `pytest bench/test_energy_forces.py`."""
+"""Energies and forces: of a graph, of a list of Atoms, by a calculator: `pytest bench/test_energy_forces.py`."""
 
 import pytest
 
@@ -13,3 +13,8 @@ def test_energy_and_forces(measure, case, side):
 @pytest.mark.parametrize("case", [name for name, case in CASES.items() if "evaluate" in case.modes])
 def test_from_atoms_to_arrays(measure, case, side):
     measure(case, "evaluate", side)
+
+
+@pytest.mark.parametrize("case", [name for name, case in CASES.items() if "calculator" in case.modes])
+def test_by_the_calculator_of_ase(measure, case, side):
+    measure(case, "calculator", side)

@@ -15,10 +15,14 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 from painn_fast.engine import check_backend
 from painn_fast.ensemble import SPREAD, Ensemble
 from painn_fast.errors import PaiNNFastError, UndefinedProperty
-from painn_fast.evaluate import evaluate
+from painn_fast.evaluate import evaluate_again
 from painn_fast.graph.charge import charge_and_multiplicity
+from painn_fast.graph.kept import KeptGraph
 from painn_fast.nn import Potential
 
+OF_ASE = frozenset(all_properties)
+ARRAYS = [name for name in all_changes if name not in ("cell", "pbc")]
+"""What ASE compares of `Atoms.arrays`."""
 FREE = {"energy", "energies", "forces", "stress"}
 """Properties that come with the energy and its derivative, computed at every call so that ASE asks once a step."""
 
@@ -32,8 +36,8 @@ class Results(dict[str, Any]):
     polarizability, hessian and spreads are found by their names."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
-        super().__init__({name: value for name, value in values.items() if name in all_properties})
-        self.others = {name: value for name, value in values.items() if name not in all_properties}
+        super().__init__({name: value for name, value in values.items() if name in OF_ASE})
+        self.others = {name: value for name, value in values.items() if name not in OF_ASE}
 
     def __missing__(self, name: str) -> Any:
         return self.others[name]
@@ -80,6 +84,8 @@ class PaiNNCalculator(Calculator):
     """
 
     name = "painn-fast"
+    atoms: ase.Atoms | None
+    results: dict[str, Any]
     implemented_properties: list[str] = [
         "energy", "free_energy", "energies", "forces", "stress", "dipole", "charges", "polarizability", "hessian",
     ]  # fmt: skip
@@ -110,14 +116,21 @@ class PaiNNCalculator(Calculator):
             model = copy.deepcopy(model) if isinstance(model, Potential) else model
             model = model.to(device=device_of(device), dtype=dtype_of(dtype))
         self.potential = model
+        self._graph = KeptGraph()
         given = {*model.properties, "free_energy", "hessian"} if "energy" in model.properties else set(model.properties)
         self.implemented_properties = [name for name in type(self).implemented_properties if name in given]
 
     def check_state(self, atoms: ase.Atoms, tol: float = 1e-15) -> list[str]:
         """What differs from the structure that `results` belong to, by ASE's names, and "info" for charge and spin."""
-        changes: list[str] = super().check_state(atoms, tol=tol)
-        if self.atoms is not None and _electronic(self.atoms) != _electronic(atoms):
-            return [*changes, "info"]
+        before = self.atoms
+        if before is None:
+            return list(all_changes)
+        mine, others = before.arrays, atoms.arrays
+        pairs = [("cell", before.cell.array, atoms.cell.array), ("pbc", before.pbc, atoms.pbc)]
+        pairs += [(name, mine.get(name), others.get(name)) for name in ARRAYS if name not in self.ignored_changes]
+        changes = [name for name, a, b in pairs if name not in self.ignored_changes and not _same(a, b, tol)]
+        if (before.info or atoms.info) and _electronic(before) != _electronic(atoms):
+            changes.append("info")
         return changes
 
     def get_property(self, name: str, atoms: ase.Atoms | None = None, allow_calculation: bool = True) -> Any:
@@ -130,24 +143,35 @@ class PaiNNCalculator(Calculator):
             )
         if atoms is None and self.atoms is None and allow_calculation:
             raise PaiNNFastError("no structure to evaluate", got="a calculator without atoms", fix="give it some")
-        return super().get_property(name, atoms, allow_calculation)
+        changes: list[str] = []
+        if atoms is None:
+            atoms = self.atoms
+        elif changes := self.check_state(atoms):
+            self.atoms, self.results = None, {}
+        if name not in self.results:
+            if not allow_calculation:
+                return None
+            self.calculate(atoms, [name], changes)
+        result = self.results[name]
+        return result.copy() if isinstance(result, np.ndarray) else result
 
     def calculate(
         self, atoms: ase.Atoms | None = None, properties: Any = ("energy",), system_changes: Any = all_changes
     ) -> None:
         """Fill `self.results` for `atoms`; called by ASE."""
-        super().calculate(atoms, properties, system_changes)
+        if atoms is not None and atoms is not self.atoms:
+            self.atoms = atoms.copy()
         if self.atoms is None:
             raise PaiNNFastError("no structure to evaluate", got="a calculator without atoms", fix="give it some")
         before = {} if system_changes else self._all_results()
-        self.results: dict[str, Any] = {}
+        self.results = {}
         wanted = {"energy" if name == "free_energy" else name for name in properties}
         if wanted & FREE:
             wanted |= FREE if self.atoms.pbc.all() else FREE - {"stress"}
         if isinstance(self.potential, Ensemble):
             wanted |= {f"{name}{SPREAD}" for name in wanted} & set(self.potential.properties)
         try:
-            values = evaluate(self.potential, [self.atoms], sorted(wanted), backend=self.backend)
+            values = evaluate_again(self.potential, self.atoms, sorted(wanted), self._graph, backend=self.backend)
         except UndefinedProperty as error:
             raise PropertyError(
                 error.what, where=error.where, got=error.got, expected=error.expected, fix=error.fix
@@ -159,6 +183,19 @@ class PaiNNCalculator(Calculator):
 
     def _all_results(self) -> dict[str, Any]:
         return {**self.results, **getattr(self.results, "others", {})}
+
+
+def _same(a: np.ndarray | None, b: np.ndarray | None, tol: float) -> bool:
+    """What ASE's `compare_atoms` finds, in a tenth of its time: `np.allclose` with an absolute tolerance alone."""
+    if a is None or b is None or a.shape != b.shape:
+        return a is b
+    if a.dtype == b.dtype and a.tobytes() == b.tobytes():
+        return True
+    if a.size and abs(a.item(0) - b.item(0)) > tol:  # most often all atoms have moved
+        return False
+    with np.errstate(invalid="ignore"):  # infinity less infinity, which are equal
+        near = np.abs(np.subtract(a, b, dtype=np.float64)) <= tol
+    return bool((near | (a == b)).all())
 
 
 def _electronic(atoms: ase.Atoms) -> tuple[float, float] | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 import ase
 import numpy as np
@@ -19,16 +19,22 @@ from painn_fast.engine.check import require_finite
 from painn_fast.ensemble import Ensemble, combined
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph import AtomicBatch, batch_atoms
+from painn_fast.graph.kept import KeptGraph, Workspaces, is_small
+from painn_fast.graph.skin import SKIN
 from painn_fast.nn import Potential, hessian
 from painn_fast.nn.defined import defined, depends_on_cell, undefined_entry
 from painn_fast.runtime.progress import warn
 
 ATOMS_PER_BATCH = 1024
 PER_ATOM = {"energies", "forces", "charges"}
+SIMPLE = {"energy", "energies", "forces"}
+"""Those that every model with an engine has, and every structure."""
 NUMBERED = re.compile(r"(?:structure|molecule) (\d+)")
 """The structure of a batch that an error names."""
 _warned: WeakSet[Potential] = WeakSet()
 """Models whose ignored charges and spins have been reported."""
+_kept: WeakKeyDictionary[Potential | Ensemble, KeptGraph] = WeakKeyDictionary()
+"""The graph of the small molecule that each model evaluated last."""
 
 
 def evaluate(
@@ -78,15 +84,55 @@ def evaluate(
             for row in rows:
                 results[name][row] = undefined_entry(name, len(molecules[row]))
         for group in _groups(molecules, rows, atoms_per_batch):
+            chosen = [molecules[row] for row in group]
             with _indices_of_the_caller(group):
-                batch = batch_atoms([molecules[row] for row in group], potential.cutoff).to(potential.device)
-                if any(molecules[row].info for row in group):
-                    report_ignored_charges(potential, batch)
-                values = evaluate_batch(potential, batch, names, backend=backend)
+                if len(chosen) == 1 and is_small(chosen[0]):
+                    values = evaluate_again(potential, chosen[0], names, _kept_graph(potential), backend=backend)
+                else:
+                    batch = batch_atoms(chosen, potential.cutoff).to(potential.device)
+                    if any(atoms.info for atoms in chosen):
+                        report_ignored_charges(potential, batch)
+                    values = evaluate_batch(potential, batch, names, backend=backend)
             for name, entries in values.items():
                 for row, entry in zip(group, entries, strict=True):
                     results[name][row] = entry
     return results
+
+
+def evaluate_again(
+    model: Potential | Ensemble, atoms: ase.Atoms, properties: Sequence[str], kept: KeptGraph, *, backend: str = "auto"
+) -> dict[str, list[Any]]:
+    """As `evaluate` for one structure that may be that of the last call at other positions; errors name it 0.
+
+    Args:
+        model: a potential or an ensemble.
+        atoms: the structure.
+        properties: as in `evaluate`.
+        kept: its graph and what engines keep for it, left for the next call.
+        backend: as in `evaluate`.
+    """
+
+    def skin() -> float:
+        return SKIN if _skips_far_pairs(model, properties, backend) else 0.0
+
+    builds = kept.builds
+    batch, workspaces = kept.batch(atoms, model.cutoff, model.device, skin)
+    if kept.builds != builds and atoms.info:
+        report_ignored_charges(model, batch)
+    return evaluate_batch(model, batch, properties, backend=backend, kept=workspaces)
+
+
+def _kept_graph(model: Potential | Ensemble) -> KeptGraph:
+    if model not in _kept:
+        _kept[model] = KeptGraph()
+    return _kept[model]
+
+
+def _skips_far_pairs(model: Potential | Ensemble, properties: Sequence[str], backend: str) -> bool:
+    """Whether pairs beyond the cut-off leave the results as they are, bit for bit: on a CPU the engine skips them."""
+    if isinstance(model, Ensemble):
+        return all(_skips_far_pairs(one, model.needed(properties), backend) for one in model.members)
+    return model.device.type == "cpu" and evaluator_for(model, backend, properties).engine is not None
 
 
 def _listed(properties: Any, molecules: Any, atoms_per_batch: Any) -> tuple[list[str], list[ase.Atoms]]:
@@ -158,21 +204,22 @@ def _alike(molecules: Sequence[ase.Atoms], properties: Sequence[str]) -> Iterato
 
 
 def evaluate_batch(
-    potential: Potential | Ensemble, batch: AtomicBatch, properties: Sequence[str], *, backend: str = "auto"
-) -> dict[str, list[Any]]:
-    """As `evaluate`, for a batch."""
+    potential: Potential | Ensemble, batch: AtomicBatch, properties: Sequence[str], *, backend: str = "auto",
+    kept: Workspaces | None = None,
+) -> dict[str, list[Any]]:  # fmt: skip
+    """As `evaluate`, for a batch; `kept` as `Evaluator` has it."""
     if isinstance(potential, Ensemble):
         potential.check(batch, properties)
         needed = potential.needed(properties)
-        parts = [evaluate_batch(member, batch, needed, backend=backend) for member in potential.members]
+        parts = [evaluate_batch(member, batch, needed, backend=backend, kept=kept) for member in potential.members]
         return combined(parts, properties)
     direct = [name for name in properties if name != "hessian"]
     results: dict[str, list[Any]] = {}
     if direct:
         evaluator = evaluator_for(potential, backend, direct)
-        potential.check(batch, direct)
-        values = evaluator(batch, direct)
-        require_finite(values, batch, batch.positions)
+        if evaluator.engine is None or not SIMPLE.issuperset(direct):  # an engine checks elements with the graph
+            potential.check(batch, direct)
+        values = evaluator(batch, direct, finite=True, kept=kept)
         results = {name: _split(name, value, batch) for name, value in values.items()}
     if "hessian" in properties:
         results["hessian"] = []
@@ -209,7 +256,9 @@ def _groups(molecules: Sequence[ase.Atoms], rows: Sequence[int], limit: int) -> 
 
 def _split(name: str, value: Tensor, batch: AtomicBatch) -> list[Any]:
     """One entry a molecule: arrays for tensors and atoms, floats for scalars."""
-    array = value.detach().cpu().numpy()
+    array = value.numpy(force=True)
+    if name in PER_ATOM and batch.n_molecules == 1:
+        return [array]
     if name in PER_ATOM:
         ends = np.cumsum(batch.n_atoms.cpu().numpy()).tolist()
         return [array[start:end] for start, end in zip([0, *ends], ends, strict=False)]

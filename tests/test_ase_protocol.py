@@ -2,6 +2,7 @@
 
 import copy
 import io
+import itertools
 import pickle
 
 import ase.db
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import molecule
-from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.calculator import PropertyNotImplementedError, compare_atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 from ase.md import MDLogger
@@ -87,6 +88,22 @@ def test_what_is_no_input_changes_nothing(water, monkeypatch):
     assert water.calc.check_state(water) == []
     assert not water.calc.calculation_required(water, ["energy", "forces"])
     assert water.get_potential_energy() == energy
+
+
+VALUES = (0.0, -0.0, 1e-16, 1e-15, 2e-15, 1.0, 1.0 + 1e-15, 1e300, np.inf, -np.inf)
+
+
+@pytest.mark.parametrize("tolerance", [1e-15, 0.0, 1e-3])
+def test_changes_are_those_that_ase_finds(water, tolerance):
+    water.get_potential_energy()
+    calculator = water.calc
+    for before, after in itertools.product(itertools.product(VALUES, repeat=2), repeat=2):
+        calculator.atoms.positions[0, :2], water.positions[0, :2] = before, after
+        calculator.atoms.cell[1, :2], water.cell[1, :2] = before[::-1], after
+        expected = compare_atoms(calculator.atoms, water, tolerance, calculator.ignored_changes)
+        assert set(calculator.check_state(water, tolerance)) == set(expected), (before, after)
+    for other in (molecule("H2O2"), molecule("SH2"), Atoms()):
+        assert set(calculator.check_state(other)) == set(compare_atoms(calculator.atoms, other))
 
 
 def test_a_charge_that_cannot_be_read_is_no_old_result(water):

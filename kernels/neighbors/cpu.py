@@ -52,6 +52,33 @@ def fill_kernel(
         row_ptr[i] = min(row_ptr[i], room)
 
 
+@compiled(nogil=True)
+def list_holds(
+    positions: np.ndarray, reference: np.ndarray, receiver: np.ndarray, sender: np.ndarray, shift: np.ndarray,
+    moved: float, farthest: float, closest: float,
+) -> bool:  # fmt: skip
+    """Whether a list [E] that was made at `reference` [N, 3] serves at `positions` [N, 3] too.
+
+    No atom has moved by more than the root of `moved`, no coordinate is beyond `farthest` or no number, and no two
+    atoms of an edge are nearer than the root of `closest`, or so near to that that rounding decides.
+    """
+    for i in range(positions.shape[0]):
+        d = 0.0
+        for c in range(3):
+            if not abs(positions[i, c]) <= farthest:
+                return False
+            d += (positions[i, c] - reference[i, c]) ** 2
+        if not d <= moved:
+            return False
+    for e in range(receiver.shape[0]):
+        d = 0.0
+        for c in range(3):
+            d += (positions[sender[e], c] - positions[receiver[e], c] + shift[e, c]) ** 2
+        if d < closest * 1.000001:
+            return False
+    return True
+
+
 def neighbors(positions: Tensor, atom_ptr: Tensor, cutoff: float) -> tuple[Tensor, Tensor, Tensor]:
     """As `reference.neighbors`."""
     row_ptr = torch.empty(len(positions) + 1, dtype=torch.int64)

@@ -22,7 +22,9 @@ WATER_UNIT = (4, 4, 2)
 INFERENCE = ("forward", "energy_forces", "evaluate")
 TRAINING = ("training_step", "training_energy")
 """A step of training on energies and forces, or on energies alone."""
-MODES = (*INFERENCE, *TRAINING)
+SINGLE = (*INFERENCE, "calculator")
+"""Of cases with one structure; energies and forces by ASE's calculator, of which `energy_forces` is the lower limit."""
+MODES = (*SINGLE, *TRAINING)
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def _scaling(*repeats: int) -> Case:
 
 def _cases() -> dict[str, Case]:
     cases = [
-        _ethanol(1),
+        _ethanol(1, modes=SINGLE),
         _ethanol(10, modes=("training_step",)),
         _ethanol(32, modes=("energy_forces",)),
         _ethanol(64),
@@ -100,7 +102,7 @@ def _cases() -> dict[str, Case]:
         Case("qm9-50", lambda: rattled(qm9_like(50))),
         Case("qm9-100", lambda: rattled(qm9_like(100)), modes=("training_energy",)),
         Case("aspirin-32", lambda: rattled([aspirin()] * 32)),
-        Case("water-216", lambda: [water_box((6, 6, 6))]),
+        Case("water-216", lambda: [water_box((6, 6, 6))], modes=SINGLE),
         *(_scaling(*r) for r in ((1, 1, 1), (1, 1, 3), (2, 2, 3), (2, 2, 8), (5, 5, 4), (8, 8, 5), (8, 8, 16))),
     ]
     return {case.name: case for case in cases}

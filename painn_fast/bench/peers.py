@@ -17,7 +17,7 @@ from torch.utils.data import dataloader
 
 from painn_fast.bench.cases import TRAINING
 from painn_fast.bench.problem import Numbers, Problem, Work
-from painn_fast.bench.sides import Side, optimizer_step, read_numbers
+from painn_fast.bench.sides import Side, by_calculator, optimizer_step, read_numbers
 from painn_fast.errors import PaiNNFastError
 from painn_fast.io.schnetpack_names import head_pairs, representation_pairs, to_schnetpack_state_dict
 from painn_fast.nn import Potential
@@ -39,6 +39,8 @@ class SchNetPack(Side):
         model = self.model(spk, problem)
         if problem.mode == "evaluate":
             return self._end_to_end(spk, model, problem)
+        if problem.mode == "calculator":
+            return by_calculator(problem, lambda: _schnetpack_calculator(spk, model, problem))
         inputs = _schnetpack_inputs(spk.properties, problem)
         if problem.mode in TRAINING:
             names = _pairs(problem.potential)
@@ -111,6 +113,17 @@ def schnetpack_model(spk: Any, potential: Potential, *, with_forces: bool) -> An
     )
     model.load_state_dict(to_schnetpack_state_dict(potential))
     return model.eval().to(potential.device)
+
+
+def _schnetpack_calculator(spk: Any, model: Any, problem: Problem) -> Any:
+    """Its calculator, of a model that need not be loaded."""
+
+    class Calculator(spk.interfaces.SpkCalculator):
+        def _load_model(self, model_file: Any) -> Any:
+            return model_file
+
+    neighbors = spk.transform.MatScipyNeighborList(cutoff=problem.potential.cutoff)
+    return Calculator(model, neighbors, energy_unit="eV", device=problem.potential.device)
 
 
 def _pairs(potential: Potential) -> dict[str, str]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import cycle
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from painn_fast import units
+from painn_fast.ase import PaiNNCalculator
 from painn_fast.bench.cases import TRAINING
 from painn_fast.bench.problem import LEARNING_RATE, Numbers, Problem, Work, loss, step_numbers, to_float64
 from painn_fast.engine import engine_for
@@ -19,6 +21,9 @@ from painn_fast.evaluate import evaluate
 from painn_fast.kernels import threads
 from painn_fast.nn import Potential
 from painn_fast.train.optimizer import AdamW, FlatParameters
+
+SHIFT = 0.01
+"""Å."""
 
 
 class Side:
@@ -51,6 +56,8 @@ class Reference(Side):
     def prepare(self, problem: Problem) -> Work:
         if problem.mode == "evaluate":
             return _end_to_end(problem, self.backend)
+        if problem.mode == "calculator":
+            return by_calculator(problem, lambda: PaiNNCalculator(problem.potential, backend=self.backend))
         if problem.mode in TRAINING:
             return _training_step(problem, self.backend)
         potential, batch, names = problem.potential, problem.batch, problem.properties
@@ -70,6 +77,8 @@ class Fused(Side):
     def prepare(self, problem: Problem) -> Work:
         if problem.mode == "evaluate":
             return _end_to_end(problem, self.backend)
+        if problem.mode == "calculator":
+            return by_calculator(problem, lambda: PaiNNCalculator(problem.potential, backend=self.backend))
         if problem.mode in TRAINING:
             return _training_step(problem, self.backend)
         batch, names = problem.batch, problem.properties
@@ -87,7 +96,7 @@ class Compiled(Side):
         self._known: tuple[Problem, Potential, Any] | None = None
 
     def prepare(self, problem: Problem) -> Work:
-        if problem.mode == "evaluate":
+        if problem.mode in ("evaluate", "calculator"):
             raise PaiNNFastError("not measured: the graph would be compiled for each shape")
         if self._known is None or self._known[0] is not problem:
             torch.compiler.reset()
@@ -138,13 +147,34 @@ def _end_to_end(problem: Problem, backend: str) -> Work:
     """`evaluate`: neighbour lists, batches, transfer to the device and back."""
     potential, structures, names = problem.potential, problem.structures, problem.properties
 
-    def read(result: dict[str, list[Any]]) -> Numbers:
-        return {
-            "energy": torch.tensor(result["energy"], dtype=torch.float64),
-            "forces": torch.cat([torch.from_numpy(forces).double() for forces in result["forces"]]),
-        }
+    return Work(lambda: evaluate(potential, structures, names, backend=backend), read_lists)
 
-    return Work(lambda: evaluate(potential, structures, names, backend=backend), read)
+
+def by_calculator(problem: Problem, make: Callable[[], Any]) -> Work:
+    """Forces and energies as ASE asks for them, structure by structure, with a calculator each.
+
+    Every call moves all atoms by `SHIFT`, forth and back: ASE keeps the results of a structure that has not moved.
+    """
+    structures, shifts = [atoms.copy() for atoms in problem.structures], cycle((SHIFT, -SHIFT))
+    for atoms in structures:
+        atoms.calc = make()
+
+    def call() -> dict[str, list[Any]]:
+        shift = next(shifts)
+        for atoms in structures:
+            atoms.positions += shift
+        forces = [atoms.get_forces() for atoms in structures]
+        return {"forces": forces, "energy": [atoms.get_potential_energy() for atoms in structures]}
+
+    return Work(call, read_lists)
+
+
+def read_lists(result: dict[str, list[Any]]) -> Numbers:
+    """Energies and forces out of lists with an entry a structure."""
+    numbers = {"energy": torch.tensor(result["energy"], dtype=torch.float64)}
+    if "forces" in result:
+        numbers["forces"] = torch.cat([torch.from_numpy(forces).double() for forces in result["forces"]])
+    return numbers
 
 
 def _training_step(problem: Problem, backend: str) -> Work:

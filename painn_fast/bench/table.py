@@ -16,6 +16,7 @@ WHAT = {
     "forward": "energy",
     "energy_forces": "energy, forces",
     "evaluate": "evaluate()",
+    "calculator": "ASE calculator",
     "training_step": "training step",
     "training_energy": "training step, energies",
 }

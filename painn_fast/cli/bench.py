@@ -30,7 +30,7 @@ def bench(
         Text,
         flag(
             "NAMES",
-            "forward, energy_forces, evaluate, training_step, training_energy, with commas.",
+            "forward, energy_forces, evaluate, calculator, training_step, training_energy, with commas.",
         ),
     ] = None,
     device: Annotated[str, flag("DEVICE", "cpu or cuda. Default: cpu.")] = "cpu",

@@ -131,13 +131,14 @@ class CpuEngine:
     ) -> dict[str, Tensor]:  # fmt: skip
         """See `Engine.__call__`; results do not share memory with the workspace."""
         require_call(self.potential, work.batch, positions, properties)
-        if finite:
+        if finite and not self.checked:
             require_near(work.batch, positions)
         if not self.checked and len(work.batch.sender) <= CHECKED_EDGES:
             batch = work.batch.with_positions(positions.detach())
             self.checked = check_engine(self._by_name, self.potential, batch)
         results, numbers = self._evaluate(work, positions, properties)
         if finite and not numbers:
+            require_near(work.batch, positions)
             require_finite(results, work.batch, positions)
         return results
 
@@ -148,7 +149,7 @@ class CpuEngine:
     def _evaluate(
         self, work: Workspace, positions: Tensor, properties: Sequence[str]
     ) -> tuple[dict[str, Tensor], bool]:
-        """Results, and whether they are all known to be finite, with their positions."""
+        """Results, and whether they are all known to be finite, and their positions near."""
         n, f, wanted = len(positions), self.config.n_features, set(properties)
         features = bool(wanted - FROM_SCHEDULE)
         energies, forces = np.empty(n), np.empty((n, 3))

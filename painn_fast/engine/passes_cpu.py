@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from painn_fast.graph.cells import FARTHEST
 from painn_fast.kernels.dense.cpu import activation, activation_adjoint, matmul
 from painn_fast.kernels.jit import compiled
 from painn_fast.kernels.message.pairs_cpu import forces_of_pairs, message_bwd, message_fwd, pair_geometry
@@ -130,20 +131,20 @@ def in_units(
     """Atomic energies [N] and forces [N, 3], or none, from model units, and energies of molecules [M] (grow).
 
     Returns:
-        Whether these and the positions [N, 3] are finite.
+        Whether these are finite, and the positions [N, 3] within `FARTHEST`.
     """
-    nothing = 0.0  # times any number; otherwise NaN
+    nothing, near = 0.0, True  # zero times any number; otherwise NaN
     for i in range(len(energies)):
         energies[i] *= unit
         energy[molecule[i]] += energies[i]
         nothing += 0.0 * energies[i]
         for x in range(3):
-            nothing += 0.0 * positions[i, x]
+            near = near and abs(positions[i, x]) <= FARTHEST
     for i in range(len(forces)):
         for x in range(3):
             forces[i, x] *= unit
             nothing += 0.0 * forces[i, x]
-    return nothing == 0.0
+    return near and nothing == 0.0
 
 
 @compiled(nogil=True)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import chain
+from operator import attrgetter, is_
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from painn_fast.engine.check import require_finite
 from painn_fast.engine.cpu import CpuEngine
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph import AtomicBatch
+from painn_fast.graph.kept import Workspaces
 from painn_fast.nn import Potential
 
 BACKENDS = ("auto", "fused", "reference")
@@ -51,19 +56,46 @@ class Engine(Protocol):
         """
 
 
-@dataclass(frozen=True)
 class _Kept:
     """An engine and the weights that it was made of, as an attribute of its model: both go together, memory of a GPU
     included. Copies of the model begin without one."""
 
-    weights: tuple[tuple[int, int], ...]
-    engine: Engine
+    def __init__(self, potential: Potential, engine: Engine, automatic: bool) -> None:
+        self.engine, self.automatic = engine, automatic  # taken by backend="auto" too
+        modules = [vars(module) for module in potential.modules()]
+        self._parts = [part for own in modules for name in HELD if (part := own[name])]
+        self._held = _values(self._parts)
+        self._tensors = [one for one in self._held if isinstance(one, Tensor)]
+        self._versions = self._now()
+
+    def serves(self, backend: str) -> bool:
+        """Whether the weights are still those, for a backend other than the reference.
+
+        This runs at every call, after an evaluation has driven all of it out of the caches: no loop in Python.
+        """
+        if not (self.automatic or backend == "fused"):
+            return False
+        held = _values(self._parts)
+        same = len(held) == len(self._held) and all(map(is_, held, self._held))
+        return same and self._now() == self._versions
+
+    def _now(self) -> list[int]:
+        return [*map(Tensor.data_ptr, self._tensors), *map(_VERSION, self._tensors)]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> None:
         return None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(None), ()
+
+
+HELD = ("_parameters", "_buffers", "_modules")
+"""What a module holds, in dictionaries by name."""
+_VERSION = attrgetter("_version")
+
+
+def _values(parts: Sequence[dict[str, Any]]) -> list[Any]:
+    return list(chain.from_iterable(map(dict.values, parts)))
 
 
 def supports(potential: Potential) -> bool:
@@ -98,8 +130,14 @@ def engine_for(potential: Potential, backend: str = "auto") -> Engine | None:
         PaiNNFastError: for "fused" where the engine cannot run the model.
     """
     check_backend(backend)
+    if backend == "reference":
+        return None
+    known: _Kept | None = potential.__dict__.get("_engine")
+    if known is not None and known.serves(backend):
+        return known.engine
     on_cpu = potential.device.type == "cpu"
-    if backend == "reference" or (backend == "auto" and on_cpu and potential.dtype != torch.float32):
+    automatic = not on_cpu or potential.dtype == torch.float32
+    if backend == "auto" and not automatic:
         return None
     if not supports(potential):
         if backend == "auto":
@@ -111,11 +149,8 @@ def engine_for(potential: Potential, backend: str = "auto") -> Engine | None:
             "GPU with Triton",
             fix='use backend="auto" or "reference"',
         )
-    weights = tuple((tensor.data_ptr(), tensor._version) for tensor in _tensors(potential))
-    known: _Kept | None = potential.__dict__.get("_engine")
-    if known is None or known.weights != weights:
-        known = _Kept(weights, CpuEngine(potential) if on_cpu else _gpu_engine(potential))
-        potential.__dict__["_engine"] = known
+    known = _Kept(potential, CpuEngine(potential) if on_cpu else _gpu_engine(potential), automatic)
+    potential.__dict__["_engine"] = known
     return known.engine
 
 
@@ -131,15 +166,29 @@ class Evaluator:
         """Whether the engine gives them."""
         return self.engine is not None and GIVES.issuperset(properties)
 
-    @torch.no_grad()
-    def __call__(self, batch: AtomicBatch, properties: Sequence[str]) -> dict[str, Tensor]:
-        """Properties of a batch, names, shapes and units as `Potential` has them; they may be not finite."""
+    def __call__(
+        self, batch: AtomicBatch, properties: Sequence[str], *, finite: bool = False, kept: Workspaces | None = None
+    ) -> dict[str, Tensor]:
+        """Properties of a batch, names, shapes and units as `Potential` has them.
+
+        Args:
+            batch: molecules.
+            properties: their names.
+            finite: refuse positions and results that are not finite.
+            kept: workspaces of this graph, where one is looked up or left for the next call.
+        """
         if self.engine is not None and GIVES.issuperset(properties):
-            return self.engine(self.engine.workspace(batch), batch.positions, properties, finite=False)
-        if self.backend == "reference":
-            with self.potential.reference():
-                return self.potential(batch, properties)
-        return self.potential(batch, properties)
+            work = kept.get(self.engine) if kept is not None else None
+            if work is None:
+                work = self.engine.workspace(batch)
+                if kept is not None:
+                    kept[self.engine] = work
+            return self.engine(work, batch.positions, properties, finite=finite)
+        with torch.no_grad(), self.potential.reference() if self.backend == "reference" else nullcontext():
+            values = self.potential(batch, properties)
+        if finite:
+            require_finite(values, batch, batch.positions)
+        return values
 
 
 def evaluator_for(potential: Potential, backend: str = "auto", properties: Sequence[str] = ()) -> Evaluator:
@@ -156,15 +205,6 @@ def evaluator_for(potential: Potential, backend: str = "auto", properties: Seque
     """
     check_backend(backend)
     return Evaluator(potential, engine_for(potential, backend) if GIVES.issuperset(properties) else None, backend)
-
-
-def _tensors(module: nn.Module) -> Iterator[Tensor]:
-    """Parameters and buffers, in a third of the time that torch takes to name them too."""
-    for own in (module._parameters, module._buffers):
-        yield from (tensor for tensor in own.values() if tensor is not None)
-    for child in module._modules.values():
-        if child is not None:
-            yield from _tensors(child)
 
 
 def _gpu_engine(potential: Potential) -> Engine:

@@ -75,8 +75,9 @@ class AtomicBatch:
 
     def with_positions(self, positions: Tensor) -> AtomicBatch:
         """The same graph with other positions [N, 3] Å; the caller vouches for the neighbour list."""
-        moved = dataclasses.replace(self, positions=positions)
-        return moved.knowing(self.mirror) if "mirror" in self.__dict__ else moved
+        moved = object.__new__(type(self))  # a third of the time of dataclasses.replace
+        moved.__dict__.update(self.__dict__, positions=positions)
+        return moved
 
     def knowing(self, mirror: Tensor) -> Self:
         """This batch with its `mirror` [E], which then need not be computed."""

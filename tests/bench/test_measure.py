@@ -59,6 +59,7 @@ def test_the_floor_has_every_product_over_atoms():
         "forward": 1,
         "energy_forces": 2,
         "evaluate": 2,
+        "calculator": 2,
         "training_step": 6,
         "training_energy": 3,
     }.items():

@@ -15,6 +15,7 @@ from painn_fast.bench.sides import Compiled, Fused, Reference
 from painn_fast.errors import PaiNNFastError
 from painn_fast.nn import fused
 
+MODES = ["forward", "energy_forces", "evaluate", "calculator", "training_step", "training_energy"]
 WORDS = {"rounds": 3, "modes": ["energy_forces"]}
 
 
@@ -122,7 +123,7 @@ def test_a_peer_that_is_not_installed_says_so(monkeypatch):
     assert "schnetpack" in result.reason
 
 
-@pytest.mark.parametrize("mode", ["forward", "energy_forces", "evaluate", "training_step", "training_energy"])
+@pytest.mark.parametrize("mode", MODES)
 def test_our_sides_agree_with_the_reference_in_float64(mode, tmp_path):
     report = run(["ethanol-1"], sides=["fused", "reference"], modes=[mode], rounds=2, out=tmp_path / "results.json")
     assert [result.side for result in report.results] == ["fused", "reference"]
@@ -144,8 +145,7 @@ def test_our_sides_agree_with_the_reference_in_float64(mode, tmp_path):
 @pytest.mark.skipif(not importlib.util.find_spec("schnetpack"), reason="SchNetPack is not installed")
 @pytest.mark.filterwarnings("ignore:__array__")
 def test_schnetpack_gives_our_numbers_with_our_weights():
-    modes = ["forward", "energy_forces", "evaluate", "training_step", "training_energy"]
-    for result in run(["ethanol-1", "scaling-96"], sides=["schnetpack", "accelerate"], modes=modes, rounds=1).results:
+    for result in run(["ethanol-1", "scaling-96"], sides=["schnetpack", "accelerate"], modes=MODES, rounds=1).results:
         assert result.status == "ok", result.reason
 
 
