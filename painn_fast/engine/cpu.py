@@ -1,6 +1,6 @@
 """PaiNN's energy and forces on a CPU: chunks of molecules that stay in the cache, a compiled call and a thread each.
 
-A large molecule alone is shared by all threads (`blocks.py`).
+A large molecule alone is shared by all threads (`atom_blocks.py`).
 """
 
 from __future__ import annotations
