@@ -7,13 +7,28 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
-from rich.console import Console
-from rich.live import Live
-from rich.text import Text
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
 
 T = TypeVar("T")
+
+
+def _console() -> Console:
+    """Standard error; rich is imported with the first line, which a single energy does not print."""
+    from rich.console import Console
+
+    return Console(file=sys.stderr, highlight=False)
+
+
+def _text(message: str, style: str = "") -> Text:
+    """A message in which brackets are no markup."""
+    from rich.text import Text
+
+    return Text(message, style=style)
 
 
 class StatusLine:
@@ -26,9 +41,12 @@ class StatusLine:
 
     def __init__(self, every: float = 15.0, *, silent: bool = False) -> None:
         self.every, self.silent = every, silent
-        self.console = Console(file=sys.stderr, highlight=False)
-        shown = self.console.is_terminal and not silent
-        self._live = Live(console=self.console, transient=True, refresh_per_second=4) if shown else None
+        self.console = _console()
+        self._live: Live | None = None
+        if self.console.is_terminal and not silent:
+            from rich.live import Live
+
+            self._live = Live(console=self.console, transient=True, refresh_per_second=4)
         self._last = -float("inf")
 
     def __enter__(self) -> Self:
@@ -45,7 +63,7 @@ class StatusLine:
     def update(self, message: str) -> None:
         """Replace the line; in a log, print if enough time has passed."""
         if self._live:
-            self._live.update(Text(message))
+            self._live.update(_text(message))
         elif time.monotonic() - self._last >= self.every:
             self.keep(message)
 
@@ -54,12 +72,12 @@ class StatusLine:
         self._last = time.monotonic()
         if self.silent:
             return
-        self.console.print(Text(message), soft_wrap=True)
+        self.console.print(_text(message), soft_wrap=True)
 
 
 def warn(message: str) -> None:
     """A line on stderr about something that went wrong and does not stop the work, whichever process prints it."""
-    Console(file=sys.stderr, highlight=False).print(Text(f"warning: {message}", style="yellow"), soft_wrap=True)
+    _console().print(_text(f"warning: {message}", "yellow"), soft_wrap=True)
 
 
 def clock(seconds: float) -> str:
