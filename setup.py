@@ -8,7 +8,14 @@ setup(
     packages=[*find_packages(include=["painn_fast", "painn_fast.*"], exclude=["painn_fast.kernels*"]), *kernels],
     package_dir={"painn_fast": "painn_fast", "painn_fast.kernels": "kernels"},
     package_data={
-        "painn_fast": ["py.typed", "models/*.safetensors", "models/*.xyz", "models/*.md", "train/configs/*"],
+        "painn_fast": [
+            "py.typed",
+            "models/*.safetensors",
+            "models/*.xyz",
+            "models/*.md",
+            "train/configs/*",
+            "bench/*.xyz",
+        ],
         "painn_fast.kernels": ["*.md", "*/*.md", "*/*.json"],
     },
 )

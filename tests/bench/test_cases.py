@@ -1,14 +1,16 @@
 """The structures are those of their description, the same every time."""
 
+import runpy
 from itertools import combinations
+from pathlib import Path
 
+import ase.io
 import networkx
 import numpy as np
 import pytest
 from ase.data import covalent_radii
 
-from painn_fast.bench import molecules
-from painn_fast.bench.cases import CASES, choose
+from painn_fast.bench.cases import CASES, choose, molecules
 from painn_fast.bench.problem import Problem
 from painn_fast.errors import PaiNNFastError
 from painn_fast.evaluate import evaluate
@@ -16,6 +18,7 @@ from painn_fast.graph import batch_atoms
 from painn_fast.nn import PotentialConfig, RepresentationConfig
 from painn_fast.testing import assert_close, random_potential
 
+ROOT = Path(__file__).parents[2]
 VALENCE = {1: 1, 6: 4, 7: 3, 8: 2, 9: 1}
 
 
@@ -63,7 +66,7 @@ def test_water_has_its_density():
 
 
 def test_qm9_like_molecules_are_fifty_different_ones_of_that_kind():
-    found = molecules.qm9_like()
+    found = molecules(":50")
     assert len(found) == 50
     sizes = [len(atoms) for atoms in found]
     assert max(sizes) <= 29
@@ -84,7 +87,7 @@ def test_qm9_like_molecules_are_fifty_different_ones_of_that_kind():
 
 
 def test_qm9_like_molecules_are_clear_of_themselves():
-    for atoms in molecules.qm9_like():
+    for atoms in molecules(":50"):
         distance = atoms.get_all_distances()
         np.fill_diagonal(distance, np.inf)
         assert distance.min() > 0.9
@@ -93,14 +96,18 @@ def test_qm9_like_molecules_are_clear_of_themselves():
         assert distance.min() > 1.6, atoms.symbols
 
 
-def test_molecules_are_grown_alike_each_time():
-    before = molecules.qm9_like()
-    molecules._qm9_like.cache_clear()
-    assert molecules.qm9_like() == before
+def test_the_recipe_makes_the_file_again(tmp_path):
+    runpy.run_path(ROOT / "bench" / "molecules.py")["write"](tmp_path / "again.xyz")
+    again = ase.io.read(tmp_path / "again.xyz", ":")
+    shipped = molecules(":")
+    assert [atoms.info["name"] for atoms in again] == [atoms.info["name"] for atoms in shipped]
+    for one, other in zip(again, shipped, strict=True):
+        assert one.numbers.tolist() == other.numbers.tolist()
+        assert np.abs(one.positions - other.positions).max() < 1e-6
 
 
 def test_aspirin_is_aspirin():
-    atoms = molecules.aspirin()
+    (atoms,) = molecules("100:")
     graph = bonds(atoms)
     assert atoms.get_chemical_formula() == "C9H8O4"
     assert networkx.is_connected(graph)

@@ -1,18 +1,25 @@
-"""Molecules put together from small ones of ASE: two hydrogens go, the atoms that they sat on are bonded."""
+"""Write the molecules of the benchmark, `painn_fast/bench/molecules.xyz`: `python bench/molecules.py [FILE]`.
+
+They are put together from small ones of ASE: two hydrogens go, the atoms that they sat on are bonded.
+"""
 
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import TypeVar
 
 import ase
+import ase.io
 import numpy as np
 from ase.build import molecule
 from ase.data import covalent_radii
 from scipy.spatial.transform import Rotation
 
+FILE = Path(__file__).parents[1] / "painn_fast" / "bench" / "molecules.xyz"
 T = TypeVar("T")
 CLEAR = 1.7
 """Å; two parts come no nearer than this, but for the bond between them."""
@@ -73,20 +80,15 @@ def aspirin() -> ase.Atoms:
     return join(benzoic, place, acetic, _hydrogens(acetic, on=8)[0])[0]
 
 
-@cache
-def _qm9_like(count: int) -> tuple[ase.Atoms, ...]:
+def qm9_like(count: int) -> list[ase.Atoms]:
+    """Different molecules of H, C, N, O, F with at most 9 heavy and 29 atoms, about 18 in the mean, as in QM9."""
     draw = random.Random(1)  # its random() is the same in every version of Python
     found: dict[tuple[float, ...], ase.Atoms] = {}
     while len(found) < count:
         grown = _grow(draw)
         if grown is not None:
             found.setdefault(constitution(grown), grown)
-    return tuple(found.values())
-
-
-def qm9_like(count: int = 50) -> list[ase.Atoms]:
-    """Different molecules of H, C, N, O, F with at most 9 heavy and 29 atoms, about 18 in the mean, as in QM9."""
-    return [atoms.copy() for atoms in _qm9_like(count)]
+    return list(found.values())
 
 
 def _grow(draw: random.Random) -> ase.Atoms | None:
@@ -140,3 +142,15 @@ def _nearest_hydrogen(atoms: ase.Atoms, atom: int, besides: int) -> int:
 
 def _unit(vector: np.ndarray) -> np.ndarray:
     return vector / np.linalg.norm(vector)
+
+
+def write(path: Path) -> None:
+    """The first hundred such molecules, and aspirin."""
+    named = [(f"qm9-like {k}", atoms) for k, atoms in enumerate(qm9_like(100))] + [("aspirin", aspirin())]
+    for name, atoms in named:
+        atoms.info["name"] = name
+    ase.io.write(path, [atoms for _, atoms in named], format="extxyz")
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]) if len(sys.argv) > 1 else FILE)
