@@ -132,6 +132,17 @@ _columns_4, _columns_2, _columns_1 = _columns(4), _columns(2), _columns(1)
 
 
 @compiled(nogil=True)
+def _panel(width, total, depth, a, b, start, out):  # type: ignore[no-untyped-def]
+    """`_columns` for a panel of `width` numbers."""
+    if width == 4 * LANES:
+        _columns_4(total, depth, a, b, start, out)
+    elif width == 2 * LANES:
+        _columns_2(total, depth, a, b, start, out)
+    else:
+        _columns_1(total, depth, a, b, start, out)
+
+
+@compiled(nogil=True)
 def _product(a, panels, start, stride, out):  # type: ignore[no-untyped-def]
     """out = a B + start, whose rows are `stride` numbers apart."""
     depth, width = panels.shape[1], panels.shape[2]
@@ -141,12 +152,7 @@ def _product(a, panels, start, stride, out):  # type: ignore[no-untyped-def]
         for p in range(panels.shape[0]):
             right, begin = (panels[p], 0, width), (start, first * stride + p * width, stride)
             to = (out, first * out.shape[1] + p * width, out.shape[1])
-            if width == 4 * LANES:
-                _columns_4(rows, depth, left, right, begin, to)
-            elif width == 2 * LANES:
-                _columns_2(rows, depth, left, right, begin, to)
-            else:
-                _columns_1(rows, depth, left, right, begin, to)
+            _panel(width, rows, depth, left, right, begin, to)
 
 
 @compiled(nogil=True)
@@ -165,7 +171,7 @@ def add_matmul(a: np.ndarray, panels: np.ndarray, out: np.ndarray) -> None:
 def _add(left, depth, b, first, out):  # type: ignore[no-untyped-def]
     """out [M, C] += the product of `left`, as `_tile` takes it, and `depth` rows of b, from column `first` on."""
     rows, columns, most = out.shape[0], out.shape[1], 4 * WIDEST // out.itemsize
-    packed = np.empty((BLOCK, most * LANES), out.dtype)
+    packed = np.empty((BLOCK if rows >= PACKED_FROM else 0, most * LANES), out.dtype)
     for begin in range(0, depth, BLOCK):  # an entry's sum goes on where the block before has left it
         deep = min(BLOCK, depth - begin)
         strip = (left[0], left[1] + begin * left[3], left[2], left[3])
@@ -180,12 +186,7 @@ def _add(left, depth, b, first, out):  # type: ignore[no-untyped-def]
                     for c in range(0, width, LANES):
                         store(packed[k], c, load(b[begin + k], first + column + c))
                 right = (packed, 0, packed.shape[1])
-            if width == 4 * LANES:
-                _columns_4(rows, deep, strip, right, to, to)
-            elif width == 2 * LANES:
-                _columns_2(rows, deep, strip, right, to, to)
-            else:
-                _columns_1(rows, deep, strip, right, to, to)
+            _panel(width, rows, deep, strip, right, to, to)
             column += width
 
 
