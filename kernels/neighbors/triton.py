@@ -13,6 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from painn_fast.kernels.launch import require_contiguous
+
 SENDERS, WARPS = 32, 1
 """Atoms in one block of a program, and its warps."""
 
@@ -86,7 +88,8 @@ def mirror_kernel(p_row_ptr, p_sender, p_mirror, room, SENDERS: tl.constexpr):
 def neighbors(positions: Tensor, atom_ptr: Tensor, cutoff: float) -> tuple[Tensor, Tensor, Tensor]:
     """As `reference.neighbors`; waits for the device once, to learn how many edges there are."""
     molecule, row_ptr = _count(positions, atom_ptr, cutoff)
-    sender, mirror = row_ptr.new_empty(2, int(row_ptr[-1]))
+    edges = int(row_ptr[-1])
+    sender, mirror = row_ptr.new_empty(edges), row_ptr.new_empty(edges)  # each aligned, whatever the number of edges
     _fill(positions, atom_ptr, cutoff, molecule, row_ptr, sender, mirror)
     return row_ptr, sender, mirror
 
@@ -122,6 +125,7 @@ def _fill(
     positions: Tensor, atom_ptr: Tensor, cutoff: float, molecule: Tensor, row_ptr: Tensor, sender: Tensor,
     mirror: Tensor,
 ) -> None:  # fmt: skip
+    require_contiguous(sender, mirror)
     n, room = len(positions), len(sender)
     given = (positions.contiguous(), molecule, atom_ptr, row_ptr, sender, room)
     _launch(fill_kernel, n, *given, SQUARE=cutoff * cutoff)
