@@ -30,7 +30,7 @@ def count_kernel(positions: np.ndarray, atom_ptr: np.ndarray, square: float, row
             row_ptr[i + 1] = row_ptr[i] + degree
 
 
-@compiled(nogil=True)
+@compiled(nogil=True, allocates=True)
 def fill_kernel(
     positions: np.ndarray, atom_ptr: np.ndarray, square: float, row_ptr: np.ndarray, sender: np.ndarray,
     mirror: np.ndarray,

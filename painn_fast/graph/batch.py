@@ -91,6 +91,9 @@ class AtomicBatch:
         if torch.device(device) == self.positions.device:
             return self
         moved = AtomicBatch(**{f.name: getattr(self, f.name).to(device) for f in dataclasses.fields(self)})
+        for name in ("elements", "periodic"):
+            if name in self.__dict__ or self.positions.device.type == "cpu":
+                moved.__dict__[name] = getattr(self, name)
         return moved.knowing(self.mirror.to(device)) if "mirror" in self.__dict__ else moved
 
     def with_positions(self, positions: Tensor) -> AtomicBatch:
@@ -103,6 +106,16 @@ class AtomicBatch:
         """This batch with its `mirror` [E], which then need not be computed."""
         self.__dict__["mirror"] = mirror
         return self
+
+    @cached_property
+    def elements(self) -> frozenset[int]:
+        """Atomic numbers in the batch. Read once: on a GPU that waits for all that was launched before."""
+        return frozenset(self.numbers.tolist())
+
+    @cached_property
+    def periodic(self) -> np.ndarray:
+        """`pbc` [M, 3] in main memory, read once."""
+        return self.pbc.cpu().numpy()
 
     @cached_property
     def mirror(self) -> Tensor:
