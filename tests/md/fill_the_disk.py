@@ -1,6 +1,7 @@
 """Not a test by itself: runs dynamics, lets the disk be full from some step on, resumes, compares.
 
-Usage: python fill_the_disk.py FOLDER HOW, where HOW is limit (no file may be larger) or disk (FOLDER is a small one).
+Usage: python fill_the_disk.py FOLDER HOW, where HOW is limit or limits (no file may be larger), disk or disks (FOLDER
+is a small one).
 """
 
 import itertools
@@ -22,7 +23,8 @@ OH = Atoms("OH", positions=[[0, 0, 0], [1.4, 0, 0]])
 CASES = {
     "limit": [(2000, 3), (60_000, 26), (70_000, 26)],
     "limits": list(itertools.product((2000, 60_000, 70_000), (3, 26))),
-    "disk": list(itertools.product((0, 65_536), (0, 3, 26))),
+    "disk": [(0, 0), (0, 3), (0, 26), (65_536, 26)],
+    "disks": list(itertools.product((0, 65_536), (0, 3, 26))),
 }
 """Bytes that a file may have, or that are free, and evaluations after which it is so.
 
@@ -82,7 +84,7 @@ def check_line(error):
 def main(folder, how):
     """Every evaluation by every room."""
     filler, whole, full = folder / "filler", folder / "whole", folder / "full"
-    leave = (lambda room: fill(filler, room)) if how == "disk" else limit
+    leave = limit if how.startswith("limit") else lambda room: fill(filler, room)
     run(settings(whole), force_field=Morse(), atoms=OH)
     missing = Counter()
     for room, n in CASES[how]:

@@ -39,14 +39,15 @@ def test_a_run_whose_files_find_no_space_stops_in_one_line_and_resumes_bit_for_b
     assert {"restart.new.safetensors", "segment", "trajectory.h5"} <= seen
 
 
-def test_a_run_on_a_full_disk_stops_in_one_line_and_resumes_bit_for_bit(tmp_path):
+@pytest.mark.parametrize("cases", ["disk", pytest.param("disks", marks=pytest.mark.slow)])
+def test_a_run_on_a_full_disk_stops_in_one_line_and_resumes_bit_for_bit(tmp_path, cases):
     mount = f"mount -t tmpfs -o size=3m tmpfs {tmp_path}"
     if (
         shutil.which("unshare") is None
         or subprocess.run([*OWN_DISK, mount], check=False, capture_output=True).returncode
     ):
         pytest.skip("a disk of one's own is not allowed here")
-    seen = check([*OWN_DISK, f"{mount} && {sys.executable} {SCRIPT} {tmp_path} disk"])
+    seen = check([*OWN_DISK, f"{mount} && {sys.executable} {SCRIPT} {tmp_path} {cases}"])
     assert {"settings.toml", "restart.new.safetensors", "segment"} <= seen
 
 
