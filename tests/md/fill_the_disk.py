@@ -19,7 +19,11 @@ from painn_fast.errors import PaiNNFastError
 from painn_fast.md import MDSettings, recorder, run
 
 OH = Atoms("OH", positions=[[0, 0, 0], [1.4, 0, 0]])
-CASES = {"limit": ((2000, 60_000, 70_000), (3, 26)), "disk": ((0, 65_536), (0, 3, 26))}
+CASES = {
+    "limit": [(2000, 3), (60_000, 26), (70_000, 26)],
+    "limits": list(itertools.product((2000, 60_000, 70_000), (3, 26))),
+    "disk": list(itertools.product((0, 65_536), (0, 3, 26))),
+}
 """Bytes that a file may have, or that are free, and evaluations after which it is so.
 
 A restart has 3,200 bytes, a segment up to 67,300, all in one 72,000 to 81,000."""
@@ -78,10 +82,10 @@ def check_line(error):
 def main(folder, how):
     """Every evaluation by every room."""
     filler, whole, full = folder / "filler", folder / "whole", folder / "full"
-    leave = limit if how == "limit" else lambda room: fill(filler, room)
+    leave = (lambda room: fill(filler, room)) if how == "disk" else limit
     run(settings(whole), force_field=Morse(), atoms=OH)
     missing = Counter()
-    for room, n in itertools.product(*CASES[how]):
+    for room, n in CASES[how]:
         field = FillsUp(n, lambda: leave(room))  # noqa: B023  not called later
         try:
             if n == 0:

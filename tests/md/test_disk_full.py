@@ -33,8 +33,9 @@ def check(command):
     return set(ast.literal_eval(done.stdout.partition("no space for ")[2]))
 
 
-def test_a_run_whose_files_find_no_space_stops_in_one_line_and_resumes_bit_for_bit(tmp_path):
-    seen = check([sys.executable, str(SCRIPT), str(tmp_path), "limit"])
+@pytest.mark.parametrize("cases", ["limit", pytest.param("limits", marks=pytest.mark.slow)])
+def test_a_run_whose_files_find_no_space_stops_in_one_line_and_resumes_bit_for_bit(tmp_path, cases):
+    seen = check([sys.executable, str(SCRIPT), str(tmp_path), cases])
     assert {"restart.new.safetensors", "segment", "trajectory.h5"} <= seen
 
 
