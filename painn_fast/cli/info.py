@@ -47,10 +47,10 @@ def lines(facts: dict[str, Any]) -> list[str]:
     return [f"{name.replace('_', ' '):<16} {value}" for name, value in rows if value not in (None, "")]
 
 
-def _paths(found: dict[str, dict[str, str]]) -> list[str]:
+def _paths(by_purpose: dict[str, dict[str, str]]) -> list[str]:
     """One line a way, with the purposes that take it."""
     purposes: dict[str, list[str]] = {}
-    for purpose, path in found.items():
+    for purpose, path in by_purpose.items():
         purposes.setdefault(f"{path['way']} ({path['why']})", []).append(purpose)
     return [f"{', '.join(those)}: {way}" for way, those in purposes.items()]
 
