@@ -235,7 +235,7 @@ def require_graph(potential: Potential, batch: AtomicBatch) -> None:
         if e and not 0 <= int(atoms.min()) <= int(atoms.max()) < n:
             limits = f"{name} from {int(atoms.min())} to {int(atoms.max())}"
             raise PaiNNFastError("a batch whose arrays do not fit", got=limits, expected=f"atoms 0 to {n - 1}")
-    potential.require_elements(batch.numbers)
+    potential.require_elements(batch.elements)
 
 
 def _generic(batch: AtomicBatch, cutoff: float) -> AtomicBatch | None:

@@ -41,6 +41,8 @@ from painn_fast.nn.fused import radial
 FROM_SCHEDULE = {"energy", "energies", "forces", "stress"}
 SIMPLE = {"energy", "energies", "forces"}
 """Those that the conversion of units finds to be finite or not."""
+FEATURES = ("s", "v")
+"""Beside the names of properties."""
 NONE = torch.empty(0), torch.empty(0)
 CHUNK_ATOMS = 144
 """Atoms in a chunk: more read the weights less often, fewer keep their features in the cache."""
@@ -139,17 +141,30 @@ class CpuEngine:
         require_call(self.potential, work.batch, positions, properties)
         if finite and not self.checked:
             require_near(work.batch, positions)
+        self._check(work, positions)
+        results, numbers = self._evaluate(work, positions, properties)
+        if finite and not numbers:
+            require_near(work.batch, positions)
+            require_finite(results, work.batch, positions)
+        return results
+
+    def with_features(
+        self, work: Workspace, positions: Tensor, properties: Sequence[str]
+    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Energies, forces and stress as of a call without `finite`, and the last s [N, F] and v [N, 3, F]."""
+        self._check(work, positions)
+        results, _ = self._evaluate(work, positions, (*properties, *FEATURES))
+        s, v = (results.pop(name) for name in FEATURES)
+        return results, s, v
+
+    def _check(self, work: Workspace, positions: Tensor) -> None:
+        """Compare the first batch with the reference."""
         if not self.checked and len(work.batch.sender) <= CHECKED_EDGES:
             batch = work.batch.with_positions(positions.detach())
             if "energy" in self.potential.known:
                 self.checked = check_engine(self._by_name, self.potential, batch, self._agreement)
             else:
                 self.checked = check_features(self._features_of, self.potential, batch, self._agreement)
-        results, numbers = self._evaluate(work, positions, properties)
-        if finite and not numbers:
-            require_near(work.batch, positions)
-            require_finite(results, work.batch, positions)
-        return results
 
     def _by_name(self, batch: AtomicBatch) -> dict[str, Tensor]:
         """What is compared with the reference."""
@@ -214,6 +229,7 @@ class CpuEngine:
         batch = work.batch
         made = {"energy": energy, "energies": energies, "forces": forces}
         results = {name: torch.from_numpy(made[name]) for name in properties if name in made}
+        results |= zip(FEATURES, (s, v), strict=True) if FEATURES[0] in properties else {}
         if "stress" in properties:
             volume = torch.linalg.det(batch.cell).abs()[:, None, None]
             results["stress"] = -torch.from_numpy(virial) * self.unit / volume

@@ -17,6 +17,7 @@ import numpy as np
 from painn_fast.graph.cells import FARTHEST
 from painn_fast.kernels.dense.cpu import activation, activation_adjoint, matmul
 from painn_fast.kernels.jit import compiled
+from painn_fast.kernels.message.edges_cpu import gather
 from painn_fast.kernels.message.pairs_cpu import forces_of_pairs, message_bwd, message_fwd, pair_geometry
 from painn_fast.kernels.network.layout import Activations, Layers, activations
 from painn_fast.kernels.network.passes_cpu import message_network, update
@@ -109,7 +110,7 @@ def scratch(
     )
 
 
-@compiled(nogil=True)
+@compiled(nogil=True, notice=("energies and forces", 8))
 def energy_and_forces(
     w: EngineWeights, g: Pairs, m: Scratch, positions: np.ndarray, want_forces: bool, energies: np.ndarray,
     forces: np.ndarray, virial: np.ndarray,
@@ -158,7 +159,7 @@ def in_units(
     return near and nothing == 0.0
 
 
-@compiled(nogil=True)
+@compiled(nogil=True, notice=("energies and forces of large molecules", 8))
 def step(
     w: EngineWeights, g: Pairs, m: Scratch, positions: np.ndarray, want_forces: bool, energies: np.ndarray, which: int,
     k: int, ranges: np.ndarray,
@@ -208,9 +209,8 @@ def _atoms_forward(w, g, m, k, first, last, want_forces, energies):  # type: ign
             a.s[0, first:last] = g.embedded[first:last]
             message_network(w.layers, a, 0, first, last)
         else:
-            for i in range(first, last):
-                a.s[0, i] = w.embedding[g.numbers[i]]
-                a.x[0, i] = w.first_x[g.numbers[i]]
+            gather(w.embedding, g.numbers[first:last], last - first, a.s[0, first:last])
+            gather(w.first_x, g.numbers[first:last], last - first, a.x[0, first:last])
     else:
         update(w.layers, a, k - 1, first, last)
     if k == layers:
@@ -218,7 +218,7 @@ def _atoms_forward(w, g, m, k, first, last, want_forces, energies):  # type: ign
         return
     if k > 0:
         message_network(w.layers, a, k, first, last)
-    a.v[k + 1, first:last] = a.v[k, first:last]
+    _copy(a.v[k, first:last], a.v[k + 1, first:last])
 
 
 @compiled(nogil=True)
@@ -277,7 +277,8 @@ def _readout(w, g, m, first, last, want_forces, energies):  # type: ignore[no-un
         energies[i] = total + w.readout_offset[g.numbers[i]]
     if want_forces:
         for i in range(first, last):
-            m.readout_active[end][i] = w.readout_last
+            for c in range(len(w.readout_last)):
+                m.readout_active[end][i, c] = w.readout_last[c]
         for k in range(end, 0, -1):
             activation_adjoint(d.softplus, m.readout[k][first:last], m.readout_active[k][first:last])
             matmul(m.readout_active[k][first:last], w.readout_t[k], d.zero, m.readout_active[k - 1][first:last])
@@ -294,7 +295,7 @@ def _atoms_backward(w, m, k, first, last):  # type: ignore[no-untyped-def]
     gs, gv, gv_out, gx = m.gs[first:last], m.gv[first:last], m.gv_out[first:last], m.wide[first:last]
     narrow, g_context, g_vw, rows = m.narrow[first:last], m.double[first:last], m.g_vw[first:last], 3 * (last - first)
     if inner:
-        gv[:] = gv_out
+        _copy(gv_out, gv)
         hidden = a.hidden[k + 1, first:last]
         matmul(gx, d.message_2_t[k + 1], d.zero, narrow)
         activation_adjoint(d.softplus, hidden, narrow)
@@ -310,9 +311,17 @@ def _atoms_backward(w, m, k, first, last):  # type: ignore[no-untyped-def]
     if inner:
         _add(gv_out, gv)
     else:
-        gv[:] = gv_out
+        _copy(gv_out, gv)
     gx[:] = 0.0
-    gv_out[:] = gv
+    _copy(gv, gv_out)
+
+
+@compiled(nogil=True)
+def _copy(a, b):  # type: ignore[no-untyped-def]
+    """b = a, without the message about shapes that numba would compile."""
+    for i in range(a.shape[0]):
+        for c in range(a.shape[1]):
+            b[i, c] = a[i, c]
 
 
 @compiled(nogil=True)
