@@ -74,6 +74,21 @@ def store(_, array, index, value):  # type: ignore[no-untyped-def]
     return types.void(array, types.intp, value), codegen
 
 
+@intrinsic
+def opaque(_, index):  # type: ignore[no-untyped-def]
+    """The same index, which the compiler cannot derive from others.
+
+    row + opaque(a + f) is an address of two registers. From what it knows the compiler makes a pointer of its own for
+    each row and multiple of f, more than there are registers, and reads most of them from memory at each step.
+    """
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        integer = args[0].type
+        return builder.asm(ir.FunctionType(integer, [integer]), "", "=r,0", args, False)
+
+    return types.intp(types.intp), codegen
+
+
 def repeat(builder: Any, number: Any, vector: Any) -> Any:
     """LLVM's code for LANES times a number."""
     one = builder.insert_element(ir.Constant(vector, ir.Undefined), number, ir.Constant(ir.IntType(32), 0))
