@@ -16,7 +16,9 @@ from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.extending import intrinsic, models, overload, register_model
+from numba.core.typing import signature
+from numba.core.typing.templates import AbstractTemplate, infer_global
+from numba.extending import intrinsic, lower_builtin, models, register_model
 
 from painn_fast.kernels.jit import FEATURES
 
@@ -116,31 +118,24 @@ def splat(_, number, like):  # type: ignore[no-untyped-def]
     return Vector(scalar)(scalar, like), codegen
 
 
-def _binary(method: str) -> Any:
-    @intrinsic
-    def operation(_, a, b):  # type: ignore[no-untyped-def]
-        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            return getattr(builder, method)(*args, flags=_FLAGS)
+def _operator(python: Any, method: str) -> None:
+    """An operator of two vectors. As an `overload` it would be compiled anew at each use, half of a kernel's time."""
 
-        return a(a, b), codegen
+    @infer_global(python)
+    class Typing(AbstractTemplate):
+        def generic(self, args: Any, kws: Any) -> Any:
+            vectors = isinstance(args[0], Vector) and args[0] == args[-1]
+            return signature(args[0], *args) if vectors else None
 
-    return operation
-
-
-_add, _sub, _mul, _div = (_binary(method) for method in ("fadd", "fsub", "fmul", "fdiv"))
-
-
-def _overload(python: Any, operation: Any) -> None:
-    def implementation(a, b):  # type: ignore[no-untyped-def]
-        if isinstance(a, Vector) and a == b:
-            return lambda a, b: operation(a, b)  # noqa: PLW0108 - numba wants a function
-        return None
-
-    overload(python, inline="always")(implementation)
+    @lower_builtin(python, Vector, Vector)
+    def lower(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return getattr(builder, method)(*args, flags=_FLAGS)
 
 
-for _python, _operation in ((operator.add, _add), (operator.sub, _sub), (operator.mul, _mul), (operator.truediv, _div)):
-    _overload(_python, _operation)
+_operator(operator.add, "fadd")
+_operator(operator.sub, "fsub")
+_operator(operator.mul, "fmul")
+_operator(operator.truediv, "fdiv")
 
 
 def _call(builder: Any, name: str, result: Any, args: list[Any], **options: Any) -> Any:

@@ -183,7 +183,7 @@ def add_matmul(a: np.ndarray, panels: np.ndarray, out: np.ndarray) -> None:
     _product(a, panels, out, out.shape[1], out)
 
 
-@compiled(nogil=True)
+@compiled(nogil=True, allocates=True)
 def _add(left, depth, b, first, out):  # type: ignore[no-untyped-def]
     """out [M, C] += the product of `left`, as `_tile` takes it, and `depth` rows of b, from column `first` on."""
     rows, columns, most = out.shape[0], out.shape[1], 4 * WIDEST // out.itemsize

@@ -60,6 +60,9 @@ class Reference(Side):
             return by_calculator(problem, lambda: PaiNNCalculator(problem.potential, backend=self.backend))
         if problem.mode in TRAINING:
             return _training_step(problem, self.backend)
+        return self._batched(problem)
+
+    def _batched(self, problem: Problem) -> Work:
         potential, batch, names = problem.potential, problem.batch, problem.properties
 
         def call() -> Numbers:
@@ -69,18 +72,12 @@ class Reference(Side):
         return Work(call, read_numbers)
 
 
-class Fused(Side):
+class Fused(Reference):
     """The engine with its memory laid out; in training the fused operations."""
 
     name, title, backend = "fused", "painn-fast", "fused"
 
-    def prepare(self, problem: Problem) -> Work:
-        if problem.mode == "evaluate":
-            return _end_to_end(problem, self.backend)
-        if problem.mode == "calculator":
-            return by_calculator(problem, lambda: PaiNNCalculator(problem.potential, backend=self.backend))
-        if problem.mode in TRAINING:
-            return _training_step(problem, self.backend)
+    def _batched(self, problem: Problem) -> Work:
         batch, names = problem.batch, problem.properties
         engine: Any = engine_for(problem.potential, "fused")
         workspace = engine.workspace(batch)

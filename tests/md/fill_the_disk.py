@@ -12,11 +12,11 @@ from pathlib import Path
 
 import torch
 from ase import Atoms
+from force_fields import Morse
 from kill_many_times import check_end, check_prefix, open_everything
 
 from painn_fast.errors import PaiNNFastError
 from painn_fast.md import MDSettings, recorder, run
-from painn_fast.testing import Morse
 
 OH = Atoms("OH", positions=[[0, 0, 0], [1.4, 0, 0]])
 CASES = {"limit": ((2000, 60_000, 70_000), (3, 26)), "disk": ((0, 65_536), (0, 3, 26))}

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from force_fields import Morse
 
 from painn_fast.errors import PaiNNFastError
 from painn_fast.md import MDSettings, Trajectory, run
 from painn_fast.md.restart import read_restart
 from painn_fast.runtime import checkpoint
 from painn_fast.runtime.hdf5 import new_hdf5
-from painn_fast.testing import Morse
 
 SCRIPT = Path(__file__).with_name("fill_the_disk.py")
 OWN_DISK = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
