@@ -57,7 +57,7 @@ def require_contiguous(*tensors: Tensor | None) -> None:
     """Kernels that compute addresses from shapes alone read and write the wrong numbers in other memory.
 
     Raises:
-        ValueError: with the index and the strides of the first one that is not contiguous.
+        ValueError: with the number, the shape and the strides of the first one that is not contiguous.
     """
     for k, tensor in enumerate(tensors):
         if tensor is not None and not tensor.is_contiguous():

@@ -154,17 +154,24 @@ class GpuEngine:
     def launches(self, work: GpuWorkspace, positions: Tensor) -> Callable[[], dict[str, Tensor]]:
         """Energy [M] and forces [N, 3] at what lies in `positions` [N, 3] Å on the device when it is called.
 
-        It only launches, and works in memory of its own, so that it can be a part of a CUDA graph.
+        It only launches, and works in memory of its own, that of the results included, so that it can be a part of a
+        CUDA graph: a call overwrites the results of the one before.
         """
         plan = self._new_plan(self._capacity(work.size, None), work.size[0].bit_length())
         with torch.no_grad():
             self._load(plan, work, mirrored=False)
+        n, factor = work.size[0], units.factor("energy", self.potential.config.energy_unit)
+        energy = torch.empty_like(plan.memory.total[: work.size[2]])
+        forces = torch.empty_like(plan.memory.positions[:n])
 
         @torch.no_grad()
         def run() -> dict[str, Tensor]:
-            plan.memory.positions[: work.size[0]].copy_(positions)
+            plan.memory.positions[:n].copy_(positions)
             self._launch(plan, FORCES)
-            return self._results(plan.memory, work, ("energy", "forces"))
+            torch.mul(plan.memory.total[: len(energy)], factor, out=energy)
+            torch.sum(plan.memory.force[:, :n], 0, dtype=torch.float64, out=forces)
+            forces.mul_(factor * self.weights.unit)
+            return {"energy": energy, "forces": forces}
 
         return run
 

@@ -206,7 +206,9 @@ def _atoms_forward(w, g, m, k, first, last, want_forces, energies):  # type: ign
     if k == 0:
         a.v[0, first:last] = 0.0
         if len(g.embedded):
-            a.s[0, first:last] = g.embedded[first:last]
+            for i in range(first, last):
+                for c in range(a.s.shape[2]):
+                    a.s[0, i, c] = g.embedded[i, c]
             message_network(w.layers, a, 0, first, last)
         else:
             gather(w.embedding, g.numbers[first:last], last - first, a.s[0, first:last])
@@ -224,40 +226,46 @@ def _atoms_forward(w, g, m, k, first, last, want_forces, energies):  # type: ign
 @compiled(nogil=True)
 def _pairs_forward(w, g, m, k, low, high):  # type: ignore[no-untyped-def]
     """Messages of layer k along pairs low to high."""
+    if w.filter.shape[1] > 0:
+        _exact_forward(w, g, m, k, low, high)
+    else:
+        _messages(w.table[k % w.table.shape[0]], g, m, k, low, high, m.knot[low:high], m.fraction[low:high])
+
+
+@compiled(nogil=True, allocates=True)
+def _exact_forward(w, g, m, k, low, high):  # type: ignore[no-untyped-def]
+    """The same with filters that are computed for `EXACT_PAIRS` at a time."""
+    table = np.empty((EXACT_PAIRS + 1, 2, w.table.shape[3]), w.table.dtype)
+    row, at = np.empty(EXACT_PAIRS, m.knot.dtype), np.empty(EXACT_PAIRS, m.fraction.dtype)
+    for first in range(low, high, EXACT_PAIRS):
+        last = min(first + EXACT_PAIRS, high)
+        _filters(w, m, k, first, last, table, row, at)
+        _messages(table, g, m, k, first, last, row, at)
+
+
+@compiled(nogil=True)
+def _messages(table, g, m, k, first, last, knot, fraction):  # type: ignore[no-untyped-def]
     a = m.kept
-    for first in range(low, high, _block(w, high - low)):
-        last = min(first + _block(w, high - low), high)
-        table, knot, fraction = _filters(w, m, k, first, last)
-        message_fwd(
-            a.x[k], a.v[k], table, g.receiver[first:last], g.sender[first:last], m.direction[first:last], knot,
-            fraction, k > 0, a.s[0], a.v[k + 1],
-        )  # fmt: skip
+    message_fwd(
+        a.x[k], a.v[k], table, g.receiver[first:last], g.sender[first:last], m.direction[first:last], knot,
+        fraction, k > 0, a.s[0], a.v[k + 1],
+    )  # fmt: skip
 
 
 @compiled(nogil=True)
-def _block(w, pairs):  # type: ignore[no-untyped-def]
-    """Pairs whose filters are available together: all of them in a table."""
-    return max(pairs, 1) if w.filter.shape[1] == 0 else EXACT_PAIRS
-
-
-@compiled(nogil=True)
-def _filters(w, m, k, first, last):  # type: ignore[no-untyped-def]
-    """The table of layer k, and rows and positions in it of pairs first to last: its own, or one of these pairs.
+def _filters(w, m, k, first, last, table, row, at):  # type: ignore[no-untyped-def]
+    """A table for pairs first to last alone, their rows and positions in it.
 
     A row at position 0 is value and slope of the filter; the row behind the last is read, times zero.
     """
-    t, knot, fraction = k % w.table.shape[0], m.knot[first:last], m.fraction[first:last]
-    if w.filter.shape[1] == 0:
-        return w.table[t], knot, fraction
-    pairs, functions, columns = last - first, m.basis.shape[2], w.table.shape[3]
-    table, rows, at = np.empty((pairs + 1, 2, columns), w.table.dtype), np.empty_like(knot), np.empty_like(fraction)
-    flat = table.reshape(2 * pairs + 2, columns)
-    matmul(m.basis[first:last].reshape(2 * pairs, functions), w.filter[t], w.layers.zero, flat[: 2 * pairs])
-    flat[2 * pairs :] = 0.0
+    pairs, functions = last - first, m.basis.shape[2]
+    flat = table.reshape(2 * table.shape[0], table.shape[2])
+    basis = m.basis[first:last].reshape(2 * pairs, functions)
+    matmul(basis, w.filter[k % w.table.shape[0]], w.layers.zero, flat[: 2 * pairs])
+    flat[2 * pairs : 2 * pairs + 2] = 0.0
     for q in range(pairs):
-        rows[q] = q if knot[q] >= 0 else -1
-        at[q] = 0.0 * fraction[q]  # NaN stays NaN
-    return table, rows, at
+        row[q] = q if m.knot[first + q] >= 0 else -1
+        at[q] = 0.0 * m.fraction[first + q]  # NaN stays NaN
 
 
 @compiled(nogil=True)
@@ -335,15 +343,31 @@ def _add(a, b):  # type: ignore[no-untyped-def]
 @compiled(nogil=True)
 def _pairs_backward(w, g, m, k, low, high):  # type: ignore[no-untyped-def]
     """What pairs low to high pull in layer k, in `m.pull`, and their adjoints."""
+    if w.filter.shape[1] > 0:
+        _exact_backward(w, g, m, k, low, high)
+    else:
+        table, knot, fraction = w.table[k % w.table.shape[0]], m.knot[low:high], m.fraction[low:high]
+        _message_adjoints(w.spacing, table, g, m, k, low, high, knot, fraction)
+
+
+@compiled(nogil=True, allocates=True)
+def _exact_backward(w, g, m, k, low, high):  # type: ignore[no-untyped-def]
+    """The same with filters that are computed for `EXACT_PAIRS` at a time."""
+    table = np.empty((EXACT_PAIRS + 1, 2, w.table.shape[3]), w.table.dtype)
+    row, at = np.empty(EXACT_PAIRS, m.knot.dtype), np.empty(EXACT_PAIRS, m.fraction.dtype)
+    for first in range(low, high, EXACT_PAIRS):
+        last = min(first + EXACT_PAIRS, high)
+        _filters(w, m, k, first, last, table, row, at)
+        _message_adjoints(w.spacing, table, g, m, k, first, last, row, at)
+
+
+@compiled(nogil=True)
+def _message_adjoints(spacing, table, g, m, k, first, last, knot, fraction):  # type: ignore[no-untyped-def]
     a = m.kept
-    for first in range(low, high, _block(w, high - low)):
-        last = min(first + _block(w, high - low), high)
-        table, knot, fraction = _filters(w, m, k, first, last)
-        message_bwd(
-            a.x[k], a.v[k], m.gs, m.gv, table, w.spacing, g.receiver[first:last], g.sender[first:last],
-            m.direction[first:last], m.distance[first:last], knot, fraction, k > 0, m.wide, m.gv_out,
-            m.pull[first:last],
-        )  # fmt: skip
+    message_bwd(
+        a.x[k], a.v[k], m.gs, m.gv, table, spacing, g.receiver[first:last], g.sender[first:last],
+        m.direction[first:last], m.distance[first:last], knot, fraction, k > 0, m.wide, m.gv_out, m.pull[first:last],
+    )  # fmt: skip
 
 
 @compiled(nogil=True)
