@@ -10,7 +10,7 @@ import torch
 from ase.build import molecule
 
 from painn_fast import PaiNNFastError, load
-from painn_fast.io.load import MODELS
+from painn_fast.io.find import MODELS
 from painn_fast.io.structures import read_structures
 from painn_fast.spectra import harmonic, hessian, relax, roughness
 from painn_fast.testing import Morse, assert_close, with_epsilon
