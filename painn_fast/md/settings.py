@@ -105,7 +105,7 @@ class MDSettings(LoadOptions):
     checkpoint: Duration = "60 s"
     """Wall-clock time between restart files, which a killed run loses at most."""
     max_time: Duration | None = None
-    """Wall-clock time after which the run saves and stops, to be resumed, such as "11.5 h"."""
+    """Wall-clock time, without compilation, after which the run saves and stops, to be resumed, such as "11.5 h"."""
 
     @model_validator(mode="before")
     @classmethod
