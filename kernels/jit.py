@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
@@ -27,6 +28,7 @@ from numba.core import config, event
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.codegen import JITCodeLibrary, get_host_cpu_features
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.compiler_machinery import register_pass
 from numba.core.registry import CPUDispatcher
 from numba.core.typed_passes import NativeLowering
@@ -35,6 +37,8 @@ FAST = {"reassoc", "contract", "nsz", "arcp"}
 """For `fastmath`: sums may be reordered, the same way at every run; NaN and infinity keep their meaning."""
 LONG = 4.0
 """Seconds of compilation that are reported where stderr is no terminal, as in a log."""
+_compiling: list[float] = []
+"""Seconds of each compilation in this process, what it waits for others included."""
 FEATURES: str = get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES
 """Of the processor that numba compiles for, as LLVM writes them: +avx2,-avx512f,..."""
 
@@ -67,6 +71,11 @@ def compiled(
     return decorate
 
 
+def working_time() -> float:
+    """Seconds on a clock that stands while this process compiles: limits of time count from the first step."""
+    return time.monotonic() - sum(_compiling)
+
+
 class _Notice(event.Listener):
     """A line about a function that is about to be compiled, if someone is likely to wait for it."""
 
@@ -82,7 +91,7 @@ class _Notice(event.Listener):
             print(text, file=sys.stderr, flush=True)
 
     def on_end(self, ended: Any) -> None:
-        """Nothing to say."""
+        """Nothing to report."""
 
 
 class _Function(CPUDispatcher):
@@ -98,12 +107,14 @@ class _Function(CPUDispatcher):
         self._cache = _Cache(self.py_func)
 
     def compile(self, sig: Any) -> Any:
-        try:
-            with event.install_listener("numba:compile", _Notice(self)):
+        with global_compiler_lock, event.install_listener("numba:compile", _Notice(self)):
+            start = time.monotonic()
+            try:
                 return super().compile(sig)
-        finally:
-            if isinstance(self._cache, _Cache):
-                self._cache.release()
+            finally:
+                _compiling.append(time.monotonic() - start)
+                if isinstance(self._cache, _Cache):
+                    self._cache.release()
 
     def get_call_template(self, args: Any, kws: Any) -> Any:
         return self._part.get_call_template(args, kws)

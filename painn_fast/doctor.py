@@ -22,7 +22,8 @@ from painn_fast.engine.check import largest_pull
 from painn_fast.errors import PaiNNFastError
 from painn_fast.evaluate import evaluate
 from painn_fast.graph import batch_atoms
-from painn_fast.io.load import MODELS, bundled, load
+from painn_fast.io.find import MODELS, bundled
+from painn_fast.io.load import load
 from painn_fast.io.structures import read_structures
 from painn_fast.nn import Potential
 from painn_fast.runtime.packages import installed

@@ -8,9 +8,8 @@ import os
 import platform
 import subprocess
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from pydantic import JsonValue, ValidationError, model_validator
 
 import painn_fast
@@ -18,6 +17,9 @@ from painn_fast.errors import PaiNNFastError
 from painn_fast.runtime.atomic import atomic_write
 from painn_fast.runtime.packages import installed
 from painn_fast.settings import Settings
+
+if TYPE_CHECKING:
+    import torch
 
 PACKAGES = ("torch", "triton", "numba", "numpy", "ase", "vesin", "schnetpack", "torch_geometric")
 
@@ -86,6 +88,8 @@ class Report(Settings):
 
 def new_report(device: torch.device, model: dict[str, Any]) -> Report:
     """A report without results."""
+    import torch
+
     machine = Machine(
         cpu=cpu_name(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,

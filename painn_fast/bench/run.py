@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from painn_fast.bench.cases import MODES, choose, paper_model
+from painn_fast.bench.cases import MODES, choose, known, paper_model
 from painn_fast.bench.floor import floor
 from painn_fast.bench.measure import calls_per_sample, clock, interleaved, peak_memory
 from painn_fast.bench.peers import Accelerated, DimeNet, SchNetPack
@@ -70,8 +70,8 @@ def run(
     """
     place = _device(device)
     by_name = {side.name: side for side in SIDES}
-    wanted = [by_name[name]() for name in _known(sides, by_name, "side") or by_name]
-    only = _known(modes, MODES, "mode")
+    wanted = [by_name[name]() for name in known(sides, list(by_name), "side") or by_name]
+    only = known(modes, MODES, "mode")
     chosen = list(cases)
     limit = MAX_ATOMS[place.type] if max_atoms is None else max_atoms
     potential = paper_model(str(place))
@@ -193,11 +193,3 @@ def _device(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise PaiNNFastError("torch finds no CUDA device", got=name, fix="use --device cpu")
     return device
-
-
-def _known(names: Iterable[str], known: Iterable[str], what: str) -> list[str]:
-    chosen, allowed = list(names), list(known)
-    for name in chosen:
-        if name not in allowed:
-            raise PaiNNFastError(f"no such {what} of the benchmark", got=repr(name), expected=", ".join(allowed))
-    return chosen

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from painn_fast.cli.given import check_model
 from painn_fast.cli.options import MODEL_FILE, Model, with_flags
 
 DEVICES = {"cpu": "a CPU", "cuda": "a GPU"}
@@ -22,6 +23,7 @@ def info(
 
     The cut-off is in Å. Whatever units a model was trained in, its results come in eV, Å, e.
     """
+    check_model(model, options)
     from painn_fast.io.describe import describe
 
     facts = describe(model, **options)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from painn_fast.cli.given import check_files, check_model
 from painn_fast.cli.options import MODEL_FILE, Device, Dtype, flag, number, with_flags
 
 
@@ -55,6 +56,9 @@ def select(
 
     Disagreement is the standard deviation of the force on an atom, in eV/Å, of the atom where it is largest.
     """
+    check_files(file)
+    for one in model:
+        check_model(one, options, dtype=dtype, device=device)
     from painn_fast.ensemble import Ensemble
     from painn_fast.io.structures import write_extxyz
     from painn_fast.label.structures import structures

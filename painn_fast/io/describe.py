@@ -10,7 +10,8 @@ from ase.data import chemical_symbols
 
 from painn_fast.engine.paths import paths
 from painn_fast.errors import MissingUnits
-from painn_fast.io.load import find, load
+from painn_fast.io.find import find
+from painn_fast.io.load import load
 from painn_fast.nn import Potential
 from painn_fast.units import KINDS
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import ase
 
 from painn_fast.errors import PaiNNFastError
+from painn_fast.kernels.jit import working_time
 from painn_fast.md.force_field import ForceField
 from painn_fast.md.guards import Guards
 from painn_fast.md.output import OBSERVED, Output, clear_folder, earlier_run, refuse_other_world
@@ -121,7 +122,7 @@ class _Run:
         self.simulation = self._simulation(setup, restart)
         if restart is None and setup.custom:  # what it cannot observe is an error now, not after the equilibration
             self.simulation.observe(self._observed(list(settings.strides)))
-        self._began = self._polled = time.monotonic()
+        self._began, self._polled = working_time(), time.monotonic()
 
     def _simulation(self, setup: Setup, restart: Restart | None) -> Simulation:
         """All trajectories at the start, or as the restart has them."""
@@ -192,7 +193,7 @@ class _Run:
         if now - self._polled < POLL_EVERY:
             return ""
         self._polled = now
-        if self.settings.max_time is not None and now - self._began >= self.settings.max_time:
+        if self.settings.max_time is not None and working_time() - self._began >= self.settings.max_time:
             return f"max_time, {clock(self.settings.max_time)}"
         return f"the file {EXIT}" if any(path.exists() for path in self.exit_files) else ""
 
@@ -228,5 +229,5 @@ class _Run:
             )
         path = self.output.finish(self.step)
         if steps:
-            took = clock(time.monotonic() - self._began)
+            took = clock(working_time() - self._began)
             self.line.keep(f"{self.reporter.text(simulation).rsplit(' | ', 1)[0]} | took {took} | {path}")

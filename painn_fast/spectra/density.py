@@ -8,8 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.fft
-import scipy.interpolate
+import scipy
 
 from painn_fast.correlation.online import Correlation, velocity_correlation
 from painn_fast.errors import PaiNNFastError

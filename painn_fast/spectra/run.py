@@ -15,7 +15,7 @@ from painn_fast import md
 from painn_fast.correlation.series import SpectrumStreams
 from painn_fast.errors import PaiNNFastError
 from painn_fast.io import load
-from painn_fast.io.load import MODELS, bundled
+from painn_fast.io.find import MODELS, bundled
 from painn_fast.io.model_file import fingerprint
 from painn_fast.io.structures import read_structures, write_extxyz
 from painn_fast.md import Trajectory
@@ -30,8 +30,8 @@ from painn_fast.spectra.panels import can_draw
 from painn_fast.spectra.plot import draw
 from painn_fast.spectra.report import harmonic_table, peak_table
 from painn_fast.spectra.settings import DYNAMICS, SpectrumSettings
-from painn_fast.vibrations.derivatives import Method
 from painn_fast.vibrations.harmonic import HarmonicSpectrum, harmonic
+from painn_fast.vibrations.method import Method
 
 PATIENCE = timedelta(days=100)
 """Longest wait of processes that have done their share of the dynamics for the others."""

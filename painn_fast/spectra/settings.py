@@ -14,7 +14,7 @@ from painn_fast.settings import Duration, Interval, Seed, Temperature, Time, Tim
 from painn_fast.spectra.density import Analysis, nyquist
 from painn_fast.spectra.quantum import QuantumCorrection
 from painn_fast.spectra.window import WindowName
-from painn_fast.vibrations.derivatives import Method as HessianMethod
+from painn_fast.vibrations.method import Method as HessianMethod
 
 Method = Literal["t-rpmd", "rpmd", "classical"]
 ENSEMBLES: dict[Method, Ensemble] = {"t-rpmd": "t-rpmd", "rpmd": "rpmd", "classical": "nve"}

@@ -12,7 +12,7 @@ from painn_fast.engine import CpuEngine, check
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph import batch_atoms
 from painn_fast.io import load
-from painn_fast.io.load import MODELS
+from painn_fast.io.find import MODELS
 from painn_fast.io.structures import read_structures
 from painn_fast.nn import EnergyHead, PotentialConfig, RepresentationConfig
 from painn_fast.testing import random_potential

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -221,3 +222,13 @@ def test_code_kept_for_a_type_that_no_longer_exists_is_compiled_anew(tmp_path, m
     assert cache.load("now") is None
     cache.save("now", b"code of now")
     assert cache.load("now") == b"code of now"
+
+
+def test_the_clock_of_limits_stands_during_compilation():
+    kernel = module.compiled()(twice)
+    start, working = time.monotonic(), module.working_time()
+    assert kernel(2.5) == 5.0
+    between, passed = time.monotonic() - start, module.working_time() - working
+    compiling = module._compiling[-1]
+    assert 0 < compiling <= between
+    assert passed == pytest.approx(between - compiling, abs=0.01)

@@ -13,7 +13,7 @@ from ase import Atoms
 from force_fields import Morse
 
 import painn_fast as pf
-from painn_fast.io.load import MODELS
+from painn_fast.io.find import MODELS
 from painn_fast.md import MDSettings, ModelForces, recorder, run
 from painn_fast.md.force_field import ForceField
 

@@ -11,7 +11,7 @@ from ase.build import molecule
 from force_fields import Morse
 
 from painn_fast import PaiNNFastError, load
-from painn_fast.io.load import MODELS
+from painn_fast.io.find import MODELS
 from painn_fast.io.structures import read_structures
 from painn_fast.spectra import harmonic, hessian, relax, roughness
 from painn_fast.testing import assert_close, with_epsilon

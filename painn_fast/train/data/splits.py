@@ -12,7 +12,7 @@ from painn_fast.errors import PaiNNFastError, reading
 from painn_fast.runtime.atomic import atomic_write
 from painn_fast.train.data.dataset import SPLITS, Dataset
 from painn_fast.train.data.duplicates import duplicates, roots
-from painn_fast.train.data.formats import find_data
+from painn_fast.train.data.find import find_data
 from painn_fast.train.data.frames import Frames
 from painn_fast.train.settings import DataFile, SplitSizes
 
