@@ -13,7 +13,7 @@ from torch import Tensor
 
 from painn_fast import units
 from painn_fast.ase import PaiNNCalculator
-from painn_fast.bench.cases import TRAINING
+from painn_fast.bench.cases import SIMULATOR, TRAINING
 from painn_fast.bench.problem import LEARNING_RATE, Numbers, Problem, Work, loss, step_numbers, to_float64
 from painn_fast.engine import engine_for
 from painn_fast.errors import PaiNNFastError
@@ -37,7 +37,7 @@ class Side:
 
     def supports(self, problem: Problem) -> bool:
         """Whether there is anything to compare; if not, the side is left out silently."""
-        return True
+        return problem.mode != SIMULATOR
 
     def prepare(self, problem: Problem) -> Work:
         """The work of one call.
