@@ -39,7 +39,7 @@ def pack_weights(potential: Potential) -> EngineWeights:
 
     functions, filters = radial(network), filter_weights(network)
     if potential.dtype == torch.float64:
-        start, spacing, table = 0.0, 1.0, np.zeros((len(filters), 0, 2, 3 * (f + missing)))
+        start, spacing, table = 0.0, 1.0, np.zeros((len(filters), 0, 3 * (f + missing)))
         exact = np.stack([pack(all_parts(weight).contiguous().numpy()) for weight in filters])
     else:
         tables = [tabulate(functions, weight, dtype=potential.dtype) for weight in filters]

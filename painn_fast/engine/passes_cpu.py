@@ -36,7 +36,7 @@ class EngineWeights(NamedTuple):
     layers: Layers
     embedding: np.ndarray  # [max_z, F]
     first_x: np.ndarray  # [max_z, 3 F], the first message network of the embedding
-    table: np.ndarray  # [T, knots + 1, 2, 3 F], without knots where filters are exact
+    table: np.ndarray  # [T, knots + 6, 3 F], without rows where filters are exact
     filter: np.ndarray  # [T, panels, K, W] for exact filters, otherwise [T, 0, 0, 0]
     table_start: float
     spacing: float
@@ -235,7 +235,7 @@ def _pairs_forward(w, g, m, k, low, high):  # type: ignore[no-untyped-def]
 @compiled(nogil=True, allocates=True)
 def _exact_forward(w, g, m, k, low, high):  # type: ignore[no-untyped-def]
     """The same with filters that are computed for `EXACT_PAIRS` at a time."""
-    table = np.empty((EXACT_PAIRS + 1, 2, w.table.shape[3]), w.table.dtype)
+    table = np.empty((6 * EXACT_PAIRS + 2, w.table.shape[2]), w.table.dtype)
     row, at = np.empty(EXACT_PAIRS, m.knot.dtype), np.empty(EXACT_PAIRS, m.fraction.dtype)
     for first in range(low, high, EXACT_PAIRS):
         last = min(first + EXACT_PAIRS, high)
@@ -256,15 +256,21 @@ def _messages(table, g, m, k, first, last, knot, fraction):  # type: ignore[no-u
 def _filters(w, m, k, first, last, table, row, at):  # type: ignore[no-untyped-def]
     """A table for pairs first to last alone, their rows and positions in it.
 
-    A row at position 0 is value and slope of the filter; the row behind the last is read, times zero.
+    At position 0 the spline of rows 0, -1.2 b, 120 / 66 a, 1.2 b, 0 has the value a and the slope b; the row behind is
+    read, times zero. a and b of all pairs are at the end of the table.
     """
     pairs, functions = last - first, m.basis.shape[2]
-    flat = table.reshape(2 * table.shape[0], table.shape[2])
+    made = table[4 * EXACT_PAIRS + 2 :]
     basis = m.basis[first:last].reshape(2 * pairs, functions)
-    matmul(basis, w.filter[k % w.table.shape[0]], w.layers.zero, flat[: 2 * pairs])
-    flat[2 * pairs : 2 * pairs + 2] = 0.0
+    matmul(basis, w.filter[k % w.table.shape[0]], w.layers.zero, made[: 2 * pairs])
     for q in range(pairs):
-        row[q] = q if m.knot[first + q] >= 0 else -1
+        for c in range(table.shape[1]):
+            value, slope = made[2 * q, c], made[2 * q + 1, c]
+            table[4 * q, c], table[4 * q + 1, c] = 0.0, -1.2 * slope
+            table[4 * q + 2, c], table[4 * q + 3, c] = 120 / 66 * value, 1.2 * slope
+    table[4 * pairs : 4 * pairs + 2] = 0.0
+    for q in range(pairs):
+        row[q] = 4 * q if m.knot[first + q] >= 0 else -1
         at[q] = 0.0 * m.fraction[first + q]  # NaN stays NaN
 
 
@@ -353,7 +359,7 @@ def _pairs_backward(w, g, m, k, low, high):  # type: ignore[no-untyped-def]
 @compiled(nogil=True, allocates=True)
 def _exact_backward(w, g, m, k, low, high):  # type: ignore[no-untyped-def]
     """The same with filters that are computed for `EXACT_PAIRS` at a time."""
-    table = np.empty((EXACT_PAIRS + 1, 2, w.table.shape[3]), w.table.dtype)
+    table = np.empty((6 * EXACT_PAIRS + 2, w.table.shape[2]), w.table.dtype)
     row, at = np.empty(EXACT_PAIRS, m.knot.dtype), np.empty(EXACT_PAIRS, m.fraction.dtype)
     for first in range(low, high, EXACT_PAIRS):
         last = min(first + EXACT_PAIRS, high)
