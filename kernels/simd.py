@@ -22,8 +22,10 @@ from numba.extending import intrinsic, lower_builtin, models, register_model
 
 from painn_fast.kernels.jit import FEATURES
 
-LANES = 16 if "+avx512f" in FEATURES.split(",") else 8
-"""A multiple of what a register holds, in float32; from the features that numba's cache is kept by."""
+SETS = {"+avx512f": (16, 32), "+avx": (8, 16), "+neon": (4, 32)}
+"""Numbers of float32 in a register, and registers, by the feature of the processor that has these."""
+LANES, REGISTERS = next((sizes for feature, sizes in SETS.items() if feature in FEATURES.split(",")), (4, 16))
+"""Of the processor that numba compiles for, by the features that its cache is kept by."""
 _FLAGS = ("contract", "nsz", "arcp")
 _LOG2_E, _LN2_HIGH, _LN2_LOW = 1.4426950408889634, 0.693145751953125, 1.428606820309417e-06
 
@@ -74,6 +76,29 @@ def store(_, array, index, value):  # type: ignore[no-untyped-def]
         return context.get_dummy_value()
 
     return types.void(array, types.intp, value), codegen
+
+
+@intrinsic
+def opaque(_, index):  # type: ignore[no-untyped-def]
+    """The same index, which the compiler cannot derive from others.
+
+    row + opaque(a + f) is an address of two registers. From what it knows the compiler makes a pointer of its own for
+    each row and multiple of f, more than there are registers, and reads most of them from memory at each step.
+    """
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        integer = args[0].type
+        return builder.asm(ir.FunctionType(integer, [integer]), "", "=r,0", args, False)
+
+    return types.intp(types.intp), codegen
+
+
+def prefetch(builder: Any, pointer: Any) -> None:
+    """LLVM's code for bringing the cache line at an address, any address, into the second cache."""
+    integer, address = ir.IntType(32), builder.bitcast(pointer, ir.IntType(8).as_pointer())
+    function = ir.FunctionType(ir.VoidType(), [address.type, integer, integer, integer])
+    args = [address, *(ir.Constant(integer, value) for value in (0, 2, 1))]  # to read, where to, data
+    builder.call(cgutils.get_or_insert_function(builder.module, function, "llvm.prefetch.p0i8"), args)
 
 
 def repeat(builder: Any, number: Any, vector: Any) -> Any:

@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from painn_fast.kernels.jit import compiled
-from painn_fast.kernels.simd import LANES, load, splat, store, total
+from painn_fast.kernels.simd import LANES, load, opaque, splat, store, total
 
 
 @compiled(nogil=True, error_model="numpy")
@@ -55,19 +55,19 @@ def _hermite(t, like):  # type: ignore[no-untyped-def]
 
 
 @compiled(inline="always")
-def _hermite_slope(t, like):  # type: ignore[no-untyped-def]
-    """Derivatives of `_hermite` in t."""
-    return (
-        splat(6 * t * (t - 1), like),
-        splat((1 - t) * (1 - 3 * t), like),
-        splat(6 * t * (1 - t), like),
-        splat(t * (3 * t - 2), like),
-    )
+def _spline(h, y0, m0, y1, m1):  # type: ignore[no-untyped-def]
+    return h[0] * y0 + h[1] * m0 + h[2] * y1 + h[3] * m1
 
 
 @compiled(inline="always")
-def _spline(h, y0, m0, y1, m1):  # type: ignore[no-untyped-def]
-    return h[0] * y0 + h[1] * m0 + h[2] * y1 + h[3] * m1
+def _cubic(t, y0, m0, y1, m1):  # type: ignore[no-untyped-def]
+    """The same spline and its derivative in t, by the coefficients of its powers: t alone takes a register."""
+    rise = y1 - y0
+    bend = rise - m0
+    third = m1 - rise - bend
+    second = third * t + (bend - third)
+    first = second * t + m0
+    return first * t + y0, (third * t + second) * t + first
 
 
 @compiled(nogil=True)
@@ -81,16 +81,16 @@ def message_fwd(
     """
     f = s_out.shape[1]
     for q in range(receiver.shape[0]):
-        k = knot[q]
-        if k < 0:
+        if knot[q] < 0:
             continue
-        i, j = receiver[q], sender[q]
+        k = np.uintp(knot[q])
+        i, j = np.uintp(receiver[q]), np.uintp(sender[q])
         h = _hermite(fraction[q], x)
-        y0, m0, y1, m1 = table[k, 0], table[k, 1], table[k + 1, 0], table[k + 1, 1]
+        y0, m0, y1, m1 = table[k, 0], table[k, 1], table[k + np.uintp(1), 0], table[k + np.uintp(1), 1]
         x_i, x_j, s_i, s_j, d_i, d_j, v_i, v_j = x[i], x[j], s_out[i], s_out[j], v_out[i], v_out[j], v[i], v[j]
         u0, u1, u2 = splat(direction[q, 0], x), splat(direction[q, 1], x), splat(direction[q, 2], x)
         for a in range(0, f, LANES):
-            b, c = a + f, a + 2 * f
+            b, c = opaque(a + f), opaque(a + 2 * f)
             w = _spline(h, load(y0, a), load(m0, a), load(y1, a), load(m1, a))
             store(s_i, a, load(s_i, a) + w * load(x_j, a))
             store(s_j, a, load(s_j, a) + w * load(x_i, a))
@@ -126,35 +126,33 @@ def message_bwd(  # noqa: PLR0915 - one visit of a pair shares everything it rea
     """
     f = gs.shape[1]
     for q in range(receiver.shape[0]):
-        k = knot[q]
-        if k < 0:
+        if knot[q] < 0:
             continue
-        i, j = receiver[q], sender[q]
-        h, g = _hermite(fraction[q], x), _hermite_slope(fraction[q], x)
-        y0, m0, y1, m1 = table[k, 0], table[k, 1], table[k + 1, 0], table[k + 1, 1]
+        k = np.uintp(knot[q])
+        i, j = np.uintp(receiver[q]), np.uintp(sender[q])
+        t = splat(fraction[q], x)
+        y0, m0, y1, m1 = table[k, 0], table[k, 1], table[k + np.uintp(1), 0], table[k + np.uintp(1), 1]
         x_i, x_j, s_i, s_j, g_i, g_j, v_i, v_j = x[i], x[j], gs[i], gs[j], gv[i], gv[j], v[i], v[j]
         to_x_i, to_x_j, to_v_i, to_v_j = gx[i], gx[j], gv_out[i], gv_out[j]
         u0, u1, u2 = splat(direction[q, 0], x), splat(direction[q, 1], x), splat(direction[q, 2], x)
         gd, gu0, gu1, gu2 = splat(0.0, x), splat(0.0, x), splat(0.0, x), splat(0.0, x)
         for a in range(0, f, LANES):
-            b, c = a + f, a + 2 * f
+            b, c = opaque(a + f), opaque(a + 2 * f)
             i0, i1, i2, j0, j1, j2 = load(g_i, a), load(g_i, b), load(g_i, c), load(g_j, a), load(g_j, b), load(g_j, c)
             # scalar messages: a of i <- j and of j <- i
-            p0, p1, p2, p3 = load(y0, a), load(m0, a), load(y1, a), load(m1, a)
-            a_i, a_j, x_of_i, x_of_j = load(s_i, a), load(s_j, a), load(x_i, a), load(x_j, a)
-            gd = gd + _spline(g, p0, p1, p2, p3) * (a_j * x_of_i + a_i * x_of_j)
+            w, slope = _cubic(t, load(y0, a), load(m0, a), load(y1, a), load(m1, a))
+            a_i, a_j = load(s_i, a), load(s_j, a)
+            gd = gd + slope * (a_j * load(x_i, a) + a_i * load(x_j, a))
             if vectors:
-                w = _spline(h, p0, p1, p2, p3)
                 store(to_x_i, a, load(to_x_i, a) + w * a_j)
                 store(to_x_j, a, load(to_x_j, a) + w * a_i)
             # along the direction: b
-            p0, p1, p2, p3 = load(y0, b), load(m0, b), load(y1, b), load(m1, b)
-            w = _spline(h, p0, p1, p2, p3)
-            b_i, b_j = i0 * u0 + i1 * u1 + i2 * u2, splat(0.0, x) - j0 * u0 - j1 * u1 - j2 * u2
+            w, slope = _cubic(t, load(y0, b), load(m0, b), load(y1, b), load(m1, b))
+            b_i, b_j = i0 * u0 + i1 * u1 + i2 * u2, j0 * u0 + j1 * u1 + j2 * u2
             x_of_i, x_of_j = load(x_i, b), load(x_j, b)
-            gd = gd + _spline(g, p0, p1, p2, p3) * (b_j * x_of_i + b_i * x_of_j)
+            gd = gd + slope * (b_i * x_of_j - b_j * x_of_i)
             if vectors:
-                store(to_x_i, b, load(to_x_i, b) + w * b_j)
+                store(to_x_i, b, load(to_x_i, b) - w * b_j)
                 store(to_x_j, b, load(to_x_j, b) + w * b_i)
             x_of_i, x_of_j = w * x_of_i, w * x_of_j
             gu0 = gu0 + x_of_j * i0 - x_of_i * j0
@@ -162,12 +160,11 @@ def message_bwd(  # noqa: PLR0915 - one visit of a pair shares everything it rea
             gu2 = gu2 + x_of_j * i2 - x_of_i * j2
             # vectors that propagate: c
             if vectors:
-                p0, p1, p2, p3 = load(y0, c), load(m0, c), load(y1, c), load(m1, c)
-                w = _spline(h, p0, p1, p2, p3)
+                w, slope = _cubic(t, load(y0, c), load(m0, c), load(y1, c), load(m1, c))
+                x_of_i, x_of_j = load(x_i, c), load(x_j, c)
                 c_i = i0 * load(v_j, a) + i1 * load(v_j, b) + i2 * load(v_j, c)
                 c_j = j0 * load(v_i, a) + j1 * load(v_i, b) + j2 * load(v_i, c)
-                x_of_i, x_of_j = load(x_i, c), load(x_j, c)
-                gd = gd + _spline(g, p0, p1, p2, p3) * (c_j * x_of_i + c_i * x_of_j)
+                gd = gd + slope * (c_j * x_of_i + c_i * x_of_j)
                 store(to_x_i, c, load(to_x_i, c) + w * c_j)
                 store(to_x_j, c, load(to_x_j, c) + w * c_i)
                 x_of_i, x_of_j = w * x_of_i, w * x_of_j
@@ -179,10 +176,10 @@ def message_bwd(  # noqa: PLR0915 - one visit of a pair shares everything it rea
                 store(to_v_j, c, load(to_v_j, c) + x_of_j * i2)
         e0, e1, e2 = direction[q, 0], direction[q, 1], direction[q, 2]
         t0, t1, t2 = total(gu0), total(gu1), total(gu2)
-        along, per, slope = t0 * e0 + t1 * e1 + t2 * e2, 1.0 / distance[q], total(gd) / spacing
-        pull[q, 0] -= slope * e0 + (t0 - along * e0) * per
-        pull[q, 1] -= slope * e1 + (t1 - along * e1) * per
-        pull[q, 2] -= slope * e2 + (t2 - along * e2) * per
+        along, per, pushed = t0 * e0 + t1 * e1 + t2 * e2, 1.0 / distance[q], total(gd) / spacing
+        pull[q, 0] -= pushed * e0 + (t0 - along * e0) * per
+        pull[q, 1] -= pushed * e1 + (t1 - along * e1) * per
+        pull[q, 2] -= pushed * e2 + (t2 - along * e2) * per
 
 
 @compiled(nogil=True)

@@ -6,6 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from painn_fast.kernels.jit import compiled
+from painn_fast.kernels.launch import require_contiguous
 from painn_fast.kernels.random.cpu import fill_normal
 from painn_fast.kernels.ring import reference
 from painn_fast.kernels.ring.reference import NOISE
@@ -161,6 +162,7 @@ class Steps(reference.Steps):
     """The same on a CPU; the tensors must be contiguous."""
 
     def _bind(self) -> None:
+        require_contiguous(*self.beads, self.energy, self.heat, self.trajectory)
         ring, (S, P) = self.ring, self.energy.shape
         self._beads = tuple(tensor.numpy().reshape(S, P, -1) for tensor in self.beads)
         self._m = ring.masses.repeat_interleave(3).numpy()

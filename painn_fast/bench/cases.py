@@ -26,7 +26,9 @@ TRAINING = ("training_step", "training_energy")
 """A step of training on energies and forces, or on energies alone."""
 SINGLE = (*INFERENCE, "calculator")
 """Of cases with one structure; energies and forces by ASE's calculator, of which `energy_forces` is the lower limit."""
-MODES = (*SINGLE, *TRAINING)
+SIMULATOR = "simulator_step"
+"""A step of ring polymers in SchNetPack's own simulator; each structure is a bead."""
+MODES = (*SINGLE, *TRAINING, SIMULATOR)
 SIDES = ("fused", "reference", "compile", "schnetpack", "accelerate", "dimenet")
 """Programs that are measured; `painn_fast.bench.run` has their classes."""
 
@@ -105,6 +107,7 @@ def _cases() -> dict[str, Case]:
     cases = [
         _ethanol(1, modes=SINGLE),
         _ethanol(10, modes=("training_step",)),
+        _ethanol(16, modes=(SIMULATOR,)),
         _ethanol(32, modes=("energy_forces",)),
         _ethanol(64),
         _ethanol(1024),

@@ -1,8 +1,11 @@
 """Energy and forces of a chunk of molecules in one compiled call: the kernels in their order, without autograd.
 
-n atoms, P pairs (each edge of the graph once, its mirror implied), F features, L layers, T filter tables. v is
-[n, 3 F]: x, y and z one after another. The first layer, whose scalars depend on the element alone and whose vectors are
+n atoms, P pairs (each edge of the graph once, its mirror implied), F features, L layers, T filters. v is
+[n, 3 F]: x, y and z one after another. The first layer, whose scalars depend on no position and whose vectors are
 zero, and the last, whose vectors the energy does not need, do less.
+
+Filters come from a table of splines, or, where that is not exact enough, from the K functions that they are made of: a
+product with the weights for each block of pairs gives rows of values and slopes, a table whose knots are the pairs.
 """
 
 from __future__ import annotations
@@ -23,15 +26,18 @@ from painn_fast.kernels.update.cpu import gate_bwd, norm_bwd
 GEOMETRY, ATOMS_FORWARD, PAIRS_FORWARD, ATOMS_BACKWARD, PAIRS_BACKWARD = range(5)
 ROWS = 144
 """Atoms of a block: more read the weights less often, fewer keep their features in the cache."""
+EXACT_PAIRS = 32
+"""Pairs whose exact filters are made together: these stay in the cache until the messages have read them."""
 
 
 class EngineWeights(NamedTuple):
-    """A model with an energy; its filters are tables."""
+    """A model; one without an energy has a readout of zeros."""
 
     layers: Layers
     embedding: np.ndarray  # [max_z, F]
     first_x: np.ndarray  # [max_z, 3 F], the first message network of the embedding
-    table: np.ndarray  # [T, knots + 1, 2, 3 F]
+    table: np.ndarray  # [T, knots + 1, 2, 3 F], without knots where filters are exact
+    filter: np.ndarray  # [T, panels, K, W] for exact filters, otherwise [T, 0, 0, 0]
     table_start: float
     spacing: float
     cutoff: float
@@ -51,6 +57,7 @@ class Pairs(NamedTuple):
     sender: np.ndarray  # [P]
     shift: np.ndarray  # [P, 3] Å
     molecule: np.ndarray  # [n] index of its molecule in the batch
+    embedded: np.ndarray  # [n, F] before the first message, of models with a charge or a spin; otherwise [0, F]
 
 
 class Scratch(NamedTuple):
@@ -61,6 +68,7 @@ class Scratch(NamedTuple):
     distance: np.ndarray  # [P]
     knot: np.ndarray  # [P]
     fraction: np.ndarray  # [P]
+    basis: np.ndarray  # [P, 2, K] for exact filters: functions of the distance and their derivatives
     pull: np.ndarray  # [P, 3] float64, -dE/dr_ij in model units
     wide: np.ndarray  # [n, 3 F], scratch like the four below
     narrow: np.ndarray  # [n, F]
@@ -73,8 +81,10 @@ class Scratch(NamedTuple):
     readout_active: tuple[np.ndarray, ...]  # [n, H]
 
 
-def scratch(atoms: int, pairs: int, layers: int, features: int, hidden: tuple[int, ...], dtype: np.dtype) -> Scratch:
-    """Memory for `Scratch`; `hidden` are the widths of the readout."""
+def scratch(
+    atoms: int, pairs: int, layers: int, features: int, functions: int, hidden: tuple[int, ...], dtype: np.dtype
+) -> Scratch:
+    """Memory for `Scratch`; `functions` are K, or 0 with a table, and `hidden` the widths of the readout."""
 
     def space(*shape: int) -> np.ndarray:
         return np.zeros(shape, dtype)
@@ -86,6 +96,7 @@ def scratch(atoms: int, pairs: int, layers: int, features: int, hidden: tuple[in
         distance=space(pairs),
         knot=np.zeros(pairs, np.int64),
         fraction=space(pairs),
+        basis=space(pairs if functions else 0, 2, functions),
         pull=np.zeros((pairs, 3)),
         wide=space(n, 3 * f),
         narrow=space(n, f),
@@ -194,8 +205,14 @@ def _atoms_forward(w, g, m, k, first, last, want_forces, energies):  # type: ign
     layers = a.x.shape[0]
     if k == 0:
         a.v[0, first:last] = 0.0
-        gather(w.embedding, g.numbers[first:last], last - first, a.s[0, first:last])
-        gather(w.first_x, g.numbers[first:last], last - first, a.x[0, first:last])
+        if len(g.embedded):
+            for i in range(first, last):
+                for c in range(a.s.shape[2]):
+                    a.s[0, i, c] = g.embedded[i, c]
+            message_network(w.layers, a, 0, first, last)
+        else:
+            gather(w.embedding, g.numbers[first:last], last - first, a.s[0, first:last])
+            gather(w.first_x, g.numbers[first:last], last - first, a.x[0, first:last])
     else:
         update(w.layers, a, k - 1, first, last)
     if k == layers:
@@ -209,11 +226,46 @@ def _atoms_forward(w, g, m, k, first, last, want_forces, energies):  # type: ign
 @compiled(nogil=True)
 def _pairs_forward(w, g, m, k, low, high):  # type: ignore[no-untyped-def]
     """Messages of layer k along pairs low to high."""
+    if w.filter.shape[1] > 0:
+        _exact_forward(w, g, m, k, low, high)
+    else:
+        _messages(w.table[k % w.table.shape[0]], g, m, k, low, high, m.knot[low:high], m.fraction[low:high])
+
+
+@compiled(nogil=True, allocates=True)
+def _exact_forward(w, g, m, k, low, high):  # type: ignore[no-untyped-def]
+    """The same with filters that are computed for `EXACT_PAIRS` at a time."""
+    table = np.empty((EXACT_PAIRS + 1, 2, w.table.shape[3]), w.table.dtype)
+    row, at = np.empty(EXACT_PAIRS, m.knot.dtype), np.empty(EXACT_PAIRS, m.fraction.dtype)
+    for first in range(low, high, EXACT_PAIRS):
+        last = min(first + EXACT_PAIRS, high)
+        _filters(w, m, k, first, last, table, row, at)
+        _messages(table, g, m, k, first, last, row, at)
+
+
+@compiled(nogil=True)
+def _messages(table, g, m, k, first, last, knot, fraction):  # type: ignore[no-untyped-def]
     a = m.kept
     message_fwd(
-        a.x[k], a.v[k], w.table[k % w.table.shape[0]], g.receiver[low:high], g.sender[low:high], m.direction[low:high],
-        m.knot[low:high], m.fraction[low:high], k > 0, a.s[0], a.v[k + 1],
+        a.x[k], a.v[k], table, g.receiver[first:last], g.sender[first:last], m.direction[first:last], knot,
+        fraction, k > 0, a.s[0], a.v[k + 1],
     )  # fmt: skip
+
+
+@compiled(nogil=True)
+def _filters(w, m, k, first, last, table, row, at):  # type: ignore[no-untyped-def]
+    """A table for pairs first to last alone, their rows and positions in it.
+
+    A row at position 0 is value and slope of the filter; the row behind the last is read, times zero.
+    """
+    pairs, functions = last - first, m.basis.shape[2]
+    flat = table.reshape(2 * table.shape[0], table.shape[2])
+    basis = m.basis[first:last].reshape(2 * pairs, functions)
+    matmul(basis, w.filter[k % w.table.shape[0]], w.layers.zero, flat[: 2 * pairs])
+    flat[2 * pairs : 2 * pairs + 2] = 0.0
+    for q in range(pairs):
+        row[q] = q if m.knot[first + q] >= 0 else -1
+        at[q] = 0.0 * m.fraction[first + q]  # NaN stays NaN
 
 
 @compiled(nogil=True)
@@ -291,11 +343,30 @@ def _add(a, b):  # type: ignore[no-untyped-def]
 @compiled(nogil=True)
 def _pairs_backward(w, g, m, k, low, high):  # type: ignore[no-untyped-def]
     """What pairs low to high pull in layer k, in `m.pull`, and their adjoints."""
+    if w.filter.shape[1] > 0:
+        _exact_backward(w, g, m, k, low, high)
+    else:
+        table, knot, fraction = w.table[k % w.table.shape[0]], m.knot[low:high], m.fraction[low:high]
+        _message_adjoints(w.spacing, table, g, m, k, low, high, knot, fraction)
+
+
+@compiled(nogil=True, allocates=True)
+def _exact_backward(w, g, m, k, low, high):  # type: ignore[no-untyped-def]
+    """The same with filters that are computed for `EXACT_PAIRS` at a time."""
+    table = np.empty((EXACT_PAIRS + 1, 2, w.table.shape[3]), w.table.dtype)
+    row, at = np.empty(EXACT_PAIRS, m.knot.dtype), np.empty(EXACT_PAIRS, m.fraction.dtype)
+    for first in range(low, high, EXACT_PAIRS):
+        last = min(first + EXACT_PAIRS, high)
+        _filters(w, m, k, first, last, table, row, at)
+        _message_adjoints(w.spacing, table, g, m, k, first, last, row, at)
+
+
+@compiled(nogil=True)
+def _message_adjoints(spacing, table, g, m, k, first, last, knot, fraction):  # type: ignore[no-untyped-def]
     a = m.kept
     message_bwd(
-        a.x[k], a.v[k], m.gs, m.gv, w.table[k % w.table.shape[0]], w.spacing, g.receiver[low:high], g.sender[low:high],
-        m.direction[low:high], m.distance[low:high], m.knot[low:high], m.fraction[low:high], k > 0, m.wide, m.gv_out,
-        m.pull[low:high],
+        a.x[k], a.v[k], m.gs, m.gv, table, spacing, g.receiver[first:last], g.sender[first:last],
+        m.direction[first:last], m.distance[first:last], knot, fraction, k > 0, m.wide, m.gv_out, m.pull[first:last],
     )  # fmt: skip
 
 

@@ -15,11 +15,12 @@ from painn_fast.md.guards import Guards
 from painn_fast.md.output import OBSERVED, Output, clear_folder, earlier_run, refuse_other_world
 from painn_fast.md.reporter import Reporter
 from painn_fast.md.restart import Restart
-from painn_fast.md.resume import fallback, resumed, set_aside
+from painn_fast.md.resume import fallback, resumed
 from painn_fast.md.settings import MDSettings
 from painn_fast.md.setup import Setup, bond_guard, bonds_mode, first_state, remove_drift, set_up
 from painn_fast.md.simulation import Group, Simulation
 from painn_fast.md.stages import Stage, stage_at, stages
+from painn_fast.runtime import checkpoint
 from painn_fast.runtime.folders import rank_folder, remove_temporaries
 from painn_fast.runtime.interrupt import Interrupt
 from painn_fast.runtime.progress import StatusLine, clock, warn
@@ -86,7 +87,7 @@ def run(
         else:
             for note in fallback(settings, setup, restart, folder):
                 warn(note)
-            set_aside(restart)
+            checkpoint.set_aside(restart.failed)
         remove_temporaries(folder)
         for path in this.exit_files:
             path.unlink(missing_ok=True)

@@ -190,11 +190,6 @@ class MDSettings(LoadOptions):
             return {}
         return {name: stride * self.longest_step for name, stride in self.strides.items() if name in SERIES}
 
-    @property
-    def equilibration_ensemble(self) -> Ensemble:
-        """Ensemble of the time before the run."""
-        return "pile-l" if self.beads > 1 else "langevin"
-
 
 def _several(value: float | tuple[float, ...]) -> tuple[float, ...]:
     return value if isinstance(value, tuple) else (value,)

@@ -178,11 +178,5 @@ class SpectrumSettings(LoadOptions):
 
 def _listed(names: Any) -> list[Any]:
     """Names from one, several or several in one text; anything else as it is."""
-    if names is None:
-        return []
-    parts = [names] if isinstance(names, str) else list(names) if isinstance(names, (list, tuple)) else [names]
-    return [
-        name.strip() if isinstance(name, str) else name
-        for part in parts
-        for name in (part.split(",") if isinstance(part, str) else [part])
-    ]
+    parts = names if isinstance(names, (list, tuple)) else [] if names is None else [names]
+    return [name for part in parts for name in (map(str.strip, part.split(",")) if isinstance(part, str) else [part])]

@@ -135,12 +135,18 @@ def test_each_processor_has_a_cache_of_its_own(tmp_path, home):
     assert len(list((tmp_path / "toy" / "__pycache__").glob("b.two*.nbi"))) == 2
 
 
-def test_lanes_follow_the_features_that_the_cache_is_kept_by(tmp_path, home):
-    lanes = "from painn_fast.kernels.simd import LANES; print(LANES)"
-    printed = [
-        run(lanes, tmp_path, home, NUMBA_CPU_FEATURES=features) for features in ("+avx2,+avx512f", "+avx2,-avx512f")
-    ]
-    assert printed == ["16", "8"]
+@pytest.mark.parametrize(
+    ("features", "sizes"),
+    [
+        ("+avx,+avx2,+avx512f", "16 64"),
+        ("+avx,+avx2,-avx512f", "8 16"),
+        ("+sse2,-avx,-avx512f", "4 8"),
+        ("+fp-armv8,+neon", "4 16"),
+    ],
+)
+def test_vectors_and_tiles_follow_the_features_that_the_cache_is_kept_by(features, sizes, tmp_path, home):
+    script = "from painn_fast.kernels.dense.cpu import LANES, panel_width; print(LANES, panel_width(384, 4))"
+    assert run(script, tmp_path, home, NUMBA_CPU_FEATURES=features) == sizes
 
 
 def test_two_processes_that_compile_at_once_never_find_each_others_code(tmp_path, monkeypatch):
