@@ -172,6 +172,7 @@ def test_commands_name_files_that_exist_and_options_that_are_known(gpu, tmp_path
             words = [word.split("=")[-1] for word in command]
             files = [word for word in words if word.startswith(("tests/", "bench/")) or word.endswith(".py")]
             assert all((ROOT / word).exists() for word in files), command
+            assert "tests/kernels/test_message_cpu.py" not in words
             if "-m" in command[:2] and command[2] != "pytest":
                 assert importlib.util.find_spec(command[2])
 
