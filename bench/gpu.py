@@ -134,8 +134,8 @@ def run(stage: Stage, record: Record, left: float, environment: dict[str, str]) 
 
 
 def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Python writes where it was when it aborts; whatever a process started dies with it."""
-    for number, patience in ((signal.SIGABRT, 2.0), (signal.SIGKILL, 5.0)):
+    """First they write where they are (see `gpu_setup.STACKS`); whatever a process started dies with it."""
+    for number, patience in ((signal.SIGUSR1, 1.0), (signal.SIGKILL, 5.0)):
         for process in processes:
             try:
                 os.killpg(process.pid, number)
@@ -147,9 +147,7 @@ def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
 
 
 def last_line(log: Path) -> str:
-    """Of what a stage wrote; a process that aborts lists its extension modules after where it was."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    lines = [line for line in lines if not line.startswith("Extension modules:")]
     return lines[-1][:140] if lines else "no output"
 
 
@@ -166,7 +164,6 @@ def environment(work: Path, device: str) -> dict[str, str]:
         "PYTHONPATH": str(work / "site"),
         "PYTHONSAFEPATH": "1",  # the folder that Python is started in is no package
         "PYTHONUNBUFFERED": "1",
-        "PYTHONFAULTHANDLER": "1",
         "TRITON_CACHE_DIR": str(work / "triton"),
         "NUMBA_CACHE_DIR": str(work / "numba"),
         "PAINN_FAST_TUNING": str(work / "results" / "tuned"),

@@ -18,7 +18,18 @@ WORKERS = min(12, os.cpu_count() or 1)
 """Of pytest: compilation takes most of the time, and each has its own memory on the GPU."""
 COMPILING = ("test_static_report.py", "test_triton_compiles.py", "test_jit_path.py")
 """Tests of kernels that need no GPU."""
-ENGINES = ("tests/engine/test_gpu_engine.py", "tests/engine/test_gpu_engine_threads.py", "tests/md/test_whole_step.py")
+KERNELS = sorted(
+    str(path.relative_to(ROOT))
+    for path in (ROOT / "tests" / "kernels").glob("test_*.py")
+    if "triton" in path.read_text(encoding="utf-8") and path.name not in COMPILING
+)
+"""Those of kernels for GPUs: those for CPUs would be compiled too."""
+ENGINES = (
+    "tests/engine/test_gpu_engine.py",
+    "tests/engine/test_gpu_engine_threads.py",
+    "tests/md/test_whole_step.py",
+    "tests/test_conformance.py",
+)
 TOOLKITS = ("/usr/local/cuda*/bin", "/usr/local/cuda*/compute-sanitizer", "/opt/nvidia/nsight-compute/*")
 
 
@@ -66,7 +77,7 @@ def stages(device: str, work: Path, wheels: Path, commit: str | None = None) -> 
         Stage("agreement", 75, [[*checks, "agreement", "--precision", name] for name in PRECISIONS], least=20),
         Stage("targets", 60, [[*checks, "targets"]], least=20),
         suite("tests-engine", 75, device, results, *ENGINES),
-        suite("tests-kernels", 110, device, results, "tests/kernels", ignored=COMPILING),
+        suite("tests-kernels", 110, device, results, *KERNELS),
         sanitizers(checks, no_gpu),
         counters(checks, no_gpu),
         Stage("bench", 100, [[*bench, *_cases(quick), "--out", str(unused(results, "bench"))]], least=30),
@@ -94,11 +105,10 @@ def _cases(quick: bool) -> list[str]:
     return [*names, "--sides", "fused,reference,schnetpack", "--rounds", "9"]
 
 
-def suite(name: str, seconds: float, device: str, results: Path, *paths: str, ignored: Sequence[str] = ()) -> Stage:
+def suite(name: str, seconds: float, device: str, results: Path, *paths: str) -> Stage:
     """Tests side by side, each result in a journal; another call leaves out those that passed."""
     words = [PYTHON, "-m", "pytest", "-q", "-n", str(WORKERS), "--dist", "worksteal", "-p", "no:cacheprovider"]
     words += ["-p", "gpu_journal", "--tb", "short", "--device", device, "-m", "not slow", *paths]
-    words += [f"--ignore=tests/kernels/{file}" for file in ignored]
     words += ["-k", "random"] if device == "cpu" else []
     variables = {"PAINN_FAST_JOURNAL": str(results / f"{name}.jsonl")}
     variables["PYTHONPATH"] = f"{results.parent / 'site'}:{BENCH}"  # of the plugin
