@@ -178,12 +178,14 @@ def launches(run, monkeypatch):
     """Kernels of Triton and operations of torch, by name."""
     counted = Counter()
     from triton.runtime.interpreter import GridExecutor
+    from triton.runtime.jit import JITFunction
 
     def counting(executor, *arguments, **options):  # and nothing else: an interpreted kernel calls torch
         counted[executor.fn.__name__] += 1
 
     with monkeypatch.context() as patch, Operations(counted):
         patch.setattr(GridExecutor, "__call__", counting)
+        patch.setattr(JITFunction, "run", counting)
         run()
     return counted
 

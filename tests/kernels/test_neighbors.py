@@ -11,7 +11,7 @@ from ase.build import molecule
 from painn_fast.graph import batch_atoms
 from painn_fast.kernels.neighbors import cpu, ops, reference, triton
 
-DEVICE = "cpu" if "TRITON_INTERPRET" in os.environ else "cuda"
+DEVICE = os.environ["KERNELS_ON"]
 BACKENDS = {"reference": (reference, "cpu"), "numba": (cpu, "cpu"), "triton": (triton, DEVICE)}
 CUTOFF = 3.2
 
