@@ -14,15 +14,31 @@ from painn_fast.kernels.jit import compiled
 from painn_fast.kernels.simd import LANES, load, opaque, splat, store, total
 
 
+@compiled(nogil=True)
+def _weights(t, spline):  # type: ignore[no-untyped-def]
+    """B-splines of fifth degree at position t in their interval, and their derivatives."""
+    for side, x in ((0, t), (1, 1.0 - t)):  # rows from the first on, and from the last
+        first, second, third = (0, 1, 2) if side == 0 else (5, 4, 3)
+        sign = 1.0 - 2.0 * side
+        r = 1.0 - x
+        spline[first] = r**5 / 120
+        spline[second] = (26 + x * (-50 + x * (20 + x * (20 + x * (-20 + x * 5))))) / 120
+        spline[third] = (66 + x * x * (-60 + x * x * (30 - 10 * x))) / 120
+        spline[first + 6] = -sign * r**4 / 24
+        spline[second + 6] = sign * (-50 + x * (40 + x * (60 + x * (-80 + x * 25)))) / 120
+        spline[third + 6] = sign * x * (-120 + x * x * (120 - 50 * x)) / 120
+
+
 @compiled(nogil=True, error_model="numpy")
 def pair_geometry(
     positions: np.ndarray, receiver: np.ndarray, sender: np.ndarray, shift: np.ndarray, unit: float, start: float,
-    spacing: float, cutoff: float, direction: np.ndarray, distance: np.ndarray, knot: np.ndarray, fraction: np.ndarray,
+    spacing: float, cutoff: float, direction: np.ndarray, distance: np.ndarray, knot: np.ndarray, spline: np.ndarray,
 ) -> None:  # fmt: skip
-    """Direction [P, 3], distance [P], table row [P] (-1 beyond the cut-off) and position in it [P]; positions [N, 3] Å.
+    """Direction [P, 3], distance [P], first row in the table [P] (-1 beyond the cut-off) and weights of six rows in the
+    filter and its slope, `spline` [P, 12]; positions [N, 3] Å.
 
     Two atoms that coincide have no direction, NaN; a distance that is not finite is not beyond the cut-off, and its
-    position in the table is NaN.
+    weights are NaN.
     """
     for q in range(receiver.shape[0]):
         i, j = receiver[q], sender[q]
@@ -40,34 +56,18 @@ def pair_geometry(
         else:
             k, at = 0, math.nan
         knot[q] = k
-        fraction[q] = at - k
+        _weights(at - k, spline[q])
 
 
 @compiled(inline="always")
-def _weights(t, like):  # type: ignore[no-untyped-def]
-    """Of six rows at position t in their interval: the B-splines of fifth degree."""
-    r = 1 - t
+def _six(spline, first, like):  # type: ignore[no-untyped-def]
     return (
-        splat(r * r * r * r * r / 120, like),
-        splat((26 + t * (-50 + t * (20 + t * (20 + t * (-20 + t * 5))))) / 120, like),
-        splat((66 + t * t * (-60 + t * t * (30 - 10 * t))) / 120, like),
-        splat((66 + r * r * (-60 + r * r * (30 - 10 * r))) / 120, like),
-        splat((26 + r * (-50 + r * (20 + r * (20 + r * (-20 + r * 5))))) / 120, like),
-        splat(t * t * t * t * t / 120, like),
-    )
-
-
-@compiled(inline="always")
-def _slopes(t, like):  # type: ignore[no-untyped-def]
-    """Derivatives of `_weights` in t."""
-    r = 1 - t
-    return (
-        splat(-r * r * r * r / 24, like),
-        splat((-50 + t * (40 + t * (60 + t * (-80 + t * 25)))) / 120, like),
-        splat(t * (-120 + t * t * (120 - 50 * t)) / 120, like),
-        splat(-r * (-120 + r * r * (120 - 50 * r)) / 120, like),
-        splat(-(-50 + r * (40 + r * (60 + r * (-80 + r * 25)))) / 120, like),
-        splat(t * t * t * t / 24, like),
+        splat(spline[first], like),
+        splat(spline[first + 1], like),
+        splat(spline[first + 2], like),
+        splat(spline[first + 3], like),
+        splat(spline[first + 4], like),
+        splat(spline[first + 5], like),
     )
 
 
@@ -79,7 +79,7 @@ def _sum(h, p0, p1, p2, p3, p4, p5):  # type: ignore[no-untyped-def]
 @compiled(nogil=True)
 def message_fwd(
     x: np.ndarray, v: np.ndarray, table: np.ndarray, receiver: np.ndarray, sender: np.ndarray, direction: np.ndarray,
-    knot: np.ndarray, fraction: np.ndarray, vectors: bool, s_out: np.ndarray, v_out: np.ndarray,
+    knot: np.ndarray, spline: np.ndarray, vectors: bool, s_out: np.ndarray, v_out: np.ndarray,
 ) -> None:  # fmt: skip
     """s_out [N, F] and v_out [N, 3 F] grow by the messages; `vectors` False: v is zero (the first layer).
 
@@ -91,7 +91,7 @@ def message_fwd(
             continue
         k = np.uintp(knot[q])
         i, j = np.uintp(receiver[q]), np.uintp(sender[q])
-        h = _weights(fraction[q], x)
+        h = _six(spline[q], 0, x)
         y0, y1, y2 = table[k], table[k + np.uintp(1)], table[k + np.uintp(2)]
         y3, y4, y5 = table[k + np.uintp(3)], table[k + np.uintp(4)], table[k + np.uintp(5)]
         x_i, x_j, s_i, s_j, d_i, d_j, v_i, v_j = x[i], x[j], s_out[i], s_out[j], v_out[i], v_out[j], v[i], v[j]
@@ -125,7 +125,7 @@ def message_fwd(
 def message_bwd(  # noqa: PLR0915 - one visit of a pair shares everything it reads
     x: np.ndarray, v: np.ndarray, gs: np.ndarray, gv: np.ndarray, table: np.ndarray, spacing: float,
     receiver: np.ndarray, sender: np.ndarray, direction: np.ndarray, distance: np.ndarray, knot: np.ndarray,
-    fraction: np.ndarray, vectors: bool, gx: np.ndarray, gv_out: np.ndarray, pull: np.ndarray,
+    spline: np.ndarray, vectors: bool, gx: np.ndarray, gv_out: np.ndarray, pull: np.ndarray,
 ) -> None:  # fmt: skip
     """Adjoint of `message_fwd`: gx [N, 3 F] and gv_out [N, 3 F] grow, and so does pull [P, 3] = -dE/dr_ij of each pair.
 
@@ -137,7 +137,7 @@ def message_bwd(  # noqa: PLR0915 - one visit of a pair shares everything it rea
             continue
         k = np.uintp(knot[q])
         i, j = np.uintp(receiver[q]), np.uintp(sender[q])
-        h, g = _weights(fraction[q], x), _slopes(fraction[q], x)
+        h, g = _six(spline[q], 0, x), _six(spline[q], 6, x)
         y0, y1, y2 = table[k], table[k + np.uintp(1)], table[k + np.uintp(2)]
         y3, y4, y5 = table[k + np.uintp(3)], table[k + np.uintp(4)], table[k + np.uintp(5)]
         x_i, x_j, s_i, s_j, g_i, g_j, v_i, v_j = x[i], x[j], gs[i], gs[j], gv[i], gv[j], v[i], v[j]

@@ -67,7 +67,7 @@ class Scratch(NamedTuple):
     direction: np.ndarray  # [P, 3]
     distance: np.ndarray  # [P]
     knot: np.ndarray  # [P]
-    fraction: np.ndarray  # [P]
+    spline: np.ndarray  # [P, 12]
     basis: np.ndarray  # [P, 2, K] for exact filters: functions of the distance and their derivatives
     pull: np.ndarray  # [P, 3] float64, -dE/dr_ij in model units
     wide: np.ndarray  # [n, 3 F], scratch like the four below
@@ -95,7 +95,7 @@ def scratch(
         direction=space(pairs, 3),
         distance=space(pairs),
         knot=np.zeros(pairs, np.int64),
-        fraction=space(pairs),
+        spline=space(pairs, 12),
         basis=space(pairs if functions else 0, 2, functions),
         pull=np.zeros((pairs, 3)),
         wide=space(n, 3 * f),
@@ -190,7 +190,7 @@ def _geometry(w, g, m, positions, low, high):  # type: ignore[no-untyped-def]
     """Directions and table rows of pairs low to high."""
     pair_geometry(
         positions, g.receiver[low:high], g.sender[low:high], g.shift[low:high], w.unit, w.table_start, w.spacing,
-        w.cutoff, m.direction[low:high], m.distance[low:high], m.knot[low:high], m.fraction[low:high],
+        w.cutoff, m.direction[low:high], m.distance[low:high], m.knot[low:high], m.spline[low:high],
     )  # fmt: skip
     m.pull[low:high] = 0.0
 
@@ -229,14 +229,14 @@ def _pairs_forward(w, g, m, k, low, high):  # type: ignore[no-untyped-def]
     if w.filter.shape[1] > 0:
         _exact_forward(w, g, m, k, low, high)
     else:
-        _messages(w.table[k % w.table.shape[0]], g, m, k, low, high, m.knot[low:high], m.fraction[low:high])
+        _messages(w.table[k % w.table.shape[0]], g, m, k, low, high, m.knot[low:high], m.spline[low:high])
 
 
 @compiled(nogil=True, allocates=True)
 def _exact_forward(w, g, m, k, low, high):  # type: ignore[no-untyped-def]
     """The same with filters that are computed for `EXACT_PAIRS` at a time."""
-    table = np.empty((6 * EXACT_PAIRS + 2, w.table.shape[2]), w.table.dtype)
-    row, at = np.empty(EXACT_PAIRS, m.knot.dtype), np.empty(EXACT_PAIRS, m.fraction.dtype)
+    table = np.empty((2 * EXACT_PAIRS + 4, w.table.shape[2]), w.table.dtype)
+    row, at = np.empty(EXACT_PAIRS, m.knot.dtype), np.empty((EXACT_PAIRS, 12), m.spline.dtype)
     for first in range(low, high, EXACT_PAIRS):
         last = min(first + EXACT_PAIRS, high)
         _filters(w, m, k, first, last, table, row, at)
@@ -244,34 +244,30 @@ def _exact_forward(w, g, m, k, low, high):  # type: ignore[no-untyped-def]
 
 
 @compiled(nogil=True)
-def _messages(table, g, m, k, first, last, knot, fraction):  # type: ignore[no-untyped-def]
+def _messages(table, g, m, k, first, last, knot, spline):  # type: ignore[no-untyped-def]
     a = m.kept
     message_fwd(
         a.x[k], a.v[k], table, g.receiver[first:last], g.sender[first:last], m.direction[first:last], knot,
-        fraction, k > 0, a.s[0], a.v[k + 1],
+        spline, k > 0, a.s[0], a.v[k + 1],
     )  # fmt: skip
 
 
 @compiled(nogil=True)
 def _filters(w, m, k, first, last, table, row, at):  # type: ignore[no-untyped-def]
-    """A table for pairs first to last alone, their rows and positions in it.
+    """A table for pairs first to last alone, their rows in it and the weights of these.
 
-    At position 0 the spline of rows 0, -1.2 b, 120 / 66 a, 1.2 b, 0 has the value a and the slope b; the row behind is
-    read, times zero. a and b of all pairs are at the end of the table.
+    Value and slope of a filter are two rows; those behind the last pair are read, times zero.
     """
     pairs, functions = last - first, m.basis.shape[2]
-    made = table[4 * EXACT_PAIRS + 2 :]
     basis = m.basis[first:last].reshape(2 * pairs, functions)
-    matmul(basis, w.filter[k % w.table.shape[0]], w.layers.zero, made[: 2 * pairs])
+    matmul(basis, w.filter[k % w.table.shape[0]], w.layers.zero, table[: 2 * pairs])
+    table[2 * pairs : 2 * pairs + 4] = 0.0
     for q in range(pairs):
-        for c in range(table.shape[1]):
-            value, slope = made[2 * q, c], made[2 * q + 1, c]
-            table[4 * q, c], table[4 * q + 1, c] = 0.0, -1.2 * slope
-            table[4 * q + 2, c], table[4 * q + 3, c] = 120 / 66 * value, 1.2 * slope
-    table[4 * pairs : 4 * pairs + 2] = 0.0
-    for q in range(pairs):
-        row[q] = 4 * q if m.knot[first + q] >= 0 else -1
-        at[q] = 0.0 * m.fraction[first + q]  # NaN stays NaN
+        row[q] = 2 * q if m.knot[first + q] >= 0 else -1
+        for c in range(12):
+            at[q, c] = 0.0 * m.spline[first + q, 0]  # NaN stays NaN
+        at[q, 0] += 1.0
+        at[q, 7] += 1.0
 
 
 @compiled(nogil=True)
@@ -352,15 +348,15 @@ def _pairs_backward(w, g, m, k, low, high):  # type: ignore[no-untyped-def]
     if w.filter.shape[1] > 0:
         _exact_backward(w, g, m, k, low, high)
     else:
-        table, knot, fraction = w.table[k % w.table.shape[0]], m.knot[low:high], m.fraction[low:high]
-        _message_adjoints(w.spacing, table, g, m, k, low, high, knot, fraction)
+        table, knot, spline = w.table[k % w.table.shape[0]], m.knot[low:high], m.spline[low:high]
+        _message_adjoints(w.spacing, table, g, m, k, low, high, knot, spline)
 
 
 @compiled(nogil=True, allocates=True)
 def _exact_backward(w, g, m, k, low, high):  # type: ignore[no-untyped-def]
     """The same with filters that are computed for `EXACT_PAIRS` at a time."""
-    table = np.empty((6 * EXACT_PAIRS + 2, w.table.shape[2]), w.table.dtype)
-    row, at = np.empty(EXACT_PAIRS, m.knot.dtype), np.empty(EXACT_PAIRS, m.fraction.dtype)
+    table = np.empty((2 * EXACT_PAIRS + 4, w.table.shape[2]), w.table.dtype)
+    row, at = np.empty(EXACT_PAIRS, m.knot.dtype), np.empty((EXACT_PAIRS, 12), m.spline.dtype)
     for first in range(low, high, EXACT_PAIRS):
         last = min(first + EXACT_PAIRS, high)
         _filters(w, m, k, first, last, table, row, at)
@@ -368,11 +364,11 @@ def _exact_backward(w, g, m, k, low, high):  # type: ignore[no-untyped-def]
 
 
 @compiled(nogil=True)
-def _message_adjoints(spacing, table, g, m, k, first, last, knot, fraction):  # type: ignore[no-untyped-def]
+def _message_adjoints(spacing, table, g, m, k, first, last, knot, spline):  # type: ignore[no-untyped-def]
     a = m.kept
     message_bwd(
         a.x[k], a.v[k], m.gs, m.gv, table, spacing, g.receiver[first:last], g.sender[first:last],
-        m.direction[first:last], m.distance[first:last], knot, fraction, k > 0, m.wide, m.gv_out, m.pull[first:last],
+        m.direction[first:last], m.distance[first:last], knot, spline, k > 0, m.wide, m.gv_out, m.pull[first:last],
     )  # fmt: skip
 
 

@@ -33,7 +33,7 @@ table[:] = w
 of_s, along, of_v = np.split((x * w)[::-1], 3, axis=1)
 expected_s, expected_v = s + of_s, to.reshape(2, 3, f) + v.reshape(2, 3, f)[::-1] * of_v[:, None]
 expected_v[:, 0] += along * [[1], [-1]]
-message_fwd(x, v, table, 0 * one, one, direction, one, np.zeros(1, np.float32), True, s, to)
+message_fwd(x, v, table, 0 * one, one, direction, one, np.full((1, 12), 1 / 6, np.float32), True, s, to)
 np.testing.assert_allclose(s, expected_s, rtol=0, atol=1e-4)
 np.testing.assert_allclose(to.reshape(2, 3, f), expected_v, rtol=0, atol=1e-3)
 print(LANES)

@@ -53,20 +53,20 @@ def test_messages_and_what_they_pull_equal_autograd(structure, vectors, dtype, t
     receiver, sender, shift = (t[pairs].numpy() for t in (batch.receiver, batch.sender, batch.shift))
     given = [t.detach().to(dtype).flatten(1).numpy() for t in (x, v, gs, gv)]
     kind, p = given[0].dtype, len(pairs)
-    direction, distance, fraction = np.zeros((p, 3), kind), np.zeros(p, kind), np.zeros(p, kind)
+    direction, distance, spline = np.zeros((p, 3), kind), np.zeros(p, kind), np.zeros((p, 12), kind)
     knot, rows = np.zeros(p, np.int64), table.rows.numpy()
     pair_geometry(
         batch.positions.numpy(), receiver, sender, shift, 1.0, table.start, table.spacing, table.cutoff, direction,
-        distance, knot, fraction,
+        distance, knot, spline,
     )  # fmt: skip
     ds, dv = np.zeros((n, features), kind), np.zeros((n, 3 * features), kind)
-    message_fwd(given[0], given[1], rows, receiver, sender, direction, knot, fraction, vectors, ds, dv)
+    message_fwd(given[0], given[1], rows, receiver, sender, direction, knot, spline, vectors, ds, dv)
     assert_close(ds, expected[0].detach(), tolerance, "ds")
     assert_close(dv, expected[1].detach().flatten(1), tolerance, "dv")
 
     to_x, to_v, pull = np.zeros_like(given[0]), np.zeros_like(given[1]), np.zeros((p, 3))
     message_bwd(
-        *given, rows, table.spacing, receiver, sender, direction, distance, knot, fraction, vectors, to_x, to_v, pull
+        *given, rows, table.spacing, receiver, sender, direction, distance, knot, spline, vectors, to_x, to_v, pull
     )
     if p:
         assert_close(pull, -(gr - gr[batch.mirror])[pairs], 100 * tolerance, "pull")

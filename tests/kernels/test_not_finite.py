@@ -162,25 +162,25 @@ def test_pairs_of_the_cpu_engine_answer_with_nan_and_without_an_exception(positi
     shift, features = np.zeros((3, 3)), LANES
     table = tabulate(radial(dtype=torch.float64), torch.ones(5, 3 * features, dtype=torch.float64), dtype=dtype)
     kind = table.rows.numpy().dtype
-    direction, distance, fraction = np.zeros((3, 3), kind), np.zeros(3, kind), np.zeros(3, kind)
+    direction, distance, spline = np.zeros((3, 3), kind), np.zeros(3, kind), np.zeros((3, 12), kind)
     knot = np.zeros(3, np.int64)
     pair_geometry(
         positions, receiver, sender, shift, 1.0, table.start, table.spacing, table.cutoff, direction, distance, knot,
-        fraction,
+        spline,
     )  # fmt: skip
     assert knot.tolist() == [0, knot[1], -1]
     assert 0 < knot[1] < len(table.rows) - 1
-    assert np.isnan(direction[0]).any() or np.isnan(fraction[0])
+    assert np.isnan(direction[0]).any() or np.isnan(spline[0]).all()
     assert np.isfinite(direction[1:]).all()
     x, v, gs, gv = (np.ones((4, k * features), kind) for k in (3, 3, 1, 3))
     ds, dv = np.zeros((4, features), kind), np.zeros((4, 3 * features), kind)
     rows = table.rows.numpy()
-    message_fwd(x, v, rows, receiver, sender, direction, knot, fraction, True, ds, dv)
+    message_fwd(x, v, rows, receiver, sender, direction, knot, spline, True, ds, dv)
     assert np.isnan(dv[:2]).any(axis=1).all()
     assert np.isfinite(dv[2:]).all()
     gx, gv_out, pull = np.zeros_like(x), np.zeros_like(v), np.zeros((3, 3))
     message_bwd(
-        x, v, gs, gv, rows, table.spacing, receiver, sender, direction, distance, knot, fraction, True, gx, gv_out, pull
+        x, v, gs, gv, rows, table.spacing, receiver, sender, direction, distance, knot, spline, True, gx, gv_out, pull
     )
     assert np.isnan(pull[0]).any()
     assert np.isfinite(pull[1:]).all()
