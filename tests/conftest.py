@@ -19,20 +19,24 @@ settings.load_profile("repeatable")
 def pytest_addoption(parser):
     parser.addoption(
         "--device",
-        choices=("cpu", "cuda"),
+        choices=("cpu", "cuda", "emulator"),
         default="cuda" if torch.cuda.is_available() else "cpu",
-        help="where Triton kernels run: on a GPU, the default if there is one, or interpreted on the CPU",
+        help="where Triton kernels run: on a GPU, the default if there is one; on the CPU, interpreted; or on the CPU "
+        "what Triton compiles for a GPU, with a search for races",
     )
 
 
 def pytest_configure(config):
     """Triton reads the environment when it is imported; test modules learn their device from there."""
-    if config.getoption("--device") == "cpu":
-        os.environ["TRITON_INTERPRET"] = "1"
-    elif torch.cuda.is_available():
-        os.environ.pop("TRITON_INTERPRET", None)
-    else:
+    device = config.getoption("--device")
+    if device == "cuda" and not torch.cuda.is_available():
         raise pytest.UsageError("--device cuda: torch finds no CUDA device")
+    os.environ["KERNELS_ON"] = "cuda" if device == "cuda" else "cpu"
+    if device == "cpu":
+        os.environ["TRITON_INTERPRET"] = "1"
+    else:
+        os.environ.pop("TRITON_INTERPRET", None)
+    config.emulator = import_module("emulator.driver").activate() if device == "emulator" else None
     config.pluginmanager.register(import_module("vibrating_molecules"))  # its fixtures, of several folders of tests
 
 
@@ -66,6 +70,16 @@ def shared_data() -> Path:
 def one_thread():
     """Small tensors are fastest on one thread, and sums come out the same everywhere."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def memory_that_nothing_has_written(request):
+    """In the emulator, new memory holds what no kernel may read."""
+    if request.config.emulator is None:
+        yield
+    else:
+        with import_module("emulator.driver").Poisoned():
+            yield
 
 
 @pytest.fixture(autouse=True)

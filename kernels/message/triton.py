@@ -147,9 +147,11 @@ def message_force_bwd_kernel(
                 f1 += radial * u1 - across * h1
                 f2 += radial * u2 - across * h2
         p_fi = p_force + (block.to(tl.int64) * n + i) * 3
+        if ADD:  # before the barriers of the sums: every warp reads what one of them replaces
+            old0, old1, old2 = tl.load(p_fi), tl.load(p_fi + 1), tl.load(p_fi + 2)
         f0, f1, f2 = tl.sum(f0 + pull * own0), tl.sum(f1 + pull * own1), tl.sum(f2 + pull * own2)
         if ADD:
-            f0, f1, f2 = f0 + tl.load(p_fi), f1 + tl.load(p_fi + 1), f2 + tl.load(p_fi + 2)
+            f0, f1, f2 = f0 + old0, f1 + old1, f2 + old2
         tl.store(p_fi, f0)
         tl.store(p_fi + 1, f1)
         tl.store(p_fi + 2, f2)
@@ -261,6 +263,7 @@ def launch(
         warps *= 2  # a sum for the weights stays in registers whatever their number
     if given[0].dtype == torch.float64:
         warps *= 2  # each number takes two registers
+    warps = min(warps, max(1, block // LANES))  # no warp repeats what another does
     with torch.cuda.device_of(given[0]):
         kernel[programs or triton.cdiv(n, rows), triton.cdiv(f, block)](
             *(t if t is None else t.contiguous() for t in given),

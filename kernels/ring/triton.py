@@ -137,17 +137,20 @@ def modes_kernel(
     m, inverse = tl.load(p_mass + d, mask=d < D, other=0.0), tl.load(p_mass + D + d, mask=d < D, other=0.0)
     q, p = _free(q, p, cosine, sinc, pull, m, inverse)
     if p_noise is not None:
-        square = p * p
+        if p_gain is None:
+            heat = tl.load(p_heat + s)  # before the barriers of the sum: every warp reads what one of them replaces
+        before = p
         width = tl.load(p_strength + mode, mask=k < P, other=0.0) * tl.load(p_mass + 2 * D + d, mask=d < D, other=0.0)
         p = p * tl.load(p_damping + mode, mask=k < P, other=0.0)
         p += width * tl.load(p_noise + at, mask=inside, other=0.0)
         if p_whole is not None:
             velocity = tl.load(p_whole + 4 * s + 1 + d % 3)
             p = tl.where(k == 0, p * tl.load(p_whole + 4 * s) - m * velocity, p)
-        gain = (p * p - square) * tl.load(p_mass + 3 * D + d, mask=d < D, other=0.0)
+        # not p p - before before, one product of which is fused, so that no change would be some heat
+        gain = (p - before) * (p + before) * tl.load(p_mass + 3 * D + d, mask=d < D, other=0.0)
         gain = tl.sum(tl.sum(gain, axis=1), axis=0)
         if p_gain is None:
-            tl.store(p_heat + s, tl.load(p_heat + s) + gain)
+            tl.store(p_heat + s, heat + gain)
         else:
             tl.store(p_gain + s * tl.num_programs(1) + block, gain)
         q, p = _free(q, p, cosine, sinc, pull, m, inverse)

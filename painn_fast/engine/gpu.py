@@ -81,7 +81,7 @@ class GpuEngine:
     interpreter) its kernels are launched one by one. Stress is not captured.
 
     Args:
-        potential: a model that `supports` accepts; its weights are read once.
+        potential: a model without a `refusal`; its weights are read once.
         precision: of the factors in matrix products; sums are in the network's dtype. "ieee" is the network's dtype,
             "tf32" and "bf16" are faster and good to 3 and 2 digits, "tf32x3" is nearly float32 on tensor cores; no BLAS
             has it, so that its node kernels are fused always.

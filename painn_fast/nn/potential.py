@@ -206,11 +206,10 @@ class Potential(Float64Buffers):
     ) -> dict[str, Tensor]:
         """Forces and stress as derivatives of the energy; zero where nothing depends on it (lone atoms)."""
         gradients = torch.autograd.grad(
-            energy.sum(), list(leaves.values()), create_graph=create_graph, allow_unused=True, retain_graph=create_graph
+            energy.sum(), list(leaves.values()), create_graph=create_graph, materialize_grads=True
         )
         results = {}
-        for (name, leaf), gradient in zip(leaves.items(), gradients, strict=True):
-            gradient = torch.zeros_like(leaf) if gradient is None else gradient
+        for name, gradient in zip(leaves, gradients, strict=True):
             if name == "forces":
                 results[name] = -gradient
             else:

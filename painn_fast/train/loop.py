@@ -13,6 +13,7 @@ import torch
 from painn_fast.errors import PaiNNFastError
 from painn_fast.io.load import device_of
 from painn_fast.kernels import threads
+from painn_fast.kernels.jit import working_time
 from painn_fast.nn import Potential
 from painn_fast.nn.defined import defined, depends_on_cell
 from painn_fast.runtime import checkpoint
@@ -331,7 +332,7 @@ def run(settings: TrainSettings, *, data_folder: str | Path = ".", resume: bool 
 
 def _loop(training: Training, saved: Path, status: StatusLine, interrupt: Interrupt) -> None:
     settings, together = training.settings, training.ranks
-    start, last_save = time.monotonic() - training.seconds, time.monotonic()
+    start, last_save = working_time() - training.seconds, time.monotonic()
     line = "no validation yet"
     stop = ""
     board = TensorBoardWriter(saved.parent) if settings.tensorboard and together.first else None
@@ -339,7 +340,7 @@ def _loop(training: Training, saved: Path, status: StatusLine, interrupt: Interr
         while (reason := together.broadcast_from_rank_0(training.finished)) is None and not stop:
             while training.done < training.steps_per_epoch and not stop:
                 training.run_step(training.next_rows())
-                training.seconds = time.monotonic() - start
+                training.seconds = working_time() - start
                 if together.first and time.monotonic() - last_save > CHECKPOINT_EVERY:
                     training.save(saved)
                     last_save = time.monotonic()

@@ -10,7 +10,7 @@ from painn_fast.kernels.bonds import CONTACT, STRETCH, Bonds, Contacts, cpu, nea
 from painn_fast.kernels.bonds.ops import update_bonds
 from painn_fast.testing import assert_close
 
-DEVICE = "cpu" if "TRITON_INTERPRET" in os.environ else "cuda"
+DEVICE = os.environ["KERNELS_ON"]
 EVERY = [reference, cpu, triton]
 H, O, C = 0.31, 0.66, 0.76
 STEP = 2**33 + 7

@@ -20,7 +20,7 @@ from painn_fast.nn import EnergyHead, PotentialConfig, RepresentationConfig, fus
 from painn_fast.testing import random_potential
 
 F, K = 128, 4
-DEVICE = "cpu" if "TRITON_INTERPRET" in os.environ else "cuda"
+DEVICE = os.environ["KERNELS_ON"]
 CPU = torch.device("cpu")
 
 

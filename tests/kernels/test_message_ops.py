@@ -18,7 +18,7 @@ from painn_fast.testing import assert_close, random_potential
 
 pytest.importorskip("triton")
 
-DEVICE = "cpu" if "TRITON_INTERPRET" in os.environ else "cuda"
+DEVICE = os.environ["KERNELS_ON"]
 WATER, MONOXIDE = molecule("H2O"), Atoms("CO", [[0, 0, 0], [0, 0.3, 1.1]])
 GRAPHS = {
     "one atom": [Atoms("H")],

@@ -29,7 +29,7 @@ from painn_fast.kernels.message.triton_second import (  # noqa: E402
 )
 from painn_fast.kernels.radial.triton import constants, edge_geometry, radial_values, sine_cosine  # noqa: E402
 
-DEVICE = "cpu" if "TRITON_INTERPRET" in os.environ else "cuda"
+DEVICE = os.environ["KERNELS_ON"]
 WATER, MONOXIDE = molecule("H2O"), Atoms("CO", [[0, 0, 0], [0, 0.3, 1.1]])
 GRAPHS = {
     "one atom": [Atoms("H")],
@@ -202,12 +202,15 @@ def test_a_first_layer_never_reads_its_vectors(features):
     check(results | {"gx": gx}, wanted, torch.float64)
 
 
-def test_weights_that_do_not_fit_in_registers_give_the_same_bits(monkeypatch):
+def test_weights_that_do_not_fit_in_registers_give_the_same(monkeypatch):
+    """The same bits, but for which products and sums a compiler fuses."""
     p = problem([WATER], 16, functions()).to(torch.float32)
     held = got(p) | got_forces(p)
     monkeypatch.setattr(kernels, "MOST_HELD", 0)
     for name, value in (got(p) | got_forces(p)).items():
-        assert torch.equal(value, held[name]), name
+        if "TRITON_INTERPRET" in os.environ:
+            assert torch.equal(value, held[name]), name
+        assert_close(value.cpu(), held[name].cpu(), TOLERANCE[torch.float32], name)
 
 
 def test_a_program_with_many_atoms_gives_the_same_bits(monkeypatch):

@@ -28,7 +28,7 @@ pytestmark = [
     pytest.mark.filterwarnings(f"ignore:{warning}:RuntimeWarning") for warning in ("invalid value", "divide by zero")
 ]
 """Of NumPy, in which Triton's interpreter computes."""
-DEVICE = "cpu" if "TRITON_INTERPRET" in os.environ else "cuda"
+DEVICE = os.environ["KERNELS_ON"]
 NEIGHBORS = {"reference": (reference, "cpu"), "numba": (cpu, "cpu"), "triton": (triton, DEVICE)}
 REACH, FEATURES = 2.6, 16
 CUTOFFS = ("cosine", "mollifier", "switch")

@@ -12,7 +12,7 @@ from painn_fast.kernels.readout import reference, triton
 from painn_fast.nn import EnergyHead, PotentialConfig, RepresentationConfig
 from painn_fast.testing import assert_close, random_potential
 
-DEVICE = "cpu" if "TRITON_INTERPRET" in os.environ else "cuda"
+DEVICE = os.environ["KERNELS_ON"]
 SIZES = {
     "one atom": [1],
     "no atoms": [],

@@ -12,7 +12,7 @@ from painn_fast.md.integrators import RingPolymer
 from painn_fast.md.state import System
 from painn_fast.testing import assert_close
 
-DEVICE = "cpu" if "TRITON_INTERPRET" in os.environ else "cuda"
+DEVICE = os.environ["KERNELS_ON"]
 S, N = 3, 4
 MASSES = torch.tensor([1.0, 12.0, 16.0, 2.0], dtype=torch.float64)
 KELVIN = torch.tensor([250.0, 300.0, 400.0], dtype=torch.float64)
@@ -245,14 +245,17 @@ def captured(step, monkeypatch):
             step()
         return graph.replay
     from triton.runtime.interpreter import GridExecutor
+    from triton.runtime.jit import JITFunction
 
-    calls, launch = [], GridExecutor.__call__
+    interpreted = "TRITON_INTERPRET" in os.environ
+    kernel, name = (GridExecutor, "__call__") if interpreted else (JITFunction, "run")
+    calls, launch = [], getattr(kernel, name)
 
     def kept(self, *args, **kwargs):
         calls.append(lambda: launch(self, *args, **kwargs))
 
     with monkeypatch.context() as patch, Recorder(calls):
-        patch.setattr(GridExecutor, "__call__", kept)
+        patch.setattr(kernel, name, kept)
         step()
     return lambda: [each() for each in calls]
 

@@ -46,7 +46,7 @@ def test_shipped_files_are_right(path):
 
 def test_every_launch_has_numbers_that_the_tuner_knows():
     sizes = {"tiny": [2]}
-    assert {s.name for s in subjects.subjects(sizes, torch.device(device()))} == set(tuning.default())
+    assert {s.name for s in subjects.subjects(sizes, torch.device(os.environ["KERNELS_ON"]))} == set(tuning.default())
     for name, numbers in tuning.default().items():
         assert set(numbers) <= set(tuner.VALUES), name
         for key, values in tuner.VALUES.items():
@@ -177,12 +177,8 @@ def test_the_search_ends_when_time_is_up():
     assert tuner.tune([subject], torch.device("cpu"), lambda call: 1.0, -1.0, print) == []
 
 
-def device():
-    return "cpu" if "TRITON_INTERPRET" in os.environ else "cuda"
-
-
 def test_real_kernels_are_right_under_their_numbers_and_a_file_of_them_can_be_read(tmp_path, monkeypatch):
-    here = torch.device(device())
+    here = torch.device(os.environ["KERNELS_ON"])
     listed = subjects.subjects({"tiny": [3, 1]}, here)
     monkeypatch.setattr(tuner, "VALUES", {"programs": (1,), "warps": (1,), "columns": (64,)})
 
@@ -207,7 +203,7 @@ def test_real_kernels_are_right_under_their_numbers_and_a_file_of_them_can_be_re
 
 
 def test_the_reference_on_one_device_sees_what_a_kernel_does_wrong(monkeypatch):
-    here = torch.device(device())
+    here = torch.device(os.environ["KERNELS_ON"])
     listed = {s.name: s for s in subjects.subjects({"tiny": [2]}, here)}
     assert tuner.complaint(listed["message_fwd"]) is None
     monkeypatch.setattr(subjects.message, "message_fwd", lambda x, v, *_: (1.01 * x[:, :128], v))

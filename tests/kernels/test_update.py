@@ -10,7 +10,7 @@ from painn_fast.testing import assert_close
 
 EPSILON = 1e-8
 SIZES = [(1, 1), (0, 16), (5, 16), (3, 63), (2, 96), (7, 130)]
-DEVICE = "cpu" if "TRITON_INTERPRET" in os.environ else "cuda"
+DEVICE = os.environ["KERNELS_ON"]
 
 
 @pytest.fixture
