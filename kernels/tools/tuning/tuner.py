@@ -66,9 +66,13 @@ class Outcome:
 
 
 def tune(
-    subjects: Sequence[Subject], device: torch.device, timer: Timer, seconds: float, tell: Callable[[str], None]
-) -> list[Outcome]:
-    """Tune in order as long as there is time; others are left out. All numbers stay as they were."""
+    subjects: Sequence[Subject], device: torch.device, timer: Timer, seconds: float, tell: Callable[[str], None],
+    keep: Callable[[list[Outcome]], object] = lambda _: None,
+) -> list[Outcome]:  # fmt: skip
+    """Tune in order as long as there is time; others are left out. All numbers stay as they were.
+
+    `keep` gets the outcomes so far after each of them, for a run that may be stopped at any moment.
+    """
     end, outcomes = time.monotonic() + seconds, []
     for subject in subjects:
         if time.monotonic() > end:
@@ -76,6 +80,7 @@ def tune(
         outcomes.append(search(subject, launches(device)[subject.name], timer, lambda: time.monotonic() > end))
         for line in outcomes[-1].messages:
             tell(line)
+        keep(outcomes)
     return outcomes
 
 
@@ -144,17 +149,10 @@ def table(outcomes: Sequence[Outcome]) -> str:
 
 
 def write(outcomes: Sequence[Outcome], device: torch.device, folder: Path) -> Path:
-    """The file of this GPU, whole or not at all; what was not tuned keeps its numbers.
-
-    Raises:
-        RuntimeError: if a launch gives no right results with any numbers.
-    """
-    hopeless = [outcome.name for outcome in outcomes if outcome.after is None]
-    if hopeless:
-        raise RuntimeError(f"no launch gives the numbers of the reference: {', '.join(hopeless)}")
+    """The file of this GPU, whole or not at all; what was not tuned, or is right with no numbers, keeps its own."""
     gpu = torch.cuda.get_device_name(device)
     measured = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "driver": driver(), "versions": versions()}
-    of_kernels: Launches = launches(device) | {outcome.name: outcome.numbers for outcome in outcomes}
+    of_kernels: Launches = launches(device) | {o.name: o.numbers for o in outcomes if o.after is not None}
     rows = ",\n".join(f"    {json.dumps(name)}: {json.dumps(numbers)}" for name, numbers in of_kernels.items())
     head = f'  "format": 1,\n  "gpu": {json.dumps(gpu)},\n  "measured": {json.dumps(measured)},\n'
     path = folder / file_name(gpu)
