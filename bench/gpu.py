@@ -1,81 +1,149 @@
-"""All checks that need a CUDA machine, in less than nine minutes: `python bench/gpu.py [FOLDER]`.
+"""All that needs a CUDA GPU, on a machine that is lent for minutes: `python bench/gpu.py ARCHIVE.zip`.
 
-Stages run one after another, each in a process of its own with a deadline; one that fails, or whose tool is
-missing, reports it, and the next goes on. Logs and results land in the folder, the summary comes last.
+Stages run one after another, the most valuable first, each in processes of its own with a time limit: one that fails,
+hangs or crashes ends alone. After each of them, and every few seconds while one runs, all results so far are in the
+archive. A second call goes on with what the first did not finish: in the same checkout, or on another machine with the
+archive of the first, `--before ARCHIVE.zip`. README.md lists what to bring.
+
+This file and `gpu_stages.py` need the standard library of Python alone.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import json
 import os
-import re
-import shutil
 import signal
 import subprocess
 import sys
-import sysconfig
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import date
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-PYTHON = sys.executable
-MINUTES = 8.8
-ENGINES = ["tests/engine", "tests/md/test_whole_step.py"]
+sys.path.insert(0, str(Path(__file__).parent))
+
+from gpu_stages import ROOT, Stage, stages
+
+WORK = ROOT / "build" / "gpu"
+"""Installed wheels, compiled kernels and results; git ignores it."""
 NOTHING_COLLECTED = 5
 """pytest's exit code."""
-
-
-@dataclass
-class Stage:
-    """One process.
-
-    Args:
-        name: of its log.
-        seconds: at most.
-        words: the command, or why there is none.
-    """
-
-    name: str
-    seconds: float
-    words: list[str] | str
+PACK_EVERY = 10.0
+"""Seconds."""
+LARGEST_FILE = 2**20
+"""Bytes of a file in the archive; of a longer one its beginning and its end."""
+FINISHED = ("ok", "failed", "skipped")
+"""What another call need not repeat."""
+RESERVE = 5.0
+"""Seconds at the end of a call for the archive."""
 
 
 @dataclass
 class Outcome:
-    """How a stage ended."""
+    """How a stage ended: ok, failed, skipped, out of time (its own), or unfinished when the call ended."""
 
-    name: str
     state: str
     seconds: float
     message: str
 
 
-def run(stage: Stage, folder: Path, left: float) -> Outcome:
-    """Run a stage within its seconds and those that are left; whatever it started dies with it."""
-    if isinstance(stage.words, str):
-        return Outcome(stage.name, "skipped", 0.0, stage.words)
-    limit = min(stage.seconds, left)
-    if limit < 2.0:
-        return Outcome(stage.name, "skipped", 0.0, "no time left")
-    log = folder / f"{stage.name}.log"
-    start = time.monotonic()
-    with log.open("w") as file:
-        process = subprocess.Popen(stage.words, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
-        try:
-            code = process.wait(limit)
-            state = {0: "ok", NOTHING_COLLECTED: "skipped" if "pytest" in stage.words else "failed"}.get(code, "failed")
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            state = "out of time"
-        except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
-    return Outcome(stage.name, state, time.monotonic() - start, last_line(log))
+class Record:
+    """Outcomes in a folder of results, and the archive of that folder."""
+
+    def __init__(self, folder: Path, archive: Path) -> None:
+        self.folder, self.archive = folder, archive
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "outcomes.json"
+        known = json.loads(path.read_text()) if path.exists() else {}
+        self.outcomes = {name: Outcome(**outcome) for name, outcome in known.items()}
+
+    def add(self, name: str, outcome: Outcome) -> None:
+        self.outcomes[name] = outcome
+        text = json.dumps({name: asdict(outcome) for name, outcome in self.outcomes.items()}, indent=2)
+        _replace(self.folder / "outcomes.json", lambda part: part.write_text(text + "\n"))
+        (self.folder / "summary.txt").write_text(self.summary())
+        self.pack()
+
+    def summary(self) -> str:
+        """A line a stage."""
+        return "".join(self.line(name) + "\n" for name in self.outcomes)
+
+    def line(self, name: str) -> str:
+        outcome = self.outcomes[name]
+        return f"{name:<14} {outcome.state:<12} {outcome.seconds:6.1f} s  {outcome.message}"
+
+    def pack(self) -> None:
+        """The archive as a whole: at any moment there is a complete one."""
+        self.archive.parent.mkdir(parents=True, exist_ok=True)
+        _replace(self.archive, self._write)
+
+    def _write(self, part: Path) -> None:
+        with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as file:
+            for path in sorted(self.folder.rglob("*")):
+                if path.is_file():
+                    data = path.read_bytes()
+                    if len(data) > LARGEST_FILE:
+                        half = LARGEST_FILE // 2
+                        data = data[:half] + b"\n[... left out ...]\n" + data[-half:]
+                    file.writestr(str(path.relative_to(self.folder)), data)
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    part = path.with_name(path.name + ".part")
+    write(part)
+    os.replace(part, path)
+
+
+def run(stage: Stage, record: Record, left: float, environment: dict[str, str]) -> Outcome:
+    """Run the processes of a stage side by side, within its seconds and those that are left."""
+    if stage.missing:
+        return Outcome("skipped", 0.0, stage.missing)
+    if left < stage.least:
+        return Outcome("unfinished", 0.0, "no time left")
+    limit, start = min(stage.seconds, left), time.monotonic()
+    logs = [record.folder / f"{stage.name}{f'-{k}' if k else ''}.log" for k in range(len(stage.commands))]
+    running: list[subprocess.Popen[bytes]] = []
+    try:
+        for command, log in zip(stage.commands, logs, strict=True):
+            with log.open("ab") as file:
+                running.append(
+                    subprocess.Popen(
+                        command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
+                        start_new_session=True, env=os.environ | environment | stage.environment,
+                    )
+                )  # fmt: skip
+        packed = start
+        while any(process.poll() is None for process in running) and time.monotonic() - start < limit:
+            time.sleep(0.1)
+            if time.monotonic() - packed > PACK_EVERY:
+                record.pack()
+                packed = time.monotonic()
+    except OSError as error:
+        return Outcome("failed", time.monotonic() - start, str(error))
+    finally:
+        late = [process for process in running if process.poll() is None]
+        _end(late)
+    seconds, message = time.monotonic() - start, " | ".join(last_line(log) for log in logs)
+    if late:
+        return Outcome("out of time" if limit == stage.seconds else "unfinished", seconds, message)
+    codes = {process.returncode for process in running}
+    good = {0, NOTHING_COLLECTED} if stage.pytest else {0}
+    return Outcome("ok" if codes <= good else "failed", seconds, message)
+
+
+def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """First they write where they are (see `gpu_setup.STACKS`); whatever a process started dies with it."""
+    for number, patience in ((signal.SIGUSR1, 1.0), (signal.SIGKILL, 5.0)):
+        for process in processes:
+            try:
+                os.killpg(process.pid, number)
+            except ProcessLookupError:
+                continue
+        end = time.monotonic() + patience
+        while any(process.poll() is None for process in processes) and time.monotonic() < end:
+            time.sleep(0.05)
 
 
 def last_line(log: Path) -> str:
@@ -83,128 +151,65 @@ def last_line(log: Path) -> str:
     return lines[-1][:140] if lines else "no output"
 
 
-def stages(device: str, folder: Path, *, quick: bool) -> list[Stage]:
-    """All stages, the most informative first."""
-    bench = [PYTHON, "-m", "painn_fast.cli", "bench", "--device", device]
-    results, compiled = folder / "bench.json", folder / "bench-compile.json"
-    sides = "fused,reference" if quick else "fused,reference,schnetpack,dimenet"
-    cases = ["ethanol-1", "ethanol-10"] if quick else []
-    rounds = ["--rounds", "2"] if quick else []
-    pytest = [PYTHON, "-m", "pytest", "-q", "-rfE", "-p", "no:cacheprovider"]
-    operations = [*pytest, "bench/test_operations.py", "--device", device]
-    operations += ["--benchmark-json", str(folder / "operations.json"), "--benchmark-columns=median,iqr"]
-    operations += ["-k", "forward and not double and ethanol"] if quick else []
-    dynamics = [*pytest, "bench/test_dynamics.py", "--device", device, "-k", "1-painn" if quick else "engine or painn"]
-    dynamics += ["--benchmark-json", str(folder / "dynamics.json"), "--benchmark-columns=median,iqr"]
-    roofline = [PYTHON, "bench/roofline.py", str(results), "--device", device, *(["--quick"] if quick else [])]
-    compile_words = [*bench, "ethanol-1", "ethanol-64", "qm9-50", "--modes", "energy_forces", "--out", str(compiled)]
-    return [
-        Stage("doctor", 40, [PYTHON, "-m", "painn_fast.cli", "doctor"]),
-        Stage("tests-kernels", 150, tests_of_kernels(pytest, device, quick=quick)),
-        Stage("tests-engine", 80, "left out by --quick" if quick else [*pytest, *ENGINES, "--device", device]),
-        Stage("tuner", 80, tuner(device)),
-        Stage("bench", 170, [*bench, *cases, "--sides", sides, *rounds, "--out", str(results)]),
-        Stage("roofline", 25, roofline),
-        Stage("operations", 50, operations),
-        Stage("dynamics", 40, dynamics),
-        Stage("precision", 60, precision(device, folder)),
-        Stage("memcheck", 50, sanitizer("memcheck", bench, device)),
-        Stage("racecheck", 50, sanitizer("racecheck", bench, device)),
-        Stage(
-            "bench-compile",
-            90,
-            "left out by --quick" if quick else [*compile_words, "--sides", "fused,reference,compile", "--rounds", "7"],
-        ),
-    ]
+def to_do(listed: Sequence[Stage], record: Record, again: Sequence[str]) -> list[Stage]:
+    """The stages of this call: first those that no call has begun or ended, then those that ran out of their time."""
+    state = {name: outcome.state for name, outcome in record.outcomes.items()}
+    wanted = [s for s in listed if s.always or s.name in again or state.get(s.name) not in FINISHED]
+    return sorted(wanted, key=lambda stage: not stage.always and state.get(stage.name) == "out of time")
 
 
-def tests_of_kernels(pytest: list[str], device: str, *, quick: bool) -> list[str]:
-    """The suite of the kernels on the device, without what compiles alone: that needs no GPU."""
-    compiled = ("test_static_report.py", "test_triton_compiles.py")
-    words = [*pytest, "tests/kernels", "-m", "not slow", "--device", device]
-    words += [f"--ignore=tests/kernels/{name}" for name in compiled]
-    return [*words, "-k", "random"] if quick else words
+def environment(work: Path, device: str) -> dict[str, str]:
+    """Of all stages."""
+    return {
+        "PYTHONPATH": str(work / "site"),
+        "PYTHONSAFEPATH": "1",  # the folder that Python is started in is no package
+        "PYTHONUNBUFFERED": "1",
+        "TRITON_CACHE_DIR": str(work / "triton"),
+        "NUMBA_CACHE_DIR": str(work / "numba"),
+        "PAINN_FAST_TUNING": str(work / "results" / "tuned"),
+    } | ({"TRITON_INTERPRET": "1"} if device == "cpu" else {})
 
 
-def tuner(device: str) -> list[str] | str:
-    name = "painn_fast.kernels.tools.tuning"
-    if importlib.util.find_spec(name) is None:
-        return f"there is no {name}"
-    return "needs a GPU" if device == "cpu" else [PYTHON, "-m", name, "--seconds", "60"]
-
-
-def precision(device: str, folder: Path) -> list[str] | str:
-    if device == "cpu":
-        return "needs a GPU"
-    return [PYTHON, "bench/precision.py", "--device", device, "--out", str(folder / "precision.json")]
-
-
-def sanitizer(tool: str, bench: list[str], device: str) -> list[str] | str:
-    """One small molecule through engine and training step, under NVIDIA's checker."""
-    found = find_sanitizer()
-    if device == "cpu":
-        return "needs a GPU"
-    if found is None:
-        return "compute-sanitizer is not installed"
-    small = [*bench, "ethanol-1", "--sides", "fused", "--modes", "energy_forces,training_step", "--rounds", "1"]
-    return [found, "--tool", tool, "--error-exitcode", "9", *small]
-
-
-def find_sanitizer() -> str | None:
-    """On the path, in a CUDA toolkit, or in a wheel of NVIDIA."""
-    on_path = shutil.which("compute-sanitizer")
-    folders = [*Path("/usr/local").glob("cuda*/bin"), *Path(sysconfig.get_path("purelib")).glob("nvidia/**/bin")]
-    others = [folder / "compute-sanitizer" for folder in folders]
-    return on_path or next((str(path) for path in others if path.is_file()), None)
-
-
-def default_folder(device: str) -> Path:
-    name = "cpu"
-    if device == "cuda":
-        import torch
-
-        name = re.sub(r"[^A-Za-z0-9]+", "-", torch.cuda.get_device_name()).strip("-").lower()
-    return ROOT / "bench" / "results" / f"{name}-{date.today().isoformat()}"
-
-
-def summary(outcomes: list[Outcome], folder: Path) -> str:
-    """A line a stage, then the tables that were measured."""
-    lines = [f"{o.name:<14} {o.state:<12} {o.seconds:6.1f} s  {o.message}" for o in outcomes]
-    for name in ("bench.json", "bench-compile.json"):
-        if (folder / name).exists():
-            words = [PYTHON, "-m", "painn_fast.cli", "bench", "--table", str(folder / name)]
-            lines += ["", subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()]
-    return "\n".join(lines) + "\n"
-
-
-def main(tell: Callable[[str], None] = print) -> int:
+def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "folder", nargs="?", type=Path, help="for logs and results; default: bench/results/<gpu>-<date>"
-    )
+    parser.add_argument("archive", type=Path, help="the .zip of results, which grows")
+    parser.add_argument("--minutes", type=float, default=7.0, help="for this call; default: 7")
+    parser.add_argument("--wheels", type=Path, default=ROOT / "wheels", help="folder; default: wheels/ of the checkout")
+    parser.add_argument("--before", type=Path, help="archive of an earlier call on another machine")
+    parser.add_argument("--again", nargs="+", default=[], metavar="STAGE", help="stages to repeat")
+    parser.add_argument("--only", nargs="+", default=[], metavar="STAGE", help="no others, but setup")
+    parser.add_argument("--commit", help="of the checkout, where git is not at hand")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"), help="cpu to try this script itself")
-    parser.add_argument("--quick", action="store_true", help="few cases, few rounds")
-    parser.add_argument("--minutes", type=float, default=MINUTES, help="for everything")
-    given = parser.parse_args()
-    end = time.monotonic() + 60 * given.minutes
-    if given.device == "cuda":
-        import torch
+    parser.add_argument("--work", type=Path, default=WORK, help="default: build/gpu")
+    given = parser.parse_args(words)
+    if given.archive.suffix != ".zip":
+        parser.error(f"the archive is a .zip; got: {given.archive}")
+    known = [stage.name for stage in stages(given.device, given.work, given.wheels, given.commit)]
+    if unknown := {*given.again, *given.only} - set(known):
+        parser.error(f"no such stage: {', '.join(sorted(unknown))}; expected: {', '.join(known)}")
+    return given
 
-        if not torch.cuda.is_available():
-            parser.error("torch finds no CUDA device; --device cpu --quick tries the script itself")
-    folder = (given.folder or default_folder(given.device)).resolve()
-    if (folder / "bench.json").exists():
-        parser.error(f"{folder} holds results; name another folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    outcomes = []
-    for stage in stages(given.device, folder, quick=given.quick):
-        tell(f"{stage.name} ...")
-        outcomes.append(run(stage, folder, end - time.monotonic() - 5))
-        tell(f"{stage.name}: {outcomes[-1].state}, {outcomes[-1].seconds:.0f} s; {outcomes[-1].message}")
-    text = summary(outcomes, folder)
-    (folder / "summary.txt").write_text(text, encoding="utf-8")
-    tell(f"\n{text}\neverything is in {folder}")
-    return int(any(outcome.state == "failed" for outcome in outcomes))
+
+def main(words: Sequence[str] | None = None, tell: Callable[[str], None] = print) -> int:
+    """0: every stage of this call ended well; 1: some did not; the archive has all of it either way."""
+    start = time.monotonic()
+    given = read_arguments(words)
+    results = given.work.resolve() / "results"
+    if given.before and not (results / "outcomes.json").exists():
+        with zipfile.ZipFile(given.before) as file:
+            file.extractall(results)
+    record = Record(results, given.archive.resolve())
+    listed = stages(given.device, given.work.resolve(), given.wheels.resolve(), given.commit)
+    chosen = [s for s in to_do(listed, record, given.again) if s.always or not given.only or s.name in given.only]
+    variables, bad = environment(given.work.resolve(), given.device), False
+    for stage in chosen:
+        left = 60 * given.minutes - (time.monotonic() - start) - RESERVE
+        outcome = run(stage, record, left, variables)
+        record.add(stage.name, outcome)
+        bad |= outcome.state not in ("ok", "skipped")
+        tell(f"{time.monotonic() - start:5.0f} s  {record.line(stage.name)}")
+    tell(f"everything is in {record.archive}")
+    return int(bad)
 
 
 if __name__ == "__main__":

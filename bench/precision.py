@@ -25,7 +25,7 @@ from painn_fast.bench.cases import CASES, paper_model
 from painn_fast.engine import Engine
 from painn_fast.graph import batch_arrays, batch_atoms
 from painn_fast.io import load
-from painn_fast.io.load import MODELS
+from painn_fast.io.find import MODELS
 from painn_fast.io.structures import read_structures
 from painn_fast.md import MDSettings, Trajectory, run
 from painn_fast.md.force_field import ForceField

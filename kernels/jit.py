@@ -1,47 +1,194 @@
-"""numba.njit that works wherever the package is installed, and whose cache records source and processor."""
+"""numba.njit that works wherever the package is installed, compiles once, and whose cache records source and processor.
+
+numba optimises a function, makes machine code of it, and then does both again for each of its callers, into which it is
+linked. Here a function that compiled code calls is only linked; what Python calls is optimised as a whole, and kept.
+"""
 
 from __future__ import annotations
 
 import pickle
 import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 import llvmlite.binding as llvm
 from numba import njit
-from numba.core import config
-from numba.core.caching import IndexDataCacheFile
-from numba.core.codegen import get_host_cpu_features
+from numba.core import config, event
+from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core.codegen import JITCodeLibrary, get_host_cpu_features
+from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.compiler_machinery import register_pass
+from numba.core.registry import CPUDispatcher
+from numba.core.typed_passes import NativeLowering
 
 FAST = {"reassoc", "contract", "nsz", "arcp"}
 """For `fastmath`: sums may be reordered, the same way at every run; NaN and infinity keep their meaning."""
+LONG = 4.0
+"""Seconds of compilation that are reported where stderr is no terminal, as in a log."""
+_compiling: list[float] = []
+"""Seconds of each compilation in this process, what it waits for others included."""
 FEATURES: str = get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES
 """Of the processor that numba compiles for, as LLVM writes them: +avx2,-avx512f,..."""
 
 
-def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+def compiled(
+    *, allocates: bool = False, notice: tuple[str, float] | None = None, **options: Any
+) -> Callable[[Callable[..., Any]], Any]:
     """numba.njit with a cache on disk: beside the source, else in the home folder, else none.
 
     numba checks a function's own file alone, and keeps one index for all processors. Here code is compiled anew when
-    a file changes that its file imports from, and each processor has an index of its own. Processes may compile at the
-    same time.
+    a file changes that its file imports from, and each processor has an index of its own. Of processes that need the
+    same code at the same time one compiles it, and the others wait for it.
+
+    Args:
+        allocates: the function makes arrays. Others do not count references, a third of the code.
+        notice: what is compiled and its time in s, for a line on stderr where that takes long.
+        options: nogil, error_model, inline and fastmath, as njit takes them.
     """
+    options |= {"_nrt": allocates, "no_cfunc_wrapper": True}
 
     def decorate(function: Callable[..., Any]) -> Any:
-        try:
-            result = njit(cache=True, **options)(function)
-            kept = result._cache
-            name = f"{kept._impl.filename_base}.{_processor()}"
-            kept._cache_file = _CacheFile(kept.cache_path, name, _stamp(function.__module__))
-        except (RuntimeError, AttributeError, OSError):  # no folder for a cache, or numba keeps it in another way
+        if "inline" in options:  # copied into the source of its callers
             return njit(**options)(function)
+        result = _Function(function, targetoptions={"nopython": True, **options})
+        result.notice = notice
+        with suppress(RuntimeError, AttributeError, OSError):  # no folder, or numba keeps its cache in another way
+            result.enable_caching()
         return result
 
     return decorate
+
+
+def working_time() -> float:
+    """Seconds on a clock that stands while this process compiles: limits of time count from the first step."""
+    return time.monotonic() - sum(_compiling)
+
+
+class _Notice(event.Listener):
+    """A line about a function that is about to be compiled, if someone is likely to wait for it."""
+
+    def __init__(self, function: _Function) -> None:
+        self.function = function
+
+    def on_start(self, started: Any) -> None:
+        if started.data["dispatcher"] is not self.function or self.function.notice is None:
+            return
+        what, seconds = self.function.notice
+        if seconds >= LONG or (sys.stderr is not None and sys.stderr.isatty()):
+            text = f"compiling {what} for this processor, once: about {seconds:.0f} s"
+            print(text, file=sys.stderr, flush=True)
+
+    def on_end(self, ended: Any) -> None:
+        """Nothing to report."""
+
+
+class _Function(CPUDispatcher):
+    """What Python calls; compiled code that calls it links its part."""
+
+    notice: tuple[str, float] | None = None
+
+    def __init__(self, function: Callable[..., Any], targetoptions: dict[str, Any]) -> None:
+        super().__init__(function, targetoptions=targetoptions)
+        self._part = _Part(function, targetoptions=targetoptions, pipeline_class=_PartCompiler)
+
+    def enable_caching(self) -> None:
+        self._cache = _Cache(self.py_func)
+
+    def compile(self, sig: Any) -> Any:
+        with global_compiler_lock, event.install_listener("numba:compile", _Notice(self)):
+            start = time.monotonic()
+            try:
+                return super().compile(sig)
+            finally:
+                _compiling.append(time.monotonic() - start)
+                if isinstance(self._cache, _Cache):
+                    self._cache.release()
+
+    def get_call_template(self, args: Any, kws: Any) -> Any:
+        return self._part.get_call_template(args, kws)
+
+    def get_overload(self, sig: Any) -> Any:
+        return self._part.get_overload(sig)
+
+    def add_overload(self, cres: Any) -> None:
+        for environment in cres._find_referenced_environments():  # of linked parts, for errors that they raise
+            cres.library.codegen.set_env(environment.env_name, environment)
+        super().add_overload(cres)
+
+
+class _Part(CPUDispatcher):
+    """A function as compiled code calls it: typed and lowered, without machine code."""
+
+    def add_overload(self, cres: Any) -> None:
+        self.overloads[tuple(cres.signature.args)] = cres
+
+
+class _PartLibrary(JITCodeLibrary):
+    def finalize(self) -> None:
+        for library in dict.fromkeys(self._linking_libraries):
+            self._reload_init.update(library._reload_init)
+            self._final_module.link_in(library._get_module_for_linking(), preserve=True)
+        self._finalized = True
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _LowerPart(NativeLowering):
+    _name = "painn_fast_lower_part"
+
+    def run_pass(self, state: Any) -> bool:
+        state.library = _PartLibrary(state.targetctx.codegen(), state.func_id.func_qualname)
+        state.flags.no_compile = state.flags.no_cpython_wrapper = True
+        super().run_pass(state)
+        key = object()  # by which calls find it, in place of an address
+        state.targetctx.insert_user_function(key, state.cr.fndesc, [state.library])
+        state.cr = state.cr._replace(cfunc=key)
+        return True
+
+
+class _PartCompiler(CompilerBase):
+    def define_pipelines(self) -> list[Any]:
+        passes = DefaultPassBuilder.define_nopython_pipeline(self.state)
+        passes.passes = [(_LowerPart if one is NativeLowering else one, text) for one, text in passes.passes]
+        passes.finalize()
+        return [passes]
+
+
+class _Cache(FunctionCache):
+    """Of one function. A process that does not find code locks it until `release`, so that others wait for it."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        name = f"{self._impl.filename_base}.{_processor()}"
+        self._cache_file = _CacheFile(self.cache_path, name, _stamp(function.__module__))
+        self._lock_path = Path(self.cache_path) / f"{name}.lock"
+        self._lock: Any = None
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        found = super().load_overload(sig, target_context)
+        if found is None and fcntl is not None and self._lock is None:
+            with suppress(OSError):  # no locks on this file system: at worst two processes compile the same
+                self._lock = self._lock_path.open("w")
+                fcntl.flock(self._lock, fcntl.LOCK_EX)
+                found = super().load_overload(sig, target_context)
+        return found
+
+    def release(self) -> None:
+        """Let others look for the code, which has been kept by now, if it could be compiled."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
 
 class _CacheFile(IndexDataCacheFile):

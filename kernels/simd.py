@@ -16,12 +16,16 @@ from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.extending import intrinsic, models, overload, register_model
+from numba.core.typing import signature
+from numba.core.typing.templates import AbstractTemplate, infer_global
+from numba.extending import intrinsic, lower_builtin, models, register_model
 
 from painn_fast.kernels.jit import FEATURES
 
-LANES = 16 if "+avx512f" in FEATURES.split(",") else 8
-"""A multiple of what a register holds, in float32; from the features that numba's cache is kept by."""
+SETS = {"+avx512f": (16, 32), "+avx": (8, 16), "+neon": (4, 32)}
+"""Numbers of float32 in a register, and registers, by the feature of the processor that has these."""
+LANES, REGISTERS = next((sizes for feature, sizes in SETS.items() if feature in FEATURES.split(",")), (4, 16))
+"""Of the processor that numba compiles for, by the features that its cache is kept by."""
 _FLAGS = ("contract", "nsz", "arcp")
 _LOG2_E, _LN2_HIGH, _LN2_LOW = 1.4426950408889634, 0.693145751953125, 1.428606820309417e-06
 
@@ -74,6 +78,29 @@ def store(_, array, index, value):  # type: ignore[no-untyped-def]
     return types.void(array, types.intp, value), codegen
 
 
+@intrinsic
+def opaque(_, index):  # type: ignore[no-untyped-def]
+    """The same index, which the compiler cannot derive from others.
+
+    row + opaque(a + f) is an address of two registers. From what it knows the compiler makes a pointer of its own for
+    each row and multiple of f, more than there are registers, and reads most of them from memory at each step.
+    """
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        integer = args[0].type
+        return builder.asm(ir.FunctionType(integer, [integer]), "", "=r,0", args, False)
+
+    return types.intp(types.intp), codegen
+
+
+def prefetch(builder: Any, pointer: Any) -> None:
+    """LLVM's code for bringing the cache line at an address, any address, into the second cache."""
+    integer, address = ir.IntType(32), builder.bitcast(pointer, ir.IntType(8).as_pointer())
+    function = ir.FunctionType(ir.VoidType(), [address.type, integer, integer, integer])
+    args = [address, *(ir.Constant(integer, value) for value in (0, 2, 1))]  # to read, where to, data
+    builder.call(cgutils.get_or_insert_function(builder.module, function, "llvm.prefetch.p0i8"), args)
+
+
 def repeat(builder: Any, number: Any, vector: Any) -> Any:
     """LLVM's code for LANES times a number."""
     one = builder.insert_element(ir.Constant(vector, ir.Undefined), number, ir.Constant(ir.IntType(32), 0))
@@ -91,31 +118,24 @@ def splat(_, number, like):  # type: ignore[no-untyped-def]
     return Vector(scalar)(scalar, like), codegen
 
 
-def _binary(method: str) -> Any:
-    @intrinsic
-    def operation(_, a, b):  # type: ignore[no-untyped-def]
-        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            return getattr(builder, method)(*args, flags=_FLAGS)
+def _operator(python: Any, method: str) -> None:
+    """An operator of two vectors. As an `overload` it would be compiled anew at each use, half of a kernel's time."""
 
-        return a(a, b), codegen
+    @infer_global(python)
+    class Typing(AbstractTemplate):
+        def generic(self, args: Any, kws: Any) -> Any:
+            vectors = isinstance(args[0], Vector) and args[0] == args[-1]
+            return signature(args[0], *args) if vectors else None
 
-    return operation
-
-
-_add, _sub, _mul, _div = (_binary(method) for method in ("fadd", "fsub", "fmul", "fdiv"))
-
-
-def _overload(python: Any, operation: Any) -> None:
-    def implementation(a, b):  # type: ignore[no-untyped-def]
-        if isinstance(a, Vector) and a == b:
-            return lambda a, b: operation(a, b)  # noqa: PLW0108 - numba wants a function
-        return None
-
-    overload(python, inline="always")(implementation)
+    @lower_builtin(python, Vector, Vector)
+    def lower(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return getattr(builder, method)(*args, flags=_FLAGS)
 
 
-for _python, _operation in ((operator.add, _add), (operator.sub, _sub), (operator.mul, _mul), (operator.truediv, _div)):
-    _overload(_python, _operation)
+_operator(operator.add, "fadd")
+_operator(operator.sub, "fsub")
+_operator(operator.mul, "fmul")
+_operator(operator.truediv, "fdiv")
 
 
 def _call(builder: Any, name: str, result: Any, args: list[Any], **options: Any) -> Any:

@@ -15,7 +15,7 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 from painn_fast.engine import check_backend
 from painn_fast.ensemble import SPREAD, Ensemble
 from painn_fast.errors import PaiNNFastError, UndefinedProperty
-from painn_fast.evaluate import evaluate_again
+from painn_fast.evaluate import evaluate_again, loaded
 from painn_fast.graph.charge import charge_and_multiplicity
 from painn_fast.graph.kept import KeptGraph
 from painn_fast.nn import Potential
@@ -103,13 +103,7 @@ class PaiNNCalculator(Calculator):
         super().__init__()
         check_backend(backend)
         self.backend = backend
-        if isinstance(model, Potential | Ensemble):
-            if load_options:
-                raise PaiNNFastError("a model that is loaded takes no more options", got=", ".join(load_options))
-        else:
-            from painn_fast.io import load
-
-            model = load(model, **load_options)
+        model = loaded(model, load_options)
         if device is not None or dtype is not None:
             from painn_fast.io.load import device_of, dtype_of
 
@@ -141,8 +135,6 @@ class PaiNNCalculator(Calculator):
                 got=repr(name),
                 expected=" | ".join(self.implemented_properties),
             )
-        if atoms is None and self.atoms is None and allow_calculation:
-            raise PaiNNFastError("no structure to evaluate", got="a calculator without atoms", fix="give it some")
         changes: list[str] = []
         if atoms is None:
             atoms = self.atoms

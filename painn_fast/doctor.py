@@ -7,8 +7,8 @@ import importlib.metadata
 import os
 import platform
 import re
-import time
-from collections.abc import Callable, Iterator
+import timeit
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,9 +22,11 @@ from painn_fast.engine.check import largest_pull
 from painn_fast.errors import PaiNNFastError
 from painn_fast.evaluate import evaluate
 from painn_fast.graph import batch_atoms
-from painn_fast.io.load import MODELS, bundled, load
+from painn_fast.io.find import MODELS, bundled
+from painn_fast.io.load import load
 from painn_fast.io.structures import read_structures
 from painn_fast.nn import Potential
+from painn_fast.runtime.packages import installed
 from painn_fast.vibrations.derivatives import displaced
 from painn_fast.vibrations.harmonic import ROUGH, roughness
 
@@ -61,56 +63,42 @@ def examine() -> Iterator[Check]:
             yield Check(check.__name__.strip("_"), "fail", " ".join(text.split()), REINSTALL)
 
 
+def _judged(name: str, right: bool, good: str, bad: str, fix: str, state: Literal["warn", "fail"] = "warn") -> Check:
+    return Check(name, "ok", good) if right else Check(name, state, bad, fix)
+
+
 def _install() -> Iterator[Check]:
     kernels = importlib.import_module("painn_fast.kernels")
     version = f"painn-fast {painn_fast.__version__} in {Path(painn_fast.__file__).parent}"
-    try:
-        installed = importlib.metadata.version("painn-fast")
-    except importlib.metadata.PackageNotFoundError:
-        yield Check("install", "fail", f"{version}, not installed", REINSTALL)
-        return
-    if installed != painn_fast.__version__:
-        yield Check("install", "fail", f"{version}, but pip installed {installed}", REINSTALL)
-    else:
-        python = f"Python {platform.python_version()}"
-        yield Check("install", "ok", f"{version}, kernels in {Path(str(kernels.__file__)).parent}, {python}")
+    by_pip = installed("painn-fast")
+    good = f"{version}, kernels in {Path(str(kernels.__file__)).parent}, Python {platform.python_version()}"
+    bad = f"{version}, {'not installed' if by_pip is None else f'but pip installed {by_pip}'}"
+    yield _judged("install", by_pip == painn_fast.__version__, good, bad, REINSTALL, "fail")
 
 
 def _dependencies() -> Iterator[Check]:
     lines = importlib.metadata.requires("painn-fast") or []
     wanted = [re.split(r"[^\w.-]", line)[0] for line in lines if "extra ==" not in line]
-    present, missing = [], []
-    for name in wanted:
-        try:
-            present.append(f"{name} {importlib.metadata.version(name)}")
-        except importlib.metadata.PackageNotFoundError:
-            missing.append(name)
-    if missing:
-        yield Check("dependencies", "fail", f"missing: {', '.join(missing)}", f"pip install {' '.join(missing)}")
-    else:
-        yield Check("dependencies", "ok", ", ".join(present))
+    found = {name: installed(name) for name in wanted}
+    missing = [name for name, version in found.items() if version is None]
+    good = ", ".join(f"{name} {version}" for name, version in found.items())
+    bad, fix = f"missing: {', '.join(missing)}", f"pip install {' '.join(missing)}"
+    yield _judged("dependencies", not missing, good, bad, fix, "fail")
 
 
 def _threads() -> Iterator[Check]:
-    used, cores = torch.get_num_threads(), _cores()
-    result = f"torch uses {used} of {cores} cores"
-    if used > cores:
-        yield Check("threads", "warn", f"{result}: they will wait for each other", f"export OMP_NUM_THREADS={cores}")
-    else:
-        yield Check("threads", "ok", result)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    used = torch.get_num_threads()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    good = f"torch uses {used} of {cores} cores"
+    bad, fix = f"{good}: they will wait for each other", f"export OMP_NUM_THREADS={cores}"
+    yield _judged("threads", used <= cores, good, bad, fix)
 
 
 def _cpu() -> Iterator[Check]:
     level = torch.backends.cpu.get_cpu_capability()
     result = f"{platform.machine()}, torch runs its {level} code"
-    if level == "DEFAULT" and platform.machine() in ("x86_64", "AMD64"):
-        yield Check("CPU", "warn", result, "without AVX2 everything works, slowly")
-    else:
-        yield Check("CPU", "ok", result)
+    right = level != "DEFAULT" or platform.machine() not in ("x86_64", "AMD64")
+    yield _judged("CPU", right, result, result, "without AVX2 everything works, slowly")
 
 
 def _gpu() -> Iterator[Check]:
@@ -122,32 +110,25 @@ def _gpu() -> Iterator[Check]:
 
 
 def _pictures() -> Iterator[Check]:
-    try:
-        yield Check("pictures", "ok", f"matplotlib {importlib.metadata.version('matplotlib')}")
-    except importlib.metadata.PackageNotFoundError:
-        yield Check("pictures", "warn", "no matplotlib: spectra come as CSV only", "pip install 'painn-fast[plot]'")
+    version, fix = installed("matplotlib"), "pip install 'painn-fast[plot]'"
+    bad = "no matplotlib: spectra come as CSV only"
+    yield _judged("pictures", version is not None, f"matplotlib {version}", bad, fix)
 
 
 def _folders() -> Iterator[Check]:
     here = Path.cwd()
-    result = f"results go to {here} by default; bundled models in {MODELS}"
-    if os.access(here, os.W_OK):
-        yield Check("folders", "ok", result)
-    else:
-        yield Check("folders", "warn", f"cannot write to {here}", "change to another folder, or give --output")
+    good = f"results go to {here} by default; bundled models in {MODELS}"
+    fix = "change to another folder, or give --output"
+    yield _judged("folders", os.access(here, os.W_OK), good, f"cannot write to {here}", fix)
 
 
 def _cache() -> Iterator[Check]:
     """Compiled CPU kernels: numba keeps them beside the kernels, or in the home folder."""
     from painn_fast.kernels.message.pairs_cpu import message_fwd
 
-    folder = message_fwd.stats.cache_path
-    if folder is None:
-        yield Check(
-            "cache", "warn", "none: kernels are compiled anew in every process", "export NUMBA_CACHE_DIR=FOLDER"
-        )
-    else:
-        yield Check("cache", "ok", f"compiled kernels in {folder}")
+    folder, bad = message_fwd.stats.cache_path, "none: kernels are compiled anew in every process"
+    good, fix = f"compiled kernels in {folder}", "export NUMBA_CACHE_DIR=FOLDER"
+    yield _judged("cache", folder is not None, good, bad, fix)
 
 
 def _models() -> Iterator[Check]:
@@ -166,10 +147,11 @@ def check_model(name: str) -> Check:
     forces = evaluate(double, [atoms], ["forces"], backend="reference")["forces"][0]
     slope = float(np.abs(forces - _central_differences(double, atoms)).max())
     engine = float(np.abs(forces - evaluate(single, [atoms], ["forces"])["forces"][0]).max())
+    seconds = min(timeit.repeat(lambda: evaluate(single, [atoms]), number=1, repeat=10))
     result = (
         f"weights match their SHA-256; forces differ from central differences by {slope:.0e} eV/Å in float64, and "
         f"from those of the float32 engine by {engine:.0e} eV/Å; energy and forces of {len(atoms)} atoms take "
-        f"{_milliseconds(lambda: evaluate(single, [atoms])):.1f} ms"
+        f"{1e3 * seconds:.1f} ms"
     )
     pull = largest_pull(double, batch_atoms([atoms], double.cutoff))
     right = slope < SLOPE_TOLERANCE * pull
@@ -188,14 +170,3 @@ def _central_differences(model: Potential, atoms: ase.Atoms) -> np.ndarray:
     moved = displaced(atoms, STEP)
     energy = np.reshape(evaluate(model, moved, ["energy"], backend="reference")["energy"], (*atoms.positions.shape, 2))
     return (energy[..., 1] - energy[..., 0]) / (2 * STEP)
-
-
-def _milliseconds(work: Callable[[], object], repeats: int = 10) -> float:
-    """Shortest of several runs after one to warm up."""
-    work()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return 1e3 * min(times)

@@ -91,13 +91,11 @@ class Ensemble:
 
 def combined(results: Sequence[dict[str, list[Any]]], properties: Sequence[str]) -> dict[str, list[Any]]:
     """Means and spreads of what members give for the same structures, one dictionary each."""
-    return {
-        name: [_combine(name, entries) for entries in zip(*_columns(results, name), strict=True)] for name in properties
-    }
-
-
-def _columns(results: Sequence[dict[str, list[Any]]], name: str) -> list[list[Any]]:
-    return [result[name.removesuffix(SPREAD)] for result in results]
+    combined = {}
+    for name in properties:
+        of_members = (result[name.removesuffix(SPREAD)] for result in results)
+        combined[name] = [_combine(name, entries) for entries in zip(*of_members, strict=True)]
+    return combined
 
 
 def _combine(name: str, entries: Sequence[Any]) -> Any:

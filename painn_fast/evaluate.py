@@ -19,7 +19,9 @@ from painn_fast.engine.check import require_finite
 from painn_fast.ensemble import Ensemble, combined
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph import AtomicBatch, batch_atoms
+from painn_fast.graph.batch import OF_MOLECULES, require_structures
 from painn_fast.graph.kept import KeptGraph, Workspaces, is_small
+from painn_fast.graph.neighbors import Edges
 from painn_fast.graph.skin import SKIN
 from painn_fast.nn import Potential, hessian
 from painn_fast.nn.defined import defined, depends_on_cell, undefined_entry
@@ -77,7 +79,7 @@ def evaluate(
     """
     check_backend(backend)
     properties, molecules = _listed(properties, molecules, atoms_per_batch)
-    potential = _potential(model, load_options)
+    potential = loaded(model, load_options)
     results: dict[str, list[Any]] = {name: [None] * len(molecules) for name in properties}
     for rows, names in _alike(molecules, properties):
         for name in set(properties) - set(names):
@@ -87,7 +89,8 @@ def evaluate(
             chosen = [molecules[row] for row in group]
             with _indices_of_the_caller(group):
                 if len(chosen) == 1 and is_small(chosen[0]):
-                    values = evaluate_again(potential, chosen[0], names, _kept_graph(potential), backend=backend)
+                    kept = _kept.setdefault(potential, KeptGraph())
+                    values = evaluate_again(potential, chosen[0], names, kept, backend=backend)
                 else:
                     batch = batch_atoms(chosen, potential.cutoff).to(potential.device)
                     if any(atoms.info for atoms in chosen):
@@ -122,12 +125,6 @@ def evaluate_again(
     return evaluate_batch(model, batch, properties, backend=backend, kept=workspaces)
 
 
-def _kept_graph(model: Potential | Ensemble) -> KeptGraph:
-    if model not in _kept:
-        _kept[model] = KeptGraph()
-    return _kept[model]
-
-
 def _skips_far_pairs(model: Potential | Ensemble, properties: Sequence[str], backend: str) -> bool:
     """Whether pairs beyond the cut-off leave the results as they are, bit for bit: on a CPU the engine skips them."""
     if isinstance(model, Ensemble):
@@ -150,10 +147,7 @@ def _listed(properties: Any, molecules: Any, atoms_per_batch: Any) -> tuple[list
     if isinstance(molecules, str) or not isinstance(molecules, Iterable):
         raise PaiNNFastError("not a list of structures", got=type(molecules).__name__, expected="ase.Atoms in a list")
     listed = list(molecules)
-    for k, atoms in enumerate(listed):
-        if not isinstance(atoms, ase.Atoms):
-            got = type(atoms).__name__
-            raise PaiNNFastError("not a structure", where=f"structure {k}", got=got, expected="ase.Atoms")
+    require_structures(listed)
     return list(properties), listed
 
 
@@ -231,7 +225,8 @@ def evaluate_batch(
     return {name: results[name] for name in properties}
 
 
-def _potential(model: Potential | Ensemble | str | Path, load_options: dict[str, Any]) -> Potential | Ensemble:
+def loaded(model: Potential | Ensemble | str | Path, load_options: dict[str, Any]) -> Potential | Ensemble:
+    """A model as it is, or from its file; PaiNNFastError for options of a model that is loaded."""
     if isinstance(model, Potential | Ensemble):
         if load_options:
             raise PaiNNFastError("a model that is loaded takes no more options", got=", ".join(load_options))
@@ -273,17 +268,12 @@ def _single(batch: AtomicBatch) -> Iterator[AtomicBatch]:
     for m, end in enumerate(ends):
         start = end - int(batch.n_atoms[m])
         first, last = int(batch.row_ptr[start]), int(batch.row_ptr[end])
-        yield AtomicBatch(
+        own, edges = slice(m, m + 1), slice(first, last)
+        i, j, mirror = batch.receiver[edges] - start, batch.sender[edges] - start, batch.mirror[edges] - first
+        yield AtomicBatch.of(
+            batch.n_atoms[own],
+            Edges(i, j, batch.shift[edges], mirror),
             numbers=batch.numbers[start:end],
             positions=batch.positions[start:end],
-            molecule=batch.molecule[start:end] - m,
-            n_atoms=batch.n_atoms[m : m + 1],
-            receiver=batch.receiver[first:last] - start,
-            sender=batch.sender[first:last] - start,
-            shift=batch.shift[first:last],
-            row_ptr=batch.row_ptr[start : end + 1] - first,
-            cell=batch.cell[m : m + 1],
-            pbc=batch.pbc[m : m + 1],
-            total_charge=batch.total_charge[m : m + 1],
-            spin_multiplicity=batch.spin_multiplicity[m : m + 1],
+            **{name: getattr(batch, name)[own] for name in OF_MOLECULES},
         )

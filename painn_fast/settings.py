@@ -7,7 +7,6 @@ suggestion. Flags of the command line override the file.
 from __future__ import annotations
 
 import difflib
-import importlib.metadata
 import math
 import platform
 import tomllib
@@ -21,6 +20,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from painn_fast.errors import PaiNNFastError, reading, shown
 from painn_fast.runtime.atomic import atomic_write
+from painn_fast.runtime.packages import installed
 from painn_fast.units import KINDS, format_quantity, parse_quantity
 
 LARGEST_SIZE = 10**9
@@ -211,14 +211,8 @@ def load_settings(cls: type[S], path: str | Path | None, overrides: dict[str, An
 
 def versions() -> dict[str, str]:
     """Versions of what decides the numbers of a run."""
-    names = ("painn-fast", "torch", "numpy", "ase", "numba")
-    result = {"python": platform.python_version(), "platform": platform.platform()}
-    for name in names:
-        try:
-            result[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            result[name] = "not installed"
-    return result
+    packages = {name: installed(name) or "not installed" for name in ("painn-fast", "torch", "numpy", "ase", "numba")}
+    return {"python": platform.python_version(), "platform": platform.platform(), **packages}
 
 
 def write_resolved(settings: Settings, path: str | Path, extra: dict[str, Any] | None = None) -> None:

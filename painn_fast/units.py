@@ -89,16 +89,6 @@ DIMENSIONS = {
     "dipole": (0, 1, 1),
 }
 """Powers of energy, length and charge, of the kinds that expressions such as "kcal/mol/Ang" may stand for."""
-ATOMIC = {
-    "energy": HARTREE,
-    "length": BOHR,
-    "area": BOHR**2,
-    "polarizability": BOHR**3,
-    "force": HARTREE / BOHR,
-    "stress": HARTREE / BOHR**3,
-    "dipole": BOHR,
-}
-"""What "a.u." stands for."""
 _Part = tuple[float, tuple[int, int, int, int]]
 """Size in our own unit; powers of energy, length, charge and amount of substance, of which none may be left."""
 
@@ -161,7 +151,7 @@ def _expression(text: str, kind: str) -> float | None:
         return None
     text = text.replace("³", "^3").replace("²", "^2").replace("⋅", "·").strip()
     if text.casefold() in _ATOMIC_WORDS:
-        return ATOMIC[kind]
+        return HARTREE ** DIMENSIONS[kind][0] * BOHR ** DIMENSIONS[kind][1]
     size, total, sign, at = 1.0, [0, 0, 0, 0], 1, 0
     while at < len(text):
         match = _PART.match(text, at)

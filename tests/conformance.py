@@ -34,7 +34,7 @@ HEADS = (
     ScalarHead(name="volume", unit="Ang^3"),
 )
 INVARIANT_HEADS = (HEADS[0], DipoleHead(atomic_dipoles=False), *HEADS[3:])
-FUSED_OPTIONS = {
+OPTIONS = {
     "sinc": {},
     "gaussian": {"radial_basis": "gaussian"},
     "mollifier": {"cutoff_function": "mollifier"},
@@ -43,10 +43,6 @@ FUSED_OPTIONS = {
     "shared_interactions": {"shared_interactions": True},
     "one_layer": {"n_layers": 1},
     "padded_features": {"n_features": 24},
-}
-"""Networks that the engines run too."""
-OPTIONS = {
-    **FUSED_OPTIONS,
     "softplus": {"activation": "shifted_softplus"},
     "charge": {"charge_embedding": ElectronicConfig(n_residual=2)},
     "spin": {"spin_embedding": ElectronicConfig(activation="silu")},
@@ -54,15 +50,23 @@ OPTIONS = {
     "no_vector_propagation": {"ablation": "no_vector_propagation"},
     "neither": {"ablation": "no_scalar_product_no_vector_propagation"},
     "no_vector_features": {"ablation": "no_vector_features"},
+    "both_embeddings": {"charge_embedding": ElectronicConfig(), "spin_embedding": ElectronicConfig(), "n_features": 20},
+    "linear_energy": {},
+    "deep_energy": {},
 }
+HEADS_OF = {
+    "no_vector_features": INVARIANT_HEADS,
+    "linear_energy": (EnergyHead(n_layers=1), *HEADS[1:]),
+    "deep_energy": (EnergyHead(hidden=(20, 10)), *HEADS[1:]),
+}
+"""Of options that do not have `HEADS`."""
 VECTORS = ("forces", "dipole")
 PER_ATOM = {f"{name}{of}" for name in ("forces", "energies", "charges") for of in ("", "_spread")}
 
 
 def build(option="sinc", heads=None, *, dtype=torch.float64, seed=3, **more):
     """A model of random weights with this one of `OPTIONS`."""
-    if heads is None:
-        heads = INVARIANT_HEADS if option == "no_vector_features" else HEADS
+    heads = heads or HEADS_OF.get(option, HEADS)
     values = {**SMALL, **OPTIONS[option]}
     config = PotentialConfig(representation=RepresentationConfig(**values), heads=heads, **more)
     return random_potential(config, seed=seed, dtype=dtype)

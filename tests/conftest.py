@@ -3,7 +3,6 @@
 import functools
 import os
 from importlib import import_module
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -37,27 +36,19 @@ def pytest_configure(config):
         os.environ["TRITON_INTERPRET"] = "1"
     else:
         os.environ.pop("TRITON_INTERPRET", None)
-    if device == "cpu" and find_spec("triton") and version("triton").startswith("3.6."):
-        skip_what_the_interpreter_cannot_run()
     config.emulator = import_module("emulator.driver").activate() if device == "emulator" else None
     config.pluginmanager.register(import_module("vibrating_molecules"))  # its fixtures, of several folders of tests
 
 
-def skip_what_the_interpreter_cannot_run():
-    """The interpreter of Triton 3.6 takes arrays of one element for numbers, which NumPy 2.4 has ended."""
-    from triton.runtime.interpreter import GridExecutor
-
-    launch = GridExecutor.__call__
-
-    def launch_or_skip(self, *arguments, **options):
-        try:
-            return launch(self, *arguments, **options)
-        except Exception as error:
-            if "only 0-dimensional arrays can be converted" not in str(error):
-                raise
-        pytest.skip(f"Triton {version('triton')} cannot interpret this with NumPy {np.__version__}: --device emulator")
-
-    GridExecutor.__call__ = launch_or_skip
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Skip what the interpreter of Triton 3.6 cannot run: it turns arrays of one element into numbers."""
+    report = yield
+    error = None if call.excinfo is None else str(call.excinfo.value)
+    if error and call.excinfo.typename == "InterpreterError" and "only 0-dimensional arrays" in error:
+        reason = "Triton's interpreter before 3.7 does not run with NumPy 2.4 and later"
+        report.outcome, report.longrepr = "skipped", (str(item.path), item.location[1], reason)
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -369,13 +369,23 @@ class NeuralNetworkPotential(nn.Module):
         self.input_dtype_str, self.spk_version = "float32", "2.1.1"
         self.model_outputs = [key for module in output_modules for key in getattr(module, "model_outputs", [])]
 
-    def forward(self, inputs):
+    def initialize_derivatives(self, inputs):
         inputs["_positions"].requires_grad_()
-        for module in (*self.input_modules, self.representation, *self.output_modules):
-            inputs = module(inputs)
+        return inputs
+
+    def postprocess(self, inputs):
         for module in self.postprocessors if self.do_postprocessing else ():
             inputs = module(inputs)
+        return inputs
+
+    def extract_outputs(self, inputs):
         return {key: inputs[key] for key in self.model_outputs}
+
+    def forward(self, inputs):
+        inputs = self.initialize_derivatives(inputs)
+        for module in (*self.input_modules, self.representation, *self.output_modules):
+            inputs = module(inputs)
+        return self.extract_outputs(self.postprocess(inputs))
 
 
 class ModelOutput(nn.Module):

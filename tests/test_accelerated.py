@@ -1,6 +1,7 @@
 """What an accelerated SchNetPack model runs: the compiled operation with all derivatives, or its blocks elsewhere."""
 
 import copy
+import functools
 import logging
 import pickle
 import re
@@ -12,11 +13,12 @@ from ase.build import bulk, molecule
 from torch import nn
 
 import painn_fast as pf
+from painn_fast.engine.check import check_engine
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph import batch_atoms
 from painn_fast.kernels.network import ops
 from painn_fast.schnetpack import PaiNN
-from painn_fast.testing import TOLERANCE, assert_close
+from painn_fast.testing import TABLE_TOLERANCE, TOLERANCE, assert_close
 
 COMPILED = {
     "gaussian": lambda s: {},
@@ -139,6 +141,115 @@ def test_molecules_whose_atoms_are_mixed_up_are_one_graph(spk):
     assert_close(features_of(live, inputs).detach(), features_of(plain, inputs).detach(), 1e-10)
 
 
+ENGINE = {
+    "gaussian": lambda s: {},
+    "odd features": lambda s: {"n": 6},
+    "bessel": lambda s: {"radial": s.BesselRBF(7, 4.0)},
+    "shared filters": lambda s: {"layers": 3, "shared_filters": True},
+    "shared interactions": lambda s: {"layers": 3, "shared_interactions": True},
+    "shifted softplus": lambda s: {"activation": s.shifted_softplus},
+    "tensors": COMPILED["tensors"],
+    "deep readout": lambda s: {"heads": [s.Atomwise(8, [7, 3]), s.Forces()]},
+    "energy": lambda s: {"heads": [s.Atomwise(8, [4])]},
+}
+
+
+@pytest.mark.parametrize("option", ENGINE)
+def test_a_model_in_eval_mode_runs_on_the_engine_and_leaves_the_same_dictionary(spk, option):
+    plain, live = both(spk, torch.float32, **ENGINE[option](spk))
+    assert live.path == "engine"
+    plain.double()
+    for shuffle in (False, True, False):  # the second list is another, the third is kept
+        inputs = [spk.batch(frames(), dtype, shuffle=shuffle) for dtype in (torch.float64, torch.float32)]
+        with torch.set_grad_enabled(option != "energy"):
+            expected, got = plain(inputs[0]), live(inputs[1])
+        assert list(got) == list(expected)
+        assert inputs[1].keys() == inputs[0].keys()
+        for key, value in inputs[0].items():
+            assert_close(inputs[1][key].detach(), value.detach(), TABLE_TOLERANCE, key)
+        features = inputs[1]["scalar_representation"], inputs[1]["vector_representation"], got["energy"]
+        assert not any(one.requires_grad for one in features), "nothing that the engine made has a graph"
+
+
+OFF_ENGINE = {
+    "mean": (lambda s: {"heads": [s.Atomwise(8, [4], aggregation_mode="avg"), s.Forces()]}, "no Atomwise that sums"),
+    "response": (lambda s: {"heads": [s.Atomwise(8, [4]), s.Response("energy", ["forces"])]}, "output modules other"),
+    "short range": (lambda s: {}, "input modules"),
+    "charge": (COMPILED["charge"], "embeddings of charge"),
+    "tanh in the readout": (lambda s: {"heads": [s.Atomwise(8, [4], torch.tanh), s.Forces()]}, "a readout other than"),
+    "one layer": (lambda s: {"heads": [s.Atomwise(8, []), s.Forces()]}, "a readout other than"),
+}
+
+
+@pytest.mark.parametrize("option", OFF_ENGINE)
+def test_what_the_engine_does_not_replace_runs_module_by_module_and_is_named(spk, option):
+    options, reason = OFF_ENGINE[option]
+    plain, live = both(spk, torch.float32, **options(spk))
+    if option == "short range":
+        for model in (plain, live):
+            model.input_modules.append(spk.FilterShortRange())
+    assert re.match(f"modules: .*{reason}", live.path)
+    if option != "short range":
+        inputs = spk.batch(frames())
+        assert_close(values(live, inputs)["energy"], values(plain, inputs)["energy"], 1e-5)
+
+
+def test_the_engine_follows_weights_modes_hooks_and_dtypes(spk):
+    plain, live = both(spk, torch.float32)
+    plain.double()
+
+    def same(path):
+        assert live.path.startswith(path)
+        dtype = live.representation.embedding.weight.dtype
+        expected, got = (values(m, spk.batch(frames(), d)) for m, d in ((plain, torch.float64), (live, dtype)))
+        assert_close(got["forces"], expected["forces"], TABLE_TOLERANCE)
+
+    same("engine")
+    for name in (
+        "representation.embedding.weight",
+        "output_modules.0.outnet.0.weight",
+        "representation.filter_net.bias",
+    ):
+        for model in (plain, live):
+            model.get_parameter(name).data[7 if "embedding" in name else 0] += 0.5
+        same("engine")
+    optimizers = [torch.optim.SGD(model.parameters(), 1e-3) for model in (plain, live)]
+    for model, optimizer in zip((plain, live), optimizers, strict=True):
+        force_loss(model.train(), spk.batch(frames(), model.representation.embedding.weight.dtype)).backward()
+        optimizer.step()
+        model.eval()
+    same("engine")
+    live.load_state_dict({key: value.float() for key, value in plain.state_dict().items()}, assign=True)
+    same("engine")
+    seen = []
+    handle = live.output_modules[0].register_forward_hook(lambda *given: seen.append(1))
+    same("modules: a hook")
+    assert seen
+    handle.remove()
+    same("engine")
+    live.double()
+    same("modules: float64")
+
+
+def test_derivatives_through_the_results_of_the_engine_are_refused(spk):
+    _, live = both(spk, torch.float32, **COMPILED["tensors"](spk))
+    inputs = spk.batch(frames())
+    results = live(inputs)
+    for key in ("energy", "dipole_moment"):
+        with pytest.raises(RuntimeError, match="does not require grad"):
+            torch.autograd.grad(results[key].sum(), inputs["_positions"])
+
+
+def test_a_model_that_the_engine_disagrees_with_runs_module_by_module(spk, monkeypatch, caplog):
+    plain, live = both(spk, torch.float32)
+    monkeypatch.setattr("painn_fast.engine.cpu.check_engine", functools.partial(check_engine, agreement=0.0))
+    monkeypatch.setattr("painn_fast.engine.check.ROUNDING", 0.0)
+    inputs = spk.batch(frames())
+    for _ in range(2):
+        assert_close(values(live, inputs)["forces"], values(plain, inputs)["forces"], 1e-5)
+    assert caplog.text.count("disagrees with the reference") == 1
+
+
 def hessian(model, inputs):
     positions = inputs["_positions"].requires_grad_()
     forces = model(inputs)["forces"]
@@ -187,14 +298,16 @@ def test_a_block_that_is_replaced_is_noticed(spk):
     assert "activation" in live.representation.path
 
 
-def test_pickles_and_copies_run_compiled(spk):
-    _, live = both(spk)
-    inputs = spk.batch(frames(), torch.float64)
+@pytest.mark.parametrize("path", ["engine", "modules: float64, which is exact"])
+def test_pickles_and_copies_run_compiled(spk, path):
+    _, live = both(spk, torch.float32 if path == "engine" else torch.float64)
+    inputs = spk.batch(frames(), live.representation.embedding.weight.dtype)
     expected = values(live, inputs)
     with spk.installed():
         again = pickle.loads(pickle.dumps(live))
     for model in (again, copy.deepcopy(live)):
-        assert model.representation.path == "compiled"
+        assert type(model) is type(live)
+        assert (model.representation.path, model.path) == ("compiled", path)
         assert_close(values(model, inputs)["forces"], expected["forces"], 1e-12)
 
 
@@ -236,30 +349,34 @@ def test_autocast_and_transforms_of_torch_take_the_blocks(spk):
         assert torch.isfinite(total(live)(inputs["_Rij"]))
 
 
-def test_stress_of_a_crystal_is_that_of_the_untouched_model(spk):
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=["float64", "float32"])
+def test_stress_of_a_crystal_is_that_of_the_untouched_model(spk, dtype):
     strain = pytest.importorskip("schnetpack").atomistic.Strain if spk.__name__ == "real_schnetpack" else None
     if strain is None:
         pytest.skip("the stand-in has no strain")
-    plain, live = both(spk)
+    plain, live = both(spk, dtype)
     crystal = bulk("NaCl", "rocksalt", a=4.2).repeat((2, 1, 1))
+    crystal.set_cell(crystal.cell.array * [1, 1, -1], scale_atoms=True)  # left-handed: SchNetPack's volume has a sign
     crystal.rattle(0.05, seed=1)
     graph = batch_atoms([crystal], 4.0, neighbors="list")
     results = []
-    for model in (plain, live):
+    for model in (plain.double(), live):
         forces = next(module for module in model.output_modules if hasattr(module, "calc_stress"))
         forces.calc_stress, forces.required_derivatives = True, ["_positions", "strain"]
         model.input_modules.insert(0, strain())
         model.collect_derivatives()
         model.model_outputs = ["energy", "forces", "stress"]
+        kind = torch.float64 if model is plain else dtype
         inputs = {
-            "_atomic_numbers": graph.numbers, "_positions": graph.positions.clone(), "_cell": graph.cell.clone(),
-            "_n_atoms": graph.n_atoms, "_idx_m": graph.molecule, "_idx_i": graph.receiver, "_idx_j": graph.sender,
-            "_offsets": graph.shift.clone(), "_pbc": graph.pbc,
+            "_atomic_numbers": graph.numbers, "_positions": graph.positions.to(kind, copy=True),
+            "_cell": graph.cell.to(kind, copy=True), "_n_atoms": graph.n_atoms, "_idx_m": graph.molecule,
+            "_idx_i": graph.receiver, "_idx_j": graph.sender, "_offsets": graph.shift.to(kind, copy=True),
+            "_pbc": graph.pbc,
         }  # fmt: skip
         results.append({key: value.detach() for key, value in model(inputs).items()})
-    assert live.representation.path == "compiled"
+    assert live.path == ("engine" if dtype == torch.float32 else "modules: float64, which is exact")
     for key in ("energy", "forces", "stress"):
-        assert_close(results[1][key], results[0][key], 1e-10, key)
+        assert_close(results[1][key], results[0][key], 1e-10 if dtype == torch.float64 else TABLE_TOLERANCE, key)
 
 
 def test_restore_gives_back_the_classes_numbers_and_parameters(spk):
@@ -333,7 +450,8 @@ def test_the_calculator_of_schnetpack_gives_the_same(real, files, whole_pickles)
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_dynamics_of_schnetpack_are_the_same(real, files, whole_pickles):
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=["float64", "float32"])
+def test_dynamics_of_schnetpack_are_the_same(real, files, whole_pickles, dtype):
     md = pytest.importorskip("schnetpack.md")
     from schnetpack.md.calculators import SchNetPackCalculator
     from schnetpack.md.integrators import RingPolymer
@@ -348,11 +466,11 @@ def test_dynamics_of_schnetpack_are_the_same(real, files, whole_pickles):
         neighbors = NeighborListMD(4.0, 1.0, real.transform.ASENeighborList)
         calculator = SchNetPackCalculator(str(path), "forces", "eV", "Angstrom", neighbors, energy_key="energy")
         integrator = RingPolymer(0.2, 3, 300)
-        system, integrator, calculator = (part.to(torch.float64) for part in (system, integrator, calculator))
-        md.Simulator(system, integrator, calculator, progress=False).simulate(4)
-        ends.append(system.positions)
-    assert torch.isfinite(ends[0]).all()
-    assert_close(ends[1], ends[0], 1e-9)
+        md.Simulator(system, integrator, calculator, progress=False).to(dtype).simulate(4)
+        ends.append((system.positions, calculator.results["forces"]))
+    assert calculator.model.path.startswith("engine" if dtype == torch.float32 else "modules: float64")
+    for got, expected in zip(*reversed(ends), strict=True):
+        assert_close(got, expected, 1e-9 if dtype == torch.float64 else TABLE_TOLERANCE)
 
 
 class Labelled:

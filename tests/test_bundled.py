@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import painn_fast as pf
-from painn_fast.io.load import MODELS
+from painn_fast.io.find import MODELS
 from painn_fast.train.evaluation import error_table
 
 DATA = Path(__file__).parent / "data" / "ethanol_pbe0.npz"

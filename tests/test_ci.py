@@ -1,6 +1,8 @@
 """The scripts of .ci/: lines of code are counted right, wordings are found in texts and names, good English is not."""
 
 import runpy
+import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -63,3 +65,11 @@ def test_common_names_are_fine_for_what_is_local():
 
 def test_a_text_is_not_taken_for_a_format():
     assert [hit[1] for hit in PHRASES["in_python"]("x = 'for ever {nobody}'\n")] == ["nobody", "for ever"]
+
+
+@pytest.mark.parametrize(("module", "ignored"), [("ase.atoms", True), ("painn_fast.graph.batch", False)])
+def test_a_warning_of_numpy_that_ase_causes_is_no_error_and_the_same_of_ours_is(module, ignored):
+    """With NumPy 2.5 no test that makes a structure could be collected."""
+    text = "Setting the shape on a NumPy array has been deprecated in NumPy 2.5."
+    with nullcontext() if ignored else pytest.raises(DeprecationWarning, match="Setting the shape"):
+        warnings.warn_explicit(text, DeprecationWarning, f"{module}.py", 1, module=module)

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from conformance import FUSED_OPTIONS, HEADS, OPTIONS, Conformance, Way, build, molecular, of_model, with_positions
+from conformance import HEADS, OPTIONS, Conformance, Way, build, molecular, of_model, with_positions
 
 import painn_fast as pf
 from painn_fast.engine import CpuEngine
+from painn_fast.errors import PaiNNFastError
 from painn_fast.evaluate import _split
 from painn_fast.graph import batch_atoms
 from painn_fast.io.model_file import save_model
@@ -32,21 +33,49 @@ class TestNetwork(Conformance):
     """The network that training differentiates, as one operation where it can be."""
 
     @pytest.fixture(params=OPTIONS)
-    def way(self, request):
+    def way(self, request, monkeypatch):
+        monkeypatch.setattr("painn_fast.engine.select.engine_for", lambda *_: None)
         return of_model(build(request.param))
 
 
 class TestCpuEngine(Conformance):
-    @pytest.fixture(params=FUSED_OPTIONS)
+    """Every model."""
+
+    @pytest.fixture(params=OPTIONS)
     def way(self, request):
-        return of_model(build(request.param, HEADS[:4]), backend="fused", bitwise=True, tolerance=TABLE_TOLERANCE)
+        return of_model(build(request.param), backend="fused", bitwise=True)
 
 
 class TestCpuEngineInFloat32(Conformance):
-    @pytest.fixture
-    def way(self):
-        model = build("mollifier", HEADS[:4], dtype=torch.float32)
-        return of_model(model, bitwise=True, tolerance=TABLE_TOLERANCE)
+    @pytest.fixture(params=["mollifier", "softplus", "both_embeddings", "linear_energy"])
+    def way(self, request):
+        model = build(request.param, dtype=torch.float32)
+        return of_model(model, backend="fused", bitwise=True, tolerance=TABLE_TOLERANCE)
+
+
+class TestCpuEngineWithoutEnergy(Conformance):
+    """Tests of energies and forces do not apply."""
+
+    test_forces_are_finite_differences_of_the_energy = None
+    test_stress_and_forces_of_a_crystal_are_finite_differences = None
+    test_a_supercell_has_the_energy_of_its_cells = None
+    test_energy_and_forces_are_continuous_at_the_cutoff = None
+    test_a_lone_atom_has_an_energy_and_no_force = None
+    test_atoms_without_neighbours_do_not_interact = None
+    test_positions_that_are_not_finite_are_refused = None
+    test_charge_and_spin_count_where_the_model_has_them = None
+
+    @pytest.fixture(params=[torch.float64, torch.float32], ids=["float64", "float32"])
+    def way(self, request):
+        model = build("both_embeddings", HEADS[1:], dtype=request.param)
+        tolerance = None if request.param == torch.float64 else TABLE_TOLERANCE
+        return of_model(model, backend="fused", tolerance=tolerance)
+
+    def test_it_refuses_positions_that_are_not_finite(self, way):
+        atoms = self.ion()
+        atoms.positions[1, 0] = np.nan
+        with pytest.raises(PaiNNFastError, match="positions are not finite"):
+            way.evaluate([atoms], way.names)
 
 
 def of_engine(engine, names, **more):
@@ -72,8 +101,8 @@ class TestAtomBlocks(Conformance):
     def way(self, monkeypatch):
         monkeypatch.setattr("painn_fast.engine.cpu.CHUNK_ATOMS", 2)
         monkeypatch.setattr("painn_fast.engine.atom_blocks.BLOCK_ATOMS", 2)
-        model = build(heads=HEADS[:4])
-        return of_engine(CpuEngine(model, threads=2), molecular(model), tolerance=TABLE_TOLERANCE)
+        model = build("charge")
+        return of_engine(CpuEngine(model, threads=2), molecular(model), states=["charge"])
 
 
 @functools.cache

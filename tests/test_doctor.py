@@ -23,6 +23,22 @@ def off(monkeypatch):
     return by
 
 
+@pytest.fixture(scope="module")
+def differences():
+    """Central differences that a check has made: those of energies, which no test here changes."""
+    return {}
+
+
+@pytest.fixture(autouse=True)
+def made_once(differences, monkeypatch):
+    def make(model, atoms, make=doctor._central_differences):
+        if "forces" not in differences:
+            differences["forces"] = make(model, atoms)
+        return differences["forces"]
+
+    monkeypatch.setattr(doctor, "_central_differences", make)
+
+
 def test_a_bundled_model_is_right():
     assert doctor.check_model("ethanol").state == "ok"
 

@@ -13,7 +13,7 @@ FLOORS = (
     {"schnetpack", "ensemble", "evaluate", "correlation"},
     {"ase", "vibrations", "train", "md"},
     {"adapters", "label", "spectra", "testing", "select"},
-    {"bench", "doctor"},
+    {"bench", "doctor", "warm"},
     {"cli"},
 )
 """Rooms of painn_fast, from the ground: each imports from its own floor and from those below."""

@@ -12,7 +12,7 @@ import painn_fast as pf
 from painn_fast.errors import PaiNNFastError
 from painn_fast.schnetpack import PaiNN, accelerate
 from painn_fast.schnetpack.painn import graph
-from painn_fast.testing import TOLERANCE, assert_close
+from painn_fast.testing import TABLE_TOLERANCE, TOLERANCE, assert_close
 
 OPTIONS = {
     "gaussian": lambda s: {},
@@ -47,8 +47,9 @@ def test_outputs_are_the_same(spk, option, dtype):
     before = results(live, spk, dtype=dtype)
     assert accelerate(live) is live
     assert type(live.representation) is PaiNN
+    by_engine = getattr(live, "path", "") == "engine"  # whose filters come from a table
     for key, value in results(live, spk, dtype=dtype).items():
-        assert_close(value, before[key], TOLERANCE[dtype], key)
+        assert_close(value, before[key], TABLE_TOLERANCE if by_engine else TOLERANCE[dtype], key)
 
 
 def test_edges_may_come_in_any_order(spk):

@@ -9,7 +9,7 @@ import torch
 from ase.build import molecule
 
 from painn_fast import load
-from painn_fast.io.load import MODELS
+from painn_fast.io.find import MODELS
 from painn_fast.io.structures import read_structures
 from painn_fast.md import ForceField
 from painn_fast.units import AMU_A2_PER_FS2, KB, SPEED_OF_LIGHT

@@ -44,7 +44,7 @@ def _partner(beads, atoms, atom, radii, cell, inverse, periodic, r):  # type: ig
     return partner
 
 
-@compiled()
+@compiled(allocates=True)
 def update_kernel(  # type: ignore[no-untyped-def]
     positions, stopped, atoms, length, broken_at, reached, radii, hydrogen, cell, inverse, periodic, step, stop
 ):

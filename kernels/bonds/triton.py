@@ -10,6 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from painn_fast.kernels.bonds.reference import CONTACT, STRETCH, Bonds, Contacts
+from painn_fast.kernels.launch import require_contiguous
 
 TOGETHER = 32
 """Bonds, or atoms, that a program has in one block."""
@@ -124,6 +125,7 @@ def update_kernel(
 
 def update_bonds(positions: Tensor, stopped: Tensor, bonds: Bonds, contacts: Contacts, step: int, stop: bool) -> None:
     """See `reference.update_bonds`. The tensors must be contiguous."""
+    require_contiguous(positions, stopped, bonds.atoms, bonds.length, bonds.broken_at, bonds.reached)
     S, P, N = positions.shape[:3]
     B = bonds.atoms.shape[1]
     cell = torch.cat([contacts.cell, contacts.inverse]) if contacts.periodic else None

@@ -15,19 +15,33 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from painn_fast.kernels.jit import compiled
-from painn_fast.kernels.simd import LANES, exp, llvm_vector, load, log1p, maximum, repeat, splat, store
+from painn_fast.kernels.simd import (
+    LANES,
+    REGISTERS,
+    exp,
+    llvm_vector,
+    load,
+    log1p,
+    maximum,
+    prefetch,
+    repeat,
+    splat,
+    store,
+)
 
 LOG_2 = math.log(2.0)
 ROWS = 6
 """Rows of a tile."""
-WIDEST = 4 if LANES == 16 else 2
-"""Vectors of float32 in a row of a tile: 24 sums in the 32 registers of AVX-512, 12 in the 16 of AVX2 and of SSE."""
+WIDEST = {32: 4, 16: 2}[REGISTERS]
+"""Vectors of float32 in a row of a tile: 24 sums in 32 registers, 12 in 16."""
 
 BLOCK = 96
 """Rows, or terms of sums, that are taken at a time, so that what is read again and again stays in the second cache."""
-PACKED_FROM = 2**62 if LANES == 16 else 64
+NARROW = WIDEST * LANES < 64
+"""Whether a row of a panel is less than 256 bytes: a line or two of the cache."""
+PACKED_FROM = 64 if NARROW else 2**62
 """Rows from which a copy of the panels of the right factor of `add_product` and `add_outer` pays: where panels are
-narrow, a cache line or two a row, and rows a power of two apart meet in a few sets of the first cache."""
+narrow, and rows a power of two apart meet in a few sets of the first cache."""
 
 
 def pack(matrix: np.ndarray) -> np.ndarray:
@@ -88,6 +102,8 @@ def _tile(_, rows, vectors, depth, a, b, start, out):  # type: ignore[no-untyped
         with cgutils.for_range(builder, args[2]) as loop:
             first = builder.add(right_0, builder.mul(loop.index, right_k))
             values = [builder.load(address(right, first, c), align=align) for c in tile[1]]
+            if NARROW:  # too little work on a panel to hide that the next one comes from the third cache
+                prefetch(builder, address(right, builder.add(first, builder.mul(args[2], right_k)), 0))
             for r in tile[0]:
                 number = builder.load(builder.gep(left, [builder.add(row[r], builder.mul(loop.index, left_k))]))
                 wide = repeat(builder, number, vector)
@@ -167,7 +183,7 @@ def add_matmul(a: np.ndarray, panels: np.ndarray, out: np.ndarray) -> None:
     _product(a, panels, out, out.shape[1], out)
 
 
-@compiled(nogil=True)
+@compiled(nogil=True, allocates=True)
 def _add(left, depth, b, first, out):  # type: ignore[no-untyped-def]
     """out [M, C] += the product of `left`, as `_tile` takes it, and `depth` rows of b, from column `first` on."""
     rows, columns, most = out.shape[0], out.shape[1], 4 * WIDEST // out.itemsize

@@ -9,6 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from painn_fast.kernels.launch import require_contiguous
+
 EDGES, WARPS = 256, 4
 """Edges of a program that makes vectors, and its warps."""
 ROW = 32
@@ -56,6 +58,7 @@ def edge_forces_kernel(p_gr, p_r, p_row_ptr, p_mirror, p_force, p_virial, ROW: t
 
 def edge_vectors(positions: Tensor, receiver: Tensor, sender: Tensor, shift: Tensor, unit: float, r: Tensor) -> None:
     """`reference.edge_vectors` into r [E, 3] of any dtype; positions and shift are float64."""
+    require_contiguous(positions, receiver, sender, shift, r)
     edges = len(r)
     if edges > 0:
         with torch.cuda.device_of(r):
@@ -66,6 +69,7 @@ def edge_vectors(positions: Tensor, receiver: Tensor, sender: Tensor, shift: Ten
 
 def edge_forces(gr: Tensor, r: Tensor, row_ptr: Tensor, mirror: Tensor, force: Tensor, virial: Tensor) -> None:
     """`reference.edge_forces` into force [N, 3] and virial [N, 3, 3], float64; mirror [E] as in a batch."""
+    require_contiguous(gr, r, row_ptr, mirror, force, virial)
     if len(force) > 0:
         with torch.cuda.device_of(r):
             edge_forces_kernel[(len(force),)](gr, r, row_ptr, mirror, force, virial, ROW=ROW, num_warps=1)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 Launches = dict[str, dict[str, int]]
 """Numbers of each launch, by its name; README.md explains them."""
@@ -50,6 +51,18 @@ def named(gpu: str) -> Launches:
             of_gpu = read(path, default())
             break
     return {name: of_gpu.get(name, numbers) for name, numbers in default().items()}
+
+
+def require_contiguous(*tensors: Tensor | None) -> None:
+    """Kernels that compute addresses from shapes alone read and write the wrong numbers in other memory.
+
+    Raises:
+        ValueError: with the number, the shape and the strides of the first one that is not contiguous.
+    """
+    for k, tensor in enumerate(tensors):
+        if tensor is not None and not tensor.is_contiguous():
+            got = f"tensor {k}, shape {tuple(tensor.shape)}, strides {tensor.stride()}"
+            raise ValueError(f"kernels need contiguous tensors; got: {got}; fix: pass tensor.contiguous()")
 
 
 def file_name(gpu: str) -> str:

@@ -89,7 +89,7 @@ def add_rows(rows, index, count, out):  # type: ignore[no-untyped-def]
             store(to, c, load(to, c) + load(row, c))
 
 
-@compiled(nogil=True)
+@compiled(nogil=True, allocates=True)
 def message(
     x: np.ndarray, v: np.ndarray, basis: np.ndarray, panels: np.ndarray, zero: np.ndarray, u: np.ndarray,
     row_ptr: np.ndarray, sender: np.ndarray, mirror: np.ndarray, ends: np.ndarray, first: int, last: int,
@@ -122,7 +122,7 @@ def message(
         start = stop
 
 
-@compiled(nogil=True)
+@compiled(nogil=True, allocates=True)
 def message_tangent(
     x: np.ndarray, v: np.ndarray, basis: np.ndarray, panels: np.ndarray, zero: np.ndarray, u: np.ndarray,
     tx: np.ndarray, tv: np.ndarray, t_basis: np.ndarray, tu: np.ndarray, row_ptr: np.ndarray, sender: np.ndarray,
@@ -170,7 +170,7 @@ def message_tangent(
         start = stop
 
 
-@compiled(nogil=True)
+@compiled(nogil=True, allocates=True)
 def adjoint(
     gs: np.ndarray, gv: np.ndarray, x: np.ndarray, v: np.ndarray, basis: np.ndarray, panels: np.ndarray,
     transposed: np.ndarray, zero: np.ndarray, u: np.ndarray, row_ptr: np.ndarray, sender: np.ndarray,

@@ -17,7 +17,7 @@ from painn_fast.kernels.message.edges_cpu import block_end, filter_slots, gather
 from painn_fast.kernels.simd import LANES, load, splat, store
 
 
-@compiled(nogil=True)
+@compiled(nogil=True, allocates=True)
 def dual_adjoint(  # noqa: PLR0915 - one visit of an edge shares everything it reads
     gs: np.ndarray, gv: np.ndarray, ps: np.ndarray, pv: np.ndarray, x: np.ndarray, v: np.ndarray, tx: np.ndarray,
     tv: np.ndarray, basis: np.ndarray, t_basis: np.ndarray, panels: np.ndarray,

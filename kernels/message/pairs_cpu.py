@@ -1,7 +1,7 @@
 """Message and its adjoint on a CPU, pair by pair: nothing of size edges x features is stored.
 
 Both directed edges of a pair have the same distance and opposite directions, so that one visit reads the filter once
-and serves both atoms. The filter comes from a table of cubic Hermite splines (`radial/table.py`).
+and serves both atoms. The filter comes from a table of splines (`radial/table.py`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from painn_fast.kernels.jit import compiled
-from painn_fast.kernels.simd import LANES, load, splat, store, total
+from painn_fast.kernels.simd import LANES, load, opaque, splat, store, total
 
 
 @compiled(nogil=True, error_model="numpy")
@@ -44,30 +44,36 @@ def pair_geometry(
 
 
 @compiled(inline="always")
-def _hermite(t, like):  # type: ignore[no-untyped-def]
-    """Weights of value, slope, next value, next slope."""
+def _weights(t, like):  # type: ignore[no-untyped-def]
+    """Of six rows at position t in their interval: the B-splines of fifth degree."""
+    r = 1 - t
     return (
-        splat((1 + 2 * t) * (1 - t) * (1 - t), like),
-        splat(t * (1 - t) * (1 - t), like),
-        splat(t * t * (3 - 2 * t), like),
-        splat(t * t * (t - 1), like),
+        splat(r * r * r * r * r / 120, like),
+        splat((26 + t * (-50 + t * (20 + t * (20 + t * (-20 + t * 5))))) / 120, like),
+        splat((66 + t * t * (-60 + t * t * (30 - 10 * t))) / 120, like),
+        splat((66 + r * r * (-60 + r * r * (30 - 10 * r))) / 120, like),
+        splat((26 + r * (-50 + r * (20 + r * (20 + r * (-20 + r * 5))))) / 120, like),
+        splat(t * t * t * t * t / 120, like),
     )
 
 
 @compiled(inline="always")
-def _hermite_slope(t, like):  # type: ignore[no-untyped-def]
-    """Derivatives of `_hermite` in t."""
+def _slopes(t, like):  # type: ignore[no-untyped-def]
+    """Derivatives of `_weights` in t."""
+    r = 1 - t
     return (
-        splat(6 * t * (t - 1), like),
-        splat((1 - t) * (1 - 3 * t), like),
-        splat(6 * t * (1 - t), like),
-        splat(t * (3 * t - 2), like),
+        splat(-r * r * r * r / 24, like),
+        splat((-50 + t * (40 + t * (60 + t * (-80 + t * 25)))) / 120, like),
+        splat(t * (-120 + t * t * (120 - 50 * t)) / 120, like),
+        splat(-r * (-120 + r * r * (120 - 50 * r)) / 120, like),
+        splat(-(-50 + r * (40 + r * (60 + r * (-80 + r * 25)))) / 120, like),
+        splat(t * t * t * t / 24, like),
     )
 
 
 @compiled(inline="always")
-def _spline(h, y0, m0, y1, m1):  # type: ignore[no-untyped-def]
-    return h[0] * y0 + h[1] * m0 + h[2] * y1 + h[3] * m1
+def _sum(h, p0, p1, p2, p3, p4, p5):  # type: ignore[no-untyped-def]
+    return h[0] * p0 + h[1] * p1 + h[2] * p2 + h[3] * p3 + h[4] * p4 + h[5] * p5
 
 
 @compiled(nogil=True)
@@ -77,27 +83,28 @@ def message_fwd(
 ) -> None:  # fmt: skip
     """s_out [N, F] and v_out [N, 3 F] grow by the messages; `vectors` False: v is zero (the first layer).
 
-    Pairs are `receiver`, `sender` [P]; table [knots + 1, 2, 3 F]; F a multiple of LANES.
+    Pairs are `receiver`, `sender` [P]; table [knots + 6, 3 F]; F a multiple of LANES.
     """
     f = s_out.shape[1]
     for q in range(receiver.shape[0]):
-        k = knot[q]
-        if k < 0:
+        if knot[q] < 0:
             continue
-        i, j = receiver[q], sender[q]
-        h = _hermite(fraction[q], x)
-        y0, m0, y1, m1 = table[k, 0], table[k, 1], table[k + 1, 0], table[k + 1, 1]
+        k = np.uintp(knot[q])
+        i, j = np.uintp(receiver[q]), np.uintp(sender[q])
+        h = _weights(fraction[q], x)
+        y0, y1, y2 = table[k], table[k + np.uintp(1)], table[k + np.uintp(2)]
+        y3, y4, y5 = table[k + np.uintp(3)], table[k + np.uintp(4)], table[k + np.uintp(5)]
         x_i, x_j, s_i, s_j, d_i, d_j, v_i, v_j = x[i], x[j], s_out[i], s_out[j], v_out[i], v_out[j], v[i], v[j]
         u0, u1, u2 = splat(direction[q, 0], x), splat(direction[q, 1], x), splat(direction[q, 2], x)
         for a in range(0, f, LANES):
-            b, c = a + f, a + 2 * f
-            w = _spline(h, load(y0, a), load(m0, a), load(y1, a), load(m1, a))
+            b, c = opaque(a + f), opaque(a + 2 * f)
+            w = _sum(h, load(y0, a), load(y1, a), load(y2, a), load(y3, a), load(y4, a), load(y5, a))
             store(s_i, a, load(s_i, a) + w * load(x_j, a))
             store(s_j, a, load(s_j, a) + w * load(x_i, a))
-            w = _spline(h, load(y0, b), load(m0, b), load(y1, b), load(m1, b))
+            w = _sum(h, load(y0, b), load(y1, b), load(y2, b), load(y3, b), load(y4, b), load(y5, b))
             b_i, b_j = w * load(x_j, b), w * load(x_i, b)
             if vectors:
-                w = _spline(h, load(y0, c), load(m0, c), load(y1, c), load(m1, c))
+                w = _sum(h, load(y0, c), load(y1, c), load(y2, c), load(y3, c), load(y4, c), load(y5, c))
                 c_i, c_j = w * load(x_j, c), w * load(x_i, c)
                 store(d_i, a, load(d_i, a) + b_i * u0 + c_i * load(v_j, a))
                 store(d_i, b, load(d_i, b) + b_i * u1 + c_i * load(v_j, b))
@@ -126,35 +133,36 @@ def message_bwd(  # noqa: PLR0915 - one visit of a pair shares everything it rea
     """
     f = gs.shape[1]
     for q in range(receiver.shape[0]):
-        k = knot[q]
-        if k < 0:
+        if knot[q] < 0:
             continue
-        i, j = receiver[q], sender[q]
-        h, g = _hermite(fraction[q], x), _hermite_slope(fraction[q], x)
-        y0, m0, y1, m1 = table[k, 0], table[k, 1], table[k + 1, 0], table[k + 1, 1]
+        k = np.uintp(knot[q])
+        i, j = np.uintp(receiver[q]), np.uintp(sender[q])
+        h, g = _weights(fraction[q], x), _slopes(fraction[q], x)
+        y0, y1, y2 = table[k], table[k + np.uintp(1)], table[k + np.uintp(2)]
+        y3, y4, y5 = table[k + np.uintp(3)], table[k + np.uintp(4)], table[k + np.uintp(5)]
         x_i, x_j, s_i, s_j, g_i, g_j, v_i, v_j = x[i], x[j], gs[i], gs[j], gv[i], gv[j], v[i], v[j]
         to_x_i, to_x_j, to_v_i, to_v_j = gx[i], gx[j], gv_out[i], gv_out[j]
         u0, u1, u2 = splat(direction[q, 0], x), splat(direction[q, 1], x), splat(direction[q, 2], x)
         gd, gu0, gu1, gu2 = splat(0.0, x), splat(0.0, x), splat(0.0, x), splat(0.0, x)
         for a in range(0, f, LANES):
-            b, c = a + f, a + 2 * f
+            b, c = opaque(a + f), opaque(a + 2 * f)
             i0, i1, i2, j0, j1, j2 = load(g_i, a), load(g_i, b), load(g_i, c), load(g_j, a), load(g_j, b), load(g_j, c)
             # scalar messages: a of i <- j and of j <- i
-            p0, p1, p2, p3 = load(y0, a), load(m0, a), load(y1, a), load(m1, a)
-            a_i, a_j, x_of_i, x_of_j = load(s_i, a), load(s_j, a), load(x_i, a), load(x_j, a)
-            gd = gd + _spline(g, p0, p1, p2, p3) * (a_j * x_of_i + a_i * x_of_j)
+            p0, p1, p2, p3, p4, p5 = load(y0, a), load(y1, a), load(y2, a), load(y3, a), load(y4, a), load(y5, a)
+            w, slope = _sum(h, p0, p1, p2, p3, p4, p5), _sum(g, p0, p1, p2, p3, p4, p5)
+            a_i, a_j = load(s_i, a), load(s_j, a)
+            gd = gd + slope * (a_j * load(x_i, a) + a_i * load(x_j, a))
             if vectors:
-                w = _spline(h, p0, p1, p2, p3)
                 store(to_x_i, a, load(to_x_i, a) + w * a_j)
                 store(to_x_j, a, load(to_x_j, a) + w * a_i)
             # along the direction: b
-            p0, p1, p2, p3 = load(y0, b), load(m0, b), load(y1, b), load(m1, b)
-            w = _spline(h, p0, p1, p2, p3)
-            b_i, b_j = i0 * u0 + i1 * u1 + i2 * u2, splat(0.0, x) - j0 * u0 - j1 * u1 - j2 * u2
+            p0, p1, p2, p3, p4, p5 = load(y0, b), load(y1, b), load(y2, b), load(y3, b), load(y4, b), load(y5, b)
+            w, slope = _sum(h, p0, p1, p2, p3, p4, p5), _sum(g, p0, p1, p2, p3, p4, p5)
+            b_i, b_j = i0 * u0 + i1 * u1 + i2 * u2, j0 * u0 + j1 * u1 + j2 * u2
             x_of_i, x_of_j = load(x_i, b), load(x_j, b)
-            gd = gd + _spline(g, p0, p1, p2, p3) * (b_j * x_of_i + b_i * x_of_j)
+            gd = gd + slope * (b_i * x_of_j - b_j * x_of_i)
             if vectors:
-                store(to_x_i, b, load(to_x_i, b) + w * b_j)
+                store(to_x_i, b, load(to_x_i, b) - w * b_j)
                 store(to_x_j, b, load(to_x_j, b) + w * b_i)
             x_of_i, x_of_j = w * x_of_i, w * x_of_j
             gu0 = gu0 + x_of_j * i0 - x_of_i * j0
@@ -162,12 +170,12 @@ def message_bwd(  # noqa: PLR0915 - one visit of a pair shares everything it rea
             gu2 = gu2 + x_of_j * i2 - x_of_i * j2
             # vectors that propagate: c
             if vectors:
-                p0, p1, p2, p3 = load(y0, c), load(m0, c), load(y1, c), load(m1, c)
-                w = _spline(h, p0, p1, p2, p3)
+                p0, p1, p2, p3, p4, p5 = load(y0, c), load(y1, c), load(y2, c), load(y3, c), load(y4, c), load(y5, c)
+                w, slope = _sum(h, p0, p1, p2, p3, p4, p5), _sum(g, p0, p1, p2, p3, p4, p5)
+                x_of_i, x_of_j = load(x_i, c), load(x_j, c)
                 c_i = i0 * load(v_j, a) + i1 * load(v_j, b) + i2 * load(v_j, c)
                 c_j = j0 * load(v_i, a) + j1 * load(v_i, b) + j2 * load(v_i, c)
-                x_of_i, x_of_j = load(x_i, c), load(x_j, c)
-                gd = gd + _spline(g, p0, p1, p2, p3) * (c_j * x_of_i + c_i * x_of_j)
+                gd = gd + slope * (c_j * x_of_i + c_i * x_of_j)
                 store(to_x_i, c, load(to_x_i, c) + w * c_j)
                 store(to_x_j, c, load(to_x_j, c) + w * c_i)
                 x_of_i, x_of_j = w * x_of_i, w * x_of_j
@@ -179,10 +187,10 @@ def message_bwd(  # noqa: PLR0915 - one visit of a pair shares everything it rea
                 store(to_v_j, c, load(to_v_j, c) + x_of_j * i2)
         e0, e1, e2 = direction[q, 0], direction[q, 1], direction[q, 2]
         t0, t1, t2 = total(gu0), total(gu1), total(gu2)
-        along, per, slope = t0 * e0 + t1 * e1 + t2 * e2, 1.0 / distance[q], total(gd) / spacing
-        pull[q, 0] -= slope * e0 + (t0 - along * e0) * per
-        pull[q, 1] -= slope * e1 + (t1 - along * e1) * per
-        pull[q, 2] -= slope * e2 + (t2 - along * e2) * per
+        along, per, pushed = t0 * e0 + t1 * e1 + t2 * e2, 1.0 / distance[q], total(gd) / spacing
+        pull[q, 0] -= pushed * e0 + (t0 - along * e0) * per
+        pull[q, 1] -= pushed * e1 + (t1 - along * e1) * per
+        pull[q, 2] -= pushed * e2 + (t2 - along * e2) * per
 
 
 @compiled(nogil=True)

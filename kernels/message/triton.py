@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from painn_fast.kernels.launch import launches
+from painn_fast.kernels.launch import launches, require_contiguous
 from painn_fast.kernels.radial.reference import Radial
 from painn_fast.kernels.radial.triton import (
     Constants,
@@ -32,7 +32,7 @@ MOST_HELD = 32
 """Radial functions up to which the weights of a filter stay in registers; above, every edge reads them anew."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n", "rows"])
 def message_fwd_kernel(
     p_x, p_v, p_s, p_r, p_weight, p_first, p_widths, p_row_ptr, p_sender, p_ds, p_dv, n, rows,
     C: tl.constexpr, F: tl.constexpr, BLOCK_F: tl.constexpr, VECTORS: tl.constexpr, HELD: tl.constexpr,
@@ -78,7 +78,7 @@ def message_fwd_kernel(
         write(p_dvi + 2 * F, f, dv2, F, BLOCK_F)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n", "rows"])
 def message_force_bwd_kernel(
     p_gs, p_gv, p_x, p_v, p_r, p_weight, p_first, p_widths, p_row_ptr, p_sender, p_gx, p_gvin, p_force,
     n, rows, C: tl.constexpr, F: tl.constexpr, BLOCK_F: tl.constexpr, VECTORS: tl.constexpr, HELD: tl.constexpr,
@@ -189,6 +189,7 @@ def message_fwd(
     x, v, r, weight, first, widths = plain(x, v, r, weight, radial.first, radial.widths)
     n, f = x.shape[0], x.shape[1] // 3
     ds, dv = out or (x.new_empty(n, f), x.new_empty(n, 3, f))
+    require_contiguous(ds, dv)
     given = (x, v, s, r, weight, first, widths, row_ptr, sender, ds, dv)
     launch("message_fwd", message_fwd_kernel, given, n, f, radial, VECTORS=vectors)
     return ds, dv
@@ -218,6 +219,7 @@ def message_force_bwd(
         force = r.new_empty(force_blocks(f, gs.device), n, 3)
     else:
         gx, gv_in, force = out
+    require_contiguous(gx, gv_in, force)
     given = (gs, gv, x, v, r, weight, first, widths, row_ptr, sender, gx, gv_in, force)
     flags = {"VECTORS": vectors, "RESIDUAL": residual, "ADD": add}
     launch("message_force_bwd", message_force_bwd_kernel, given, n, f, radial, **flags)

@@ -27,7 +27,7 @@ MOST_PARTIALS = 512
 """Partial sums of the gradient of a weight: enough programs to fill a GPU, few enough to add up afterwards."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n", "rows", "edges"])
 def message_bwd_kernel(
     p_gs, p_gv, p_x, p_v, p_r, p_weight, p_first, p_widths, p_row_ptr, p_sender, p_mirror, p_gx, p_gvin, p_gr,
     n, rows, edges, C: tl.constexpr, F: tl.constexpr, BLOCK_F: tl.constexpr, VECTORS: tl.constexpr,
@@ -99,7 +99,7 @@ def message_bwd_kernel(
             write(p_gvi + 2 * F, f, xc * gv2, F, BLOCK_F)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n", "rows"])
 def message_weight_bwd_kernel(
     p_gs, p_gv, p_x, p_v, p_r, p_first, p_widths, p_row_ptr, p_sender, p_gw,
     n, rows, C: tl.constexpr, F: tl.constexpr, BLOCK_F: tl.constexpr,

@@ -55,7 +55,7 @@ def moved_filter(rows, t_rows, psi, g, fc, td, K: tl.constexpr, ORDER: tl.conste
         return values[0], tw
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n", "rows"])
 def message_tangent_kernel(
     p_x, p_v, p_r, p_weight, p_tx, p_tv, p_tr, p_tweight, p_first, p_widths, p_row_ptr, p_sender, p_tds, p_tdv,
     n, rows, C: tl.constexpr, F: tl.constexpr, BLOCK_F: tl.constexpr, HELD: tl.constexpr,
@@ -107,7 +107,7 @@ def message_tangent_kernel(
         write(p_tdvi + 2 * F, f, tdv2, F, BLOCK_F)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n", "rows", "edges"])
 def message_bwd_tangent_kernel(
     p_gs, p_gv, p_x, p_v, p_r, p_weight, p_tx, p_tv, p_tr, p_tweight, p_first, p_widths, p_row_ptr, p_sender,
     p_mirror, p_hx, p_hv, p_hr, n, rows, edges, C: tl.constexpr, F: tl.constexpr, BLOCK_F: tl.constexpr,
@@ -201,7 +201,7 @@ def grown_along(rows, psi, g, fc, td, z, tz, K: tl.constexpr):
     return new
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n", "rows"])
 def message_weight_bwd_tangent_kernel(
     p_gs, p_gv, p_x, p_v, p_r, p_tx, p_tv, p_tr, p_first, p_widths, p_row_ptr, p_sender, p_hw,
     n, rows, C: tl.constexpr, F: tl.constexpr, BLOCK_F: tl.constexpr,

@@ -30,26 +30,21 @@ def count_kernel(positions: np.ndarray, atom_ptr: np.ndarray, square: float, row
             row_ptr[i + 1] = row_ptr[i] + degree
 
 
-@compiled(nogil=True)
+@compiled(nogil=True, allocates=True)
 def fill_kernel(
     positions: np.ndarray, atom_ptr: np.ndarray, square: float, row_ptr: np.ndarray, sender: np.ndarray,
     mirror: np.ndarray,
 ) -> None:  # fmt: skip
-    """sender and mirror as far as there is room; row_ptr is then cut down to it."""
-    room = sender.shape[0]
+    """sender and mirror [E]."""
     next_in = row_ptr[:-1].copy()  # rows have their senders in order, so that receivers come to each row in order too
     for m in range(atom_ptr.shape[0] - 1):
         for i in range(atom_ptr[m], atom_ptr[m + 1]):
             e = row_ptr[i]
             for j in range(atom_ptr[m], atom_ptr[m + 1]):
                 if j != i and _near(positions, i, j, square):
-                    if e < room:
-                        sender[e] = j
-                        mirror[e] = min(next_in[j], room - 1)
+                    sender[e], mirror[e] = j, next_in[j]
                     next_in[j] += 1
                     e += 1
-    for i in range(row_ptr.shape[0]):
-        row_ptr[i] = min(row_ptr[i], room)
 
 
 @compiled(nogil=True)
@@ -87,13 +82,3 @@ def neighbors(positions: Tensor, atom_ptr: Tensor, cutoff: float) -> tuple[Tenso
     sender, mirror = row_ptr.new_empty(2, int(row_ptr[-1]))
     fill_kernel(*given, sender.numpy(), mirror.numpy())
     return row_ptr, sender, mirror
-
-
-def neighbors_into(
-    positions: Tensor, atom_ptr: Tensor, cutoff: float, row_ptr: Tensor, sender: Tensor, mirror: Tensor, edges: Tensor
-) -> None:
-    """As `triton.neighbors_into`."""
-    given = (positions.contiguous().numpy(), atom_ptr.contiguous().numpy(), cutoff * cutoff, row_ptr.numpy())
-    count_kernel(*given)
-    edges.copy_(row_ptr[-1:])
-    fill_kernel(*given, sender.numpy(), mirror.numpy())

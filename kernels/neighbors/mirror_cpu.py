@@ -10,7 +10,7 @@ ASYMMETRIC, ACROSS, INSIDE = 0, 1, 2
 """What `mirrors` returns: an edge has no opposite, or edges across molecules, or within molecules alone."""
 
 
-@compiled(nogil=True)
+@compiled(nogil=True, allocates=True)
 def _rows(receiver: np.ndarray, sender: np.ndarray, row_ptr: np.ndarray, order: np.ndarray) -> bool:
     """row_ptr [N + 1] and order [E] by receiver; false if an index is not one of an atom."""
     n = row_ptr.shape[0] - 1
@@ -35,7 +35,7 @@ def _opposite(r: np.ndarray, a: int, b: int, tolerance: float) -> bool:
     return square > 0 and apart <= tolerance**2 * square  # false for NaN, infinity and atoms that coincide
 
 
-@compiled(nogil=True)
+@compiled(nogil=True, allocates=True)
 def mirrors(
     receiver: np.ndarray, sender: np.ndarray, r: np.ndarray, molecule: np.ndarray, tolerance: float,
     row_ptr: np.ndarray, order: np.ndarray, mirror: np.ndarray,

@@ -45,11 +45,9 @@ def count_kernel(p_positions, p_molecule, p_atom_ptr, p_degree, SQUARE: tl.const
     tl.store(p_degree + i, tl.sum(near, axis=0).to(tl.int64))
 
 
-@triton.jit(do_not_specialize=["room"])
-def fill_kernel(
-    p_positions, p_molecule, p_atom_ptr, p_row_ptr, p_sender, room, SQUARE: tl.constexpr, SENDERS: tl.constexpr
-):
-    """sender [E], as far as there is room."""
+@triton.jit
+def fill_kernel(p_positions, p_molecule, p_atom_ptr, p_row_ptr, p_sender, SQUARE: tl.constexpr, SENDERS: tl.constexpr):
+    """sender [E]."""
     i = tl.program_id(0).to(tl.int64)
     m = tl.load(p_molecule + i)
     first, last = tl.load(p_atom_ptr + m), tl.load(p_atom_ptr + m + 1)
@@ -59,76 +57,46 @@ def fill_kernel(
         near = _near(p_positions, i, j, j < last, SQUARE)
         rank = tl.cumsum(near.to(tl.int32), axis=0)
         edge = e + rank - 1
-        tl.store(p_sender + edge, j, mask=near & (edge < room))
+        tl.store(p_sender + edge, j, mask=near)
         e += tl.max(rank, axis=0)
         first += SENDERS
 
 
-@triton.jit(do_not_specialize=["room"])
-def mirror_kernel(p_row_ptr, p_sender, p_mirror, room, SENDERS: tl.constexpr):
+@triton.jit
+def mirror_kernel(p_row_ptr, p_sender, p_mirror, SENDERS: tl.constexpr):
     """mirror [E]: the position of receiver i in the row of each of its senders, by bisection."""
     i = tl.program_id(0).to(tl.int64)
-    e, end = tl.load(p_row_ptr + i), tl.minimum(tl.load(p_row_ptr + i + 1), room)
+    e, end = tl.load(p_row_ptr + i), tl.load(p_row_ptr + i + 1)
     while e < end:
         edge = e + tl.arange(0, SENDERS)
         inside = edge < end
         j = tl.load(p_sender + edge, mask=inside, other=0)
         low = tl.load(p_row_ptr + j, mask=inside, other=0)
-        high = tl.minimum(tl.load(p_row_ptr + j + 1, mask=inside, other=0), room)
+        high = tl.load(p_row_ptr + j + 1, mask=inside, other=0)
         while tl.max(high - low, axis=0) > 0:
             middle = (low + high) // 2
             before = (low < high) & (tl.load(p_sender + middle, mask=low < high, other=0) < i)
             low, high = tl.where(before, middle + 1, low), tl.where(before, high, tl.minimum(middle, high))
-        tl.store(p_mirror + edge, tl.minimum(low, room - 1), mask=inside)
+        tl.store(p_mirror + edge, low, mask=inside)
         e += SENDERS
 
 
 def neighbors(positions: Tensor, atom_ptr: Tensor, cutoff: float) -> tuple[Tensor, Tensor, Tensor]:
     """As `reference.neighbors`; waits for the device once, to learn how many edges there are."""
-    molecule, row_ptr = _count(positions, atom_ptr, cutoff)
-    sender, mirror = row_ptr.new_empty(2, int(row_ptr[-1]))
-    _fill(positions, atom_ptr, cutoff, molecule, row_ptr, sender, mirror)
+    n, square = len(positions), cutoff * cutoff
+    molecule = torch.searchsorted(atom_ptr, torch.arange(n, device=positions.device), right=True) - 1
+    given = positions.contiguous(), molecule, atom_ptr
+    degree = torch.zeros(n + 1, dtype=torch.int64, device=positions.device)
+    _launch(count_kernel, n, *given, degree[1:], SQUARE=square)
+    row_ptr = torch.cumsum(degree, 0)
+    edges = int(row_ptr[-1])
+    sender, mirror = row_ptr.new_empty(edges), row_ptr.new_empty(edges)  # each aligned, whatever the number of edges
+    _launch(fill_kernel, n, *given, row_ptr, sender, SQUARE=square)
+    _launch(mirror_kernel, n, row_ptr, sender, mirror)
     return row_ptr, sender, mirror
 
 
-def neighbors_into(
-    positions: Tensor, atom_ptr: Tensor, cutoff: float, row_ptr: Tensor, sender: Tensor, mirror: Tensor, edges: Tensor
-) -> None:
-    """The same into memory of the caller, without waiting for the device: for CUDA graphs.
-
-    Args:
-        row_ptr: [N + 1].
-        sender, mirror: [room]; what the edges do not fill keeps its values.
-        edges: [1] int64, how many edges there are. More than `room`: rows end with the room, and everything points
-            into it, but the list is not complete; run again with more.
-    """
-    molecule, rows = _count(positions, atom_ptr, cutoff)
-    edges.copy_(rows[-1:])
-    _fill(positions, atom_ptr, cutoff, molecule, rows, sender, mirror)
-    torch.clamp(rows, max=len(sender), out=row_ptr)
-
-
-def _count(positions: Tensor, atom_ptr: Tensor, cutoff: float) -> tuple[Tensor, Tensor]:
-    """Molecule of each atom [N] and row_ptr [N + 1] of all edges, whatever the room."""
-    n = len(positions)
-    molecule = torch.searchsorted(atom_ptr, torch.arange(n, device=positions.device), right=True) - 1
-    degree = torch.zeros(n + 1, dtype=torch.int64, device=positions.device)
-    given = (positions.contiguous(), molecule, atom_ptr, degree[1:])
-    _launch(count_kernel, n, *given, SQUARE=cutoff * cutoff)
-    return molecule, torch.cumsum(degree, 0)
-
-
-def _fill(
-    positions: Tensor, atom_ptr: Tensor, cutoff: float, molecule: Tensor, row_ptr: Tensor, sender: Tensor,
-    mirror: Tensor,
-) -> None:  # fmt: skip
-    n, room = len(positions), len(sender)
-    given = (positions.contiguous(), molecule, atom_ptr, row_ptr, sender, room)
-    _launch(fill_kernel, n, *given, SQUARE=cutoff * cutoff)
-    _launch(mirror_kernel, n, row_ptr, sender, mirror, room)
-
-
-def _launch(kernel: Any, atoms: int, *arguments: Tensor | int, **constants: float) -> None:
+def _launch(kernel: Any, atoms: int, *arguments: Tensor, **constants: float) -> None:
     if atoms == 0:
         return
     with torch.cuda.device_of(arguments[0]):
@@ -141,7 +109,8 @@ def cases() -> list[tuple[str, Any, dict[str, str], dict[str, Any], int]]:
     for kernel in (count_kernel, fill_kernel, mirror_kernel):
         fixed = {"SQUARE": 25.0, "SENDERS": SENDERS}
         fixed = {name: value for name, value in fixed.items() if name in kernel.arg_names}
-        types = {"p_positions": "*fp64", "room": "i32"}
-        signature = {a: "constexpr" if a in fixed else types.get(a, "*i64") for a in kernel.arg_names}
+        signature = {
+            a: "constexpr" if a in fixed else "*fp64" if a == "p_positions" else "*i64" for a in kernel.arg_names
+        }
         made.append((f"neighbors {kernel.__name__.removesuffix('_kernel')}", kernel, signature, fixed, WARPS))
     return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -130,42 +131,58 @@ def arrays(weights: Weights) -> Any:
 def pack_layers(w: Any, epsilon: float, activation: str, *, widest: int, backward: bool = True) -> Layers:
     """The dense layers of `arrays`, padded before; without `backward` no transposes. `widest`: layer of a readout."""
     names = ("message_1", "message_2", "mix", "update_1", "update_2")
-    jobs: list[tuple[np.ndarray, np.ndarray]] = []
+    jobs: Jobs = []
     fields: dict[str, np.ndarray] = {}
     for name in names:
         matrices = getattr(w, name)
         fields[name] = _pack_transposed(matrices, jobs)
-        fields[f"{name}_t"] = _pack(matrices if backward else matrices[:, :0])
+        fields[f"{name}_t"] = _pack(matrices if backward else matrices[:, :0], jobs)
         if name != "mix":
             fields[f"{name}_bias"] = getattr(w, f"{name}_bias")
-    run(lambda pair, _: pack_transposed(*pair), jobs)
+    run(_do, jobs)
     zero = np.zeros(max(widest, w.message_2.shape[1]), w.message_2.dtype)
     return Layers(**fields, zero=zero, epsilon=epsilon, softplus=activation == "shifted_softplus")
 
 
 def pack_network(w: Any, columns: int, epsilon: float, activation: str, *, backward: bool = True) -> NetworkWeights:
     """All of `arrays`, padded before, for a basis of that many columns."""
-    jobs: list[tuple[np.ndarray, np.ndarray]] = []
+    jobs: Jobs = []
     transposed = np.zeros((len(w.filter), w.filter.shape[2], columns), w.filter.dtype)
     transposed[:, :, : w.filter.shape[1]] = w.filter.transpose(0, 2, 1)
-    readout_1 = _pack_transposed(w.readout_1[None], jobs)[0]
-    run(lambda pair, _: pack_transposed(*pair), jobs)
+    readout_1, filters = _pack_transposed(w.readout_1[None], jobs)[0], _pack(w.filter, jobs)
+    run(_do, jobs)
     layers = pack_layers(w, epsilon, activation, widest=len(w.readout_1), backward=backward)
     readout = readout_1, w.readout_1_bias, pack(w.readout_1), w.readout_2[0], w.readout_2_bias
-    return NetworkWeights(layers, _pack(w.filter), transposed, *readout)
+    return NetworkWeights(layers, filters, transposed, *readout)
 
 
-def _pack(matrices: np.ndarray) -> np.ndarray:
-    """Panels [L, P, K, W] of matrices [L, K, C]."""
+Jobs = list[tuple[Callable[[np.ndarray, np.ndarray], object], np.ndarray, np.ndarray]]
+"""What threads do: a function, from where, to where."""
+
+
+def _do(job: tuple[Callable[[np.ndarray, np.ndarray], object], np.ndarray, np.ndarray], _: int) -> None:
+    work, source, to = job
+    work(source, to)
+
+
+def _pack(matrices: np.ndarray, jobs: Jobs) -> np.ndarray:
+    """Memory for panels [L, P, K, W] of matrices [L, K, C], and the jobs that fill it."""
     layers, rows, columns = matrices.shape
     width = panel_width(columns, matrices.itemsize)
-    return np.ascontiguousarray(matrices.reshape(layers, rows, columns // width, width).transpose(0, 2, 1, 3))
+    to = np.empty((layers, columns // width, rows, width), matrices.dtype)
+    panels = matrices.reshape(layers, rows, columns // width, width).transpose(0, 2, 1, 3)
+    jobs += [(_copy, source, target) for source, target in zip(panels, to, strict=True)]
+    return to
 
 
-def _pack_transposed(matrices: np.ndarray, jobs: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+def _copy(source: np.ndarray, to: np.ndarray) -> None:
+    to[:] = source
+
+
+def _pack_transposed(matrices: np.ndarray, jobs: Jobs) -> np.ndarray:
     """Memory for panels of the transposes of matrices [L, C, K], and the jobs that fill it."""
     layers, columns, rows = matrices.shape
     width = panel_width(columns, matrices.itemsize) if columns else LANES
     to = np.empty((layers, columns // width, rows, width), matrices.dtype)
-    jobs += zip(matrices, to, strict=True)
+    jobs += [(pack_transposed, source, target) for source, target in zip(matrices, to, strict=True)]
     return to

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,7 +38,7 @@ from painn_fast.kernels.network.reference import Weights
 from painn_fast.kernels.radial.reference import Radial
 from painn_fast.kernels.radial.slopes import filter_basis_and_slope
 from painn_fast.kernels.simd import LANES
-from painn_fast.kernels.threads import run
+from painn_fast.kernels.threads import ours, run
 
 PART_ATOMS, MOST_PARTS = 40, 16
 """Atoms worth a thread of their own, and the most parts of a batch: gradients are summed part by part, in order."""
@@ -66,7 +66,8 @@ def network(
     """
     f, weights = s.shape[1], padded(weights)
     s = pad(s, (0, weights.message_1.shape[-1] - f)) if weights.message_1.shape[-1] > f else s
-    graph = _graph(r, radial, weights.filter.shape[1], (row_ptr, sender, mirror), n_atoms)
+    with ours():  # a parallel operation of torch just before would leave its threads spinning on our cores
+        graph = _graph(r, radial, weights.filter.shape[1], (row_ptr, sender, mirror), n_atoms)
     call = _Call(radial, activation, epsilon, *graph, edges_once, edges_or_weights, keep)
     if packed is not None:
         call.weights, call.packed = packed
@@ -161,8 +162,8 @@ class _Call:
 
     def gradients(self, flat: np.ndarray) -> Any:
         """Views of a gradient in the shapes of the weights."""
-        pieces = np.split(flat, np.cumsum([array.size for array in self.weights])[:-1])
-        shaped: Any = [piece.reshape(w.shape) for piece, w in zip(pieces, self.weights, strict=True)]
+        ends = list(accumulate(array.size for array in self.weights))
+        shaped: Any = [flat[e - w.size : e].reshape(w.shape) for e, w in zip(ends, self.weights, strict=True)]
         return Weights(*shaped)
 
 
@@ -193,6 +194,7 @@ def _track(call: _Call, s: Tensor | None, *, keep: Keep = "everything") -> Activ
 
 class _Network(Function):
     @staticmethod
+    @ours()
     def forward(ctx: Any, call: _Call, s: Tensor, r: Tensor, *weights: Tensor) -> Any:
         results = _forward(call, s, Weights(*weights), keep=call.keep)
         token = s.new_zeros(())
@@ -202,6 +204,7 @@ class _Network(Function):
         return *results, token
 
     @staticmethod
+    @ours()
     def backward(ctx: Any, gs: Tensor | None, gv: Tensor | None, g_read: Tensor | None, _: Tensor | None) -> Any:
         call, (token, s, r, *weights) = ctx.call, ctx.saved_tensors
         nodes = [node for node, _ in ctx.next_functions]
@@ -246,6 +249,15 @@ class _Adjoint(Function):
         if torch.is_grad_enabled() or twice or any(t is not None for t in t_weights):
             moved = [*_by_torch(call, [gs, gv, g_read, s, r, *weights], [ts, t_edge, *t_weights])]
             return None, None, None, None, None, *moved
+        return _Adjoint._tangent(call, nodes, ts, t_edge, gs, gv, g_read, s, r, *weights)
+
+    @staticmethod
+    @ours()
+    def _tangent(
+        call: _Call, nodes: list[Any], ts: Tensor | None, t_edge: Tensor | None, gs: Tensor, gv: Tensor,
+        g_read: Tensor, s: Tensor, r: Tensor, *weights: Tensor,
+    ) -> Any:  # fmt: skip
+        """The pass along a tangent, or what is left of it for the reverse of values and tangents."""
         _complete(call, s, weights)
         track = _track(call, ts)
         t_edge = torch.zeros_like(r) if t_edge is None else t_edge.contiguous()

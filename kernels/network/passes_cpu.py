@@ -80,7 +80,7 @@ def update(w: Layers, m: Activations, k: int, first: int, last: int) -> None:
     gate_fwd(y[first:last], vw, dot, s, v, m.v[(k + 1) % m.v.shape[0], first:last])
 
 
-@compiled(nogil=True)
+@compiled(nogil=True, notice=("the network, 1 of 4 parts that training takes", 4))
 def forward(w: NetworkWeights, g: Graph, m: Activations, first: int, last: int) -> None:
     """From the first of `m.s` to the last of `m.s` and `m.v`, and `m.read`."""
     layers = w.layers.message_1.shape[0]
@@ -103,7 +103,7 @@ def forward(w: NetworkWeights, g: Graph, m: Activations, first: int, last: int) 
         read_out(m.read_active, w.readout_2, w.readout_2_bias[0], first, last, m.read)
 
 
-@compiled(nogil=True)
+@compiled(nogil=True, notice=("the network along a tangent, 3 of 4", 5))
 def tangent(
     w: NetworkWeights, g: Graph, m: Activations, t: Activations, t_edge: np.ndarray, still: bool, first: int,
     last: int, t_basis: np.ndarray, tu: np.ndarray,
@@ -145,7 +145,7 @@ def tangent(
         read_out(t.read_active, w.readout_2, d.zero[0], first, last, t.read)
 
 
-@compiled(nogil=True)
+@compiled(nogil=True, allocates=True, notice=("gradients, 2 of 4", 6))
 def reverse(
     w: NetworkWeights, g: Graph, m: Activations, gs: np.ndarray, gv: np.ndarray, g_read: np.ndarray, edges: bool,
     weights: bool, scalars: bool, first: int, last: int, g_basis: np.ndarray, g_edge: np.ndarray, to: Weights,
@@ -206,7 +206,7 @@ def reverse(
             add_outer(g_hidden, m.s[k, first:last], 0, n, to.message_1[k])
 
 
-@compiled(nogil=True)
+@compiled(nogil=True, allocates=True, notice=("gradients of forces, 4 of 4", 6))
 def dual_reverse(
     w: NetworkWeights, g: Graph, m: Activations, t: Activations, t_basis: np.ndarray, tu: np.ndarray, gs: np.ndarray,
     gv: np.ndarray, g_read: np.ndarray, ps: np.ndarray, pv: np.ndarray, p_read: np.ndarray, still: bool, first: int,

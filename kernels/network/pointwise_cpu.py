@@ -12,7 +12,7 @@ from painn_fast.kernels.jit import compiled
 from painn_fast.kernels.simd import LANES, load, splat, store, total
 
 
-@compiled(nogil=True)
+@compiled(nogil=True, allocates=True)
 def dual_read_out(w, m, t, gs, g_read, ps, p_read, first, last, to):  # type: ignore[no-untyped-def]
     """gs and ps grow by the adjoints of s and of its tangent, `to` by that of the weights."""
     n, rows = last - first, slice(first, last)
@@ -46,7 +46,7 @@ def edges_tangent(g, t_edge, first, last, t_basis, tu):  # type: ignore[no-untyp
             tu[e, k] = (t_edge[e, k] - along * g.u[e, k]) * g.inverse[e]
 
 
-@compiled(nogil=True)
+@compiled(nogil=True, allocates=True)
 def edges_adjoint(g, g_basis, first, last, g_edge):  # type: ignore[no-untyped-def]
     """g_edge, that of u, becomes that of r with g_basis, of either edge of a pair."""
     low, high = g.row_ptr[first], g.row_ptr[last]

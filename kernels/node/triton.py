@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from painn_fast.kernels.launch import require_contiguous
 from painn_fast.kernels.message.triton import LANES
 from painn_fast.kernels.node.reference import Mlp
 from painn_fast.kernels.update.triton import put_three, three
@@ -316,8 +317,7 @@ def _launch(
     kernel: Any, given: tuple[Tensor | None, ...], features: Tensor, hidden: int, *, PRECISION: str, **constants: Any
 ) -> None:
     n, f = features.shape
-    if not all(tensor is None or tensor.is_contiguous() for tensor in given):
-        raise ValueError("node kernels need contiguous tensors")
+    require_contiguous(*given)
     if n > 0:
         shape = DOUBLE if features.dtype == torch.float64 else _shape(PRECISION, LANES)
         fixed = {**constants, "PRECISION": PRECISION, **_sizes(kernel, shape, f, hidden)}

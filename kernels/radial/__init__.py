@@ -1,1 +1,1 @@
-"""Filters tabulated as cubic Hermite splines in the distance."""
+"""Filters tabulated as splines in the distance."""

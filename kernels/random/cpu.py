@@ -116,10 +116,10 @@ def normal_kernel(seed, trajectory, step, stream, out):  # type: ignore[no-untyp
         fill_normal(seed[s], trajectory[s], step, stream, out[s])
 
 
-def normal(seed: int | Tensor, trajectory: Tensor, step: int, count: int, stream: int = 0) -> Tensor:
+def normal(seed: int | Tensor, trajectory: Tensor, step: int | Tensor, count: int, stream: int = 0) -> Tensor:
     """As `reference.normal`, on the CPU."""
     out = np.empty((trajectory.shape[0], count))
     numbers = trajectory.numpy().astype(np.uint64)
     seeds = seed.numpy().astype(np.uint64) if isinstance(seed, Tensor) else np.full(len(numbers), seed, np.uint64)
-    normal_kernel(seeds, numbers, np.uint64(step), np.uint64(stream), out)
+    normal_kernel(seeds, numbers, np.uint64(int(step)), np.uint64(stream), out)
     return torch.from_numpy(out)

@@ -33,20 +33,20 @@ COS = (
 """Minimax coefficients of fdlibm (Sun, 1993): log on [sqrt(1/2), sqrt(2)], sin and cos on [-pi/4, pi/4]."""
 
 
-def normal(seed: int | Tensor, trajectory: Tensor, step: int, count: int, stream: int = 0) -> Tensor:
+def normal(seed: int | Tensor, trajectory: Tensor, step: int | Tensor, count: int, stream: int = 0) -> Tensor:
     """Independent standard normal numbers, a pure function of the arguments.
 
     Args:
         seed: 0 to 2^64 - 1, or one for each trajectory [S] int64, 0 to 2^63 - 1.
         trajectory: numbers of the trajectories [S] int64, each 0 to 2^32 - 1.
-        step: 0 to 2^48 - 1.
+        step: 0 to 2^48 - 1, or a tensor [1] of it.
         count: numbers for each trajectory, one for each degree of freedom.
         stream: 0 to 2^16 - 1, one for each purpose.
 
     Returns:
         [S, count] float64. Row s depends on (seed, trajectory[s], step, stream) alone, entry d of it on d besides.
     """
-    key = seed[:, None] if isinstance(seed, Tensor) else seed
+    step, key = int(step), seed[:, None] if isinstance(seed, Tensor) else seed
     pair = torch.arange((count + 1) // 2, device=trajectory.device).expand(len(trajectory), -1)
     counter = [
         pair,

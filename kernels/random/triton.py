@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from painn_fast.kernels.launch import require_contiguous
 from painn_fast.kernels.random import reference
 
 SQRT_HALF, TWO_PI, SMALLEST = tl.constexpr(math.sqrt(0.5)), tl.constexpr(2.0 * math.pi), tl.constexpr(2.0**-53)
@@ -129,6 +130,7 @@ def normal(
         out = torch.empty(trajectories, count, dtype=torch.float64, device=trajectory.device)
     if out.numel() == 0:
         return out
+    require_contiguous(out)
     rows, columns = blocks(count)
     pairs = (count + 1) // 2
     at, number = (step, 0) if isinstance(step, Tensor) else (None, step)

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from painn_fast.kernels.launch import launches
+from painn_fast.kernels.launch import launches, require_contiguous
 
 ATOMS = 256
 """Atoms that the sum over a molecule reads together, by one warp."""
@@ -59,6 +59,7 @@ def readout(
 
     Nothing is allocated if the inputs are contiguous, and nothing waits for the device.
     """
+    require_contiguous(atomic, total, g)
     n, hidden = h.shape
     with torch.cuda.device_of(h):
         if n > 0:

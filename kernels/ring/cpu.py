@@ -6,6 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from painn_fast.kernels.jit import compiled
+from painn_fast.kernels.launch import require_contiguous
 from painn_fast.kernels.random.cpu import fill_normal
 from painn_fast.kernels.ring import reference
 from painn_fast.kernels.ring.reference import NOISE
@@ -86,6 +87,13 @@ def _thermostat(p, noise, m, damping, strength, rescaling, degrees, rest):  # ty
 
 
 @compiled()
+def _copy(source, target):  # type: ignore[no-untyped-def]
+    for k in range(source.shape[0]):
+        for d in range(source.shape[1]):
+            target[k, d] = source[k, d]
+
+
+@compiled()
 def advance_kernel(  # type: ignore[no-untyped-def]
     positions, momenta, forces, previous, exceeded, heat, trajectory, step, kick, matrix, back, cosine, sinc, pull, m,
     unit, seed, damping, strength, rescaling, degrees, rest, work,
@@ -101,7 +109,8 @@ def advance_kernel(  # type: ignore[no-untyped-def]
                 previous[s, k, d] = positions[s, k, d]
                 momenta[s, k, d] += forces[s, k, d] * kick[s]
         if P == 1:
-            q[:], p[:] = positions[s], momenta[s]
+            _copy(positions[s], q)
+            _copy(momenta[s], p)
         else:
             _transform(matrix, positions[s], q)
             _transform(matrix, momenta[s], p)
@@ -112,7 +121,8 @@ def advance_kernel(  # type: ignore[no-untyped-def]
             heat[s] += 0.5 * unit * gain
             _free(q, p, m, cosine[s], sinc[s], pull[s])
         if P == 1:
-            positions[s], momenta[s] = q, p
+            _copy(q, positions[s])
+            _copy(p, momenta[s])
         else:
             _transform(back, q, positions[s])
             _transform(back, p, momenta[s])
@@ -152,6 +162,7 @@ class Steps(reference.Steps):
     """The same on a CPU; the tensors must be contiguous."""
 
     def _bind(self) -> None:
+        require_contiguous(*self.beads, self.energy, self.heat, self.trajectory)
         ring, (S, P) = self.ring, self.energy.shape
         self._beads = tuple(tensor.numpy().reshape(S, P, -1) for tensor in self.beads)
         self._m = ring.masses.repeat_interleave(3).numpy()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+import math
 
 from torch import Tensor
 
-from painn_fast.kernels.ring import cpu, reference
+from painn_fast.kernels.backend import backend
+from painn_fast.kernels.ring import reference
 from painn_fast.kernels.ring.reference import Ring
-
-TRITON = find_spec("triton") is not None
 
 
 def steps(
@@ -17,10 +16,8 @@ def steps(
     trajectory: Tensor, alive: Tensor, ring: Ring,
 ) -> reference.Steps:  # fmt: skip
     """The parts of a step on these tensors, see `reference.Steps`; a GPU has kernels for up to `triton.MOST_BEADS`."""
-    make: type[reference.Steps] = cpu.Steps if positions.device.type == "cpu" else reference.Steps
-    if positions.device.type == "cuda" and TRITON:
-        from painn_fast.kernels.ring import triton
-
-        if positions.shape[1] <= triton.MOST_BEADS:
-            make = triton.Steps
-    return make(positions, momenta, forces, before, energy, heat, trajectory, alive, ring)
+    module = backend("ring", positions.device.type)
+    if positions.shape[1] > getattr(module, "MOST_BEADS", math.inf):
+        module = reference
+    made: reference.Steps = module.Steps(positions, momenta, forces, before, energy, heat, trajectory, alive, ring)
+    return made

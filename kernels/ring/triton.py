@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from painn_fast.kernels.launch import require_contiguous
 from painn_fast.kernels.random import triton as random
 from painn_fast.kernels.ring import reference
 from painn_fast.kernels.ring.reference import NOISE
@@ -256,6 +257,7 @@ class Steps(reference.Steps):
     """
 
     def _bind(self) -> None:
+        require_contiguous(*self.beads, self.energy, self.heat, self.trajectory)
         ring, (S, P, N) = self.ring, self.beads[0].shape[:3]
         m = ring.masses.repeat_interleave(3)
         self._counter = torch.zeros(1, dtype=torch.int64, device=m.device)

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from painn_fast.kernels.launch import launches
+from painn_fast.kernels.launch import launches, require_contiguous
 
 
 @triton.jit
@@ -151,6 +151,7 @@ def launch(kernel: Any, shape: torch.Size, *tensors: Tensor, **constants: Any) -
     n, f = shape
     if n == 0:
         return
+    require_contiguous(*tensors)
     rows, columns, warps = blocks(f, tensors[0].device)
     with torch.cuda.device_of(tensors[0]):
         kernel[triton.cdiv(n, rows), triton.cdiv(f, columns)](

@@ -23,7 +23,8 @@ from painn_fast.evaluate import evaluate
 from painn_fast.graph.batch import CLOSEST
 from painn_fast.graph.cells import check_far
 from painn_fast.io import load
-from painn_fast.io.load import MODELS, bundled, dtype_of
+from painn_fast.io.find import MODELS, bundled
+from painn_fast.io.load import dtype_of
 from painn_fast.io.structures import read_structures, refuse_constraints
 from painn_fast.md.forces import ModelForces
 from painn_fast.nn import Potential

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import ase
 import ase.io
 import numpy as np
-import torch
 from ase.build import molecule
 
 from painn_fast.errors import PaiNNFastError
-from painn_fast.nn import Potential, PotentialConfig, RepresentationConfig
-from painn_fast.testing import random_potential
+
+if TYPE_CHECKING:
+    from painn_fast.nn import Potential
 
 WATER_SPACING = 18.64 / 6
 """Å between molecules on a cubic lattice: 0.997 g/cm³."""
@@ -25,7 +26,11 @@ TRAINING = ("training_step", "training_energy")
 """A step of training on energies and forces, or on energies alone."""
 SINGLE = (*INFERENCE, "calculator")
 """Of cases with one structure; energies and forces by ASE's calculator, of which `energy_forces` is the lower limit."""
-MODES = (*SINGLE, *TRAINING)
+SIMULATOR = "simulator_step"
+"""A step of ring polymers in SchNetPack's own simulator; each structure is a bead."""
+MODES = (*SINGLE, *TRAINING, SIMULATOR)
+SIDES = ("fused", "reference", "compile", "schnetpack", "accelerate", "dimenet")
+"""Programs that are measured; `painn_fast.bench.run` has their classes."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,7 @@ def _cases() -> dict[str, Case]:
     cases = [
         _ethanol(1, modes=SINGLE),
         _ethanol(10, modes=("training_step",)),
+        _ethanol(16, modes=(SIMULATOR,)),
         _ethanol(32, modes=("energy_forces",)),
         _ethanol(64),
         _ethanol(1024),
@@ -133,8 +139,26 @@ def choose(names: Iterable[str]) -> list[Case]:
     return chosen or list(CASES.values())
 
 
+def known(names: Iterable[str], allowed: Sequence[str], what: str) -> list[str]:
+    """Names of sides or modes.
+
+    Raises:
+        PaiNNFastError: for one that is none.
+    """
+    chosen = list(names)
+    for name in chosen:
+        if name not in allowed:
+            raise PaiNNFastError(f"no such {what} of the benchmark", got=repr(name), expected=", ".join(allowed))
+    return chosen
+
+
 def paper_model(device: str = "cpu") -> Potential:
     """F = 128, 3 layers, 20 sinc functions, cosine cut-off 5 Å, float32, atomic references of zero."""
+    import torch
+
+    from painn_fast.nn import PotentialConfig, RepresentationConfig
+    from painn_fast.testing import random_potential
+
     potential = random_potential(PotentialConfig(representation=RepresentationConfig(), name="paper"))
     head = potential.heads["energy"]
     with torch.no_grad():

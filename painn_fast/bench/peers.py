@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import dataloader
 
-from painn_fast.bench.cases import TRAINING
+from painn_fast.bench.cases import SIMULATOR, TRAINING
 from painn_fast.bench.problem import Numbers, Problem, Work
 from painn_fast.bench.sides import Side, by_calculator, optimizer_step, read_numbers
 from painn_fast.errors import PaiNNFastError
@@ -23,6 +23,8 @@ from painn_fast.io.schnetpack_names import head_pairs, representation_pairs, to_
 from painn_fast.nn import Potential
 from painn_fast.schnetpack import accelerate
 
+SHELL, SHORTEST = 2.0, 1e-9
+"""Å, of SchNetPack's neighbour list, and fs."""
 STEP = 1e-5
 """Å, of the central difference that DimeNet++'s forces are held against."""
 SLOPE_TOLERANCE = 1e-6
@@ -34,6 +36,10 @@ class SchNetPack(Side):
 
     name, title = "schnetpack", "SchNetPack"
 
+    def supports(self, problem: Problem) -> bool:
+        """Beads are copies of one molecule."""
+        return problem.mode != SIMULATOR or len({tuple(atoms.numbers) for atoms in problem.structures}) == 1
+
     def prepare(self, problem: Problem) -> Work:
         spk = import_schnetpack()
         model = self.model(spk, problem)
@@ -41,6 +47,8 @@ class SchNetPack(Side):
             return self._end_to_end(spk, model, problem)
         if problem.mode == "calculator":
             return by_calculator(problem, lambda: _schnetpack_calculator(spk, model, problem))
+        if problem.mode == SIMULATOR:
+            return _simulator_step(spk, model, problem)
         inputs = _schnetpack_inputs(spk.properties, problem)
         if problem.mode in TRAINING:
             names = _pairs(problem.potential)
@@ -124,6 +132,36 @@ def _schnetpack_calculator(spk: Any, model: Any, problem: Problem) -> Any:
 
     neighbors = spk.transform.MatScipyNeighborList(cutoff=problem.potential.cutoff)
     return Calculator(model, neighbors, energy_unit="eV", device=problem.potential.device)
+
+
+def _simulator_step(spk: Any, model: Any, problem: Problem) -> Work:
+    """A step of its simulator without hooks, so short that all beads stay where they are: the work is the same."""
+    md, calculators = (importlib.import_module(f"schnetpack.md{name}") for name in ("", ".calculators"))
+
+    class Calculator(calculators.SchNetPackCalculator):  # type: ignore[name-defined]
+        def _load_model(self, model_file: Any) -> Any:
+            return model_file
+
+    structures, cutoff = problem.structures, problem.potential.cutoff
+    system = md.System()
+    system.load_molecules([structures[0]], n_replicas=len(structures), position_unit_input="Angstrom")
+    positions = torch.tensor([atoms.positions.tolist() for atoms in structures])  # [P, n, 3] Å
+    system.positions = positions * spk.units.unit2internal("Angstrom")
+    neighbors = md.neighborlist_md.NeighborListMD(cutoff, SHELL, spk.transform.MatScipyNeighborList)
+    calculator = Calculator(model, "forces", "eV", "Angstrom", neighbors, energy_key="energy")
+    integrator = md.integrators.RingPolymer(SHORTEST, len(structures), 300.0)
+    simulator = md.Simulator(system, integrator, calculator, progress=False).to(problem.potential.device)
+    simulator = simulator.to(torch.float32)
+    simulator.simulate(0)
+
+    def call() -> Any:
+        integrator.half_step(system)
+        integrator.main_step(system)
+        calculator.calculate(system)
+        integrator.half_step(system)
+        return calculator.results
+
+    return Work(call, read_numbers)
 
 
 def _pairs(potential: Potential) -> dict[str, str]:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
 import json
 import os
 import platform
 import subprocess
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from pydantic import JsonValue, ValidationError, model_validator
 
 import painn_fast
 from painn_fast.errors import PaiNNFastError
 from painn_fast.runtime.atomic import atomic_write
+from painn_fast.runtime.packages import installed
 from painn_fast.settings import Settings
+
+if TYPE_CHECKING:
+    import torch
 
 PACKAGES = ("torch", "triton", "numba", "numpy", "ase", "vesin", "schnetpack", "torch_geometric")
 
@@ -86,6 +88,8 @@ class Report(Settings):
 
 def new_report(device: torch.device, model: dict[str, Any]) -> Report:
     """A report without results."""
+    import torch
+
     machine = Machine(
         cpu=cpu_name(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
@@ -96,8 +100,8 @@ def new_report(device: torch.device, model: dict[str, Any]) -> Report:
     )
     versions = {"python": platform.python_version(), "painn-fast": painn_fast.__version__, "cuda": torch.version.cuda}
     date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    installed = {name: _version(name) for name in PACKAGES}
-    return Report(date=date, commit=commit(), machine=machine, versions=versions | installed, model=model)
+    packages = {name: installed(name) for name in PACKAGES}
+    return Report(date=date, commit=commit(), machine=machine, versions=versions | packages, model=model)
 
 
 def write_report(report: Report, target: str | Path) -> None:
@@ -141,11 +145,4 @@ def commit() -> str | None:
             return None
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
         return None

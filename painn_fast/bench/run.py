@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from painn_fast.bench.cases import MODES, Case, choose, paper_model
+from painn_fast.bench.cases import MODES, choose, known, paper_model
 from painn_fast.bench.floor import floor
 from painn_fast.bench.measure import calls_per_sample, clock, interleaved, peak_memory
 from painn_fast.bench.peers import Accelerated, DimeNet, SchNetPack
@@ -69,14 +70,14 @@ def run(
     """
     place = _device(device)
     by_name = {side.name: side for side in SIDES}
-    wanted = [by_name[name]() for name in _known(sides, by_name, "side") or by_name]
-    only = _known(modes, MODES, "mode")
+    wanted = [by_name[name]() for name in known(sides, list(by_name), "side") or by_name]
+    only = known(modes, MODES, "mode")
     chosen = list(cases)
     limit = MAX_ATOMS[place.type] if max_atoms is None else max_atoms
     potential = paper_model(str(place))
     report = new_report(place, potential.config.representation.model_dump(mode="json"))
     for case in choose(chosen):
-        for mode in _modes_of(case, only, named=bool(chosen)):
+        for mode in [mode for mode in only or case.modes if chosen or mode in case.modes]:
             if case.atoms > limit:
                 tell(f"{case.name}: left out, {case.atoms} atoms, --max-atoms is {limit}")
                 break
@@ -165,18 +166,11 @@ def _outcome(
             return {"status": "wrong", "reason": f"after many calls: {wrong}", "errors": _finite(errors)}
     return {"status": "ok", "errors": _finite(errors), "times": times, "calls": calls_per_sample(runner.seconds)} | {
         "median": statistics.median(times),
-        "iqr": _iqr(times),
+        "iqr": float(np.subtract(*np.percentile(times, (75, 25)))) if len(times) > 1 else None,
         "first_call": runner.first_call,
         "memory": runner.memory,
         "floor": statistics.median(floor_times),
     }
-
-
-def _iqr(times: Sequence[float]) -> float | None:
-    if len(times) < 2:
-        return None
-    low, _, high = statistics.quantiles(times, n=4, method="inclusive")
-    return high - low
 
 
 def _finite(errors: dict[str, float]) -> dict[str, float | None]:
@@ -199,16 +193,3 @@ def _device(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise PaiNNFastError("torch finds no CUDA device", got=name, fix="use --device cpu")
     return device
-
-
-def _known(names: Iterable[str], known: Iterable[str], what: str) -> list[str]:
-    chosen, allowed = list(names), list(known)
-    for name in chosen:
-        if name not in allowed:
-            raise PaiNNFastError(f"no such {what} of the benchmark", got=repr(name), expected=", ".join(allowed))
-    return chosen
-
-
-def _modes_of(case: Case, only: list[str], *, named: bool) -> list[str]:
-    """Modes that were asked for; of a case that was not named itself, those that it is made for."""
-    return [mode for mode in only or case.modes if named or mode in case.modes]

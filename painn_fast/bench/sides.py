@@ -13,7 +13,7 @@ from torch import Tensor
 
 from painn_fast import units
 from painn_fast.ase import PaiNNCalculator
-from painn_fast.bench.cases import TRAINING
+from painn_fast.bench.cases import SIMULATOR, TRAINING
 from painn_fast.bench.problem import LEARNING_RATE, Numbers, Problem, Work, loss, step_numbers, to_float64
 from painn_fast.engine import engine_for
 from painn_fast.errors import PaiNNFastError
@@ -37,7 +37,7 @@ class Side:
 
     def supports(self, problem: Problem) -> bool:
         """Whether there is anything to compare; if not, the side is left out silently."""
-        return True
+        return problem.mode != SIMULATOR
 
     def prepare(self, problem: Problem) -> Work:
         """The work of one call.
@@ -60,6 +60,9 @@ class Reference(Side):
             return by_calculator(problem, lambda: PaiNNCalculator(problem.potential, backend=self.backend))
         if problem.mode in TRAINING:
             return _training_step(problem, self.backend)
+        return self._batched(problem)
+
+    def _batched(self, problem: Problem) -> Work:
         potential, batch, names = problem.potential, problem.batch, problem.properties
 
         def call() -> Numbers:
@@ -69,18 +72,12 @@ class Reference(Side):
         return Work(call, read_numbers)
 
 
-class Fused(Side):
+class Fused(Reference):
     """The engine with its memory laid out; in training the fused operations."""
 
     name, title, backend = "fused", "painn-fast", "fused"
 
-    def prepare(self, problem: Problem) -> Work:
-        if problem.mode == "evaluate":
-            return _end_to_end(problem, self.backend)
-        if problem.mode == "calculator":
-            return by_calculator(problem, lambda: PaiNNCalculator(problem.potential, backend=self.backend))
-        if problem.mode in TRAINING:
-            return _training_step(problem, self.backend)
+    def _batched(self, problem: Problem) -> Work:
         batch, names = problem.batch, problem.properties
         engine: Any = engine_for(problem.potential, "fused")
         workspace = engine.workspace(batch)

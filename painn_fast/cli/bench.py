@@ -55,18 +55,24 @@ def bench(
     """
     from rich.console import Console
 
+    from painn_fast.bench.cases import MODES, SIDES, choose, known
     from painn_fast.bench.results import read_report
-    from painn_fast.bench.table import machine_line, markdown, notes, terminal
     from painn_fast.errors import PaiNNFastError
 
     words = cases or []
     if table:
         if not words:
             raise PaiNNFastError("no result file", where="--table", expected="files that --out wrote")
-        typer.echo(markdown([read_report(word) for word in words]), nl=False)
+        reports = [read_report(word) for word in words]
+        from painn_fast.bench.table import markdown
+
+        typer.echo(markdown(reports), nl=False)
         return
     if out is not None and out.exists():
         raise PaiNNFastError("the result file exists already", where=out, fix="choose another name")
+    choose(words)
+    known(_names(sides), SIDES, "side")
+    known(_names(modes), MODES, "mode")
     import torch
 
     from painn_fast.bench.run import run
@@ -85,6 +91,8 @@ def bench(
             out=out,
             tell=status.update,
         )
+    from painn_fast.bench.table import machine_line, notes, terminal
+
     typer.echo(machine_line(report))
     Console(width=WIDTH).print(terminal(report))
     for note in notes(report):

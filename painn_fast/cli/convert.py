@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from painn_fast.cli.given import check_model
 from painn_fast.cli.options import MODEL_FILE, flag, number, with_flags
 
 
@@ -34,7 +35,10 @@ def convert(
     be installed, and nothing in its files is executed. Weights keep the units that they were trained in; a painn-fast
     file states them, so that results come in eV, Å, e Å, Å³.
     """
-    from painn_fast.io.convert import STATE_DICTS
+    from painn_fast.io.find import STATE_DICTS, check_target
+
+    check_target(target, overwrite=overwrite)
+    check_model(source, options)
     from painn_fast.io.convert import convert as convert_file
 
     written = convert_file(source, target, overwrite=overwrite, epsilon=epsilon, **options)

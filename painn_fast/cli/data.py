@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from painn_fast.cli.given import check_files
 from painn_fast.cli.options import DATA_FILE, DataUnit, Key, pairs, with_flags
 
 
@@ -34,11 +35,13 @@ def data(
 
     Labels are printed and written in eV, eV/Å, e Å and Å³, other numbers in the units that the files declare.
     """
+    options = {"keys": pairs("--key", key), "units": pairs("--data-unit", data_unit), **options}
+    check_files(*files, kind="data")
     from painn_fast.train.data import write_hdf5
     from painn_fast.train.data.check import check, judge
     from painn_fast.train.data.statistics import describe, format_statistics, statistics
 
-    parts = _parts(files, {"keys": pairs("--key", key), "units": pairs("--data-unit", data_unit), **options})
+    parts = _parts(files, options)
     for line in (*describe(parts), *format_statistics(statistics(parts))):
         typer.echo(line)
     for line in judge(check(parts), "warn" if warn else "error"):

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 
-def doctor() -> None:
+def doctor(
+    warm: Annotated[
+        bool, typer.Option("--warm", help="Compile for this processor what the verbs need, and check nothing.")
+    ] = False,
+) -> None:
     """Check the installation: versions, threads, CPU, GPU, folders, and the bundled models against themselves.
 
     One line a check: ok, warn or fail, what was found (forces in eV/Å, times in ms, roughness in cm-1) and how to mend
     it. The exit code is 1 if one fails.
     """
+    if warm:
+        _warm()
+        return
     from painn_fast.doctor import examine
 
     failed = False
@@ -20,3 +29,17 @@ def doctor() -> None:
         typer.echo(f"{check.state:<4}  {check.name}: {check.result}{mend}")
     if failed:
         raise typer.Exit(1)
+
+
+def _warm() -> None:
+    import time
+
+    from painn_fast.runtime.progress import StatusLine, clock
+    from painn_fast.warm import JOBS, warm
+
+    start = time.monotonic()
+    with StatusLine(every=0) as status:
+        status.update(f"compiling for this processor, once: about a minute, {len(JOBS)} kinds of work")
+        for k, kind in enumerate(warm(), 1):
+            status.update(f"{k} of {len(JOBS)}: {kind}, {clock(time.monotonic() - start)}")
+        status.keep(f"compiled in {clock(time.monotonic() - start)}")

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from painn_fast.cli.given import check_files, check_model
 from painn_fast.cli.options import DATA_FILE, MODEL_FILE, DataUnit, Device, Dtype, Key, Model, pairs, with_flags
 from painn_fast.runtime.atomic import atomic_write
 
@@ -52,10 +53,12 @@ def evaluate(
 
     Properties: energy eV, forces eV/Å, dipole e Å, polarizability Å³.
     """
+    file = {"keys": pairs("--key", key), "units": pairs("--data-unit", data_unit), **file}
+    check_model(model, options, dtype=dtype, device=device)
+    check_files(data, kind="data" if _labelled(data, file) else "structure")
     from painn_fast.io import load
 
     potential = load(model, **options, dtype=dtype, device=device or "cpu")
-    file = {"keys": pairs("--key", key), "units": pairs("--data-unit", data_unit), **file}
     usual = None if properties else _usual_split(potential, data, file)
     if usual is not None:
         table, everything = _errors(potential, data, split or usual, file)
@@ -69,6 +72,11 @@ def evaluate(
             path.write_text(json.dumps(everything, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def _labelled(path: Path, options: dict[str, Any]) -> bool:
+    """Whether a file is one of labels by its name or by flags."""
+    return bool(options["keys"] or options["units"]) or path.suffix in (".npz", ".npy")
+
+
 def _usual_split(potential: Any, path: Path, options: dict[str, Any]) -> str | None:
     """Split of a file that errors are reported for, or None if it holds no label that the model predicts.
 
@@ -78,9 +86,7 @@ def _usual_split(potential: Any, path: Path, options: dict[str, Any]) -> str | N
     from painn_fast.train.data.read import read_frames
     from painn_fast.train.settings import DataFile, labels_of
 
-    labelled = bool(options["keys"] or options["units"]) or path.suffix in (".npz", ".npy")
-    if not path.exists():
-        return "test" if labelled else None
+    labelled = _labelled(path, options)
     source = DataFile.parse({"file": path.name, **options}, where=str(path))
     frames = read_frames(source, path.parent)
     for name in labels_of(potential.config.heads):

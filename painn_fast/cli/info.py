@@ -7,7 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
+from painn_fast.cli.given import check_model
 from painn_fast.cli.options import MODEL_FILE, Model, with_flags
+
+DEVICES = {"cpu": "a CPU", "cuda": "a GPU"}
 
 
 @with_flags(options=MODEL_FILE)
@@ -16,10 +19,11 @@ def info(
     options: dict[str, Any],
     as_json: Annotated[bool, typer.Option("--json", help="Everything as JSON.")] = False,
 ) -> None:
-    """Show configuration, units, heads, parameters, elements, SHA-256 and card of a model.
+    """Show configuration, units, heads, parameters, elements, SHA-256, card and ways of evaluation of a model.
 
     The cut-off is in Å. Whatever units a model was trained in, its results come in eV, Å, e.
     """
+    check_model(model, options)
     from painn_fast.io.describe import describe
 
     facts = describe(model, **options)
@@ -39,9 +43,18 @@ def lines(facts: dict[str, Any]) -> list[str]:
         ("parameters", f"{facts['parameters']:,} in {facts['dtype']}"),
         ("network", _table(facts["representation"])),
         *(("head", _table(head)) for head in facts["heads"]),
+        *((f"on {DEVICES[device]}", path) for device, found in facts["paths"].items() for path in _paths(found)),
         *facts["provenance"].items(),
     ]
     return [f"{name.replace('_', ' '):<16} {value}" for name, value in rows if value not in (None, "")]
+
+
+def _paths(by_purpose: dict[str, dict[str, str]]) -> list[str]:
+    """One line a way, with the purposes that take it."""
+    purposes: dict[str, list[str]] = {}
+    for purpose, path in by_purpose.items():
+        purposes.setdefault(f"{path['way']} ({path['why']})", []).append(purpose)
+    return [f"{', '.join(those)}: {way}" for way, those in purposes.items()]
 
 
 def _unit(kind: str, unit: str | None) -> str:

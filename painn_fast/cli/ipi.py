@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from painn_fast.cli.given import check_files, check_model
 from painn_fast.cli.options import MODEL_FILE, Device, Dtype, Model, Text, flag, number, with_flags
 
 
@@ -43,7 +44,6 @@ def ipi(
 
     i-PI uses atomic units: energies and virials in hartree, forces in hartree/bohr. The model's own are eV and Å.
     """
-    from painn_fast.adapters.ipi import Driver
     from painn_fast.adapters.ipi_client import Address, Client
     from painn_fast.errors import PaiNNFastError
     from painn_fast.runtime.progress import StatusLine
@@ -53,6 +53,10 @@ def ipi(
         raise PaiNNFastError("two addresses", got=f"--address {address} --unix {unix}", fix="give one of them")
     where = Address(unix=unix) if unix is not None else Address.parse(address or "localhost:31415")
     seconds = parse_quantity(timeout, "duration")
+    check_model(model, options, dtype=dtype, device=device)
+    check_files(structure)
+    from painn_fast.adapters.ipi import Driver
+
     driver = Driver(model, structure, properties, dtype, device, **options)
     driver.warm_up(clients)
     with StatusLine() as status:

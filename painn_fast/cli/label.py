@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from painn_fast.cli.given import check_files
 from painn_fast.cli.options import flag, number, pairs
 
 
@@ -56,6 +57,8 @@ def label(
     Charge (e) and spin multiplicity come from `charge` and `spin` in the file. Finished labels are on disk at once;
     Ctrl-C, or a kill, loses only what is being computed. A structure that fails is reported and left out.
     """
+    given = {name: _value(text) for name, text in pairs("--option", option).items()}
+    check_files(file)
     from painn_fast.label import label as run
 
     typer.echo(
@@ -64,7 +67,7 @@ def label(
             output,
             method=method,
             level=level,
-            options={name: _value(text) for name, text in pairs("--option", option).items()},
+            options=given,
             polarizability_every=polarizability_every,
             every=every,
             workers=workers,

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from painn_fast.cli.given import check_files, check_model
 from painn_fast.cli.options import Flags, with_flags
 
 NAMES = {"members": ("--member",), "remove_com_motion": ("--remove-com-motion", "--hold")}
@@ -30,10 +31,17 @@ def md(
     restart needs. Ctrl-C, SIGTERM, --max-time or a file EXIT in the folder save and stop; --resume goes on. Under
     torchrun --nproc_per_node 2 -m painn_fast.cli md ... processes share the trajectories.
     """
-    from painn_fast.md import MDSettings, run
+    from painn_fast.md.settings import MDSettings
     from painn_fast.runtime.ranks import rank_and_world_size
     from painn_fast.settings import load_settings
 
-    path = run(load_settings(MDSettings, config, flags), resume=resume, overwrite=overwrite)
+    settings = load_settings(MDSettings, config, flags)
+    for model in (settings.model, *settings.members):
+        if model:
+            check_model(model, settings.load_options, device=settings.device)
+    check_files(settings.structure)
+    from painn_fast.md import run
+
+    path = run(settings, resume=resume, overwrite=overwrite)
     if rank_and_world_size()[0] == 0:
         typer.echo(path)

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from painn_fast.cli.given import check_files, check_model
 from painn_fast.cli.options import MODEL_FILE, Device, Dtype, flag, number, with_flags
-from painn_fast.runtime.atomic import atomic_write
 
 
 @with_flags(options=MODEL_FILE)
@@ -56,9 +56,11 @@ def select(
 
     Disagreement is the standard deviation of the force on an atom, in eV/Å, of the atom where it is largest.
     """
-    import ase.io
-
+    check_files(file)
+    for one in model:
+        check_model(one, options, dtype=dtype, device=device)
     from painn_fast.ensemble import Ensemble
+    from painn_fast.io.structures import write_extxyz
     from painn_fast.label.structures import structures
     from painn_fast.select import select as choose
     from painn_fast.select import summary
@@ -70,7 +72,6 @@ def select(
     for k in selection.chosen:
         frames.append(candidates[k].copy())
         frames[-1].info |= {"forces_spread": float(selection.spread[k]), "candidate": int(k) * every}
-    with atomic_write(output) as path:
-        ase.io.write(path, frames, format="extxyz")
+    write_extxyz(output, frames)
     typer.echo(summary(selection))
     typer.echo(output)

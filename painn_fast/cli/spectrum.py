@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from painn_fast.cli.given import check_files, check_model
 from painn_fast.cli.options import Flags, Text, flag, given, with_flags
 
 
@@ -45,10 +46,16 @@ def spectrum(
     folder each, and comparison.png and comparison.csv.
     """
     from painn_fast.settings import load_settings
-    from painn_fast.spectra import SpectrumSettings, compare, run
+    from painn_fast.spectra.settings import SpectrumSettings
 
     if method:
         flags |= {"method": method, "methods": ()}  # flags override what a file compares
     flags |= given(model=model, structure=structure)
     settings = load_settings(SpectrumSettings, config, flags)
+    if settings.model:
+        check_model(settings.model, settings.load_options, device=settings.device)
+    check_files(settings.structure)
+    check_files(settings.trajectory, kind="trajectory")
+    from painn_fast.spectra import compare, run
+
     (compare if settings.methods else run)(settings, resume=resume, overwrite=overwrite)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from painn_fast.errors import reading
 from painn_fast.runtime.atomic import atomic_write
 
 
@@ -18,6 +19,9 @@ def table(
     ] = None,
 ) -> None:
     """Test errors of trainings beside those in print, as Markdown; each in the unit of the printed table."""
+    for folder in folders:
+        with reading("no finished training here", folder):
+            (folder / "training.json").stat()
     from painn_fast.train.paper_table import paper_table
 
     text = paper_table(folders)

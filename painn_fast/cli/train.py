@@ -50,7 +50,7 @@ def train(
     """
     from painn_fast.errors import PaiNNFastError
     from painn_fast.settings import merged
-    from painn_fast.train import load_config, run, run_members, shipped
+    from painn_fast.train.settings import load_config, shipped
 
     if list_all:
         width = max(map(len, shipped()))
@@ -62,11 +62,26 @@ def train(
     for text in settings or []:
         flags = merged(flags, _setting(text))
     loaded = load_config(config, flags)
+    _check_files(loaded, data)
+    from painn_fast.train import run, run_members
+
     if members == 1:
         typer.echo(run(loaded, data_folder=data, resume=resume))
         return
     for path in run_members(loaded, members, data_folder=data, resume=resume):
         typer.echo(path)
+
+
+def _check_files(settings: Any, folder: Path) -> None:
+    """Refuse data files and a model to start from that do not exist, and a device that is none."""
+    from painn_fast.io.find import check_names, find
+    from painn_fast.train.data.find import existing_data
+
+    check_names(device=settings.device)
+    for source in settings.data:
+        existing_data(source.file, folder)
+    if settings.start_from is not None:
+        find(settings.start_from)
 
 
 def _setting(text: str) -> dict[str, Any]:

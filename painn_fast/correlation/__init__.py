@@ -1,7 +1,12 @@
 """Time correlation functions of series that arrive frame by frame."""
 
-from painn_fast.correlation.online import Correlation, StreamingCorrelation, velocity_correlation
-from painn_fast.correlation.series import SpectrumStreams, invariants, mass_weighted
+from typing import TYPE_CHECKING
+
+from painn_fast.runtime.lazy import lazy
+
+if TYPE_CHECKING:
+    from painn_fast.correlation.online import Correlation, StreamingCorrelation, velocity_correlation
+    from painn_fast.correlation.series import SpectrumStreams, invariants, mass_weighted
 
 __all__ = [
     "Correlation",
@@ -11,3 +16,5 @@ __all__ = [
     "mass_weighted",
     "velocity_correlation",
 ]
+
+lazy(__name__)

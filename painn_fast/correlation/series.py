@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from painn_fast.correlation.names import SERIES
 from painn_fast.correlation.online import Correlation, StreamingCorrelation
 from painn_fast.errors import PaiNNFastError, reading
 from painn_fast.runtime.atomic import atomic_write
@@ -16,7 +17,6 @@ from painn_fast.runtime.folders import trajectory_folders
 from painn_fast.runtime.numpy_files import check_npz
 from painn_fast.runtime.signature import npz_intact, signed_npz
 
-SERIES = ("dipole", "polarizability", "velocities")
 FILE = "correlations.npz"
 """In the folder of a run."""
 ABOUT, VERSION = "about", 2

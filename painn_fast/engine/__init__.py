@@ -1,10 +1,9 @@
 """Inference without autograd: energies and hand-derived forces over the kernels."""
 
 from painn_fast.engine.cpu import CpuEngine, Workspace
-from painn_fast.engine.select import GIVES, Engine, Evaluator, check_backend, engine_for, evaluator_for, supports
+from painn_fast.engine.select import Engine, Evaluator, check_backend, engine_for, evaluator_for, refusal
 
 __all__ = [
-    "GIVES",
     "CpuEngine",
     "Engine",
     "Evaluator",
@@ -12,5 +11,5 @@ __all__ = [
     "check_backend",
     "engine_for",
     "evaluator_for",
-    "supports",
+    "refusal",
 ]

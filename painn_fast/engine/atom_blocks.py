@@ -57,7 +57,7 @@ def divide(pairs: Pairs, threads: int) -> tuple[Pairs, Blocks]:
     blocks = Blocks(
         _shares(rows, threads), _shares(ranges.reshape(-1, 2), threads), [_shares(tasks, threads) for tasks in ranges]
     )
-    return Pairs(pairs.numbers, receiver, sender, shift, pairs.molecule), blocks
+    return pairs._replace(receiver=receiver, sender=sender, shift=shift), blocks
 
 
 def _shares(tasks: np.ndarray, threads: int) -> Shares:

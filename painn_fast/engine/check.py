@@ -30,6 +30,8 @@ NEAR = 0.6
 """Of the cut-off: molecules whose atoms are all farther apart are contracted, since the filter vanishes there."""
 ROUNDING = 8.0
 """Times the rounding of the reference itself that an engine may be off by, where a model amplifies it."""
+EXACT = 1e-9
+"""In place of `AGREEMENT` where an engine has no error but the rounding of float64."""
 ROTATIONS = 2
 """Rotated copies of the batch by which that rounding is measured."""
 
@@ -79,17 +81,55 @@ def check_engine(
         if bool((error > allowed).any()):
             noise = noise or _noise(potential, generic, expected)
             allowed = allowed + ROUNDING * rounding * _per_molecule(generic, getattr(noise, name))
-        if bool((error > allowed).any()):
-            worst = int((error / allowed).argmax())
-            raise PaiNNFastError(
-                "the fast engine disagrees with the reference",
-                where=f"model '{potential.config.name}'",
-                got=f"{name} off by {float(error[worst]):.2e} {unit}",
-                expected=f"at most {float(allowed[worst]):.0e}",
-                fix='use backend="reference", and please report it',
-            )
+        _require_within(potential, name, error, allowed, unit)
         compared |= bool(torch.isfinite(right).any())
     return compared
+
+
+@torch.no_grad()
+def check_features(
+    evaluate: Callable[[AtomicBatch], tuple[Tensor, Tensor]], potential: Potential, batch: AtomicBatch, agreement: float
+) -> bool:
+    """As `check_engine` for a model without an energy, whose features are compared.
+
+    Args:
+        evaluate: s [N, F] and v [N, 3, F] of a batch by the engine.
+        agreement: allowed, relative to the largest feature of the molecule.
+    """
+    generic = _generic(batch, potential.cutoff)
+    if generic is None:
+        return False
+    got, expected = evaluate(generic), _features(potential, generic)
+    scale = torch.maximum(*(_per_molecule(generic, right) for right in expected))
+    for name, ours, right in zip(("scalar features", "vector features"), got, expected, strict=True):
+        _check_pattern(potential, generic, name, ours, right)
+        error, allowed = _per_molecule(generic, ours.double() - right), agreement * scale
+        if bool((error > allowed).any()):
+            for turn in _rotations(batch.positions):
+                s, v = _features(potential, _rotated(generic, turn))
+                other = s if right.ndim == 2 else torch.einsum("ij,njf->nif", turn, v)
+                allowed = torch.maximum(allowed, ROUNDING * _per_molecule(generic, other - right))
+        _require_within(potential, name, error, allowed)
+    return bool(torch.isfinite(expected[0]).any())
+
+
+def _features(potential: Potential, batch: AtomicBatch) -> tuple[Tensor, Tensor]:
+    length = units.factor("length", potential.config.length_unit)
+    s, v = potential.representation(batch, (batch.edge_vectors() / length).to(potential.dtype))
+    return s.double(), v.double()
+
+
+def _require_within(potential: Potential, name: str, error: Tensor, allowed: Tensor, unit: str = "") -> None:
+    """Refuse errors [M] of molecules that are larger than allowed [M]."""
+    if bool((error > allowed).any()):
+        worst = int((error / allowed).argmax())
+        raise PaiNNFastError(
+            "the fast engine disagrees with the reference",
+            where=f"model '{potential.config.name}'",
+            got=f"{name} off by {float(error[worst]):.2e} {unit}".rstrip(),
+            expected=f"at most {float(allowed[worst]):.0e}",
+            fix='use backend="reference", and please report it',
+        )
 
 
 def largest_pull(potential: Potential, batch: AtomicBatch) -> float:
@@ -195,7 +235,7 @@ def require_graph(potential: Potential, batch: AtomicBatch) -> None:
         if e and not 0 <= int(atoms.min()) <= int(atoms.max()) < n:
             limits = f"{name} from {int(atoms.min())} to {int(atoms.max())}"
             raise PaiNNFastError("a batch whose arrays do not fit", got=limits, expected=f"atoms 0 to {n - 1}")
-    potential.require_elements(batch.numbers)
+    potential.require_elements(batch.elements)
 
 
 def _generic(batch: AtomicBatch, cutoff: float) -> AtomicBatch | None:
@@ -229,11 +269,14 @@ def _noise(potential: Potential, batch: AtomicBatch, expected: _Values) -> _Valu
     """How far the reference is from itself where the batch is rotated, at most: nothing but rounding."""
     energies, forces = torch.zeros_like(expected.energies), torch.zeros_like(expected.forces)
     for turn in _rotations(batch.positions):
-        rotated = dataclasses.replace(batch, positions=batch.positions @ turn, shift=batch.shift @ turn)
-        other = _reference(potential, rotated)
+        other = _reference(potential, _rotated(batch, turn))
         energies = torch.maximum(energies, (other.energies - expected.energies).abs())
         forces = torch.maximum(forces, (other.forces @ turn.T - expected.forces).abs())
     return _Values(energies, forces, expected.pull)
+
+
+def _rotated(batch: AtomicBatch, turn: Tensor) -> AtomicBatch:
+    return dataclasses.replace(batch, positions=batch.positions @ turn, shift=batch.shift @ turn)
 
 
 def _rotations(like: Tensor) -> Iterator[Tensor]:

@@ -10,36 +10,39 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch import Tensor
 
 from painn_fast import units
 from painn_fast.engine.atom_blocks import Blocks, divide, energy_and_forces_by_blocks
 from painn_fast.engine.check import (
+    AGREEMENT,
     CHECKED_EDGES,
+    EXACT,
     check_engine,
+    check_features,
     require_call,
     require_finite,
     require_graph,
     require_near,
 )
-from painn_fast.engine.passes_cpu import EngineWeights, Pairs, Scratch, energy_and_forces, in_units, scratch
+from painn_fast.engine.cpu_weights import pack_weights
+from painn_fast.engine.electronic_cpu import ElectronicFeatures
+from painn_fast.engine.passes_cpu import Pairs, Scratch, energy_and_forces, in_units, scratch
 from painn_fast.graph import AtomicBatch
-from painn_fast.kernels.dense.cpu import pack
-from painn_fast.kernels.network.layout import arrays, pack_layers, padded
-from painn_fast.kernels.radial.table import tabulate
+from painn_fast.kernels.radial.slopes import filter_basis_and_slope
 from painn_fast.kernels.simd import LANES
 from painn_fast.kernels.threads import count as thread_count
 from painn_fast.nn import Potential
-from painn_fast.nn.fused import filter_weights, radial, weights
+from painn_fast.nn.fused import radial
 
 FROM_SCHEDULE = {"energy", "energies", "forces", "stress"}
 SIMPLE = {"energy", "energies", "forces"}
 """Those that the conversion of units finds to be finite or not."""
+FEATURES = ("s", "v")
+"""Beside the names of properties."""
 NONE = torch.empty(0), torch.empty(0)
 CHUNK_ATOMS = 144
 """Atoms in a chunk: more read the weights less often, fewer keep their features in the cache."""
@@ -79,13 +82,14 @@ class Workspace:
 
 
 class CpuEngine:
-    """Energies, forces, stress and properties of batches, equal to the potential's own within the table's error.
+    """Energies, forces, stress and properties of batches, equal to the potential's own: in float32 within the error of
+    the table of filters, in float64 within rounding.
 
     The energy and the forces of a molecule are the same numbers, bit for bit, whatever else is in its batch and
     whatever the number of threads.
 
     Args:
-        potential: a model that `supports` accepts; its weights are read once.
+        potential: a model without a `refusal`; its weights are read once.
         threads: None takes torch's number.
     """
 
@@ -95,7 +99,11 @@ class CpuEngine:
         self.unit = units.factor("energy", potential.config.energy_unit)
         self.threads = threads
         self.checked = False
+        self._agreement = AGREEMENT if potential.dtype == torch.float32 else EXACT
         self.weights = pack_weights(potential)
+        self._embed = ElectronicFeatures(potential)
+        self._radial = radial(potential.representation) if self.weights.filter.size else None
+        """Where filters are exact; otherwise the weights have a table of them."""
         self._local = threading.local()
         self._pool: ThreadPoolExecutor | None = None
 
@@ -116,11 +124,11 @@ class CpuEngine:
         )
         first = np.flatnonzero(np.arange(len(mirror)) < mirror)  # each edge whose opposite comes later stands for both
         receiver, sender, shift = receiver[first], sender[first], shift[first]
-        bounds = np.searchsorted(receiver, ends).tolist()
+        bounds, embedded = np.searchsorted(receiver, ends).tolist(), self._embed(batch)
         chunks = []
         for start, end, low, high in zip(ends[:-1], ends[1:], bounds[:-1], bounds[1:], strict=True):
             i, j = receiver[low:high] - start, sender[low:high] - start
-            pairs = Pairs(numbers[start:end], i, j, shift[low:high], molecule[start:end])
+            pairs = Pairs(numbers[start:end], i, j, shift[low:high], molecule[start:end], embedded[start:end])
             large = end - start > CHUNK_ATOMS  # which one molecule alone can be
             chunks.append(_Chunk(slice(start, end), *(divide(pairs, threads) if large else (pairs, None))))
         return Workspace(batch, chunks)
@@ -133,34 +141,65 @@ class CpuEngine:
         require_call(self.potential, work.batch, positions, properties)
         if finite and not self.checked:
             require_near(work.batch, positions)
-        if not self.checked and len(work.batch.sender) <= CHECKED_EDGES:
-            batch = work.batch.with_positions(positions.detach())
-            self.checked = check_engine(self._by_name, self.potential, batch)
+        self._check(work, positions)
         results, numbers = self._evaluate(work, positions, properties)
         if finite and not numbers:
             require_near(work.batch, positions)
             require_finite(results, work.batch, positions)
         return results
 
+    def with_features(
+        self, work: Workspace, positions: Tensor, properties: Sequence[str]
+    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Energies, forces and stress as of a call without `finite`, and the last s [N, F] and v [N, 3, F]."""
+        self._check(work, positions)
+        results, _ = self._evaluate(work, positions, (*properties, *FEATURES))
+        s, v = (results.pop(name) for name in FEATURES)
+        return results, s, v
+
+    def _check(self, work: Workspace, positions: Tensor) -> None:
+        """Compare the first batch with the reference."""
+        if not self.checked and len(work.batch.sender) <= CHECKED_EDGES:
+            batch = work.batch.with_positions(positions.detach())
+            if "energy" in self.potential.known:
+                self.checked = check_engine(self._by_name, self.potential, batch, self._agreement)
+            else:
+                self.checked = check_features(self._features_of, self.potential, batch, self._agreement)
+
     def _by_name(self, batch: AtomicBatch) -> dict[str, Tensor]:
         """What is compared with the reference."""
         return self._evaluate(self.workspace(batch), batch.positions, ("energies", "forces"))[0]
+
+    def _features_of(self, batch: AtomicBatch) -> tuple[Tensor, Tensor]:
+        """The same for a model without an energy: s [N, F] and v [N, 3, F]."""
+        *_, s, v = self._passes(self.workspace(batch), _array(batch.positions), derivatives=False, features=True)
+        return s, v
 
     def _evaluate(
         self, work: Workspace, positions: Tensor, properties: Sequence[str]
     ) -> tuple[dict[str, Tensor], bool]:
         """Results, and whether they are all known to be finite, and their positions near."""
-        n, f, wanted = len(positions), self.config.n_features, set(properties)
-        features = bool(wanted - FROM_SCHEDULE)
+        wanted, place = set(properties), _array(positions)
+        derivatives, features = not wanted.isdisjoint({"forces", "stress"}), bool(wanted - FROM_SCHEDULE)
+        energies, forces, virial, s, v = self._passes(work, place, derivatives=derivatives, features=features)
+        energy = np.zeros(work.batch.n_molecules)
+        numbers = in_units(energies, forces, place, work.molecule, self.unit, energy)
+        results = self._results(work, positions, properties, energy, energies, forces, virial, s, v)
+        return results, numbers and SIMPLE.issuperset(wanted)
+
+    def _passes(
+        self, work: Workspace, positions: np.ndarray, *, derivatives: bool, features: bool
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Tensor, Tensor]:
+        """Energies [N], forces [N, 3] and virials [M, 3, 3] in model units, or none; features s and v, or none."""
+        n, f, threads = len(positions), self.config.n_features, self.threads or thread_count()
         energies, forces = np.empty(n), np.empty((n, 3))
         virial = np.zeros((work.batch.n_molecules, 3, 3))
         s, v = (torch.empty(n, *shape, dtype=self.potential.dtype) for shape in ((f,), (3, f))) if features else NONE
-        place = np.ascontiguousarray(positions.detach().numpy())
-        threads = self.threads or thread_count()
 
         def run(chunk: _Chunk, together: bool = False) -> None:
             m, at = self._scratch(work), chunk.atoms
-            args = (place[at], not wanted.isdisjoint({"forces", "stress"}), energies[at], forces[at], virial)
+            self._make_basis(chunk.pairs, positions[at], m)
+            args = (positions[at], derivatives, energies[at], forces[at], virial)
             if together and chunk.blocks:
                 energy_and_forces_by_blocks(self.weights, chunk.pairs, m, chunk.blocks, self._threads(threads), *args)
             else:
@@ -181,12 +220,7 @@ class CpuEngine:
                 run(chunk)
         else:
             list(self._threads(threads).map(run, alone))
-        if "forces" not in wanted and "stress" not in wanted:
-            forces = forces[:0]
-        energy = np.zeros(work.batch.n_molecules)
-        numbers = in_units(energies, forces, place, work.molecule, self.unit, energy)
-        results = self._results(work, positions, properties, energy, energies, forces, virial, s, v)
-        return results, numbers and SIMPLE.issuperset(wanted)
+        return energies, forces if derivatives else forces[:0], virial, s, v
 
     def _results(
         self, work: Workspace, positions: Tensor, properties: Sequence[str], energy: np.ndarray, energies: np.ndarray,
@@ -195,6 +229,7 @@ class CpuEngine:
         batch = work.batch
         made = {"energy": energy, "energies": energies, "forces": forces}
         results = {name: torch.from_numpy(made[name]) for name in properties if name in made}
+        results |= zip(FEATURES, (s, v), strict=True) if FEATURES[0] in properties else {}
         if "stress" in properties:
             volume = torch.linalg.det(batch.cell).abs()[:, None, None]
             results["stress"] = -torch.from_numpy(virial) * self.unit / volume
@@ -204,13 +239,25 @@ class CpuEngine:
                 results |= self.potential.results_of_heads(s, v, batch.with_positions(positions), others)
         return {name: results[name] for name in properties}
 
+    def _make_basis(self, g: Pairs, positions: np.ndarray, m: Scratch) -> None:
+        """The functions that exact filters are made of, and their derivatives, at the distances of all pairs."""
+        if self._radial is None:
+            return
+        receiver, sender, shift, r = (torch.from_numpy(a) for a in (g.receiver, g.sender, g.shift, positions))
+        x, y, z = ((r[sender] - r[receiver] + shift) * self.weights.unit).T
+        d = torch.sqrt(x * x + y * y + z * z)  # one order of the sum, whatever else there is
+        d = torch.where((d > 0) & (d < self._radial.cutoff), d, 0.5 * self._radial.cutoff)  # others give no message
+        for k, values in enumerate(filter_basis_and_slope(d, self._radial)):
+            m.basis[: len(d), k] = values.numpy()
+
     def _scratch(self, work: Workspace) -> Scratch:
         """The memory of this thread, grown if a chunk needs more."""
         atoms, pairs = work.largest
         have: Scratch | None = getattr(self._local, "scratch", None)
         if have is None or len(have.gs) < atoms or have.distance.shape[0] < pairs:
-            features, hidden = self.weights.embedding.shape[1], tuple(len(b) for b in self.weights.readout_bias)
-            have = scratch(atoms, pairs, self.config.n_layers, features, hidden, self.weights.embedding.dtype)
+            w, hidden = self.weights, tuple(len(bias) for bias in self.weights.readout_bias)
+            functions = w.filter.shape[2]
+            have = scratch(atoms, pairs, self.config.n_layers, w.embedding.shape[1], functions, hidden, w.table.dtype)
             self._local.scratch = have
         return have
 
@@ -220,36 +267,6 @@ class CpuEngine:
         return self._pool
 
 
-@torch.no_grad()
-def pack_weights(potential: Potential) -> EngineWeights:
-    """The weights of a model as the passes read them; feature dimensions are padded with zeros to whole vectors."""
-    network, config = potential.representation, potential.config.representation
-    f = config.n_features
-    missing = -f % LANES
-    energy: Any = potential.heads["energy"]
-    hidden = [module for module in energy.network if isinstance(module, nn.Linear)]
-    wide = [-len(layer.weight) % LANES for layer in hidden[:-1]]
-    readout = [
-        pad(layer.weight.T, (0, out, 0, before)).numpy()
-        for layer, out, before in zip(hidden[:-1], wide, [missing, *wide[:-1]], strict=True)
-    ]
-    offset = energy.atomic_reference + energy.mean + hidden[-1].bias.double()
-    tables = [tabulate(radial(network), weight, dtype=potential.dtype) for weight in filter_weights(network)]
-    message: Any = network.message[0]
-    first_x = message.context(network.embedding.weight).unflatten(1, (3, f))
-    widest = max(weight.shape[1] for weight in readout)
-    return EngineWeights(
-        layers=pack_layers(arrays(padded(weights(network))), config.epsilon, config.activation, widest=widest),
-        embedding=pad(network.embedding.weight, (0, missing)).numpy().copy(),
-        first_x=pad(first_x, (0, missing)).flatten(1).numpy(),
-        table=np.stack([pad(t.rows.unflatten(2, (3, f)), (0, missing)).flatten(2).numpy() for t in tables]),
-        table_start=tables[0].start,
-        spacing=tables[0].spacing,
-        cutoff=tables[0].cutoff,
-        unit=1.0 / units.factor("length", potential.config.length_unit),
-        readout=tuple(pack(weight) for weight in readout),
-        readout_bias=tuple(pad(m.bias, (0, out)).numpy().copy() for m, out in zip(hidden[:-1], wide, strict=True)),
-        readout_t=tuple(pack(weight.T) for weight in readout),
-        readout_last=pad(hidden[-1].weight[0], (0, wide[-1])).numpy().copy(),
-        readout_offset=offset.numpy(),
-    )
+def _array(positions: Tensor) -> np.ndarray:
+    """Row by row in memory."""
+    return np.ascontiguousarray(positions.detach().numpy())

@@ -1,10 +1,11 @@
-"""CUDA graphs: many launches that the processor starts at once."""
+"""CUDA graphs: many launches that the processor starts at once; streams that take turns at the same memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
+from torch import Tensor
 
 WARM_UP = 2
 """Calls before a capture: kernels are compiled and libraries set up by then."""
@@ -34,3 +35,27 @@ def captured(
             run()
     replay: Callable[[], None] = graph.replay
     return replay
+
+
+class StreamOrder:
+    """Lets streams take turns at memory that they share: a lock orders threads, but not what these have launched.
+
+    Args:
+        device: of the memory, which the current stream has made.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._last = self._current()
+
+    def enter(self, memory: Iterable[Tensor]) -> None:
+        """The current stream comes after the last one that was here."""
+        stream = self._current()
+        if stream is not None and self._last is not None and stream != self._last:
+            stream.wait_stream(self._last)
+            for tensor in memory:
+                tensor.record_stream(stream)  # it is not given to others before this stream is done
+        self._last = stream
+
+    def _current(self) -> torch.cuda.Stream | None:
+        return torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None

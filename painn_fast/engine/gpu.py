@@ -21,7 +21,7 @@ from painn_fast.engine.check import (
     require_graph,
     require_near,
 )
-from painn_fast.engine.cuda_graph import captured
+from painn_fast.engine.cuda_graph import StreamOrder, captured
 from painn_fast.engine.gpu_weights import pack
 from painn_fast.engine.passes_gpu import BlasNode, Buffers, FusedNode, Node, Wanted, buffers, launch_all
 from painn_fast.errors import PaiNNFastError
@@ -81,7 +81,7 @@ class GpuEngine:
     interpreter) its kernels are launched one by one. Stress is not captured.
 
     Args:
-        potential: a model that `supports` accepts; its weights are read once.
+        potential: a model without a `refusal`; its weights are read once.
         precision: of the factors in matrix products; sums are in the network's dtype. "ieee" is the network's dtype,
             "tf32" and "bf16" are faster and good to 3 and 2 digits, "tf32x3" is nearly float32 on tensor cores; no BLAS
             has it, so that its node kernels are fused always.
@@ -102,7 +102,7 @@ class GpuEngine:
         self.checked = False
         self.weights = pack(potential, torch.bfloat16 if precision == "bf16" else None)
         self._plans: dict[int, _Plan] = {}
-        self._lock = threading.Lock()
+        self._lock, self._order = threading.RLock(), StreamOrder(potential.device)
 
     def workspace(self, batch: AtomicBatch) -> GpuWorkspace:
         """The graph of a batch, for evaluations at other positions."""
@@ -125,7 +125,7 @@ class GpuEngine:
         if not self.checked and work.size[1] <= CHECKED_EDGES:
             batch = work.batch.with_positions(positions.detach().to(self.potential.device))
             limits = AGREEMENT[self.precision], ROUNDING[self.precision]
-            with _blas(tf32=False):
+            with self._lock, _blas(tf32=False):
                 self.checked = check_engine(self._by_name, self.potential, batch, *limits)
         results = self._evaluate(work, positions, properties)
         if finite:
@@ -142,7 +142,8 @@ class GpuEngine:
             stress="stress" in properties,
             vectors=bool(set(properties) - FROM_SCHEDULE),
         )
-        with self._lock, _blas(tf32=self.precision == "tf32"):
+        with self._lock:
+            self._order.enter(tensor for plan in self._plans.values() for tensor in plan.memory.tensors())
             plan = self._plan(work)
             self._load(plan, work, wanted.stress)
             plan.memory.positions[: work.size[0]].copy_(positions)
@@ -153,18 +154,24 @@ class GpuEngine:
     def launches(self, work: GpuWorkspace, positions: Tensor) -> Callable[[], dict[str, Tensor]]:
         """Energy [M] and forces [N, 3] at what lies in `positions` [N, 3] Å on the device when it is called.
 
-        It only launches, and works in memory of its own, so that it can be a part of a CUDA graph.
+        It only launches, and works in memory of its own, that of the results included, so that it can be a part of a
+        CUDA graph: a call overwrites the results of the one before.
         """
         plan = self._new_plan(self._capacity(work.size, None), work.size[0].bit_length())
         with torch.no_grad():
             self._load(plan, work, mirrored=False)
+        n, factor = work.size[0], units.factor("energy", self.potential.config.energy_unit)
+        energy = torch.empty_like(plan.memory.total[: work.size[2]])
+        forces = torch.empty_like(plan.memory.positions[:n])
 
         @torch.no_grad()
         def run() -> dict[str, Tensor]:
-            with _blas(tf32=self.precision == "tf32"):
-                plan.memory.positions[: work.size[0]].copy_(positions)
-                launch_all(self.weights, plan.memory, FORCES, plan.node)
-                return self._results(plan.memory, work, ("energy", "forces"))
+            plan.memory.positions[:n].copy_(positions)
+            self._launch(plan, FORCES)
+            torch.mul(plan.memory.total[: len(energy)], factor, out=energy)
+            torch.sum(plan.memory.force[:, :n], 0, dtype=torch.float64, out=forces)
+            forces.mul_(factor * self.weights.unit)
+            return {"energy": energy, "forces": forces}
 
         return run
 
@@ -217,17 +224,18 @@ class GpuEngine:
 
     def _run(self, plan: _Plan, wanted: Wanted) -> None:
         """Evaluate what is in the memory of a plan."""
-
-        def run() -> None:
-            launch_all(self.weights, plan.memory, wanted, plan.node)
-
         if wanted.stress:
-            run()
+            self._launch(plan, wanted)
             return
         if wanted not in plan.runs:
-            plan.runs[wanted] = captured(run, self.potential.device)
+            plan.runs[wanted] = captured(lambda: self._launch(plan, wanted), self.potential.device)
         with torch.cuda.device_of(plan.memory.positions):
             plan.runs[wanted]()
+
+    def _launch(self, plan: _Plan, wanted: Wanted) -> None:
+        """Launch an evaluation; the BLAS chooses its kernels here, not where a graph is replayed."""
+        with _blas(tf32=self.precision == "tf32"):
+            launch_all(self.weights, plan.memory, wanted, plan.node)
 
     def _node(self, atoms: int) -> Node:
         """By the power of two of atoms, so that results do not depend on what was evaluated before."""
@@ -252,20 +260,26 @@ class GpuEngine:
         others = [name for name in properties if name not in FROM_SCHEDULE]
         if others:
             batch = work.batch.with_positions(m.positions[:n])
-            results |= self.potential.results_of_heads(m.s[:n, :f], m.v[-1, :n, :, :f], batch, others)
+            with _blas(tf32=self.precision == "tf32"):
+                results |= self.potential.results_of_heads(m.s[:n, :f], m.v[-1, :n, :, :f], batch, others)
         return results
+
+
+_BLAS = threading.RLock()
+"""Of a setting of the whole process. Taken after the lock of an engine, never before."""
 
 
 @contextmanager
 def _blas(*, tf32: bool) -> Iterator[None]:
-    """TF32 in products of float32 by the BLAS, or not, whatever the process has set."""
+    """TF32 in products of float32 by the BLAS, or not, whatever the process has set; one thread at a time."""
     matmul = torch.backends.cuda.matmul
-    before = getattr(matmul, "fp32_precision", None)  # since torch 2.9; the older name sets both
-    allowed = matmul.allow_tf32 if before is None else before == "tf32"
-    matmul.allow_tf32 = tf32
-    try:
-        yield
-    finally:
-        matmul.allow_tf32 = allowed
-        if before is not None:
-            matmul.fp32_precision = before
+    with _BLAS:
+        before = getattr(matmul, "fp32_precision", None)  # since torch 2.9; the older name sets both
+        allowed = matmul.allow_tf32 if before is None else before == "tf32"
+        matmul.allow_tf32 = tf32
+        try:
+            yield
+        finally:
+            matmul.allow_tf32 = allowed
+            if before is not None:
+                matmul.fp32_precision = before

@@ -1,8 +1,11 @@
 """Energy and forces of a chunk of molecules in one compiled call: the kernels in their order, without autograd.
 
-n atoms, P pairs (each edge of the graph once, its mirror implied), F features, L layers, T filter tables. v is
-[n, 3 F]: x, y and z one after another. The first layer, whose scalars depend on the element alone and whose vectors are
+n atoms, P pairs (each edge of the graph once, its mirror implied), F features, L layers, T filters. v is
+[n, 3 F]: x, y and z one after another. The first layer, whose scalars depend on no position and whose vectors are
 zero, and the last, whose vectors the energy does not need, do less.
+
+Filters come from a table of splines, or, where that is not exact enough, from the K functions that they are made of: a
+product with the weights for each block of pairs gives rows of values and slopes, a table whose knots are the pairs.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import numpy as np
 from painn_fast.graph.cells import FARTHEST
 from painn_fast.kernels.dense.cpu import activation, activation_adjoint, matmul
 from painn_fast.kernels.jit import compiled
+from painn_fast.kernels.message.edges_cpu import gather
 from painn_fast.kernels.message.pairs_cpu import forces_of_pairs, message_bwd, message_fwd, pair_geometry
 from painn_fast.kernels.network.layout import Activations, Layers, activations
 from painn_fast.kernels.network.passes_cpu import message_network, update
@@ -22,15 +26,18 @@ from painn_fast.kernels.update.cpu import gate_bwd, norm_bwd
 GEOMETRY, ATOMS_FORWARD, PAIRS_FORWARD, ATOMS_BACKWARD, PAIRS_BACKWARD = range(5)
 ROWS = 144
 """Atoms of a block: more read the weights less often, fewer keep their features in the cache."""
+EXACT_PAIRS = 32
+"""Pairs whose exact filters are made together: these stay in the cache until the messages have read them."""
 
 
 class EngineWeights(NamedTuple):
-    """A model with an energy; its filters are tables."""
+    """A model; one without an energy has a readout of zeros."""
 
     layers: Layers
     embedding: np.ndarray  # [max_z, F]
     first_x: np.ndarray  # [max_z, 3 F], the first message network of the embedding
-    table: np.ndarray  # [T, knots + 1, 2, 3 F]
+    table: np.ndarray  # [T, knots + 6, 3 F], without rows where filters are exact
+    filter: np.ndarray  # [T, panels, K, W] for exact filters, otherwise [T, 0, 0, 0]
     table_start: float
     spacing: float
     cutoff: float
@@ -50,6 +57,7 @@ class Pairs(NamedTuple):
     sender: np.ndarray  # [P]
     shift: np.ndarray  # [P, 3] Å
     molecule: np.ndarray  # [n] index of its molecule in the batch
+    embedded: np.ndarray  # [n, F] before the first message, of models with a charge or a spin; otherwise [0, F]
 
 
 class Scratch(NamedTuple):
@@ -60,6 +68,7 @@ class Scratch(NamedTuple):
     distance: np.ndarray  # [P]
     knot: np.ndarray  # [P]
     fraction: np.ndarray  # [P]
+    basis: np.ndarray  # [P, 2, K] for exact filters: functions of the distance and their derivatives
     pull: np.ndarray  # [P, 3] float64, -dE/dr_ij in model units
     wide: np.ndarray  # [n, 3 F], scratch like the four below
     narrow: np.ndarray  # [n, F]
@@ -72,8 +81,10 @@ class Scratch(NamedTuple):
     readout_active: tuple[np.ndarray, ...]  # [n, H]
 
 
-def scratch(atoms: int, pairs: int, layers: int, features: int, hidden: tuple[int, ...], dtype: np.dtype) -> Scratch:
-    """Memory for `Scratch`; `hidden` are the widths of the readout."""
+def scratch(
+    atoms: int, pairs: int, layers: int, features: int, functions: int, hidden: tuple[int, ...], dtype: np.dtype
+) -> Scratch:
+    """Memory for `Scratch`; `functions` are K, or 0 with a table, and `hidden` the widths of the readout."""
 
     def space(*shape: int) -> np.ndarray:
         return np.zeros(shape, dtype)
@@ -85,6 +96,7 @@ def scratch(atoms: int, pairs: int, layers: int, features: int, hidden: tuple[in
         distance=space(pairs),
         knot=np.zeros(pairs, np.int64),
         fraction=space(pairs),
+        basis=space(pairs if functions else 0, 2, functions),
         pull=np.zeros((pairs, 3)),
         wide=space(n, 3 * f),
         narrow=space(n, f),
@@ -98,7 +110,7 @@ def scratch(atoms: int, pairs: int, layers: int, features: int, hidden: tuple[in
     )
 
 
-@compiled(nogil=True)
+@compiled(nogil=True, notice=("energies and forces", 8))
 def energy_and_forces(
     w: EngineWeights, g: Pairs, m: Scratch, positions: np.ndarray, want_forces: bool, energies: np.ndarray,
     forces: np.ndarray, virial: np.ndarray,
@@ -147,7 +159,7 @@ def in_units(
     return near and nothing == 0.0
 
 
-@compiled(nogil=True)
+@compiled(nogil=True, notice=("energies and forces of large molecules", 8))
 def step(
     w: EngineWeights, g: Pairs, m: Scratch, positions: np.ndarray, want_forces: bool, energies: np.ndarray, which: int,
     k: int, ranges: np.ndarray,
@@ -193,9 +205,14 @@ def _atoms_forward(w, g, m, k, first, last, want_forces, energies):  # type: ign
     layers = a.x.shape[0]
     if k == 0:
         a.v[0, first:last] = 0.0
-        for i in range(first, last):
-            a.s[0, i] = w.embedding[g.numbers[i]]
-            a.x[0, i] = w.first_x[g.numbers[i]]
+        if len(g.embedded):
+            for i in range(first, last):
+                for c in range(a.s.shape[2]):
+                    a.s[0, i, c] = g.embedded[i, c]
+            message_network(w.layers, a, 0, first, last)
+        else:
+            gather(w.embedding, g.numbers[first:last], last - first, a.s[0, first:last])
+            gather(w.first_x, g.numbers[first:last], last - first, a.x[0, first:last])
     else:
         update(w.layers, a, k - 1, first, last)
     if k == layers:
@@ -203,17 +220,58 @@ def _atoms_forward(w, g, m, k, first, last, want_forces, energies):  # type: ign
         return
     if k > 0:
         message_network(w.layers, a, k, first, last)
-    a.v[k + 1, first:last] = a.v[k, first:last]
+    _copy(a.v[k, first:last], a.v[k + 1, first:last])
 
 
 @compiled(nogil=True)
 def _pairs_forward(w, g, m, k, low, high):  # type: ignore[no-untyped-def]
     """Messages of layer k along pairs low to high."""
+    if w.filter.shape[1] > 0:
+        _exact_forward(w, g, m, k, low, high)
+    else:
+        _messages(w.table[k % w.table.shape[0]], g, m, k, low, high, m.knot[low:high], m.fraction[low:high])
+
+
+@compiled(nogil=True, allocates=True)
+def _exact_forward(w, g, m, k, low, high):  # type: ignore[no-untyped-def]
+    """The same with filters that are computed for `EXACT_PAIRS` at a time."""
+    table = np.empty((6 * EXACT_PAIRS + 2, w.table.shape[2]), w.table.dtype)
+    row, at = np.empty(EXACT_PAIRS, m.knot.dtype), np.empty(EXACT_PAIRS, m.fraction.dtype)
+    for first in range(low, high, EXACT_PAIRS):
+        last = min(first + EXACT_PAIRS, high)
+        _filters(w, m, k, first, last, table, row, at)
+        _messages(table, g, m, k, first, last, row, at)
+
+
+@compiled(nogil=True)
+def _messages(table, g, m, k, first, last, knot, fraction):  # type: ignore[no-untyped-def]
     a = m.kept
     message_fwd(
-        a.x[k], a.v[k], w.table[k % w.table.shape[0]], g.receiver[low:high], g.sender[low:high], m.direction[low:high],
-        m.knot[low:high], m.fraction[low:high], k > 0, a.s[0], a.v[k + 1],
+        a.x[k], a.v[k], table, g.receiver[first:last], g.sender[first:last], m.direction[first:last], knot,
+        fraction, k > 0, a.s[0], a.v[k + 1],
     )  # fmt: skip
+
+
+@compiled(nogil=True)
+def _filters(w, m, k, first, last, table, row, at):  # type: ignore[no-untyped-def]
+    """A table for pairs first to last alone, their rows and positions in it.
+
+    At position 0 the spline of rows 0, -1.2 b, 120 / 66 a, 1.2 b, 0 has the value a and the slope b; the row behind is
+    read, times zero. a and b of all pairs are at the end of the table.
+    """
+    pairs, functions = last - first, m.basis.shape[2]
+    made = table[4 * EXACT_PAIRS + 2 :]
+    basis = m.basis[first:last].reshape(2 * pairs, functions)
+    matmul(basis, w.filter[k % w.table.shape[0]], w.layers.zero, made[: 2 * pairs])
+    for q in range(pairs):
+        for c in range(table.shape[1]):
+            value, slope = made[2 * q, c], made[2 * q + 1, c]
+            table[4 * q, c], table[4 * q + 1, c] = 0.0, -1.2 * slope
+            table[4 * q + 2, c], table[4 * q + 3, c] = 120 / 66 * value, 1.2 * slope
+    table[4 * pairs : 4 * pairs + 2] = 0.0
+    for q in range(pairs):
+        row[q] = 4 * q if m.knot[first + q] >= 0 else -1
+        at[q] = 0.0 * m.fraction[first + q]  # NaN stays NaN
 
 
 @compiled(nogil=True)
@@ -233,7 +291,8 @@ def _readout(w, g, m, first, last, want_forces, energies):  # type: ignore[no-un
         energies[i] = total + w.readout_offset[g.numbers[i]]
     if want_forces:
         for i in range(first, last):
-            m.readout_active[end][i] = w.readout_last
+            for c in range(len(w.readout_last)):
+                m.readout_active[end][i, c] = w.readout_last[c]
         for k in range(end, 0, -1):
             activation_adjoint(d.softplus, m.readout[k][first:last], m.readout_active[k][first:last])
             matmul(m.readout_active[k][first:last], w.readout_t[k], d.zero, m.readout_active[k - 1][first:last])
@@ -250,7 +309,7 @@ def _atoms_backward(w, m, k, first, last):  # type: ignore[no-untyped-def]
     gs, gv, gv_out, gx = m.gs[first:last], m.gv[first:last], m.gv_out[first:last], m.wide[first:last]
     narrow, g_context, g_vw, rows = m.narrow[first:last], m.double[first:last], m.g_vw[first:last], 3 * (last - first)
     if inner:
-        gv[:] = gv_out
+        _copy(gv_out, gv)
         hidden = a.hidden[k + 1, first:last]
         matmul(gx, d.message_2_t[k + 1], d.zero, narrow)
         activation_adjoint(d.softplus, hidden, narrow)
@@ -266,9 +325,17 @@ def _atoms_backward(w, m, k, first, last):  # type: ignore[no-untyped-def]
     if inner:
         _add(gv_out, gv)
     else:
-        gv[:] = gv_out
+        _copy(gv_out, gv)
     gx[:] = 0.0
-    gv_out[:] = gv
+    _copy(gv, gv_out)
+
+
+@compiled(nogil=True)
+def _copy(a, b):  # type: ignore[no-untyped-def]
+    """b = a, without the message about shapes that numba would compile."""
+    for i in range(a.shape[0]):
+        for c in range(a.shape[1]):
+            b[i, c] = a[i, c]
 
 
 @compiled(nogil=True)
@@ -282,11 +349,30 @@ def _add(a, b):  # type: ignore[no-untyped-def]
 @compiled(nogil=True)
 def _pairs_backward(w, g, m, k, low, high):  # type: ignore[no-untyped-def]
     """What pairs low to high pull in layer k, in `m.pull`, and their adjoints."""
+    if w.filter.shape[1] > 0:
+        _exact_backward(w, g, m, k, low, high)
+    else:
+        table, knot, fraction = w.table[k % w.table.shape[0]], m.knot[low:high], m.fraction[low:high]
+        _message_adjoints(w.spacing, table, g, m, k, low, high, knot, fraction)
+
+
+@compiled(nogil=True, allocates=True)
+def _exact_backward(w, g, m, k, low, high):  # type: ignore[no-untyped-def]
+    """The same with filters that are computed for `EXACT_PAIRS` at a time."""
+    table = np.empty((6 * EXACT_PAIRS + 2, w.table.shape[2]), w.table.dtype)
+    row, at = np.empty(EXACT_PAIRS, m.knot.dtype), np.empty(EXACT_PAIRS, m.fraction.dtype)
+    for first in range(low, high, EXACT_PAIRS):
+        last = min(first + EXACT_PAIRS, high)
+        _filters(w, m, k, first, last, table, row, at)
+        _message_adjoints(w.spacing, table, g, m, k, first, last, row, at)
+
+
+@compiled(nogil=True)
+def _message_adjoints(spacing, table, g, m, k, first, last, knot, fraction):  # type: ignore[no-untyped-def]
     a = m.kept
     message_bwd(
-        a.x[k], a.v[k], m.gs, m.gv, w.table[k % w.table.shape[0]], w.spacing, g.receiver[low:high], g.sender[low:high],
-        m.direction[low:high], m.distance[low:high], m.knot[low:high], m.fraction[low:high], k > 0, m.wide, m.gv_out,
-        m.pull[low:high],
+        a.x[k], a.v[k], m.gs, m.gv, table, spacing, g.receiver[first:last], g.sender[first:last],
+        m.direction[first:last], m.distance[first:last], knot, fraction, k > 0, m.wide, m.gv_out, m.pull[first:last],
     )  # fmt: skip
 
 

@@ -7,8 +7,8 @@ zero, and the last, whose vectors the energy does not need, do less.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from typing import NamedTuple, Protocol
 
 import torch
@@ -78,6 +78,12 @@ class Buffers:
     gr: Tensor  # [E, 3] model units
     pair_force: Tensor  # [N, 3] float64, from gr
     virial: Tensor  # [N, 3, 3] float64, from gr
+
+    def tensors(self) -> Iterator[Tensor]:
+        """All of them."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            yield from value if isinstance(value, list) else (value,)
 
 
 def buffers(w: GpuWeights, atoms: int, edges: int, molecules: int, device: torch.device) -> Buffers:

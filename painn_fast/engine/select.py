@@ -21,11 +21,8 @@ from painn_fast.graph.kept import Workspaces
 from painn_fast.nn import Potential
 
 BACKENDS = ("auto", "fused", "reference")
-GIVES = frozenset(
-    {"energy", "energies", "forces", "stress"}
-    | {"dipole", "charges", "dipole_magnitude", "polarizability", "spatial_extent"}
-)
-"""Properties that an engine gives, of those that the model has."""
+TABLED, EXACT = torch.float32, torch.float64
+"""Types of networks that engines run; on a CPU their filters come from a table, or from the functions themselves."""
 
 
 class Engine(Protocol):
@@ -46,7 +43,7 @@ class Engine(Protocol):
         Args:
             work: what `workspace` gave.
             positions: [N, 3] Å.
-            properties: names out of `GIVES`, as far as the model has them.
+            properties: names out of those of the model.
             finite: raise an error for positions or results that are not finite. Without it they are what the reference
                 gives, NaN for atoms that coincide or have no position, for callers that check each trajectory.
 
@@ -60,21 +57,19 @@ class _Kept:
     """An engine and the weights that it was made of, as an attribute of its model: both go together, memory of a GPU
     included. Copies of the model begin without one."""
 
-    def __init__(self, potential: Potential, engine: Engine, automatic: bool) -> None:
-        self.engine, self.automatic = engine, automatic  # taken by backend="auto" too
+    def __init__(self, potential: Potential, engine: Engine) -> None:
+        self.engine = engine
         modules = [vars(module) for module in potential.modules()]
         self._parts = [part for own in modules for name in HELD if (part := own[name])]
         self._held = _values(self._parts)
         self._tensors = [one for one in self._held if isinstance(one, Tensor)]
         self._versions = self._now()
 
-    def serves(self, backend: str) -> bool:
-        """Whether the weights are still those, for a backend other than the reference.
+    def is_current(self) -> bool:
+        """Whether the weights are still those.
 
         This runs at every call, after an evaluation has driven all of it out of the caches: no loop in Python.
         """
-        if not (self.automatic or backend == "fused"):
-            return False
         held = _values(self._parts)
         same = len(held) == len(self._held) and all(map(is_, held, self._held))
         return same and self._now() == self._versions
@@ -98,19 +93,30 @@ def _values(parts: Sequence[dict[str, Any]]) -> list[Any]:
     return list(chain.from_iterable(map(dict.values, parts)))
 
 
-def supports(potential: Potential) -> bool:
-    """Whether an engine can run this model: the paper's network, on a CPU, or with silu and Triton on a GPU."""
-    config = potential.config.representation
+def refusal(potential: Potential, device: str | None = None) -> str | None:
+    """Why no engine runs this model, or None if one does: on a CPU that of every model in float32 or float64.
+
+    Args:
+        potential: the model.
+        device: type of a device, "cpu" or "cuda", with Triton; None takes that of the model, as it is installed.
+    """
+    kind, config, network = device or potential.device.type, potential.config.representation, potential.representation
+    if potential.dtype not in (TABLED, EXACT):
+        return f"engines run float32 and float64, not {str(potential.dtype).removeprefix('torch.')}"
+    if kind == "cpu":
+        return None
     energy: Any = potential.heads["energy"] if "energy" in potential.heads else None  # noqa: SIM401 - no dict
-    return (
-        config.ablation == "none"
-        and (config.activation == "silu" or potential.device.type == "cpu")
-        and not potential.representation.electronic
-        and energy is not None
-        and len(energy.network) > 1
-        and potential.dtype in (torch.float32, torch.float64)
-        and (potential.device.type == "cpu" or (potential.device.type == "cuda" and find_spec("triton") is not None))
-    )
+    unable = {
+        f"device '{kind}'": kind != "cuda",
+        "a GPU without Triton": device is None and find_spec("triton") is None,
+        f"ablation '{config.ablation}'": config.ablation != "none",
+        f"activation '{config.activation}'": config.activation != "silu",
+        f"embedding of the {' and the '.join(network.electronic)}": bool(network.electronic),
+        "no energy": energy is None,
+        "energy without a hidden layer": energy is not None and len(energy.network) == 1,
+    }
+    reasons = [name for name, applies in unable.items() if applies]
+    return f"the engine for GPUs does not run: {', '.join(reasons)}" if reasons else None
 
 
 def check_backend(backend: str) -> None:
@@ -120,36 +126,31 @@ def check_backend(backend: str) -> None:
 
 
 def engine_for(potential: Potential, backend: str = "auto") -> Engine | None:
-    """The engine of a model, or None for the reference.
+    """The engine of a model, or None without one.
 
-    "auto" takes the engine for float32 networks that it can run. Float64 means exact numbers: such a network gets the
-    engine on a GPU, which computes filters as the reference does, and the reference on a CPU, where they come from a
-    table. An engine is kept with its model and made anew once the weights have changed.
+    An engine is kept with its model and made anew once the weights have changed. Inside of `Potential.reference()`
+    there is none.
 
     Raises:
         PaiNNFastError: for "fused" where the engine cannot run the model.
     """
     check_backend(backend)
-    if backend == "reference":
+    if backend == "reference" or (backend == "auto" and potential.backend == "reference"):
         return None
     known: _Kept | None = potential.__dict__.get("_engine")
-    if known is not None and known.serves(backend):
+    if known is not None and known.is_current():
         return known.engine
-    on_cpu = potential.device.type == "cpu"
-    automatic = not on_cpu or potential.dtype == torch.float32
-    if backend == "auto" and not automatic:
-        return None
-    if not supports(potential):
+    reason = refusal(potential)
+    if reason is not None:
         if backend == "auto":
             return None
         raise PaiNNFastError(
             "the fused backend cannot run this model",
             where=f"model '{potential.config.name}'",
-            expected="a model with an energy, no ablation, no charge or spin embedding, on a CPU, or with silu on a "
-            "GPU with Triton",
+            got=reason,
             fix='use backend="auto" or "reference"',
         )
-    known = _Kept(potential, CpuEngine(potential) if on_cpu else _gpu_engine(potential), automatic)
+    known = _Kept(potential, CpuEngine(potential) if potential.device.type == "cpu" else _gpu_engine(potential))
     potential.__dict__["_engine"] = known
     return known.engine
 
@@ -164,7 +165,7 @@ class Evaluator:
 
     def by_engine(self, properties: Sequence[str]) -> bool:
         """Whether the engine gives them."""
-        return self.engine is not None and GIVES.issuperset(properties)
+        return self.engine is not None and self.potential.known.issuperset(properties)
 
     def __call__(
         self, batch: AtomicBatch, properties: Sequence[str], *, finite: bool = False, kept: Workspaces | None = None
@@ -177,7 +178,7 @@ class Evaluator:
             finite: refuse positions and results that are not finite.
             kept: workspaces of this graph, where one is looked up or left for the next call.
         """
-        if self.engine is not None and GIVES.issuperset(properties):
+        if self.engine is not None and self.potential.known.issuperset(properties):
             work = kept.get(self.engine) if kept is not None else None
             if work is None:
                 work = self.engine.workspace(batch)
@@ -198,13 +199,14 @@ def evaluator_for(potential: Potential, backend: str = "auto", properties: Seque
         potential: the model.
         backend: "auto", "fused" or "reference", see `engine_for`; without an engine "auto" runs the potential in
             compiled operations where they exist.
-        properties: those that will be requested; if an engine does not give all of them, it is not used.
+        properties: those that will be requested; an engine is not used for others than the model's, such as a Hessian.
 
     Raises:
         PaiNNFastError: for "fused" where the engine cannot run the model.
     """
     check_backend(backend)
-    return Evaluator(potential, engine_for(potential, backend) if GIVES.issuperset(properties) else None, backend)
+    known = potential.known.issuperset(properties)
+    return Evaluator(potential, engine_for(potential, backend) if known else None, backend)
 
 
 def _gpu_engine(potential: Potential) -> Engine:

@@ -16,7 +16,7 @@ from torch import Tensor
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph.cells import FARTHEST, check_cells, check_far, check_finite
 from painn_fast.graph.charge import charge_and_multiplicity
-from painn_fast.graph.neighbors import Edges, all_pairs, joined, molecule_lists, neighbor_list
+from painn_fast.graph.neighbors import Edges, joined, molecule_lists, neighbor_list
 
 ALL_PAIRS_UP_TO = 32
 """Largest molecule whose list is every pair by default: it need not be rebuilt when atoms move."""
@@ -24,6 +24,8 @@ EACH_WITH_EACH_UP_TO = 1000
 """Largest molecule whose pairs are found by comparing all atoms with each other; a cell list costs less beyond."""
 CLOSEST = 0.1
 """Å; atoms nearer than this are taken for a mistake in the input."""
+
+OF_MOLECULES = ("cell", "pbc", "total_charge", "spin_multiplicity")
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,24 @@ class AtomicBatch:
     total_charge: Tensor  # [M] float64, e
     spin_multiplicity: Tensor  # [M] float64
 
+    @classmethod
+    def of(cls, n_atoms: Tensor, edges: Edges, **given: Tensor) -> AtomicBatch:
+        """The batch of molecules of `n_atoms` [M] atoms with these edges; `given`: what these do not determine."""
+        sizes, receiver = n_atoms.cpu().numpy(), edges.receiver.cpu().numpy()  # NumPy is faster for small ones
+        molecule, row_ptr = (
+            np.repeat(np.arange(len(sizes)), sizes),
+            np.searchsorted(receiver, np.arange(sizes.sum() + 1)),
+        )
+        return cls(
+            n_atoms=n_atoms,
+            molecule=torch.from_numpy(molecule).to(n_atoms.device),
+            receiver=edges.receiver,
+            sender=edges.sender,
+            shift=edges.shift,
+            row_ptr=torch.from_numpy(row_ptr).to(n_atoms.device),
+            **given,
+        ).knowing(edges.mirror)
+
     @property
     def n_total(self) -> int:
         """N, atoms in the whole batch."""
@@ -71,6 +91,9 @@ class AtomicBatch:
         if torch.device(device) == self.positions.device:
             return self
         moved = AtomicBatch(**{f.name: getattr(self, f.name).to(device) for f in dataclasses.fields(self)})
+        for name in ("elements", "periodic"):
+            if name in self.__dict__ or self.positions.device.type == "cpu":
+                moved.__dict__[name] = getattr(self, name)
         return moved.knowing(self.mirror.to(device)) if "mirror" in self.__dict__ else moved
 
     def with_positions(self, positions: Tensor) -> AtomicBatch:
@@ -83,6 +106,16 @@ class AtomicBatch:
         """This batch with its `mirror` [E], which then need not be computed."""
         self.__dict__["mirror"] = mirror
         return self
+
+    @cached_property
+    def elements(self) -> frozenset[int]:
+        """Atomic numbers in the batch. Read once: on a GPU that waits for all that was launched before."""
+        return frozenset(self.numbers.tolist())
+
+    @cached_property
+    def periodic(self) -> np.ndarray:
+        """`pbc` [M, 3] in main memory, read once."""
+        return self.pbc.cpu().numpy()
 
     @cached_property
     def mirror(self) -> Tensor:
@@ -139,18 +172,12 @@ def batch_arrays(
         )
     number = number.long()
     copies, n = place.shape[:2]
-    receiver, sender = all_pairs(n)
-    offset = torch.arange(copies)[:, None] * n
-    edges = len(receiver)
-    return AtomicBatch(
+    sizes = np.full(copies, n)
+    return AtomicBatch.of(
+        torch.from_numpy(sizes),
+        molecule_lists(place.detach().reshape(-1, 3).numpy(), sizes, np.inf),
         numbers=number.repeat(copies),
         positions=place.reshape(-1, 3),
-        molecule=torch.arange(copies).repeat_interleave(n),
-        n_atoms=torch.full((copies,), n),
-        receiver=(receiver + offset).reshape(-1),
-        sender=(sender + offset).reshape(-1),
-        shift=torch.zeros(copies * edges, 3, dtype=torch.float64),
-        row_ptr=torch.arange(copies * n + 1) * (n - 1),
         cell=torch.zeros(copies, 3, 3, dtype=torch.float64),
         pbc=torch.zeros(copies, 3, dtype=torch.bool),
         total_charge=torch.full((copies,), float(total_charge), dtype=torch.float64),
@@ -203,21 +230,11 @@ def batch_atoms(molecules: Sequence[ase.Atoms], cutoff: float, *, neighbors: str
     edges = joined(parts, sizes)
     charge, multiplicity = _electronic(molecules)
     _check_overlap(molecules, ends, positions, edges)
-    batch = AtomicBatch(
-        numbers=torch.from_numpy(numbers),
-        positions=torch.from_numpy(positions),
-        molecule=torch.from_numpy(np.repeat(np.arange(len(molecules)), n_atoms)),
-        n_atoms=torch.from_numpy(n_atoms),
-        receiver=edges.receiver,
-        sender=edges.sender,
-        shift=edges.shift,
-        row_ptr=torch.from_numpy(np.searchsorted(edges.receiver.numpy(), np.arange(len(positions) + 1))),
-        cell=torch.from_numpy(cell),
-        pbc=torch.from_numpy(pbc),
-        total_charge=charge,
-        spin_multiplicity=multiplicity,
+    arrays = {"numbers": numbers, "positions": positions, "cell": cell, "pbc": pbc}
+    given = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return AtomicBatch.of(
+        torch.from_numpy(n_atoms), edges, **given, total_charge=charge, spin_multiplicity=multiplicity
     )
-    return batch.knowing(edges.mirror)
 
 
 def _electronic(molecules: Sequence[ase.Atoms]) -> tuple[Tensor, Tensor]:
@@ -246,34 +263,12 @@ def concatenate(batches: Sequence[AtomicBatch]) -> AtomicBatch:
         >>> concatenate(parts).numbers.tolist()
         [8, 1, 1, 6, 1, 1, 1, 1]
     """
-    atoms = [batch.n_total for batch in batches]
-    first_atom = np.cumsum([0, *atoms[:-1]]).tolist()
-    first_molecule = np.cumsum([0, *(batch.n_molecules for batch in batches[:-1])]).tolist()
-    first_edge = np.cumsum([0, *(batch.receiver.shape[0] for batch in batches)]).tolist()
-
-    def together(name: str, offsets: Sequence[int] | None = None) -> Tensor:
-        tensors = [getattr(batch, name) for batch in batches]
-        return torch.cat(tensors if offsets is None else [t + o for t, o in zip(tensors, offsets, strict=True)])
-
-    end = batches[0].row_ptr.new_tensor(first_edge[-1:])
-    rows = [batch.row_ptr[:-1] + offset for batch, offset in zip(batches, first_edge[:-1], strict=True)]
-    whole = AtomicBatch(
-        numbers=together("numbers"),
-        positions=together("positions"),
-        molecule=together("molecule", first_molecule),
-        n_atoms=together("n_atoms"),
-        receiver=together("receiver", first_atom),
-        sender=together("sender", first_atom),
-        shift=together("shift"),
-        row_ptr=torch.cat([*rows, end]),
-        cell=together("cell"),
-        pbc=together("pbc"),
-        total_charge=together("total_charge"),
-        spin_multiplicity=together("spin_multiplicity"),
-    )
-    if all("mirror" in batch.__dict__ for batch in batches):
-        whole.knowing(together("mirror", first_edge[:-1]))
-    return whole
+    parts = [Edges(batch.receiver, batch.sender, batch.shift, batch.mirror) for batch in batches]
+    whole = {
+        name: torch.cat([getattr(batch, name) for batch in batches])
+        for name in ("n_atoms", "numbers", "positions", *OF_MOLECULES)
+    }
+    return AtomicBatch.of(edges=joined(parts, [batch.n_total for batch in batches]), **whole)
 
 
 def _alike(n_atoms: np.ndarray, pbc: np.ndarray, neighbors: str) -> Iterator[tuple[int, int]]:
@@ -291,13 +286,17 @@ def _number_array(values: np.ndarray | Tensor) -> Tensor:
         raise PaiNNFastError("not an array of numbers", got=type(values).__name__, expected="numbers") from None
 
 
-def _arrays(molecules: Sequence[ase.Atoms]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Numbers of atoms [M], atomic numbers [N], positions [N, 3], cells [M, 3, 3] and periodic directions [M, 3]."""
+def require_structures(molecules: Sequence[object]) -> None:
+    """Raise PaiNNFastError for the first of them that is not `ase.Atoms`."""
     for k, atoms in enumerate(molecules):
         if not isinstance(atoms, ase.Atoms):
-            raise PaiNNFastError(
-                "not a structure", where=f"structure {k}", got=type(atoms).__name__, expected="ase.Atoms"
-            )
+            got = type(atoms).__name__
+            raise PaiNNFastError("not a structure", where=f"structure {k}", got=got, expected="ase.Atoms")
+
+
+def _arrays(molecules: Sequence[ase.Atoms]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Numbers of atoms [M], atomic numbers [N], positions [N, 3], cells [M, 3, 3] and periodic directions [M, 3]."""
+    require_structures(molecules)
     try:  # numbers of another kind are not converted
         arrays = (
             np.array([len(atoms) for atoms in molecules]),
@@ -317,9 +316,7 @@ def _arrays(molecules: Sequence[ase.Atoms]) -> tuple[np.ndarray, np.ndarray, np.
             try:
                 _arrays([atoms])
             except PaiNNFastError as error:
-                raise PaiNNFastError(
-                    error.what, where=f"structure {k}", got=error.got, expected=error.expected
-                ) from None
+                raise error.replaced(where=f"structure {k}") from None
     kinds = {name: f"{getattr(a, 'dtype', '')}{list(np.shape(a))}" for name, a in molecules[0].arrays.items()}
     raise PaiNNFastError(
         "arrays of a structure that are not what they should be",

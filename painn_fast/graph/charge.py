@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from painn_fast.errors import PaiNNFastError
+from painn_fast.errors import PaiNNFastError, shown
 
 CHARGE_KEYS = ("charge", "total_charge")
 """Names of the total charge in e, in any case."""
@@ -95,8 +95,7 @@ def _number(value: Any, kind: str, where: str) -> float:
 
 
 def _short(value: Any) -> str:
-    text = repr(value.item() if isinstance(value, np.generic) else value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return shown(value.item() if isinstance(value, np.generic) else value, 60)
 
 
 def names_of_charge_and_multiplicity(info: Mapping[Any, Any]) -> list[str]:

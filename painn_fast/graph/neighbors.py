@@ -29,13 +29,6 @@ class Edges(NamedTuple):
     mirror: Tensor  # [E] int64, index of the opposite
 
 
-def all_pairs(n: int) -> tuple[Tensor, Tensor]:
-    """Receiver and sender [n (n - 1)] of every ordered pair of n atoms, sorted by receiver, then sender."""
-    receiver = torch.arange(n).repeat_interleave(max(n - 1, 0))
-    other = torch.arange(max(n - 1, 0)).repeat(n)
-    return receiver, other + (other >= receiver)
-
-
 def molecule_lists(positions: np.ndarray, n_atoms: np.ndarray, cutoff: float) -> Edges:
     """Pairs within `cutoff` (Å, infinity for all) in molecules in vacuum, by comparing each atom with each.
 

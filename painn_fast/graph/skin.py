@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from painn_fast.errors import PaiNNFastError
-from painn_fast.graph.batch import AtomicBatch
+from painn_fast.graph.batch import OF_MOLECULES, AtomicBatch
 from painn_fast.graph.neighbors import Edges, joined, neighbor_list
 
 SKIN = 1.0
@@ -85,22 +85,11 @@ class SkinList:
 
     def _join(self) -> AtomicBatch:
         copies, n = self.reference.shape[:2]
-        device = self.numbers.device
-        receiver, sender, shift, mirror = joined(self._edges, [n] * copies)
-        degree = torch.bincount(receiver, minlength=copies * n)
-        zero = torch.zeros(1, dtype=torch.int64, device=device)
-        batch = AtomicBatch(
+        same = {name: getattr(self.one, name).repeat_interleave(copies, 0) for name in OF_MOLECULES}
+        return AtomicBatch.of(
+            self.one.n_atoms.repeat(copies),
+            joined(self._edges, [n] * copies),
             numbers=self.numbers.repeat(copies),
             positions=self.reference.reshape(-1, 3),
-            molecule=torch.arange(copies, device=device).repeat_interleave(n),
-            n_atoms=self.one.n_atoms.expand(copies),
-            receiver=receiver,
-            sender=sender,
-            shift=shift,
-            row_ptr=torch.cat([zero, torch.cumsum(degree, 0)]),
-            cell=self.cell.expand(copies, 3, 3),
-            pbc=self.pbc.expand(copies, 3),
-            total_charge=self.one.total_charge.expand(copies),
-            spin_multiplicity=self.one.spin_multiplicity.expand(copies),
+            **same,
         )
-        return batch.knowing(mirror)

@@ -8,15 +8,13 @@ from typing import Any
 
 import torch
 
-from painn_fast.errors import PaiNNFastError
+from painn_fast.io.find import check_target
 from painn_fast.io.load import load
 from painn_fast.io.model_file import save_model
 from painn_fast.io.schnetpack_file import NOTE, Note
 from painn_fast.io.schnetpack_names import to_schnetpack_state_dict
 from painn_fast.nn import RepresentationConfig
 from painn_fast.runtime.atomic import atomic_write
-
-STATE_DICTS = (".pt", ".pth")
 
 
 def convert(source: str | Path, target: str | Path, *, overwrite: bool = False, **load_options: Any) -> Path:
@@ -45,15 +43,7 @@ def convert(source: str | Path, target: str | Path, *, overwrite: bool = False, 
         True
     """
     target = Path(target)
-    if target.suffix not in (".safetensors", *STATE_DICTS):
-        raise PaiNNFastError(
-            "unknown format of the target",
-            where=target,
-            got=f"ending '{target.suffix}'",
-            expected=f".safetensors for painn-fast, {' or '.join(STATE_DICTS)} for a state dict of SchNetPack",
-        )
-    if target.exists() and not overwrite:
-        raise PaiNNFastError("the target exists already", where=target, fix="choose another name, or --overwrite")
+    check_target(target, overwrite=overwrite)
     potential = load(source, **load_options)
     if target.suffix == ".safetensors":
         save_model(potential, target)

@@ -8,8 +8,10 @@ from typing import Any
 
 from ase.data import chemical_symbols
 
+from painn_fast.engine.paths import paths
 from painn_fast.errors import MissingUnits
-from painn_fast.io.load import find, load
+from painn_fast.io.find import find
+from painn_fast.io.load import load
 from painn_fast.nn import Potential
 from painn_fast.units import KINDS
 
@@ -24,7 +26,7 @@ def describe(name_or_path: str | Path, **load_options: Any) -> dict[str, Any]:
     Returns:
         JSON-able; `cutoff` in Å, `sha256` of the file's bytes, `elements` as symbols or None if the file does not
         state them, `model_card` the Markdown file beside the model or None, units in `trained_in` None if neither the
-        file nor `load_options` state them.
+        file nor `load_options` state them, `paths` by device and purpose with the way that evaluates the model and why.
 
     Raises:
         PaiNNFastError: as `painn_fast.load`, but for units that are missing.
@@ -49,6 +51,10 @@ def describe(name_or_path: str | Path, **load_options: Any) -> dict[str, Any]:
         },
         "provenance": dict(config.provenance),
         "representation": config.representation.model_dump(mode="json"),
+        "paths": {
+            device: {purpose: path._asdict() for purpose, path in found.items()}
+            for device, found in paths(potential).items()
+        },
         "heads": [head.model_dump(mode="json") for head in config.heads],
     }
 

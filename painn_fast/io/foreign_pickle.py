@@ -10,7 +10,7 @@ exceeds a budget: time and memory stay in proportion to the size of a real model
 from __future__ import annotations
 
 import pickletools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -164,19 +164,13 @@ class _Machine:
             raise TypeError("a name that is not text")
         self.name(module, name)
 
-    def call(self) -> None:
-        """REDUCE: the few calls that only gather data are understood, any other becomes a record."""
+    def call(self, understood: Mapping[Name, Callable[..., Any]]) -> None:
+        """REDUCE, NEWOBJ: the few calls that only gather data are understood, any other becomes a record."""
         arguments, called = self.stack.pop(), self.stack.pop()
         if not isinstance(called, Name) or not isinstance(arguments, tuple):
             raise TypeError("a call of something that is not a name")
-        gather = GATHER.get(called)
+        gather = understood.get(called)
         self.push(gather(self, *arguments) if gather is not None else Record(called, arguments))
-
-    def new(self) -> None:
-        arguments, kind = self.stack.pop(), self.stack.pop()
-        if not isinstance(kind, Name) or not isinstance(arguments, tuple):
-            raise TypeError("an object of something that is not a name")
-        self.push(Record(kind, arguments))
 
     def build(self) -> None:
         """BUILD: the state of a record is kept; that of a dictionary (a state dict's version numbers) is not needed."""
@@ -304,8 +298,8 @@ INSTRUCTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "LONG_BINGET": lambda machine, index: machine.push(machine.memo[index]),
     "GLOBAL": lambda machine, both: machine.name(*both.split(" ", 1)),
     "STACK_GLOBAL": lambda machine, _: machine.name_from_stack(),
-    "REDUCE": lambda machine, _: machine.call(),
-    "NEWOBJ": lambda machine, _: machine.new(),
+    "REDUCE": lambda machine, _: machine.call(GATHER),
+    "NEWOBJ": lambda machine, _: machine.call({}),
     "BUILD": lambda machine, _: machine.build(),
     "BINPERSID": lambda machine, _: machine.storage(),
 }

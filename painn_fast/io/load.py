@@ -8,56 +8,15 @@ from pathlib import Path
 import torch
 
 from painn_fast.errors import PaiNNFastError
+from painn_fast.io.find import HEADS, SAFETENSORS, bundled, find, heads_of
 from painn_fast.io.model_file import load_model
 from painn_fast.io.schnetpack_file import load_schnetpack
 from painn_fast.nn import Potential
-from painn_fast.nn.config import DipoleHead, EnergyHead, Head, PolarizabilityHead
+from painn_fast.nn.config import Head
 
-MODELS = Path(__file__).parent.parent / "models"
-SAFETENSORS = b"{"
-"""After eight bytes of length JSON begins."""
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
-HEADS = {"energy": EnergyHead, "dipole": DipoleHead, "polarizability": PolarizabilityHead}
-"""Heads that a state dict may have, by their names."""
+TYPES = {"float32": torch.float32, "float64": torch.float64}
 OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """First bytes of what torch.save wrote before version 1.6."""
-
-
-def bundled() -> list[str]:
-    """Names of the models that come with the package.
-
-    Returns:
-        The names, sorted.
-
-    Example:
-        >>> from painn_fast.io import bundled
-        >>> "ethanol" in bundled()
-        True
-    """
-    return sorted(path.stem for path in MODELS.glob("*.safetensors"))
-
-
-def find(name_or_path: str | Path) -> Path:
-    """The file behind a bundled name or a path.
-
-    Raises:
-        PaiNNFastError: if there is no such file; lists the bundled names.
-    """
-    if not isinstance(name_or_path, str | Path):
-        raise PaiNNFastError(
-            "not a model",
-            got=type(name_or_path).__name__,
-            expected=f"a potential, a file, or a bundled model: {', '.join(bundled())}",
-            fix="write Ensemble([...]) for several models" if isinstance(name_or_path, list | tuple) else None,
-        )
-    if str(name_or_path) in bundled():
-        return MODELS / f"{name_or_path}.safetensors"
-    path = Path(name_or_path)
-    if not path.is_file():
-        raise PaiNNFastError(
-            "no such model", got=str(name_or_path), expected=f"a file, or a bundled model: {', '.join(bundled())}"
-        )
-    return path
 
 
 def load(
@@ -128,24 +87,14 @@ def load(
     return potential.to(device=device_of(device), dtype=dtype)
 
 
-def declares_units(name_or_path: str | Path) -> bool:
-    """Whether a model is one of our files, which need no units and take none.
-
-    Raises:
-        PaiNNFastError: if there is no such file.
-    """
-    with open(find(name_or_path), "rb") as file:
-        return file.read(16)[8:9] == SAFETENSORS
-
-
 def dtype_of(dtype: torch.dtype | str | None) -> torch.dtype | None:
     """A type that networks run in, also by its name.
 
     Raises:
         PaiNNFastError: for another.
     """
-    found = DTYPES.get(dtype.removeprefix("torch.")) if isinstance(dtype, str) else dtype
-    if found not in (None, *DTYPES.values()) or (found is None and dtype is not None):
+    found = TYPES.get(dtype.removeprefix("torch.")) if isinstance(dtype, str) else dtype
+    if found not in (None, *TYPES.values()) or (found is None and dtype is not None):
         raise PaiNNFastError("no network runs in this type", got=dtype, expected="torch.float32 or torch.float64")
     return found
 
@@ -168,19 +117,6 @@ def device_of(device: torch.device | str | int | None) -> torch.device | None:
     if found.type not in ("cpu", "cuda"):
         raise PaiNNFastError("no such device", got=device, expected="cpu, cuda, cuda:1, ...")
     return found
-
-
-def heads_of(names: str) -> list[Head]:
-    """Heads of a state dict by their names: "energy,dipole".
-
-    Raises:
-        PaiNNFastError: for an unknown one.
-    """
-    chosen = [name.strip() for name in names.split(",")]
-    for name in chosen:
-        if name not in HEADS:
-            raise PaiNNFastError("unknown head", where="heads", got=repr(name), expected=" | ".join(HEADS))
-    return [HEADS[name]() for name in chosen]
 
 
 def _unknown(path: Path, magic: bytes) -> PaiNNFastError:

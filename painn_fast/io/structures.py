@@ -8,6 +8,7 @@ from typing import Any
 
 import ase
 import ase.db
+import ase.io
 import numpy as np
 from ase.io.formats import filetype
 
@@ -16,6 +17,7 @@ from painn_fast.errors import PaiNNFastError, reading
 from painn_fast.graph.charge import names_of_charge_and_multiplicity
 from painn_fast.io.ase_formats import check_json, iread
 from painn_fast.io.database_rows import check_twice, others
+from painn_fast.runtime.atomic import atomic_write
 from painn_fast.runtime.progress import warn
 
 LENGTH_UNITS = ("length_unit", "length_units")
@@ -48,6 +50,12 @@ def read_structures(path: str | Path) -> list[ase.Atoms]:
     if empty:
         warn(f"{path}: {', '.join(empty)} without a value, or no number: ignored")
     return list(frames)
+
+
+def write_extxyz(path: str | Path, frames: ase.Atoms | Sequence[ase.Atoms], comment: str = "") -> None:
+    """Write structures as extended XYZ, whole or not at all."""
+    with atomic_write(path) as temporary:
+        ase.io.write(temporary, frames, format="extxyz", comment=comment)
 
 
 def _drop_empty(frames: Sequence[ase.Atoms], *, written_as_words: bool) -> list[str]:

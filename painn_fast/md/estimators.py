@@ -5,7 +5,6 @@ Primitive and centroid-virial estimators: Herman, Bruskin, Berne, J. Chem. Phys.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from painn_fast.md.normal_modes import ring_frequency
@@ -79,8 +78,3 @@ class Estimators:
     def kinetic_temperature(self, state: State) -> Tensor:
         """Temperature of the momenta [S], K."""
         return self.momenta_energy(state) * (2.0 / (self.n_beads * KB * self.degrees))
-
-
-def centroid(positions: Tensor) -> Tensor:
-    """Mean over beads [S, N, 3] of positions [S, P, N, 3]."""
-    return torch.mean(positions, dim=1)

@@ -71,7 +71,7 @@ class ModelForces(_Mixture):
             report_ignored_charges(potential, one)
         potential = copy.deepcopy(potential).requires_grad_(False).eval()
         for one in ones:
-            potential.require_elements(one.numbers)
+            potential.require_elements(one.elements)
         evaluator = evaluator_for(potential, backend)
         listed = [bool(one.pbc.any()) or not _compact(one, potential.cutoff + skin) for one in ones]
         small = [k for k, large in enumerate(listed) if not large]
@@ -211,7 +211,7 @@ class _Fused(_Copies):
 
         def evaluate() -> list[tuple[Tensor, Tensor]]:
             if len(positions) > 1:
-                flat.copy_(_flat(positions))
+                torch.cat([x.reshape(-1, 3) for x in positions], out=flat)
             return [(one["energy"], one["forces"]) for one in _apart(run(), positions)]
 
         return evaluate

@@ -12,7 +12,7 @@ but the forces is `painn_fast.kernels.ring`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -24,7 +24,8 @@ from painn_fast.md.state import State, System
 from painn_fast.md.thermostats import Ensemble, friction
 from painn_fast.units import AMU_A2_PER_FS2, KB
 
-Motion = Literal["translation", "rotation"]
+if TYPE_CHECKING:
+    from painn_fast.md.settings import Motion
 
 
 class RingPolymer:

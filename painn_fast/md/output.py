@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import ase.io
 import numpy as np
 import torch
 from ase.data import chemical_symbols
@@ -20,6 +19,7 @@ from torch import Tensor
 from painn_fast.correlation.series import FILE as CORRELATIONS
 from painn_fast.correlation.series import SpectrumStreams
 from painn_fast.errors import PaiNNFastError
+from painn_fast.io.structures import write_extxyz
 from painn_fast.md.estimators import UNITS
 from painn_fast.md.guards import LimitExceeded
 from painn_fast.md.recorder import RUN, Recorder, remove_segments, written_files
@@ -28,7 +28,7 @@ from painn_fast.md.resume import run_identity
 from painn_fast.md.settings import MDSettings
 from painn_fast.md.setup import Molecule, Setup
 from painn_fast.md.simulation import Group, Simulation
-from painn_fast.runtime.atomic import atomic_write, make_folder
+from painn_fast.runtime.atomic import make_folder
 from painn_fast.runtime.folders import molecule_folder, molecules_in, rank_folder, ranks_in
 from painn_fast.runtime.progress import StatusLine
 
@@ -160,8 +160,7 @@ class Output:
             k, s = _index(simulation, event.trajectory)
             group = simulation.groups[k]
             frames = [group.system.atoms(bead.cpu()) for bead in group.state.positions[s]]
-            with atomic_write(self.folder / f"frozen-{event.trajectory}.xyz") as temporary:
-                ase.io.write(temporary, frames, format="extxyz", comment=str(event))
+            write_extxyz(self.folder / f"frozen-{event.trajectory}.xyz", frames, comment=str(event))
         for event in notes:
             self.line.keep(str(event))
 

@@ -70,7 +70,7 @@ class Recorder:
         """Write all frames up to `step` as a segment."""
         if self._rows:
             columns = [(f"{s}/{c}", np.stack(v)) for s, kept in self._rows.items() for c, v in kept.items()]
-            _write(segment_path(self.folder, step), self._header(step), columns, self.units)
+            _write(self.folder / "segments" / f"to-{step:012d}.h5", self._header(step), columns, self.units)
         self._rows, self.bytes = {}, 0
 
     def fold(self, step: int) -> None:
@@ -90,11 +90,6 @@ class Recorder:
     def _header(self, step: int) -> dict[str, Any]:
         seen = {"frozen": json.dumps(self.frozen), "notes": json.dumps(self.notes)}
         return {"format": FORMAT, "version": VERSION, **self.header, "end": step, **seen}
-
-
-def segment_path(folder: Path, step: int) -> Path:
-    """File of the segment that ends at `step`."""
-    return folder / "segments" / f"to-{step:012d}.h5"
 
 
 def trajectory_files(folder: Path) -> list[Path]:

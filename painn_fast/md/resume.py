@@ -17,7 +17,6 @@ from painn_fast.md.recorder import RUN, end_of, open_file, trajectory_files
 from painn_fast.md.restart import SYSTEM, Restart
 from painn_fast.md.settings import FREE_TO_CHANGE, MDSettings
 from painn_fast.md.setup import Molecule, Setup
-from painn_fast.runtime import checkpoint
 from painn_fast.runtime.folders import molecule_folder
 from painn_fast.runtime.hdf5 import read_dataset
 
@@ -192,8 +191,3 @@ def fallback(settings: MDSettings, setup: Setup, restart: Restart, folder: Path)
     )
     lost = f"going on from {restart.file.name}; {lost} after its step {step} are computed again"
     return [f"{error.where}: {error.what}, {error.got}; {lost}" for error in restart.failed]
-
-
-def set_aside(restart: Restart) -> None:
-    """Take files that cannot be read out of the way of the next ones."""
-    checkpoint.set_aside(restart.failed)

@@ -9,16 +9,18 @@ from pathlib import Path
 import ase
 
 from painn_fast.errors import PaiNNFastError
+from painn_fast.kernels.jit import working_time
 from painn_fast.md.force_field import ForceField
 from painn_fast.md.guards import Guards
 from painn_fast.md.output import OBSERVED, Output, clear_folder, earlier_run, refuse_other_world
 from painn_fast.md.reporter import Reporter
 from painn_fast.md.restart import Restart
-from painn_fast.md.resume import fallback, resumed, set_aside
+from painn_fast.md.resume import fallback, resumed
 from painn_fast.md.settings import MDSettings
 from painn_fast.md.setup import Setup, bond_guard, bonds_mode, first_state, remove_drift, set_up
 from painn_fast.md.simulation import Group, Simulation
 from painn_fast.md.stages import Stage, stage_at, stages
+from painn_fast.runtime import checkpoint
 from painn_fast.runtime.folders import rank_folder, remove_temporaries
 from painn_fast.runtime.interrupt import Interrupt
 from painn_fast.runtime.progress import StatusLine, clock, warn
@@ -85,7 +87,7 @@ def run(
         else:
             for note in fallback(settings, setup, restart, folder):
                 warn(note)
-            set_aside(restart)
+            checkpoint.set_aside(restart.failed)
         remove_temporaries(folder)
         for path in this.exit_files:
             path.unlink(missing_ok=True)
@@ -120,7 +122,7 @@ class _Run:
         self.simulation = self._simulation(setup, restart)
         if restart is None and setup.custom:  # what it cannot observe is an error now, not after the equilibration
             self.simulation.observe(self._observed(list(settings.strides)))
-        self._began = self._polled = time.monotonic()
+        self._began, self._polled = working_time(), time.monotonic()
 
     def _simulation(self, setup: Setup, restart: Restart | None) -> Simulation:
         """All trajectories at the start, or as the restart has them."""
@@ -191,7 +193,7 @@ class _Run:
         if now - self._polled < POLL_EVERY:
             return ""
         self._polled = now
-        if self.settings.max_time is not None and now - self._began >= self.settings.max_time:
+        if self.settings.max_time is not None and working_time() - self._began >= self.settings.max_time:
             return f"max_time, {clock(self.settings.max_time)}"
         return f"the file {EXIT}" if any(path.exists() for path in self.exit_files) else ""
 
@@ -227,5 +229,5 @@ class _Run:
             )
         path = self.output.finish(self.step)
         if steps:
-            took = clock(time.monotonic() - self._began)
+            took = clock(working_time() - self._began)
             self.line.keep(f"{self.reporter.text(simulation).rsplit(' | ', 1)[0]} | took {took} | {path}")

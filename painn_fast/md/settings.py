@@ -6,12 +6,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from painn_fast.correlation.series import SERIES
+from painn_fast.correlation.names import SERIES
 from painn_fast.io.options import LoadOptions
-from painn_fast.md.integrators import Motion
 from painn_fast.md.thermostats import Ensemble
 from painn_fast.settings import Duration, Force, Interval, Seed, Temperatures, Time, TimeSteps
 
+Motion = Literal["translation", "rotation"]
+"""Of a molecule as a whole."""
 RECORDED = ("positions", "velocities", "energies", "dipole", "polarizability")
 """Series that a run can write, at the interval `<name>_every`."""
 Beads = Annotated[int, Field(ge=1, le=4096)]
@@ -104,7 +105,7 @@ class MDSettings(LoadOptions):
     checkpoint: Duration = "60 s"
     """Wall-clock time between restart files, which a killed run loses at most."""
     max_time: Duration | None = None
-    """Wall-clock time after which the run saves and stops, to be resumed, such as "11.5 h"."""
+    """Wall-clock time, without compilation, after which the run saves and stops, to be resumed, such as "11.5 h"."""
 
     @model_validator(mode="before")
     @classmethod
@@ -188,11 +189,6 @@ class MDSettings(LoadOptions):
         if self.stream is None:
             return {}
         return {name: stride * self.longest_step for name, stride in self.strides.items() if name in SERIES}
-
-    @property
-    def equilibration_ensemble(self) -> Ensemble:
-        """Ensemble of the time before the run."""
-        return "pile-l" if self.beads > 1 else "langevin"
 
 
 def _several(value: float | tuple[float, ...]) -> tuple[float, ...]:

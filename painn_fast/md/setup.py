@@ -15,7 +15,8 @@ from painn_fast.graph import batch_atoms
 from painn_fast.graph.batch import CLOSEST
 from painn_fast.graph.charge import charge_and_multiplicity
 from painn_fast.io import load
-from painn_fast.io.load import MODELS, bundled, device_of
+from painn_fast.io.find import MODELS, bundled
+from painn_fast.io.load import device_of
 from painn_fast.io.model_file import config_fingerprint, fingerprint
 from painn_fast.io.structures import read_structures, refuse_constraints
 from painn_fast.md import initial

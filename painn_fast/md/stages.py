@@ -27,7 +27,7 @@ def stages(settings: MDSettings, molecules: list[Molecule]) -> list[Stage]:
     first = settings.equilibration_steps
     plan: list[tuple[str, int, int, Ensemble]] = [("production", first, settings.total_steps, settings.ensemble)]
     if first > 0:
-        plan.insert(0, ("equilibration", 0, first, settings.equilibration_ensemble))
+        plan.insert(0, ("equilibration", 0, first, "pile-l" if settings.beads > 1 else "langevin"))
     return [
         Stage(name, start, end, [_motion(settings, ensemble, molecule) for molecule in molecules])
         for name, start, end, ensemble in plan

@@ -6,9 +6,10 @@ T-RPMD: Rossi, Ceriotti, Manolopoulos, J. Chem. Phys. 140, 234116 (2014), lambda
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Ensemble = Literal["nve", "langevin", "rpmd", "t-rpmd", "pile-l", "pile-g"]
 """nve and langevin are the names of rpmd and pile-l with one bead; pile-g of one bead rescales velocities."""

@@ -9,19 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import ase
-import ase.io
 import h5py
 import numpy as np
 import torch
 
 from painn_fast.errors import PaiNNFastError, reading
 from painn_fast.graph.charge import charge_and_multiplicity
+from painn_fast.io.structures import write_extxyz
 from painn_fast.md.estimators import UNITS as ESTIMATES
 from painn_fast.md.recorder import Known, open_file, trajectory_files
 from painn_fast.md.settings import RECORDED
 from painn_fast.md.state import System
 from painn_fast.md.trajectory_header import checked_header
-from painn_fast.runtime.atomic import atomic_write
 from painn_fast.runtime.folders import molecules_of, trajectory_folders
 from painn_fast.runtime.hdf5 import read_dataset
 
@@ -278,8 +277,7 @@ class Trajectory:
 
     def write_extxyz(self, path: str | Path, trajectory: int = 0, bead: int | None = None) -> None:
         """Frames as in `atoms`, as an extended xyz file."""
-        with atomic_write(path) as temporary:
-            ase.io.write(temporary, self.atoms(trajectory, bead), format="extxyz")
+        write_extxyz(path, self.atoms(trajectory, bead))
 
 
 def _files(folder: Path, known: Known) -> Iterator[h5py.File]:

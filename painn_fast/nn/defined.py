@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NEEDS_CELL = {"stress"}
 """Properties of structures that are periodic in three directions."""
@@ -14,7 +16,7 @@ NEEDS_VACUUM = {"dipole", "charges", "dipole_magnitude", "polarizability", "spat
 SHAPES = {"stress": (6,), "dipole": (3,), "polarizability": (3, 3)}
 """Of the results of `painn_fast.evaluate` that may be undefined; others are numbers, charges one an atom."""
 
-Array = TypeVar("Array", np.ndarray, Tensor)
+Array = TypeVar("Array", np.ndarray, "Tensor")
 
 
 def depends_on_cell(name: str) -> bool:

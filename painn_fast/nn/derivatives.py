@@ -32,8 +32,7 @@ def position_jacobian(potential: Potential, batch: AtomicBatch, name: str) -> Te
 def _row(component: Tensor, positions: Tensor, *, last: bool) -> Tensor:
     if not component.requires_grad:
         return torch.zeros_like(positions)
-    (gradient,) = torch.autograd.grad(component, positions, retain_graph=not last, allow_unused=True)
-    return torch.zeros_like(positions) if gradient is None else gradient
+    return torch.autograd.grad(component, positions, retain_graph=not last, materialize_grads=True)[0]
 
 
 def hessian(potential: Potential, batch: AtomicBatch) -> Tensor:

@@ -29,10 +29,19 @@ ALL_MESSAGES = {"none", "no_scalar_product"}
 
 def available(network: PaiNN) -> bool:
     """Whether compiled operations run this network, with its dtype on its device; not inside of `torch.compile`."""
-    weight = network.filter.weight
-    if weight.device.type in BY_OPERATION:
-        return network.config.ablation in ALL_MESSAGES
-    return weight.device.type == "cpu" and weight.dtype in DTYPES and not torch.compiler.is_compiling()
+    kind = network.filter.weight.device.type
+    if kind not in BY_OPERATION and (kind != "cpu" or torch.compiler.is_compiling()):
+        return False
+    return reason_for_reference(network, kind) is None
+
+
+def reason_for_reference(network: PaiNN, device: str) -> str | None:
+    """Why plain PyTorch runs this network on a type of device, "cpu" or "cuda" with Triton; None if operations do."""
+    if device == "cpu":
+        given = network.filter.weight.dtype
+        return None if given in DTYPES else f"no compiled operations for {str(given).removeprefix('torch.')}"
+    ablation = network.config.ablation
+    return None if ablation in ALL_MESSAGES else f"no operation for the messages of ablation '{ablation}'"
 
 
 def features(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, NoReturn, Self
 
+import numpy as np
 import torch
 from ase.data import atomic_masses, chemical_symbols
 from torch import Tensor, nn
@@ -205,11 +206,10 @@ class Potential(Float64Buffers):
     ) -> dict[str, Tensor]:
         """Forces and stress as derivatives of the energy; zero where nothing depends on it (lone atoms)."""
         gradients = torch.autograd.grad(
-            energy.sum(), list(leaves.values()), create_graph=create_graph, allow_unused=True, retain_graph=create_graph
+            energy.sum(), list(leaves.values()), create_graph=create_graph, materialize_grads=True
         )
         results = {}
-        for (name, leaf), gradient in zip(leaves.items(), gradients, strict=True):
-            gradient = torch.zeros_like(leaf) if gradient is None else gradient
+        for name, gradient in zip(leaves, gradients, strict=True):
             if name == "forces":
                 results[name] = -gradient
             else:
@@ -241,7 +241,7 @@ class Potential(Float64Buffers):
                 )
         lacks_stress = _undefined("stress", batch, partly=partly) if "stress" in properties else None
         if lacks_stress is not None:
-            got = batch.pbc[lacks_stress].tolist()
+            got = batch.periodic[lacks_stress].tolist()
             raise UndefinedProperty("stress needs a cell that is periodic in three directions", got=got)
         if self._needs_positions(properties) and _undefined("dipole", batch, partly=partly) is not None:
             raise UndefinedProperty(
@@ -249,11 +249,11 @@ class Potential(Float64Buffers):
                 got=", ".join(sorted(set(properties) - {"energy", "energies", "forces", "stress"})),
                 fix="set atoms.pbc = False for a molecule in vacuum",
             )
-        self.require_elements(batch.numbers)
+        self.require_elements(batch.elements)
 
-    def require_elements(self, numbers: Tensor) -> None:
-        """Raise PaiNNFastError if an atomic number [N] is not one that the model was trained on."""
-        unknown = sorted(set(numbers.tolist()) - self._elements)
+    def require_elements(self, numbers: Set[int]) -> None:
+        """Raise PaiNNFastError if an atomic number is not one that the model was trained on."""
+        unknown = sorted(numbers - self._elements)
         if unknown:
             known, largest = self.config.elements, self.config.representation.max_z - 1
             raise PaiNNFastError(
@@ -267,13 +267,16 @@ class Potential(Float64Buffers):
 
 def _undefined(name: str, batch: AtomicBatch, *, partly: bool) -> int | None:
     """The first structure without a property; `partly`: only if no structure has it."""
-    has = defined(name, batch.pbc)
+    has = defined(name, batch.periodic)
     if bool(has.any() if partly else has.all()):
         return None
-    return int((~has).nonzero()[0])
+    return int(np.flatnonzero(~has)[0])
 
 
 def _lacking(batch: AtomicBatch, properties: Sequence[str]) -> dict[str, Tensor]:
     """Which structures [M] lack a property that others of the batch have."""
-    found = {name: ~defined(name, batch.pbc) for name in properties if depends_on_cell(name)}
-    return {name: lacks for name, lacks in found.items() if bool(lacks.any())}
+    return {
+        name: ~defined(name, batch.pbc)
+        for name in properties
+        if depends_on_cell(name) and not bool(defined(name, batch.periodic).all())
+    }

@@ -6,11 +6,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-import torch.distributed as dist
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Ranks:
@@ -32,12 +31,16 @@ class Ranks:
     def sum(self, tensor: Tensor) -> None:
         """Replace a tensor by its sum over all processes; the same bits in each."""
         if self.world > 1:
+            import torch.distributed as dist
+
             dist.all_reduce(tensor)
 
     def total(self, value: float) -> float:
         """Sum of a number over all processes."""
         if self.world == 1:
             return value
+        import torch.distributed as dist
+
         box: list[Any] = [None] * self.world
         dist.all_gather_object(box, value)
         return float(sum(box))
@@ -45,12 +48,16 @@ class Ranks:
     def wait(self) -> None:
         """Until all processes have come here."""
         if self.world > 1:
+            import torch.distributed as dist
+
             dist.barrier()
 
     def broadcast_from_rank_0(self, value: Any) -> Any:
         """The value of the first process, in all of them."""
         if self.world == 1:
             return value
+        import torch.distributed as dist
+
         box = [value]
         dist.broadcast_object_list(box, src=0)
         return box[0]
@@ -73,8 +80,12 @@ def ranks(device: str, patience: timedelta | None = None) -> Iterator[tuple[Rank
     if world == 1:
         yield Ranks(), device
         return
+    import torch.distributed as dist
+
     if device.startswith("cuda"):
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        import torch
+
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=patience)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from painn_fast.errors import PaiNNFastError, reading
@@ -18,20 +19,12 @@ def check_directory(path: str | Path) -> None:
     with reading("not a readable zip file", path), open(path, "rb") as file:
         file.seek(max(0, file.seek(0, 2) - TAIL))
         tail = file.read(TAIL)
-    size = max((_size(tail, at) for at in _positions(tail, END)), default=0)
+    ends = re.finditer(re.escape(END), tail)  # which one counts depends on the reader: none may declare too much
+    size = max((_size(tail, end.start()) for end in ends), default=0)
     if size > MAX_DIRECTORY:
         raise PaiNNFastError(
             "a zip file with too many entries", where=path, got=f"a directory of {size} bytes", expected=MAX_DIRECTORY
         )
-
-
-def _positions(tail: bytes, signature: bytes) -> list[int]:
-    """All of a signature: which one counts depends on the reader, so none may declare too large a directory."""
-    positions, at = [], tail.find(signature)
-    while at >= 0:
-        positions.append(at)
-        at = tail.find(signature, at + 1)
-    return positions
 
 
 def _size(tail: bytes, at: int) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Sequence
+from itertools import chain
+from operator import attrgetter, is_
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,8 +57,8 @@ class Plan(NamedTuple):
     activation: str
     epsilon: float
     parameters: list[Tensor]  # those that the operation reads, in the order of `_stacked`
-    modules: list[nn.Module]
-    states: list[tuple[Any, ...]]  # of these modules
+    parts: list[nn.Module]
+    watch: Watch
 
 
 _plans: weakref.WeakKeyDictionary[nn.Module, Plan] = weakref.WeakKeyDictionary()
@@ -67,31 +69,55 @@ def plan(painn: Any) -> Plan:
     """The plan of a representation, made again if a module in it is another or has changed."""
     known = _plans.get(painn)
     whole = [painn.__dict__["_modules"][name] for name in PARTS]
-    if known is None or known.modules[: len(PARTS)] != whole or list(map(_state, known.modules)) != known.states:
-        modules = [*whole, *(module for part in whole for module in part.modules())]
-        reason = _strange_filter(painn) or _hooked(modules) or _strange_layer(painn)
+    if known is None or known.parts != whole or known.watch.changed():
+        modules = list(dict.fromkeys(module for part in whole for module in part.modules()))
+        reason = _strange_filter(painn) or hooked(modules) or _strange_layer(painn)
         update = painn.mixing[0]
         parameters = [] if reason else _parameters(painn)
-        activation = "" if reason else str(_activation(update.intraatomic_context_net[0].activation))
-        known = Plan(reason, activation, float(update.epsilon), parameters, modules, list(map(_state, modules)))
+        activation = "" if reason else str(activation_name(update.intraatomic_context_net[0].activation))
+        known = Plan(reason, activation, float(update.epsilon), parameters, whole, Watch(modules))
         _plans[painn] = known
     return known
 
 
-def _state(module: nn.Module) -> tuple[Any, ...]:
-    """Of what a plan depends on."""
-    own = module.__dict__
-    state = [module.__class__, own.get("activation"), own.get("epsilon"), _changed(own)]
-    state += map(id, own["_modules"].values())
-    for p in (*own["_parameters"].values(), *own["_buffers"].values()):
-        state += (id(p), p is None or (p.dtype, p.device.type, p.requires_grad))
-    return tuple(state)
+class Watch:
+    """Modules, and whether something that a plan depends on is another than when the plan was made.
+
+    This runs at every call, after an evaluation has driven all of it out of the caches: few loops in Python.
+    """
+
+    def __init__(self, modules: Sequence[nn.Module], settings: Sequence[str] = ("activation", "epsilon")) -> None:
+        self._modules = modules
+        self._own = [module.__dict__ for module in modules]
+        self._parts = [own[name] for own in self._own for name in ("_parameters", "_buffers", "_modules")]
+        self._hooks = [own[name] for own in self._own for name in HOOKS]
+        present = [(own, name) for own in self._own for name in settings if name in own]
+        self._settings = [own for own, _ in present], [name for _, name in present]
+        self._held = self._now_held()
+        self.tensors = [one for one in self._held if isinstance(one, Tensor)]
+        self._state = self._now()
+
+    def changed(self) -> bool:
+        """Whether a class, a part, a hook, a setting, the kind of a tensor or the number of attributes is another."""
+        held = self._now_held()
+        same = len(held) == len(self._held) and all(map(is_, held, self._held))
+        return not same or self._now() != self._state
+
+    def _now_held(self) -> list[Any]:
+        return list(chain.from_iterable(map(dict.values, self._parts)))
+
+    def _now(self) -> tuple[list[Any], ...]:
+        sizes = list(map(len, self._own)), list(map(len, self._hooks))  # a forward() of its own is one attribute more
+        return (
+            list(map(type, self._modules)),
+            list(map(dict.get, *self._settings)),
+            list(map(_TENSOR, self.tensors)),
+            *sizes,
+        )
 
 
-def _changed(own: dict[str, Any]) -> bool:
-    """Whether something is to run beside a module's own forward(), or in its place."""
-    hooks = own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"]
-    return bool(hooks) or "forward" in own
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_TENSOR = attrgetter("dtype", "is_cpu", "requires_grad")
 
 
 def _strange_filter(painn: Any) -> str | None:
@@ -107,9 +133,11 @@ def _strange_filter(painn: Any) -> str | None:
     return None if _kind(painn.cutoff_fn) in CUTOFFS else f"cut-off function {_kind(painn.cutoff_fn)}"
 
 
-def _hooked(modules: Sequence[nn.Module]) -> str | None:
+def hooked(modules: Sequence[nn.Module]) -> str | None:
+    """The module beside whose own forward(), or in its place, something is to run, if there is one."""
     for module in modules:
-        if _changed(module.__dict__):
+        own = module.__dict__
+        if "forward" in own or any(own[name] for name in HOOKS):
             return f"a hook or another forward() on {type(module).__name__}"
     return None
 
@@ -124,7 +152,7 @@ def _strange_layer(painn: Any) -> str | None:
             return f"a layer {_kind(layer)}"
     if not all(isinstance(last.activation, nn.Identity) for last in (*alone, *(network[1] for network in networks))):
         return "an activation after the last layer"
-    names = {_activation(network[0].activation) for network in networks}
+    names = {activation_name(network[0].activation) for network in networks}
     if len(names) != 1 or None in names:
         return "an activation other than silu and shifted softplus, or more than one"
     return "more than one epsilon" if len({block.epsilon for block in painn.mixing}) != 1 else None
@@ -196,7 +224,7 @@ def _kind(module: nn.Module) -> str:
 _activations: weakref.WeakKeyDictionary[Any, str | None] = weakref.WeakKeyDictionary()
 
 
-def _activation(function: Callable[[Tensor], Tensor]) -> str | None:
+def activation_name(function: Callable[[Tensor], Tensor]) -> str | None:
     """Name of an activation by what it gives, or None if the operation does not have it."""
     known = silu if isinstance(function, nn.SiLU) else function
     if known is silu:
@@ -232,12 +260,38 @@ def _stacked(parameters: Sequence[Tensor], *, shared: bool) -> Weights:
     return padded(Weights(by_layer, m1, m1_bias, m2, m2_bias, mix, u1, u1_bias, u2, u2_bias, *nothing))
 
 
+class Values:
+    """What tensors hold, to be compared with what they hold later.
+
+    Bit for bit: versions of tensors are not enough, since writing to `parameter.data`, as moving averages do, leaves no
+    trace in them.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self._tensors = tensors
+        self._addresses = self._now()
+        self._views = [_bits(tensor) for tensor in tensors]
+        self._copies = [view.copy() for view in self._views]
+        self.comparable = all(tensor.is_contiguous() for tensor in tensors)
+
+    def same(self) -> bool:
+        """Whether they hold it still."""
+        return self.comparable and self._now() == self._addresses and all(map(same_bits, self._views, self._copies))
+
+    def _now(self) -> list[int]:
+        return list(map(Tensor.data_ptr, self._tensors))
+
+
+def _bits(tensor: Tensor) -> np.ndarray:
+    integers = torch.int32 if tensor.itemsize == torch.int32.itemsize else torch.int64
+    return tensor.detach().contiguous().view(integers).flatten().numpy()
+
+
 class _Packed(NamedTuple):
     """What was made of parameters, and their values then."""
 
     key: tuple[Any, ...]
-    views: list[np.ndarray]
-    copies: list[np.ndarray]
+    values: Values
     weights: Weights
     packed: ops.Packed
     shared: bool
@@ -247,22 +301,15 @@ _packed: weakref.WeakKeyDictionary[nn.Module, _Packed] = weakref.WeakKeyDictiona
 
 
 def _kept(painn: Any, how: Plan) -> _Packed:
-    """Packed weights, made again if a value is another.
-
-    Values are compared, bit for bit: writing to `parameter.data`, as moving averages do, leaves no trace elsewhere.
-    """
+    """Packed weights, made again if a value is another."""
     given, shared = how.parameters, bool(painn.share_filters)
-    key = (how.activation, how.epsilon, shared, *[parameter.data_ptr() for parameter in given])
+    key = (how.activation, how.epsilon, shared, *map(id, given))
     known = _packed.get(painn)
-    if known is None or known.key != key or not all(map(same_bits, known.views, known.copies)):
-        integers = torch.int32 if given[0].dtype == torch.float32 else torch.int64
-        views = [parameter.detach().contiguous().view(integers).flatten().numpy() for parameter in given]
+    if known is None or known.key != key or not known.values.same():
         with torch.inference_mode(mode=False), torch.no_grad():  # autograd may have to save them later
             weights = _stacked(given, shared=shared)
         packed = ops.pack_weights(weights, how.activation, how.epsilon)
-        known = _Packed(key, views, [view.copy() for view in views], weights, packed, shared)
-        if all(parameter.is_contiguous() for parameter in given):
-            _packed[painn] = known
+        known = _packed[painn] = _Packed(key, Values(given), weights, packed, shared)
     return known
 
 

@@ -1,22 +1,27 @@
 """Infrared, Raman and power spectra: from trajectories, with physical intensities, and from a model's own Hessian."""
 
-from painn_fast.correlation.online import Correlation, StreamingCorrelation
-from painn_fast.correlation.series import SpectrumStreams
-from painn_fast.spectra.analyse import SpectrumResult, analyse
-from painn_fast.spectra.bands import Band, compare_bands
-from painn_fast.spectra.compare import Comparison, compare
-from painn_fast.spectra.density import Analysis
-from painn_fast.spectra.infrared import InfraredSpectrum, infrared
-from painn_fast.spectra.overlay import Overlay, read_overlay
-from painn_fast.spectra.peaks import Peak, fit_shift, infrared_peaks, raman_peaks
-from painn_fast.spectra.plot import draw, draw_comparison
-from painn_fast.spectra.power import PowerSpectrum, power
-from painn_fast.spectra.raman import RamanSpectrum, raman
-from painn_fast.spectra.run import run
-from painn_fast.spectra.settings import SpectrumSettings
-from painn_fast.vibrations.derivatives import hessian
-from painn_fast.vibrations.harmonic import HarmonicSpectrum, Roughness, harmonic, roughness
-from painn_fast.vibrations.relax import relax
+from typing import TYPE_CHECKING
+
+from painn_fast.runtime.lazy import lazy
+
+if TYPE_CHECKING:
+    from painn_fast.correlation.online import Correlation, StreamingCorrelation
+    from painn_fast.correlation.series import SpectrumStreams
+    from painn_fast.spectra.analyse import SpectrumResult, analyse
+    from painn_fast.spectra.bands import Band, compare_bands
+    from painn_fast.spectra.compare import Comparison, compare
+    from painn_fast.spectra.density import Analysis
+    from painn_fast.spectra.infrared import InfraredSpectrum, infrared
+    from painn_fast.spectra.overlay import Overlay, read_overlay
+    from painn_fast.spectra.peaks import Peak, fit_shift, infrared_peaks, raman_peaks
+    from painn_fast.spectra.plot import draw, draw_comparison
+    from painn_fast.spectra.power import PowerSpectrum, power
+    from painn_fast.spectra.raman import RamanSpectrum, raman
+    from painn_fast.spectra.run import run
+    from painn_fast.spectra.settings import SpectrumSettings
+    from painn_fast.vibrations.derivatives import hessian
+    from painn_fast.vibrations.harmonic import HarmonicSpectrum, Roughness, harmonic, roughness
+    from painn_fast.vibrations.relax import relax
 
 __all__ = [
     "Analysis",
@@ -52,3 +57,5 @@ __all__ = [
     "roughness",
     "run",
 ]
+
+lazy(__name__)

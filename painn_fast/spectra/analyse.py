@@ -8,8 +8,9 @@ from pathlib import Path
 import ase
 import numpy as np
 
+from painn_fast.correlation.names import SERIES
 from painn_fast.correlation.online import Correlation
-from painn_fast.correlation.series import SERIES, SpectrumStreams, correlated_parts
+from painn_fast.correlation.series import SpectrumStreams, correlated_parts
 from painn_fast.errors import PaiNNFastError
 from painn_fast.md import Trajectory
 from painn_fast.spectra.density import Analysis, correlate

@@ -11,7 +11,7 @@ from rich.console import Console
 from painn_fast.correlation.series import SpectrumStreams
 from painn_fast.errors import PaiNNFastError
 from painn_fast.md import Trajectory
-from painn_fast.runtime.ranks import Ranks, ranks
+from painn_fast.runtime.ranks import ranks
 from painn_fast.spectra import table
 from painn_fast.spectra.analyse import SpectrumResult, analyse
 from painn_fast.spectra.bands import Band, compare_bands
@@ -86,47 +86,43 @@ def compare(settings: SpectrumSettings, *, resume: bool = False, overwrite: bool
     if not settings.methods:
         raise PaiNNFastError("nothing to compare", where="methods", got=settings.method, expected="two or more")
     with ranks("cpu", PATIENCE) as (group, _):
-        return _compare(settings, group, resume=resume, overwrite=overwrite)
-
-
-def _compare(settings: SpectrumSettings, group: Ranks, *, resume: bool, overwrite: bool) -> Comparison:
-    folder, say = settings.folder, progress_console(group)
-    overlays = read_overlays(settings.overlay, settings.highest)
-    model, frames = model_and_structures(settings, None)
-    assert model is not None
-    about, lines = about_model(model), None
-    if group.first:
-        check_output(folder, resume or overwrite)
-        lines = harmonic_lines(model, frames[0], say, settings.hessian)
-        for one in (settings, *(settings.of(method) for method in settings.methods)):
-            prepare_output(one, about, overwrite)
-            write_harmonic(one.folder, lines, about)
-    lines = group.broadcast_from_rank_0(lines)
-    results: dict[str, SpectrumResult] = {}
-    trajectories: list[Trajectory] = []
-    for one in (settings.of(method) for method in settings.methods):
-        trajectory = dynamics(one, model, lines, frames, group, resume=resume, overwrite=overwrite)
-        result = analyse(trajectory, one, lines, SpectrumStreams.load(trajectory.path))
+        folder, say = settings.folder, progress_console(group)
+        overlays = read_overlays(settings.overlay, settings.highest)
+        model, frames = model_and_structures(settings, None)
+        assert model is not None
+        about, lines = about_model(model), None
         if group.first:
-            write(result, trajectory, one, about)
-        results[method_name(trajectory)] = result
-        trajectories.append(trajectory)
-    bands = tuple(compare_bands(lines, {name: (one.infrared, one.raman) for name, one in results.items()}))
-    if not group.first:
+            check_output(folder, resume or overwrite)
+            lines = harmonic_lines(model, frames[0], say, settings.hessian)
+            for one in (settings, *(settings.of(method) for method in settings.methods)):
+                prepare_output(one, about, overwrite)
+                write_harmonic(one.folder, lines, about)
+        lines = group.broadcast_from_rank_0(lines)
+        results: dict[str, SpectrumResult] = {}
+        trajectories: list[Trajectory] = []
+        for one in (settings.of(method) for method in settings.methods):
+            trajectory = dynamics(one, model, lines, frames, group, resume=resume, overwrite=overwrite)
+            result = analyse(trajectory, one, lines, SpectrumStreams.load(trajectory.path))
+            if group.first:
+                write(result, trajectory, one, about)
+            results[method_name(trajectory)] = result
+            trajectories.append(trajectory)
+        bands = tuple(compare_bands(lines, {name: (one.infrared, one.raman) for name, one in results.items()}))
+        if not group.first:
+            return Comparison(folder, results, bands)
+        first, shared = next(iter(results.values())), conditions(trajectories[0], settings)
+        header = {"what": "main bands by method", **about, **{key: shared[key] for key in SAME}}
+        table.write_comparison(folder / COMPARISON[0], bands, header)
+        if can_draw():
+            draw_comparison(
+                [folder / name for name in COMPARISON[1:]],
+                {name: (one.infrared, one.raman, one.power) for name, one in results.items()},
+                lines,
+                (first.infrared_peaks, first.raman_peaks),
+                overlays=overlays,
+                title=title(first, trajectories[0], about),
+                subtitle=subtitle(first, settings, shared),
+            )
+        Console(file=sys.stdout).print(comparison_table(bands))
+        say.print(f"wrote {folder / COMPARISON[1] if can_draw() else folder}")
         return Comparison(folder, results, bands)
-    first, shared = next(iter(results.values())), conditions(trajectories[0], settings)
-    header = {"what": "main bands by method", **about, **{key: shared[key] for key in SAME}}
-    table.write_comparison(folder / COMPARISON[0], bands, header)
-    if can_draw():
-        draw_comparison(
-            [folder / name for name in COMPARISON[1:]],
-            {name: (one.infrared, one.raman, one.power) for name, one in results.items()},
-            lines,
-            (first.infrared_peaks, first.raman_peaks),
-            overlays=overlays,
-            title=title(first, trajectories[0], about),
-            subtitle=subtitle(first, settings, shared),
-        )
-    Console(file=sys.stdout).print(comparison_table(bands))
-    say.print(f"wrote {folder / COMPARISON[1] if can_draw() else folder}")
-    return Comparison(folder, results, bands)

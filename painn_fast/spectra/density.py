@@ -8,8 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.fft
-import scipy.interpolate
+import scipy
 
 from painn_fast.correlation.online import Correlation, velocity_correlation
 from painn_fast.errors import PaiNNFastError
@@ -197,18 +196,14 @@ def _check_positive(**values: float) -> None:
 
 def _check_range(interval: float, analysis: Analysis) -> None:
     if not (analysis.highest > 0 and _reach(analysis) <= nyquist(interval) * (1 + 1e-12)):
+        scale = np.pi * SPEED_OF_LIGHT * analysis.time_step
+        limit = np.sin(scale * nyquist(interval)) / scale if scale else nyquist(interval)  # that appears below it
         raise PaiNNFastError(
             "the spectrum exceeds the Nyquist limit of the frames",
             got=f"{analysis.highest:g} cm-1",
-            expected=f"at most {_limit(interval, analysis):.0f} cm-1 for one frame every {interval:g} fs",
+            expected=f"at most {limit:.0f} cm-1 for one frame every {interval:g} fs",
             fix="record more often (dipole_every, polarizability_every, velocities_every) or lower `highest`",
         )
-
-
-def _limit(interval: float, analysis: Analysis) -> float:
-    """Highest wavenumber of a mode that appears below the Nyquist limit, cm-1."""
-    scale = np.pi * SPEED_OF_LIGHT * analysis.time_step
-    return float(np.sin(scale * nyquist(interval)) / scale) if scale else nyquist(interval)
 
 
 def _lags(analysis: Analysis, interval: float, most: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -169,12 +170,8 @@ def names(panel: Any, peaks: Sequence[Peak], text: Callable[[Peak], str]) -> Non
 
 def main_peaks(peaks: Sequence[Peak]) -> list[Peak]:
     """The peaks to name: of neighbours with one name the highest, vibrations only, at most ten, in order."""
-    groups: list[Peak] = []
-    for peak in sorted((p for p in peaks if p.name != "rotation"), key=lambda p: p.position):
-        if groups and groups[-1].name == peak.name:
-            groups[-1] = max(groups[-1], peak, key=lambda p: p.height)
-        else:
-            groups.append(peak)
+    vibrations = sorted((p for p in peaks if p.name != "rotation"), key=lambda p: p.position)
+    groups = [max(group, key=lambda p: p.height) for _, group in groupby(vibrations, key=lambda p: p.name)]
     highest = sorted(groups, key=lambda p: -p.height)[:LABELS]
     return sorted(highest, key=lambda p: p.position)
 

@@ -184,17 +184,19 @@ def _peaks(nu: np.ndarray, values: np.ndarray, error: np.ndarray, resolution: fl
     visible, facts = scipy.signal.find_peaks(y, prominence=needed, distance=apart)
     tops = visible[facts["prominences"] >= SIGNIFICANT * np.nan_to_num(error[visible])]
     limits = [_limits(y, top, visible) for top in tops]  # a peak that is not significant ends a band all the same
+    lows, highs = np.array(limits, dtype=int).reshape(-1, 2).T.copy()
+    widths = scipy.signal.peak_widths(y, tops, prominence_data=(y[tops], lows, highs))[0]  # or to a valley above half
     return [
         Peak(
             position=_vertex(nu, y, top),
             height=float(y[top]),
             error=float(error[top]),
             intensity=0.0,
-            width=_width(nu, y, top, low, high),
+            width=float(width * (nu[1] - nu[0])),
             low=float(nu[low]),
             high=float(nu[high]),
         )
-        for top, (low, high) in zip(tops, limits, strict=True)
+        for top, low, high, width in zip(tops, lows, highs, widths, strict=True)
     ]
 
 
@@ -215,19 +217,6 @@ def _vertex(nu: np.ndarray, y: np.ndarray, top: int) -> float:
     bend = a - 2.0 * b + c
     offset = 0.5 * (a - c) / bend if bend < 0 else 0.0
     return float(nu[top] + np.clip(offset, -0.5, 0.5) * (nu[1] - nu[0]))
-
-
-def _width(nu: np.ndarray, y: np.ndarray, top: int, low: int, high: int) -> float:
-    """Full width at half height; where a valley is higher than that, it is the edge."""
-    half = 0.5 * y[top]
-    left, right = top, top
-    while left > low and y[left] > half:
-        left -= 1
-    while right < high and y[right] > half:
-        right += 1
-    first = nu[left] if y[left] > half else np.interp(half, y[left : left + 2], nu[left : left + 2])
-    last = nu[right] if y[right] > half else np.interp(-half, -y[right - 1 : right + 1], nu[right - 1 : right + 1])
-    return float(last - first)
 
 
 def _named(

@@ -9,19 +9,17 @@ from datetime import timedelta
 from pathlib import Path
 
 import ase
-import ase.io
 from rich.console import Console
 
 from painn_fast import md
 from painn_fast.correlation.series import SpectrumStreams
 from painn_fast.errors import PaiNNFastError
 from painn_fast.io import load
-from painn_fast.io.load import MODELS, bundled
+from painn_fast.io.find import MODELS, bundled
 from painn_fast.io.model_file import fingerprint
-from painn_fast.io.structures import read_structures
+from painn_fast.io.structures import read_structures, write_extxyz
 from painn_fast.md import Trajectory
 from painn_fast.nn import Potential
-from painn_fast.runtime.atomic import atomic_write
 from painn_fast.runtime.ranks import Ranks, ranks
 from painn_fast.settings import write_resolved
 from painn_fast.spectra import table
@@ -32,8 +30,8 @@ from painn_fast.spectra.panels import can_draw
 from painn_fast.spectra.plot import draw
 from painn_fast.spectra.report import harmonic_table, peak_table
 from painn_fast.spectra.settings import DYNAMICS, SpectrumSettings
-from painn_fast.vibrations.derivatives import Method
 from painn_fast.vibrations.harmonic import HarmonicSpectrum, harmonic
+from painn_fast.vibrations.method import Method
 
 PATIENCE = timedelta(days=100)
 """Longest wait of processes that have done their share of the dynamics for the others."""
@@ -77,31 +75,27 @@ def run(settings: SpectrumSettings, *, resume: bool = False, overwrite: bool = F
     if settings.methods:
         raise PaiNNFastError("several methods", got=", ".join(settings.methods), fix="compare(settings) runs them")
     with ranks("cpu", PATIENCE) as (group, _):
-        return _run(settings, group, resume=resume, overwrite=overwrite)
-
-
-def _run(settings: SpectrumSettings, group: Ranks, *, resume: bool, overwrite: bool) -> SpectrumResult:
-    say = progress_console(group)
-    overlays = read_overlays(settings.overlay, settings.highest)
-    trajectory = None if settings.trajectory is None else Trajectory(settings.trajectory)
-    model, frames = model_and_structures(settings, trajectory)
-    about = {} if model is None else about_model(model)
-    lines = None
-    if group.first:
-        check_output(settings.folder, resume or overwrite)
-        lines = None if model is None else harmonic_lines(model, frames[0], say, settings.hessian)
-        prepare_output(settings, about, overwrite)
-        if lines is not None:
-            write_harmonic(settings.folder, lines, about)
-    lines = group.broadcast_from_rank_0(lines)
-    if trajectory is None:
-        trajectory = dynamics(settings, model, lines, frames, group, resume=resume, overwrite=overwrite)
-    result = analyse(trajectory, settings, lines, SpectrumStreams.load(trajectory.path))
-    if group.first:
-        write(result, trajectory, settings, about, overlays)
-        Console(file=sys.stdout).print(peak_table(result.infrared_peaks, result.raman_peaks))
-        say.print(f"wrote {settings.folder / PICTURES[0] if can_draw() else settings.folder}")
-    return result
+        say = progress_console(group)
+        overlays = read_overlays(settings.overlay, settings.highest)
+        trajectory = None if settings.trajectory is None else Trajectory(settings.trajectory)
+        model, frames = model_and_structures(settings, trajectory)
+        about = {} if model is None else about_model(model)
+        lines = None
+        if group.first:
+            check_output(settings.folder, resume or overwrite)
+            lines = None if model is None else harmonic_lines(model, frames[0], say, settings.hessian)
+            prepare_output(settings, about, overwrite)
+            if lines is not None:
+                write_harmonic(settings.folder, lines, about)
+        lines = group.broadcast_from_rank_0(lines)
+        if trajectory is None:
+            trajectory = dynamics(settings, model, lines, frames, group, resume=resume, overwrite=overwrite)
+        result = analyse(trajectory, settings, lines, SpectrumStreams.load(trajectory.path))
+        if group.first:
+            write(result, trajectory, settings, about, overlays)
+            Console(file=sys.stdout).print(peak_table(result.infrared_peaks, result.raman_peaks))
+            say.print(f"wrote {settings.folder / PICTURES[0] if can_draw() else settings.folder}")
+        return result
 
 
 def progress_console(group: Ranks) -> Console:
@@ -199,8 +193,7 @@ def about_model(model: Potential) -> dict[str, str]:
 def write_harmonic(folder: Path, lines: HarmonicSpectrum, about: dict[str, str]) -> None:
     header = {"what": "harmonic spectrum at the minimum", **about, **lines.about()}
     table.write_harmonic(folder / "harmonic.csv", lines, header)
-    with atomic_write(folder / "harmonic.xyz") as temporary:
-        ase.io.write(temporary, lines.atoms, format="extxyz")
+    write_extxyz(folder / "harmonic.xyz", lines.atoms)
 
 
 def write(

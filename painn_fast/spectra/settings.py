@@ -14,7 +14,7 @@ from painn_fast.settings import Duration, Interval, Seed, Temperature, Time, Tim
 from painn_fast.spectra.density import Analysis, nyquist
 from painn_fast.spectra.quantum import QuantumCorrection
 from painn_fast.spectra.window import WindowName
-from painn_fast.vibrations.derivatives import Method as HessianMethod
+from painn_fast.vibrations.method import Method as HessianMethod
 
 Method = Literal["t-rpmd", "rpmd", "classical"]
 ENSEMBLES: dict[Method, Ensemble] = {"t-rpmd": "t-rpmd", "rpmd": "rpmd", "classical": "nve"}
@@ -178,11 +178,5 @@ class SpectrumSettings(LoadOptions):
 
 def _listed(names: Any) -> list[Any]:
     """Names from one, several or several in one text; anything else as it is."""
-    if names is None:
-        return []
-    parts = [names] if isinstance(names, str) else list(names) if isinstance(names, (list, tuple)) else [names]
-    return [
-        name.strip() if isinstance(name, str) else name
-        for part in parts
-        for name in (part.split(",") if isinstance(part, str) else [part])
-    ]
+    parts = names if isinstance(names, (list, tuple)) else [] if names is None else [names]
+    return [name for part in parts for name in (map(str.strip, part.split(",")) if isinstance(part, str) else [part])]

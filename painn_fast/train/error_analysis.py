@@ -6,14 +6,13 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import ase.io
 import numpy as np
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import chemical_symbols
 from scipy.spatial.transform import Rotation
 
+from painn_fast.io.structures import write_extxyz
 from painn_fast.nn import Potential
-from painn_fast.runtime.atomic import atomic_write
 from painn_fast.train.data import Dataset
 from painn_fast.train.data.dataset import PER_ATOM, by_row
 from painn_fast.train.evaluation import Arrays, errors, predict, report_unit
@@ -88,8 +87,7 @@ def write_worst(
         frame.info |= {"file": data.files[data.file[row]], "frame": int(data.frame[row])}
         frame.info[f"rmse_{name}"], frame.info["rmse_unit"] = float(score[row] / size), unit
         frames.append(frame)
-    with atomic_write(path) as temporary:
-        ase.io.write(temporary, frames, format="extxyz")
+    write_extxyz(path, frames)
 
 
 def rotated(data: Dataset, seed: int = 0) -> Dataset:

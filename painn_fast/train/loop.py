@@ -13,6 +13,7 @@ import torch
 from painn_fast.errors import PaiNNFastError
 from painn_fast.io.load import device_of
 from painn_fast.kernels import threads
+from painn_fast.kernels.jit import working_time
 from painn_fast.nn import Potential
 from painn_fast.nn.defined import defined, depends_on_cell
 from painn_fast.runtime import checkpoint
@@ -75,7 +76,8 @@ class Training:
         self.optimizer = AdamW(self.parameters, settings.weight_decay)
         self.schedule = Plateau.of(settings)
         self.epoch = self.step = 0
-        self.done, self.loss = 0, 0.0  # steps of this epoch, and the sum of their losses
+        self.done = 0  # steps of this epoch
+        self._loss = torch.zeros((), dtype=torch.float64, device=self.model.device)  # added up where it is made
         self.seconds = 0.0
         self.history: list[dict[str, float]] = []
         self.unreadable: list[PaiNNFastError] = []  # checkpoints that are damaged
@@ -104,10 +106,19 @@ class Training:
             self._order = self.epoch, generator.permutation(len(self.data["train"]))
         return self._order[1][self.done * self.batch_size : (self.done + 1) * self.batch_size]
 
-    def run_step(self, rows: np.ndarray) -> float:
-        """One optimizer step on these rows of the training set; its loss."""
+    @property
+    def loss(self) -> float:
+        """Sum over the steps of this epoch; waits for the device."""
+        return float(self._loss)
+
+    @loss.setter
+    def loss(self, value: float) -> None:
+        self._loss.fill_(value)
+
+    def run_step(self, rows: np.ndarray) -> None:
+        """One optimizer step on these rows of the training set; the device is not waited for."""
         batch, labels = self.batches(rows[self.ranks.rank :: self.ranks.world])
-        names = [name for name in self.names if not depends_on_cell(name) or bool(defined(name, batch.pbc).any())]
+        names = [name for name in self.names if not depends_on_cell(name) or bool(defined(name, batch.periodic).any())]
         results = self.model(batch, names, create_graph=True)
         counts = {name: int(known[rows].sum()) for name, known in self.known.items()}
         loss, _ = joint_loss(
@@ -121,9 +132,8 @@ class Training:
         self.optimizer.step(self.schedule.at_step(self.step, self.epoch, self.settings))
         self.step += 1
         self._update_average()
-        value = float(loss.detach())
-        self.done, self.loss = self.done + 1, self.loss + value
-        return value
+        self._loss += loss.detach()
+        self.done += 1
 
     def _update_average(self) -> None:
         """EMA with a decay that grows from 0 so that the random start is forgotten."""
@@ -322,7 +332,7 @@ def run(settings: TrainSettings, *, data_folder: str | Path = ".", resume: bool 
 
 def _loop(training: Training, saved: Path, status: StatusLine, interrupt: Interrupt) -> None:
     settings, together = training.settings, training.ranks
-    start, last_save = time.monotonic() - training.seconds, time.monotonic()
+    start, last_save = working_time() - training.seconds, time.monotonic()
     line = "no validation yet"
     stop = ""
     board = TensorBoardWriter(saved.parent) if settings.tensorboard and together.first else None
@@ -330,7 +340,7 @@ def _loop(training: Training, saved: Path, status: StatusLine, interrupt: Interr
         while (reason := together.broadcast_from_rank_0(training.finished)) is None and not stop:
             while training.done < training.steps_per_epoch and not stop:
                 training.run_step(training.next_rows())
-                training.seconds = time.monotonic() - start
+                training.seconds = working_time() - start
                 if together.first and time.monotonic() - last_save > CHECKPOINT_EVERY:
                     training.save(saved)
                     last_save = time.monotonic()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -72,35 +71,24 @@ def set_references(potential: Potential, data: Dataset, kept: Collection[str] = 
             if not isinstance(head, EnergyHead | ScalarHead):
                 continue
             values = values - predict(potential, part, (name,))[name]
+        *_, bias = module.parameters()  # of the last layer; its first entry belongs to the scalar of an atom
         with torch.no_grad():
             match head:
                 case ScalarHead(aggregation="mean"):
-                    _buffer(module, "mean").add_(values.mean() / _unit(head, potential))
+                    module.get_buffer("mean").add_(values.mean() / _unit(head, potential))
                 case EnergyHead() | ScalarHead():
                     solution = _of_elements(part, values, config.representation.max_z) / _unit(head, potential)
-                    _buffer(module, "atomic_reference").add_(torch.from_numpy(solution))
+                    module.get_buffer("atomic_reference").add_(torch.from_numpy(solution))
                 case SpatialExtentHead():
-                    _last_bias(module)[0] = values.sum() / _extent(part).sum()
+                    bias[0] = values.sum() / _extent(part).sum()
                 case PolarizabilityHead():
                     mean = np.trace(values, axis1=1, axis2=2) / 3 / part.n_atoms
-                    _last_bias(module)[0] = mean.mean() / units.factor("polarizability", config.polarizability_unit)
+                    bias[0] = mean.mean() / units.factor("polarizability", config.polarizability_unit)
 
 
 def _unit(head: EnergyHead | ScalarHead, potential: Potential) -> float:
     unit = potential.config.energy_unit if isinstance(head, EnergyHead) else head.unit
     return units.energy_size(unit) or 1.0
-
-
-def _buffer(module: Any, name: str) -> Tensor:
-    tensor: Tensor = getattr(module, name)
-    return tensor
-
-
-def _last_bias(module: Any) -> Tensor:
-    """Of the last layer; its first entry belongs to the scalar of an atom."""
-    *_, bias = module.network.parameters()
-    tensor: Tensor = bias
-    return tensor
 
 
 def _of_elements(data: Dataset, values: np.ndarray, max_z: int) -> np.ndarray:

@@ -11,7 +11,7 @@ import torch
 from painn_fast import units
 from painn_fast.errors import PaiNNFastError, SuperfluousUnits
 from painn_fast.io import load
-from painn_fast.io.load import declares_units
+from painn_fast.io.find import declares_units
 from painn_fast.nn import Potential, PotentialConfig, ScalarHead
 from painn_fast.nn.config import head_name
 from painn_fast.train.data import Dataset

@@ -118,7 +118,7 @@ class TrainSettings(Settings):
     cooldown_epochs: int = Field(0, ge=0, le=LARGEST_SIZE)
     """Lower the learning rate linearly towards 0 over so many of the last epochs."""
     max_time: Duration | None = None
-    """Stop after this wall-clock time, such as "2 h"."""
+    """Stop after this wall-clock time without compilation, such as "2 h"."""
     validate_every: Size = 1
     """Epochs."""
     precision: Literal["float32", "float64", "tf32"] = "float32"

@@ -23,7 +23,8 @@ def surface(model: Potential, data: Dataset) -> dict[str, float | str]:
     reason = _why_not(model, data)
     if reason:
         return {"left_out": reason}
-    row = _lowest(data)
+    energy = data.labels.get("energy", np.full(len(data), np.nan))
+    row = int(np.nanargmin(energy)) if np.isfinite(energy).any() else 0  # the lowest
     try:
         rough = roughness(model, data.atoms(row))
     except (PaiNNFastError, np.linalg.LinAlgError) as error:  # a model that was hardly trained need not have a minimum
@@ -57,9 +58,3 @@ def _why_not(model: Potential, data: Dataset) -> str | None:
     if not 2 <= n <= MOST_ATOMS:
         return f"molecules of {n} atoms, where 2 to {MOST_ATOMS} are analysed"
     return None
-
-
-def _lowest(data: Dataset) -> int:
-    """Row of the lowest label of energy; the first where there are none."""
-    energy = data.labels.get("energy")
-    return int(np.nanargmin(energy)) if energy is not None and np.isfinite(energy).any() else 0

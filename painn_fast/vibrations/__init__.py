@@ -1,7 +1,14 @@
 """Minima, Hessians and harmonic lines of a model."""
 
-from painn_fast.vibrations.derivatives import hessian
-from painn_fast.vibrations.harmonic import HarmonicSpectrum, Roughness, harmonic, roughness
-from painn_fast.vibrations.relax import relax
+from typing import TYPE_CHECKING
+
+from painn_fast.runtime.lazy import lazy
+
+if TYPE_CHECKING:
+    from painn_fast.vibrations.derivatives import hessian
+    from painn_fast.vibrations.harmonic import HarmonicSpectrum, Roughness, harmonic, roughness
+    from painn_fast.vibrations.relax import relax
 
 __all__ = ["HarmonicSpectrum", "Roughness", "harmonic", "hessian", "relax", "roughness"]
+
+lazy(__name__)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import ase
 import numpy as np
@@ -22,9 +22,8 @@ from painn_fast.evaluate import ATOMS_PER_BATCH, evaluate
 from painn_fast.graph import batch_atoms
 from painn_fast.nn import Potential
 from painn_fast.nn.derivatives import dipole_derivative, polarizability_derivative
+from painn_fast.vibrations.method import METHODS, Method
 
-Method = Literal["differences", "analytic"]
-METHODS: tuple[Method, ...] = ("differences", "analytic")
 STEP = 0.01
 """Å, the shorter one of two; the other is twice as long."""
 ATOMS_AT_ONCE = 65536

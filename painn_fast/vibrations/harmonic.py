@@ -13,7 +13,8 @@ from painn_fast.errors import PaiNNFastError
 from painn_fast.nn import Potential
 from painn_fast.units import AMU_A2_PER_FS2, DEBYE, SPEED_OF_LIGHT
 from painn_fast.vibrations.assignment import character, mode_name
-from painn_fast.vibrations.derivatives import METHODS, STEP, Method, derivatives, hessian, in_float64
+from painn_fast.vibrations.derivatives import STEP, derivatives, hessian, in_float64
+from painn_fast.vibrations.method import METHODS, Method
 from painn_fast.vibrations.relax import check_molecule, internal_modes, relax
 
 ROUGH = 2.0

@@ -64,13 +64,14 @@ def coordinates(atoms: ase.Atoms) -> list[Coordinate]:
     listed = [Coordinate("stretch", pair, _distance(*pair)) for pair in pairs]
     straight = set()
     for centre, around in neighbors.items():
-        for i, k in combinations(around, 2):
-            if atoms.get_angle(i, centre, k) >= np.rad2deg(STRAIGHT):
+        angles = {(i, k): atoms.get_angle(i, centre, k) for i, k in combinations(around, 2)}
+        for (i, k), angle in angles.items():
+            if angle >= np.rad2deg(STRAIGHT):
                 straight.add(centre)
                 listed += [Coordinate("bend", (i, centre, k), value) for value in _linear(atoms, i, centre, k)]
             else:
                 listed.append(Coordinate("bend", (i, centre, k), _angle(i, centre, k)))
-        if len(around) == 3 and _flat(atoms, centre, around):
+        if len(around) == 3 and sum(angles.values()) > FLAT:
             listed.append(Coordinate("out of plane", (centre, *around), _out_of_plane(centre, *around)))
     for j, k in pairs:
         if not {j, k} & straight:
@@ -78,10 +79,6 @@ def coordinates(atoms: ase.Atoms) -> list[Coordinate]:
             if ends:
                 listed.append(Coordinate("torsion", (j, k), _torsion(j, k, ends)))
     return listed
-
-
-def _flat(atoms: ase.Atoms, centre: int, around: list[int]) -> bool:
-    return sum(atoms.get_angle(i, centre, k) for i, k in combinations(around, 2)) > FLAT
 
 
 def b_matrix(atoms: ase.Atoms, internal: list[Coordinate]) -> np.ndarray:

@@ -12,7 +12,7 @@ import pytest
 
 from painn_fast.adapters.ipi import Driver
 from painn_fast.adapters.ipi_client import Address, Client
-from painn_fast.io.load import MODELS
+from painn_fast.io.find import MODELS
 
 INPUT = """
 <simulation verbosity="low" floatformat="%.15e" safe_stride="1000000">

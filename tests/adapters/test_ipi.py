@@ -17,7 +17,7 @@ from painn_fast import PaiNNFastError, evaluate, load
 from painn_fast.adapters.ipi import Driver
 from painn_fast.adapters.ipi_client import Address
 from painn_fast.adapters.ipi_protocol import Structures
-from painn_fast.io.load import MODELS
+from painn_fast.io.find import MODELS
 from painn_fast.io.structures import read_structures
 from painn_fast.nn import EnergyHead, PotentialConfig, RepresentationConfig
 from painn_fast.testing import random_potential

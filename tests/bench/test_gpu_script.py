@@ -1,72 +1,223 @@
-"""The script for CUDA machines: stages that fail, hang or lack their tool do not stop it."""
+"""The script for a GPU that is lent for minutes: the rest and the archive outlive whatever happens to a stage."""
 
-import importlib.util
+import importlib
+import json
+import os
+import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).resolve().parents[2] / "bench"
+ROOT = Path(__file__).resolve().parents[2]
+BENCH = ROOT / "bench"
+HANG = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); "
+
+
+@pytest.fixture(scope="module", autouse=True)
+def scripts():
+    sys.path.insert(0, str(BENCH))
+    yield
+    sys.path.remove(str(BENCH))
 
 
 @pytest.fixture(scope="module")
-def gpu():
-    spec = importlib.util.spec_from_file_location("bench_gpu", FOLDER / "gpu.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+def gpu(scripts):
+    return importlib.import_module("gpu")
+
+
+@pytest.fixture
+def record(gpu, tmp_path):
+    return gpu.Record(tmp_path / "results", tmp_path / "out" / "results.zip")
 
 
 def python(code):
     return [sys.executable, "-c", code]
 
 
-def test_how_stages_end(gpu, tmp_path):
-    hang = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); "
+def stage(gpu, name, code, seconds=20, **more):
+    return gpu.Stage(name, seconds, [python(code)], **more)
+
+
+def archived(path):
+    with zipfile.ZipFile(path) as file:
+        assert file.testzip() is None
+        return {name: file.read(name).decode() for name in file.namelist()}
+
+
+def test_how_stages_end(gpu, record):
     stages = [
-        gpu.Stage("good", 20, python("print('a'); print('b'); print()")),
-        gpu.Stage("failing", 20, python("raise ValueError('so')")),
-        gpu.Stage("missing", 20, "there is no such tool"),
-        gpu.Stage("hanging", 2.5, python(hang + "print('begun', flush=True); time.sleep(60)")),
+        stage(gpu, "good", "print('a'); print('b'); print()"),
+        stage(gpu, "failing", "raise ValueError('so')"),
+        stage(gpu, "crashing", "import os; print('begun', flush=True); os.kill(os.getpid(), 9)"),
+        stage(gpu, "hanging", HANG + "print('begun', flush=True); time.sleep(60)", 2.5),
+        gpu.Stage("missing", 20, [], missing="there is no such tool"),
+        gpu.Stage("no program", 20, [["/no/such/program"]]),
+        gpu.Stage("two", 20, [python("print(1)"), python("print(2)")]),
+        gpu.Stage("one of two", 20, [python("print(1)"), python("print(2); raise SystemExit(3)")]),
     ]
     start = time.monotonic()
-    ends = [gpu.run(stage, tmp_path, 100) for stage in stages]
+    ends = {each.name: gpu.run(each, record, 100, {}) for each in stages}
     assert time.monotonic() - start < 20
-    assert [(end.state, end.message) for end in ends] == [
-        ("ok", "b"),
-        ("failed", "ValueError: so"),
-        ("skipped", "there is no such tool"),
-        ("out of time", "begun"),
+    assert {name: (end.state, end.message) for name, end in ends.items()} == {
+        "good": ("ok", "b"),
+        "failing": ("failed", "ValueError: so"),
+        "crashing": ("failed", "begun"),
+        "hanging": ("out of time", "begun"),
+        "missing": ("skipped", "there is no such tool"),
+        "no program": ("failed", "[Errno 2] No such file or directory: '/no/such/program'"),
+        "two": ("ok", "1 | 2"),
+        "one of two": ("failed", "1 | 2"),
+    }
+    assert gpu.run(stages[0], record, 5, {}).state == "unfinished"
+    assert gpu.run(stages[3], record, 12, {}).state == "out of time"
+    assert gpu.run(stage(gpu, "cut", "import time; time.sleep(60)", 60, least=0), record, 1.0, {}).state == "unfinished"
+
+
+def test_a_stage_that_hangs_says_where(gpu, record, tmp_path):
+    from gpu_setup import STACKS
+
+    (tmp_path / "sitecustomize.py").write_text(STACKS)
+    code = "import time\ndef in_this_function():\n    time.sleep(60)\nin_this_function()"
+    end = gpu.run(stage(gpu, "hanging", code, 3.0), record, 100, {"PYTHONPATH": str(tmp_path)})
+    assert end.state == "out of time"
+    assert "in in_this_function" in (record.folder / "hanging.log").read_text()
+
+
+def test_the_archive_grows_while_a_stage_runs(gpu, record, monkeypatch):
+    monkeypatch.setattr(gpu, "PACK_EVERY", 0.2)
+    seen = []
+    pack = record.pack
+    monkeypatch.setattr(record, "pack", lambda: (pack(), seen.append(archived(record.archive))))
+    gpu.run(stage(gpu, "long", "import time; print('first', flush=True); time.sleep(2)"), record, 100, {})
+    assert any("first" in files["long.log"] for files in seen)
+    (record.folder / "huge.log").write_text("begin" + "x" * 3 * gpu.LARGEST_FILE + "end")
+    pack()
+    text = archived(record.archive)["huge.log"]
+    assert len(text) < 1.1 * gpu.LARGEST_FILE
+    assert text.startswith("begin")
+    assert text.endswith("end")
+
+
+@pytest.fixture
+def short(gpu, monkeypatch):
+    """Stages of a call, by a list that the test fills."""
+    listed = []
+    monkeypatch.setattr(gpu, "stages", lambda *_: listed)
+    return listed
+
+
+def call(gpu, tmp_path, *words, archive="out.zip", work="work"):
+    lines = []
+    code = gpu.main([str(tmp_path / archive), "--work", str(tmp_path / work), *words], lines.append)
+    return code, lines
+
+
+def test_the_death_of_any_stage_leaves_the_rest_and_another_call_goes_on(gpu, short, tmp_path):
+    mark = f"open({str(tmp_path / 'ran')!r}, 'a').write"
+    first = f"'x' not in open({str(tmp_path / 'ran')!r}).read()[:-1]"
+    short += [
+        stage(gpu, "setup", f"{mark}('s')", always=True, least=0),
+        stage(gpu, "crashing", f"{mark}('c'); import os; os.abort()", least=0),
+        stage(gpu, "hanging", f"{mark}('h'); import time; time.sleep(60)", 1.0, least=0),
+        stage(gpu, "good", f"{mark}('g'); print('energies agree')", least=0),
+        stage(gpu, "cut", f"{mark}('x'); import time; time.sleep(60 if {first} else 0)", 60, least=0),
+        stage(gpu, "never begun", f"{mark}('n')"),
     ]
-    assert gpu.run(stages[0], tmp_path, 1).message == "no time left"
+    code, lines = call(gpu, tmp_path, "--minutes", "0.25")
+    assert code == 1
+    states = {
+        name: entry["state"] for name, entry in json.loads(archived(tmp_path / "out.zip")["outcomes.json"]).items()
+    }
+    assert states == {
+        "setup": "ok", "crashing": "failed", "hanging": "out of time", "good": "ok", "cut": "unfinished",
+        "never begun": "unfinished",
+    }  # fmt: skip
+    assert "energies agree" in archived(tmp_path / "out.zip")["good.log"]
+    assert (tmp_path / "ran").read_text() == "schgx"
+    assert len(lines) == len(short) + 1
+    # on another machine: with the archive alone
+    code, _ = call(gpu, tmp_path, "--before", str(tmp_path / "out.zip"), archive="second.zip", work="other")
+    assert (tmp_path / "ran").read_text() == "schgx" + "sxnh"
+    files = archived(tmp_path / "second.zip")
+    assert "energies agree" in files["good.log"]
+    assert files["summary.txt"].count("\n") == len(short)
+    # only what is asked for
+    call(gpu, tmp_path, "--only", "good", "--again", "good", archive="third.zip", work="other")
+    assert (tmp_path / "ran").read_text() == "schgx" + "sxnh" + "sg"
 
 
-def test_stages_fit_into_the_time_that_is_promised(gpu, tmp_path):
-    assert gpu.MINUTES < 9
-    stages = gpu.stages("cuda", tmp_path, quick=False)
-    names = [stage.name for stage in stages]
-    assert len(set(names)) == len(names)
-    assert {"tests-kernels", "memcheck", "racecheck", "tuner", "bench", "roofline"} <= set(names)
-    before_bench = sum(stage.seconds for stage in stages[: names.index("bench") + 1])
-    assert before_bench < 60 * gpu.MINUTES, "slow tests must not take the benchmark's time"
-
-
-def test_kernels_are_tested_on_the_device_and_tuned_there(gpu, tmp_path):
-    words = {stage.name: stage.words for stage in gpu.stages("cuda", tmp_path, quick=False)}
-    assert words["tests-kernels"][-4:-2] == ["--device", "cuda"]
-    ignored = [word.removeprefix("--ignore=") for word in words["tests-kernels"] if word.startswith("--ignore=")]
-    assert len(ignored) == 2
-    assert all((FOLDER.parent / name).is_file() for name in ignored)
-    assert words["tuner"][1] == "-m"
-    assert importlib.util.find_spec(f"{words['tuner'][2]}.__main__"), "a module that can be run"
-
-
-def test_without_a_gpu_it_says_so(gpu, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr(sys, "argv", ["gpu.py", str(tmp_path / "new")])
+def test_unknown_stages_are_named(gpu, tmp_path, capsys):
     with pytest.raises(SystemExit):
-        gpu.main()
-    assert "no CUDA device" in capsys.readouterr().err
-    assert not (tmp_path / "new").exists()
+        call(gpu, tmp_path, "--only", "sanitizer")
+    assert "no such stage: sanitizer; expected: setup, first, agreement" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        call(gpu, tmp_path, archive="out.tar")
+
+
+def test_the_most_valuable_stages_fit_into_the_first_call_even_if_each_takes_all_of_its_time(gpu, tmp_path):
+    listed = gpu.stages("cuda", tmp_path, tmp_path)
+    names = [each.name for each in listed]
+    assert names[:6] == ["setup", "first", "agreement", "targets", "tests-engine", "tests-kernels"]
+    assert sum(each.seconds for each in listed[:6]) < 60 * 7 - gpu.RESERVE
+    assert len(set(names)) == len(names)
+    assert all(each.commands for each in listed if not each.missing)
+
+
+def test_commands_name_files_that_exist_and_options_that_are_known(gpu, tmp_path):
+    for each in gpu.stages("cuda", tmp_path, tmp_path):
+        for command in each.commands:
+            words = [word.split("=")[-1] for word in command]
+            files = [word for word in words if word.startswith(("tests/", "bench/")) or word.endswith(".py")]
+            assert all((ROOT / word).exists() for word in files), command
+            assert "tests/kernels/test_message_cpu.py" not in words
+            if "-m" in command[:2] and command[2] != "pytest":
+                assert importlib.util.find_spec(command[2])
+
+
+def test_a_call_that_was_cut_short_keeps_its_result_file(tmp_path, gpu):
+    from gpu_stages import unused
+
+    assert [unused(tmp_path, "bench").name, (tmp_path / "bench.json").touch()][0] == "bench.json"
+    (tmp_path / "bench-compile.json").touch()
+    assert unused(tmp_path, "bench").name == "bench-2.json"
+
+
+def test_wheels_are_unpacked_where_python_lacks_them_and_what_it_has_is_left(tmp_path):
+    for module in ("lacked_by_all_pythons", "json"):
+        with zipfile.ZipFile(tmp_path / f"{module}-1.0-py3-none-any.whl", "w") as file:
+            file.writestr(f"{module}/__init__.py", "text = 'unpacked'\n")
+            file.writestr(f"{module}-1.0.dist-info/METADATA", f"Name: {module}\nVersion: 1.0\n")
+    words = [sys.executable, str(BENCH / "gpu_setup.py"), str(tmp_path / "work"), str(tmp_path), "abc"]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "work" / "site"), "PYTHONSAFEPATH": "1"}
+    for unpacked in ("lacked_by_all_pythons-1.0-py3-none-any.whl", "nothing"):
+        run = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+        assert run.stdout.startswith(f"unpacked: {unpacked}\n"), run.stdout + run.stderr
+        assert run.returncode == 0, run.stdout
+    facts = json.loads((tmp_path / "work" / "results" / "environment.json").read_text())
+    assert facts["commit"] == "abc"
+    assert facts["versions"]["torch"]
+    code = "import lacked_by_all_pythons as m, painn_fast, painn_fast.kernels.ring as r; print(m.text, r.__file__)"
+    run = subprocess.run(python(code), cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["unpacked", str(tmp_path / "work/site/painn_fast/kernels/ring/__init__.py")]
+
+
+def test_the_journal_has_each_result_and_another_run_leaves_out_what_passed(tmp_path):
+    (tmp_path / "test_some.py").write_text("def test_a():\n    pass\ndef test_b():\n    assert 1 == 2\n")
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "gpu_journal", "-p", "no:cacheprovider", "-n", "2", "."]
+    environment = os.environ | {"PAINN_FAST_JOURNAL": str(tmp_path / "journal.jsonl"), "PYTHONPATH": str(BENCH)}
+    for expected in (["passed", "failed"], ["passed", "failed", "failed"]):
+        run = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert run.returncode == 1, run.stdout + run.stderr
+        entries = [json.loads(line) for line in (tmp_path / "journal.jsonl").read_text().splitlines()]
+        assert sorted(entry["result"] for entry in entries) == sorted(expected)
+    assert "assert 1 == 2" in entries[-1]["message"]
+
+
+def test_without_a_gpu_the_checks_say_so(tmp_path):
+    words = [sys.executable, str(BENCH / "gpu_checks.py"), "--out", str(tmp_path), "first"]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    run = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout) == (1, "torch finds no CUDA device\n")

@@ -145,8 +145,13 @@ def test_our_sides_agree_with_the_reference_in_float64(mode, tmp_path):
 @pytest.mark.skipif(not importlib.util.find_spec("schnetpack"), reason="SchNetPack is not installed")
 @pytest.mark.filterwarnings("ignore:__array__")
 def test_schnetpack_gives_our_numbers_with_our_weights():
-    for result in run(["ethanol-1", "scaling-96"], sides=["schnetpack", "accelerate"], modes=MODES, rounds=1).results:
+    sides = ["schnetpack", "accelerate"]
+    for result in run(["ethanol-1", "scaling-96"], sides=sides, modes=[*MODES, "simulator_step"], rounds=1).results:
         assert result.status == "ok", result.reason
+
+
+def test_a_step_of_schnetpacks_simulator_has_no_other_sides():
+    assert not run(["ethanol-1"], sides=["fused", "reference"], modes=["simulator_step"], rounds=1).results
 
 
 def test_cases_larger_than_asked_for_are_left_out_aloud():

@@ -9,7 +9,7 @@ from ase.build import bulk, molecule
 from painn_fast.engine import CpuEngine, atom_blocks
 from painn_fast.graph import batch_atoms
 from painn_fast.nn import DipoleHead, EnergyHead, PotentialConfig, RepresentationConfig
-from painn_fast.testing import assert_close, random_potential
+from painn_fast.testing import TOLERANCE, assert_close, random_potential
 
 CONFIG = PotentialConfig(
     representation=RepresentationConfig(n_features=24, n_layers=3, n_rbf=8, cutoff=4.0),
@@ -67,11 +67,12 @@ def test_shared_by_threads_it_equals_the_reference(atoms):
     with potential.reference():
         expected = potential(batch, names)
     for name in names:
-        assert_close(got[name], expected[name].detach(), 1e-4, name)
+        assert_close(got[name], expected[name].detach(), TOLERANCE[torch.float64], name)
 
 
-def test_the_same_bits_with_any_number_of_threads_and_in_any_batch():
-    potential = random_potential(CONFIG, dtype=torch.float32)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_the_same_bits_with_any_number_of_threads_and_in_any_batch(dtype):
+    potential = random_potential(CONFIG, dtype=dtype)
     structures = [molecule("H2O"), cluster(), molecule("CH4"), cluster(30)]
     one, whole = batch_atoms(structures[1:2], potential.cutoff), batch_atoms(structures, potential.cutoff)
     names = ("energies", "forces", "charges")

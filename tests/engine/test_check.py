@@ -12,7 +12,7 @@ from painn_fast.engine import CpuEngine, check
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph import batch_atoms
 from painn_fast.io import load
-from painn_fast.io.load import MODELS
+from painn_fast.io.find import MODELS
 from painn_fast.io.structures import read_structures
 from painn_fast.nn import EnergyHead, PotentialConfig, RepresentationConfig
 from painn_fast.testing import random_potential
@@ -129,14 +129,14 @@ def test_a_term_with_the_wrong_sign_or_none_at_all_is_found(fault, name, structu
 def test_a_message_without_one_of_its_gates_is_found(structure, gate):
     engine = CpuEngine(build())
     f = engine.weights.embedding.shape[1]
-    engine.weights.table[1, :, :, gate * f : (gate + 1) * f] = 0.0
+    engine.weights.table[1, :, gate * f : (gate + 1) * f] = 0.0
     with pytest.raises(PaiNNFastError, match=DISAGREES):
         run(engine, STRUCTURES[structure]())
 
 
 def test_an_engine_that_gives_no_numbers_is_refused_and_stays_so():
     engine = CpuEngine(build())
-    engine.weights.table[1, 200:400] = math.nan  # 0.8 to 1.6 Å
+    engine.weights.table[1, 50:100] = math.nan  # 0.8 to 1.6 Å
     batch = batch_atoms([molecule("CH3CH2OH")], 4.0)
     for _ in range(2):
         with pytest.raises(PaiNNFastError, match=r"disagrees with the reference.*atoms are not finite"):

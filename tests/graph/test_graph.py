@@ -87,3 +87,11 @@ def test_no_structure_and_unknown_kind_are_refused():
         batch_atoms([], 5.0)
     with pytest.raises(PaiNNFastError, match="auto"):
         batch_atoms([molecule("H2O")], 5.0, neighbors="magic")
+
+
+def test_a_batch_for_another_device_knows_what_would_be_read_back_from_there():
+    batch = batch_atoms([molecule("H2O"), bulk("Si", cubic=True)], 4.0)
+    moved = batch.to("meta")  # which has no numbers to read
+    assert moved.elements == {1, 8, 14}
+    assert moved.periodic.tolist() == [[False] * 3, [True] * 3]
+    assert moved.with_positions(moved.positions).elements == {1, 8, 14}

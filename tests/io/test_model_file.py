@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 import painn_fast as pf
 from painn_fast.errors import PaiNNFastError
 from painn_fast.io import convert, load_model, save_model
-from painn_fast.io.load import MODELS, bundled
+from painn_fast.io.find import MODELS, bundled
 from painn_fast.io.model_file import VERSION, fingerprint
 from painn_fast.nn import (
     DipoleHead,

@@ -139,11 +139,12 @@ def test_every_option_gives_what_the_live_module_gives(spk, needed, tmp_path, op
     frames = centred(molecules())
     want = expected(spk, live, frames)
     renamed = {**OURS, "E": "energy"}
-    got = pf.evaluate(model, frames, properties=[renamed.get(key, key) for key in want], backend="reference")
-    for key, values in want.items():
-        for ours, theirs in zip(got[renamed.get(key, key)], values, strict=True):
-            # the electronic embeddings of SchNetPack add 1e-8 under a sum, ours need not
-            assert_close(ours, theirs.reshape(np.shape(ours)), 1e-6, f"{option}: {key}")
+    for backend in ("reference", "fused"):
+        got = pf.evaluate(model, frames, properties=[renamed.get(key, key) for key in want], backend=backend)
+        for key, values in want.items():
+            for ours, theirs in zip(got[renamed.get(key, key)], values, strict=True):
+                # the electronic embeddings of SchNetPack add 1e-8 under a sum, ours need not
+                assert_close(ours, theirs.reshape(np.shape(ours)), 1e-6, f"{option}, {backend}: {key}")
 
 
 def test_known_elements_are_those_with_an_atomic_reference(spk, tmp_path):

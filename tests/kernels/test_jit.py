@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,20 +30,17 @@ print(json.dumps([row_ptr.tolist(), hits, misses, kernel.stats.cache_path, taken
 
 
 def test_compiles_without_a_cache_where_nothing_can_be_written(monkeypatch):
-    asked = []
+    def no_folder(_):
+        raise RuntimeError("cannot cache function: no locator available")
 
-    def no_folder(**options):
-        def decorate(function):
-            asked.append(options.get("cache", False))
-            if options.get("cache"):
-                raise RuntimeError("cannot cache function: no locator available")
-            return function
+    monkeypatch.setattr(module._Function, "enable_caching", no_folder)
+    kernel = module.compiled()(twice)
+    assert kernel(4) == 8
+    assert kernel.stats.cache_path is None
 
-        return decorate
 
-    monkeypatch.setattr(module, "njit", no_folder)
-    assert module.compiled()(abs)(-1) == 1
-    assert asked == [True, False]
+def twice(number):
+    return 2 * number
 
 
 def run(code, path, home, **variables):
@@ -85,6 +84,38 @@ def toy(folder, number):
     (package / "b.py").write_text(f"{head}from toy.a import one\n\n@compiled()\ndef two():\n    return 10 * one()\n")
 
 
+RAISING = """from painn_fast.kernels.jit import compiled
+
+@compiled()
+def inner(number):
+    if number < 0:
+        raise ValueError("a negative number")
+    return number
+
+@compiled()
+def outer(number):
+    return inner(number) + 1
+"""
+
+
+def test_an_error_of_a_function_that_compiled_code_calls_arrives_from_the_cache_too(tmp_path, home):
+    (tmp_path / "raising.py").write_text(RAISING)
+    call = """
+from raising import inner, outer
+try:
+    print(outer(1), outer(-1))
+except ValueError as error:
+    print(error, sum(outer.stats.cache_hits.values()), len(inner.overloads))
+"""
+    assert [run(call, tmp_path, home) for _ in range(2)] == ["a negative number 0 0", "a negative number 1 0"]
+
+
+def test_what_python_and_compiled_code_call_is_compiled_for_both(tmp_path, home):
+    (tmp_path / "raising.py").write_text(RAISING)
+    call = "from raising import inner, outer; print(outer(1), inner(1), outer(2.5), inner(2.5))"
+    assert [run(call, tmp_path, home) for _ in range(2)] == ["2 1 3.5 2.5"] * 2
+
+
 TWO = "from toy.b import two; print(two(), sum(two.stats.cache_hits.values()))"
 
 
@@ -104,12 +135,18 @@ def test_each_processor_has_a_cache_of_its_own(tmp_path, home):
     assert len(list((tmp_path / "toy" / "__pycache__").glob("b.two*.nbi"))) == 2
 
 
-def test_lanes_follow_the_features_that_the_cache_is_kept_by(tmp_path, home):
-    lanes = "from painn_fast.kernels.simd import LANES; print(LANES)"
-    printed = [
-        run(lanes, tmp_path, home, NUMBA_CPU_FEATURES=features) for features in ("+avx2,+avx512f", "+avx2,-avx512f")
-    ]
-    assert printed == ["16", "8"]
+@pytest.mark.parametrize(
+    ("features", "sizes"),
+    [
+        ("+avx,+avx2,+avx512f", "16 64"),
+        ("+avx,+avx2,-avx512f", "8 16"),
+        ("+sse2,-avx,-avx512f", "4 8"),
+        ("+fp-armv8,+neon", "4 16"),
+    ],
+)
+def test_vectors_and_tiles_follow_the_features_that_the_cache_is_kept_by(features, sizes, tmp_path, home):
+    script = "from painn_fast.kernels.dense.cpu import LANES, panel_width; print(LANES, panel_width(384, 4))"
+    assert run(script, tmp_path, home, NUMBA_CPU_FEATURES=features) == sizes
 
 
 def test_two_processes_that_compile_at_once_never_find_each_others_code(tmp_path, monkeypatch):
@@ -126,6 +163,51 @@ def test_two_processes_that_compile_at_once_never_find_each_others_code(tmp_path
     assert len(list(tmp_path.glob("*.nbc"))) == 2
 
 
+def test_of_two_processes_one_compiles_and_the_other_waits(tmp_path, home):
+    toy(tmp_path, 1)
+    call = "from toy.b import two; print(two(), sum(two.stats.cache_misses.values()))"
+    with ThreadPoolExecutor(3) as pool:
+        printed = list(pool.map(lambda _: run(call, tmp_path, home), range(3)))
+    assert sorted(printed) == ["10 0", "10 0", "10 1"]
+
+
+def test_a_function_that_cannot_be_compiled_leaves_no_lock(tmp_path, home):
+    (tmp_path / "untyped.py").write_text("""from painn_fast.kernels.jit import compiled
+
+@compiled()
+def wrong(number):
+    return number.nothing
+""")
+    call = """
+from numba import TypingError
+from untyped import wrong
+for _ in range(2):
+    try:
+        wrong(1)
+    except TypingError:
+        print("refused", wrong._cache._lock)
+"""
+    assert run(call, tmp_path, home) == "refused None\nrefused None"
+
+
+def test_long_compilation_is_reported_once(tmp_path, home):
+    (tmp_path / "slow.py").write_text("""from painn_fast.kernels.jit import compiled
+
+@compiled(notice=("a slow kernel", 7.2))
+def slow():
+    return 1
+
+@compiled(notice=("a fast kernel", 0.5))
+def fast():
+    return 1
+""")
+    call = "import sys; sys.stderr = sys.stdout; from slow import slow, fast; print(slow(), fast(), slow())"
+    assert [run(call, tmp_path, home) for _ in range(2)] == [
+        "compiling a slow kernel for this processor, once: about 7 s\n1 1 1",
+        "1 1 1",
+    ]
+
+
 class Gone(NamedTuple):
     """A type that a later version of a package does not have."""
 
@@ -140,3 +222,13 @@ def test_code_kept_for_a_type_that_no_longer_exists_is_compiled_anew(tmp_path, m
     assert cache.load("now") is None
     cache.save("now", b"code of now")
     assert cache.load("now") == b"code of now"
+
+
+def test_the_clock_of_limits_stands_during_compilation():
+    kernel = module.compiled()(twice)
+    start, working = time.monotonic(), module.working_time()
+    assert kernel(2.5) == 5.0
+    between, passed = time.monotonic() - start, module.working_time() - working
+    compiling = module._compiling[-1]
+    assert 0 < compiling <= between
+    assert passed == pytest.approx(between - compiling, abs=0.01)

@@ -114,7 +114,7 @@ def test_a_killed_run_goes_on_to_the_same_labels(tmp_path, halting):
     with pytest.raises(PaiNNFastError, match=r"exists already.*--resume"):
         label(tmp_path / "in.xyz", tmp_path / "out.xyz", method=halting)
     label(tmp_path / "in.xyz", tmp_path / "out.xyz", method=halting, workers=1, resume=True)
-    label(tmp_path / "in.xyz", tmp_path / "straight.xyz", method=halting, workers=2)
+    label(tmp_path / "in.xyz", tmp_path / "straight.xyz", method=halting, workers=1)
     assert (tmp_path / "out.xyz").read_bytes() == (tmp_path / "straight.xyz").read_bytes()
 
 
@@ -204,6 +204,26 @@ def test_what_cannot_be_is_refused_before_anything_is_computed(tmp_path, changes
     assert not (tmp_path / "out.xyz.journal").exists()
 
 
+def test_pyscf_gives_labels_that_belong_to_each_other_in_our_units():
+    pytest.importorskip("pyscf")
+    from painn_fast.label.methods import How
+
+    method, h = How("pyscf", "PBE0/STO-3G").make(), 0.005
+    atoms = molecule("H2O")
+    atoms.positions[1] += [0.0, 0.05, 0.0]
+    moved = [atoms.copy() for _ in range(2)]
+    for one, sign in zip(moved, (1, -1), strict=True):
+        one.positions[1, 1] += sign * h
+    labels, plus, minus = method(atoms, True), *(method(one, False) for one in moved)
+    assert labels["energy"] == pytest.approx(-2048, abs=2)  # eV; -75.2 hartree
+    assert labels["forces"][1, 1] == pytest.approx((minus["energy"] - plus["energy"]) / (2 * h), rel=3e-3)
+    assert np.abs(labels["forces"].sum(axis=0)).max() < 1e-3  # eV/Å
+    assert labels["dipole"][2] == pytest.approx(-0.33, abs=0.05)  # e Å
+    assert_close(labels["polarizability"], labels["polarizability"].T, 1e-3)
+    assert 0.2 < np.trace(labels["polarizability"]) / 3 < 0.7  # Å³, of this small basis
+
+
+@pytest.mark.slow
 def test_pyscf_gives_the_labels_of_the_training_data():
     pytest.importorskip("pyscf")
     from painn_fast.label.methods import How

@@ -8,6 +8,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.constraints import FixAtoms
+from force_fields import Morse
 
 from painn_fast.cli import main
 from painn_fast.graph.charge import charge_and_multiplicity
@@ -17,7 +18,7 @@ from painn_fast.label.methods import How
 from painn_fast.label.output import FORMATS, write
 from painn_fast.label.structures import structures
 from painn_fast.md import MDSettings, Trajectory, run
-from painn_fast.testing import Morse, assert_close
+from painn_fast.testing import assert_close
 from painn_fast.train import TrainSettings, report
 from painn_fast.train import run as train
 from painn_fast.train.data import read_file

@@ -1,6 +1,7 @@
 """Not a test by itself: runs dynamics, lets the disk be full from some step on, resumes, compares.
 
-Usage: python fill_the_disk.py FOLDER HOW, where HOW is limit (no file may be larger) or disk (FOLDER is a small one).
+Usage: python fill_the_disk.py FOLDER HOW, where HOW is limit or limits (no file may be larger), disk or disks (FOLDER
+is a small one).
 """
 
 import itertools
@@ -12,14 +13,19 @@ from pathlib import Path
 
 import torch
 from ase import Atoms
+from force_fields import Morse
 from kill_many_times import check_end, check_prefix, open_everything
 
 from painn_fast.errors import PaiNNFastError
 from painn_fast.md import MDSettings, recorder, run
-from painn_fast.testing import Morse
 
 OH = Atoms("OH", positions=[[0, 0, 0], [1.4, 0, 0]])
-CASES = {"limit": ((2000, 60_000, 70_000), (3, 26)), "disk": ((0, 65_536), (0, 3, 26))}
+CASES = {
+    "limit": [(2000, 3), (60_000, 26), (70_000, 26)],
+    "limits": list(itertools.product((2000, 60_000, 70_000), (3, 26))),
+    "disk": [(0, 0), (0, 3), (0, 26), (65_536, 26)],
+    "disks": list(itertools.product((0, 65_536), (0, 3, 26))),
+}
 """Bytes that a file may have, or that are free, and evaluations after which it is so.
 
 A restart has 3,200 bytes, a segment up to 67,300, all in one 72,000 to 81,000."""
@@ -78,10 +84,10 @@ def check_line(error):
 def main(folder, how):
     """Every evaluation by every room."""
     filler, whole, full = folder / "filler", folder / "whole", folder / "full"
-    leave = limit if how == "limit" else lambda room: fill(filler, room)
+    leave = limit if how.startswith("limit") else lambda room: fill(filler, room)
     run(settings(whole), force_field=Morse(), atoms=OH)
     missing = Counter()
-    for room, n in itertools.product(*CASES[how]):
+    for room, n in CASES[how]:
         field = FillsUp(n, lambda: leave(room))  # noqa: B023  not called later
         try:
             if n == 0:

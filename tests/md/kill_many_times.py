@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 import torch
 from ase import Atoms
+from force_fields import Morse
 
 from painn_fast.md import MDSettings, Trajectory, recorder, run
 from painn_fast.md.estimators import UNITS
@@ -22,7 +23,6 @@ from painn_fast.md.restart import read_restart
 from painn_fast.runtime import checkpoint
 from painn_fast.runtime.folders import molecules_of, trajectory_folders
 from painn_fast.settings import load_settings
-from painn_fast.testing import Morse
 
 OH = Atoms("OH", positions=[[0, 0, 0], [1.4, 0, 0]])
 WATERY = Atoms("HOH", positions=[[1.4, 0, 0], [0, 0, 0], [0, 1.4, 0]])

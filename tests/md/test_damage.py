@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from force_fields import Harmonic, Morse
 from safetensors.torch import load_file, save_file
 
 from painn_fast.correlation.series import SpectrumStreams
@@ -22,7 +23,7 @@ from painn_fast.md.recorder import Recorder
 from painn_fast.md.restart import read_restart
 from painn_fast.nn import PotentialConfig, RepresentationConfig
 from painn_fast.runtime import checkpoint
-from painn_fast.testing import Harmonic, Morse, random_potential
+from painn_fast.testing import random_potential
 
 OH = Atoms("OH", positions=[[0, 0, 0], [1.4, 0, 0]])
 EVERY = {"positions_every": "1 fs", "velocities_every": "2 fs", "energies_every": "0.5 fs"}

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from force_fields import Morse
 
 from painn_fast.errors import PaiNNFastError
 from painn_fast.md import MDSettings, Trajectory, run
 from painn_fast.md.restart import read_restart
 from painn_fast.runtime import checkpoint
 from painn_fast.runtime.hdf5 import new_hdf5
-from painn_fast.testing import Morse
 
 SCRIPT = Path(__file__).with_name("fill_the_disk.py")
 OWN_DISK = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
@@ -33,19 +33,21 @@ def check(command):
     return set(ast.literal_eval(done.stdout.partition("no space for ")[2]))
 
 
-def test_a_run_whose_files_find_no_space_stops_in_one_line_and_resumes_bit_for_bit(tmp_path):
-    seen = check([sys.executable, str(SCRIPT), str(tmp_path), "limit"])
+@pytest.mark.parametrize("cases", ["limit", pytest.param("limits", marks=pytest.mark.slow)])
+def test_a_run_whose_files_find_no_space_stops_in_one_line_and_resumes_bit_for_bit(tmp_path, cases):
+    seen = check([sys.executable, str(SCRIPT), str(tmp_path), cases])
     assert {"restart.new.safetensors", "segment", "trajectory.h5"} <= seen
 
 
-def test_a_run_on_a_full_disk_stops_in_one_line_and_resumes_bit_for_bit(tmp_path):
+@pytest.mark.parametrize("cases", ["disk", pytest.param("disks", marks=pytest.mark.slow)])
+def test_a_run_on_a_full_disk_stops_in_one_line_and_resumes_bit_for_bit(tmp_path, cases):
     mount = f"mount -t tmpfs -o size=3m tmpfs {tmp_path}"
     if (
         shutil.which("unshare") is None
         or subprocess.run([*OWN_DISK, mount], check=False, capture_output=True).returncode
     ):
         pytest.skip("a disk of one's own is not allowed here")
-    seen = check([*OWN_DISK, f"{mount} && {sys.executable} {SCRIPT} {tmp_path} disk"])
+    seen = check([*OWN_DISK, f"{mount} && {sys.executable} {SCRIPT} {tmp_path} {cases}"])
     assert {"settings.toml", "restart.new.safetensors", "segment"} <= seen
 
 

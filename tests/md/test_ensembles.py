@@ -4,10 +4,10 @@ import numpy as np
 import physical_validation as pv
 import pytest
 import torch
+from force_fields import Harmonic
 
 from painn_fast.md.force_field import ForceField
 from painn_fast.md.normal_modes import normal_mode_matrix
-from painn_fast.testing import Harmonic
 from painn_fast.units import AMU_A2_PER_FS2, KB
 
 N, MASS, OMEGA, TRAJECTORIES = 5, 2.0, 0.2, 400

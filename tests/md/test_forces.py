@@ -13,14 +13,15 @@ from painn_fast.evaluate import evaluate
 from painn_fast.io import save_model
 from painn_fast.md import MDSettings, ModelForces, Trajectory, run
 from painn_fast.nn import DipoleHead, EnergyHead, PolarizabilityHead, PotentialConfig, RepresentationConfig
-from painn_fast.testing import assert_close, random_potential
+from painn_fast.testing import TOLERANCE, assert_close, random_potential
 
 HEADS = (EnergyHead(), DipoleHead(), PolarizabilityHead())
-BACKENDS = [("reference", torch.float64, 1e-9), ("fused", torch.float32, 1e-4)]
+BACKENDS = [("reference", torch.float64, 1e-9), ("fused", torch.float32, 1e-4), ("auto", torch.float64, 1e-10)]
+EMBEDDINGS = {"charge_embedding": {}, "spin_embedding": {"n_residual": 2}, "activation": "shifted_softplus"}
 
 
-def config(heads=HEADS, **changes):
-    representation = RepresentationConfig(n_features=16, n_layers=2, n_rbf=8, cutoff=4.0)
+def config(heads=HEADS, network=(), **changes):
+    representation = RepresentationConfig(n_features=16, n_layers=2, n_rbf=8, cutoff=4.0, **dict(network))
     return PotentialConfig(representation=representation, heads=heads, **changes)
 
 
@@ -50,28 +51,46 @@ def test_forces_are_those_of_evaluate(system, backend, dtype, tolerance):
     positions = shaken(atoms, 5)
     energy, forces = ModelForces(potential, atoms, backend=backend)(positions)
     copies = [Atoms(atoms.numbers, positions=p, cell=atoms.cell, pbc=atoms.pbc) for p in positions.numpy()]
-    expected = evaluate(copy.deepcopy(potential).double(), copies)
+    expected = evaluate(copy.deepcopy(potential).double(), copies, backend="reference")
     assert energy.dtype == forces.dtype == torch.float64
     assert_close(energy, expected["energy"], tolerance, "energy")
     assert_close(forces, np.stack(expected["forces"]), tolerance, "forces")
 
 
 @pytest.mark.parametrize(("backend", "dtype", "tolerance"), BACKENDS)
-def test_observed_properties_are_those_of_evaluate_of_a_charged_molecule(backend, dtype, tolerance):
+@pytest.mark.parametrize("network", [{}, EMBEDDINGS], ids=["charge of the dipole", "charge of the network"])
+def test_observed_properties_are_those_of_evaluate_of_a_charged_molecule(network, backend, dtype, tolerance):
     atoms = molecule("CH3CH2OH")
     atoms.info["charge"] = 1.0
-    potential = random_potential(config(), dtype=dtype)
+    potential = random_potential(config(network=network), dtype=dtype)
     positions = shaken(atoms, 70)  # more than the reference takes at once
     names = ("dipole", "polarizability")
     forces = ModelForces(potential, atoms, backend=backend)
     energy, gradient, observed = forces.evaluate(positions, names)
     copies = [Atoms(atoms.numbers, positions=p, info={"charge": 1.0}) for p in positions.numpy()]
-    expected = evaluate(copy.deepcopy(potential).double(), copies, ("energy", "forces", *names))
+    wanted = ("energy", "forces", *names)
+    expected = evaluate(copy.deepcopy(potential).double(), copies, wanted, backend="reference")
     got = {"energy": energy, "forces": gradient, **observed}
     for name, values in expected.items():
         assert_close(got[name], np.stack(values), tolerance, name)
     for name, values in forces.observe(positions, names).items():
         assert torch.equal(values, observed[name]), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_molecules_evaluated_together_have_a_charge_and_a_multiplicity_each(dtype):
+    potential = random_potential(config(network=EMBEDDINGS), dtype=dtype)
+    states = [(1, 2), (-1, 2), (0, 3)]
+    atoms = [molecule(name) for name in ("H2O", "CH3CH2OH", "O2")]
+    for one, (charge, spin) in zip(atoms, states, strict=True):
+        one.info |= {"charge": charge, "spin": spin}
+    positions = [shaken(one, 3) for one in atoms]
+    got = ModelForces(potential, atoms).together(positions)
+    for one, moved, (energy, forces, _) in zip(atoms, positions, got, strict=True):
+        copies = [Atoms(one.numbers, positions=p, info=one.info) for p in moved.numpy()]
+        expected = evaluate(copy.deepcopy(potential).double(), copies, backend="reference")
+        assert_close(energy, expected["energy"], TOLERANCE[dtype], "energy")
+        assert_close(forces, np.stack(expected["forces"]), 1e-4 if dtype == torch.float32 else 1e-10, "forces")
 
 
 def test_the_callers_model_is_left_alone():

@@ -9,6 +9,7 @@ import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.io import read
+from force_fields import Free
 
 from painn_fast.errors import PaiNNFastError
 from painn_fast.md import MDSettings, Trajectory, run
@@ -16,7 +17,6 @@ from painn_fast.md.force_field import ForceField
 from painn_fast.md.fragments import EVERY, Fragments
 from painn_fast.md.geometry import atom_name
 from painn_fast.md.state import System
-from painn_fast.testing import Free
 
 ETHANOL = molecule("CH3CH2OH")
 FASTEST = 0.25

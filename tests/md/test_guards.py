@@ -9,6 +9,7 @@ import torch
 from ase import Atoms
 from ase.build import molecule
 from ase.io import read
+from force_fields import Morse
 
 import painn_fast as pf
 from painn_fast.errors import PaiNNFastError
@@ -19,7 +20,7 @@ from painn_fast.md.forces import EnsembleForces, ForceField, ModelForces
 from painn_fast.md.geometry import closest_pair
 from painn_fast.md.guards import Guards
 from painn_fast.md.state import State, System
-from painn_fast.testing import Morse, assert_close
+from painn_fast.testing import assert_close
 
 DIMER = Atoms("OH", positions=[[0, 0, 0], [1.4, 0, 0]])
 

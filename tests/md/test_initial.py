@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from force_fields import Free
 
 from painn_fast.errors import PaiNNFastError
 from painn_fast.md import MDSettings, Trajectory, initial, run
 from painn_fast.md.state import System
-from painn_fast.testing import Free
 from painn_fast.units import AMU_A2_PER_FS2, KB
 
 ATOMS = Atoms("OHC", positions=[[0, 0, 0], [1, 0, 0], [0, 2, 0]])

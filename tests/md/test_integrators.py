@@ -5,9 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from force_fields import Free, Harmonic, Morse
 
 from painn_fast.md.normal_modes import mode_frequencies, normal_mode_matrix
-from painn_fast.testing import Free, Harmonic, Morse, assert_close
+from painn_fast.testing import assert_close
 from painn_fast.units import AMU_A2_PER_FS2, KB
 
 OMEGA = 0.2  # 1/fs

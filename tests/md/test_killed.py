@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 from ase import Atoms
+from force_fields import Morse
 
 from painn_fast.errors import PaiNNFastError
 from painn_fast.md import MDSettings, run
 from painn_fast.md import output as output_module
-from painn_fast.testing import Morse
 
 SCRIPT = Path(__file__).with_name("kill_many_times.py")
 
@@ -20,7 +20,7 @@ SCRIPT = Path(__file__).with_name("kill_many_times.py")
 @pytest.mark.parametrize(
     ("case", "kills"),
     [
-        *(("one", 8), ("ranks", 3)),
+        *(("one", 4), ("ranks", 3)),
         *(pytest.param(case, 60, marks=pytest.mark.slow) for case in ("one", "mixture", "ranks")),
     ],
 )

@@ -9,12 +9,12 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import molecule
+from force_fields import Morse
 
 import painn_fast as pf
 from painn_fast.errors import PaiNNFastError
 from painn_fast.md import MDSettings, Trajectory, run
 from painn_fast.md.forces import ModelForces
-from painn_fast.testing import Morse
 
 OH = Atoms("OH", positions=[[0, 0, 0], [1.4, 0, 0]])
 WATERY = Atoms("HOH", positions=[[1.4, 0, 0], [0, 0, 0], [0, 1.4, 0]])

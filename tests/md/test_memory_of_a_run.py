@@ -14,7 +14,7 @@ SCRIPT = Path(__file__).with_name("memory_of_a_run.py")
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc to read the memory from")
 @pytest.mark.parametrize(
     ("steps", "model"),
-    [(5000, "ethanol"), *(pytest.param(100_000, model, marks=pytest.mark.slow) for model in ("morse", "ethanol"))],
+    [(2500, "ethanol"), *(pytest.param(100_000, model, marks=pytest.mark.slow) for model in ("morse", "ethanol"))],
 )
 def test_memory_is_flat(tmp_path, steps, model):
     if model != "morse" and model not in bundled():

@@ -10,13 +10,13 @@ import pytest
 import torch
 from ase import Atoms
 from ase.io import read
+from force_fields import Free, Harmonic, Morse
 
 from painn_fast.errors import PaiNNFastError
 from painn_fast.md import MDSettings, Trajectory, run
 from painn_fast.md import recorder as recorder_module
 from painn_fast.runtime import checkpoint
 from painn_fast.settings import load_settings
-from painn_fast.testing import Free, Harmonic, Morse
 
 DIMER = Atoms("OH", positions=[[0, 0, 0], [1.4, 0, 0]])
 EVERY = {name: f"{name}_every" for name in ("positions", "velocities", "energies")}

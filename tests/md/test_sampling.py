@@ -5,11 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from force_fields import Free, Harmonic
 from scipy import stats
 
 from painn_fast.md.initial import maxwell_boltzmann, remove_rotation, remove_translation
 from painn_fast.md.normal_modes import mode_frequencies
-from painn_fast.testing import Free, Harmonic, assert_close
+from painn_fast.testing import assert_close
 from painn_fast.units import AMU_A2_PER_FS2, HBAR, KB
 
 T, MASS = 300.0, 1.5

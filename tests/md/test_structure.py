@@ -8,13 +8,13 @@ import torch
 from ase import Atoms
 from ase.build import molecule
 from ase.constraints import FixAtoms, FixBondLength, FixCom, Hookean
+from force_fields import Morse
 
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph.charge import charge_and_multiplicity
 from painn_fast.label.structures import structures
 from painn_fast.md import MDSettings, Trajectory, run
 from painn_fast.md.restart import read_restart
-from painn_fast.testing import Morse
 
 CONSTRAINTS = {
     "FixAtoms of atoms 0, 2": FixAtoms([0, 2]),

@@ -6,11 +6,11 @@ import h5py
 import numpy as np
 import pytest
 from ase import Atoms
+from force_fields import Morse
 
 from painn_fast.errors import PaiNNFastError
 from painn_fast.md import MDSettings, Trajectory, run
 from painn_fast.md.recorder import Recorder, trajectory_files
-from painn_fast.testing import Morse
 
 HEADER = {
     "numbers": np.array([8, 1]),

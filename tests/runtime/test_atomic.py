@@ -100,9 +100,9 @@ OF_RUNS = ("restart.safetensors", "trajectory.h5", "settings.toml")
 
 def write_restarts(folder):
     from ase import Atoms
+    from force_fields import Morse
 
     from painn_fast.md import MDSettings, run
-    from painn_fast.testing import Morse
 
     values = {"output": str(folder / "run"), "duration": "1 fs", "energies_every": "0.5 fs", "checkpoint": "0 s"}
     run(MDSettings.parse(values), force_field=Morse(), atoms=Atoms("OH", positions=[[0, 0, 0], [1.4, 0, 0]]))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
+from water_in_files import WATER, read
 
 NUMBERS = np.array([8, 1, 1])
 BONDS = ((0, 1), (0, 2), (1, 2))
@@ -50,6 +51,17 @@ def write(tmp_path):
     def write_file(values, name="toy.npz"):
         np.savez(tmp_path / name, **{key: value for key, value in values.items() if value is not None})
         return tmp_path / name
+
+    return write_file
+
+
+@pytest.fixture
+def xyz(tmp_path):
+    """Read a water molecule with this comment line, these rows and these settings."""
+
+    def write_file(comment, rows=WATER, name="f.xyz", **options):
+        (tmp_path / name).write_bytes(f"3\n{comment}\n{rows}".encode())
+        return read(tmp_path / name, **options)
 
     return write_file
 

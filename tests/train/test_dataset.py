@@ -200,7 +200,7 @@ def test_a_real_set_of_two_levels_of_theory_is_read_as_asked_for(shared_data):
 def test_a_file_that_is_not_in_the_folder_may_come_with_the_configurations(tmp_path, monkeypatch, arrays, write):
     (tmp_path / "configs").mkdir()
     (tmp_path / "mine").mkdir()
-    monkeypatch.setattr("painn_fast.train.data.formats.CONFIGS", tmp_path / "configs")
+    monkeypatch.setattr("painn_fast.train.data.find.CONFIGS", tmp_path / "configs")
     shipped, own = write(arrays, "configs/toy.npz"), tmp_path / "mine" / "toy.npz"
     assert find_data("toy.npz", tmp_path / "mine") == shipped
     write(arrays, "mine/toy.npz")

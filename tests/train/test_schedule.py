@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from painn_fast.testing import assert_close
 from painn_fast.train import TrainSettings
@@ -118,3 +119,33 @@ def test_a_step_takes_a_gradient_of_at_most_the_norm_in_the_settings(training):
     training.settings = training.settings.model_copy(update={"gradient_clip": 1e-3})
     training.run_step(training.next_rows())
     assert float(training.parameters.gradient.norm()) == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_a_step_reads_no_number_from_the_device(training, monkeypatch):
+    """Each one would wait for a GPU; the mean loss of an epoch is read at its end."""
+    seen = []
+
+    def not_here(*_):
+        raise AssertionError("a step waits for the device")
+
+    class Reads(TorchDispatchMode):
+        def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+            seen.append(operation)
+            return operation(*args, **(kwargs or {}))
+
+    made, losses = training.batches, []
+    for _ in range(2):
+        rows = training.next_rows()
+        batch, labels = made(rows)  # in main memory, whatever the device
+        for_a_gpu = batch.elements, batch.periodic  # which a batch for a GPU brings along
+        training.batches = lambda _, ready=(batch, labels): ready
+        with Reads(), monkeypatch.context() as patch:
+            for name in ("tolist", "cpu", "item"):
+                patch.setattr(torch.Tensor, name, not_here)
+            training.run_step(rows)
+        assert for_a_gpu == (frozenset(batch.numbers.tolist()), batch.periodic)
+        losses.append(training.loss - sum(losses))
+    assert len(seen) > 10
+    assert torch.ops.aten._local_scalar_dense.default not in seen
+    assert training.end_epoch() == pytest.approx(sum(losses) / 2)
+    assert training.loss == 0.0

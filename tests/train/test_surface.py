@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from painn_fast import PaiNNFastError, load
-from painn_fast.io.load import MODELS
+from painn_fast.io.find import MODELS
 from painn_fast.io.structures import read_structures
 from painn_fast.spectra import Roughness, roughness
 from painn_fast.testing import with_epsilon

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 from ase.build import molecule
+from force_fields import Morse
 
 from painn_fast import PaiNNFastError, load
-from painn_fast.io.load import MODELS
+from painn_fast.io.find import MODELS
 from painn_fast.io.structures import read_structures
 from painn_fast.spectra import harmonic, hessian, relax, roughness
-from painn_fast.testing import Morse, assert_close, with_epsilon
+from painn_fast.testing import assert_close, with_epsilon
 from painn_fast.vibrations import derivatives as module
 from painn_fast.vibrations.derivatives import derivatives, differences
 from painn_fast.vibrations.harmonic import normal_modes

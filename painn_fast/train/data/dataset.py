@@ -198,21 +198,10 @@ class Batches:
         atoms = data.atoms_of(index)
         positions, n_atoms = data.positions[atoms], data.n_atoms[index]
         edges = self._edges(index, positions, n_atoms)
-        row_ptr = torch.searchsorted(edges.receiver, torch.arange(len(atoms) + 1))
-        batch = AtomicBatch(
-            numbers=torch.from_numpy(data.numbers[atoms]),
-            positions=torch.from_numpy(positions),
-            molecule=torch.from_numpy(np.repeat(np.arange(len(index)), n_atoms)),
-            n_atoms=torch.from_numpy(n_atoms),
-            receiver=edges.receiver,
-            sender=edges.sender,
-            shift=edges.shift,
-            row_ptr=row_ptr,
-            cell=torch.from_numpy(data.cell[index]),
-            pbc=torch.from_numpy(data.pbc[index]),
-            total_charge=torch.from_numpy(data.charge[index]),
-            spin_multiplicity=torch.from_numpy(data.spin[index]),
-        ).knowing(edges.mirror)
+        arrays = {"numbers": data.numbers[atoms], "positions": positions, "cell": data.cell[index]}
+        arrays |= {"pbc": data.pbc[index], "total_charge": data.charge[index], "spin_multiplicity": data.spin[index]}
+        given = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        batch = AtomicBatch.of(torch.from_numpy(n_atoms), edges, **given)
         labels = {
             name: torch.from_numpy(data.labels[name][atoms if name in PER_ATOM else index]) for name in self.names
         }

@@ -11,19 +11,9 @@ from painn_fast.errors import PaiNNFastError, reading
 from painn_fast.graph.charge import CHARGE_KEYS, MULTIPLICITY_KEYS
 from painn_fast.train.data import ase_database, ase_files, extxyz, hdf5, npy, npz, qm9
 from painn_fast.train.data.cache import cached
+from painn_fast.train.data.find import existing_data, find_data
 from painn_fast.train.data.frames import Frames
-from painn_fast.train.settings import CONFIGS, DataFile
-
-
-def find_data(file: str, folder: str | Path) -> Path:
-    """The file in `folder`, or the one of that name that comes with the shipped configurations.
-
-    `folder` may be the file itself, where a configuration has only one.
-    """
-    own, shipped = Path(folder) / file, CONFIGS / file
-    if Path(folder).is_file():
-        return Path(folder)
-    return shipped if shipped.is_file() and not own.exists() else own
+from painn_fast.train.settings import DataFile
 
 
 def read_frames(source: DataFile, folder: str | Path = ".") -> Frames:
@@ -32,9 +22,7 @@ def read_frames(source: DataFile, folder: str | Path = ".") -> Frames:
     Raises:
         PaiNNFastError: for a file that is missing, not understood or contradicts itself; names what and where.
     """
-    path = find_data(source.file, folder)
-    if not path.exists():
-        raise PaiNNFastError("no such data file", where=path, fix="name the folder of the data with --data")
+    path = existing_data(source.file, folder)
     with reading("not a readable data file", path):
         frames = _read(path, source, folder)
     if source.periodic is not None:

@@ -14,7 +14,8 @@ from painn_fast.graph.cells import check_cells
 from painn_fast.nn.defined import NEEDS_CELL
 from painn_fast.train.data import totals
 from painn_fast.train.data.dataset import PER_ATOM, SHAPES, SPLITS, Dataset
-from painn_fast.train.data.formats import find_data, read_frames
+from painn_fast.train.data.find import find_data
+from painn_fast.train.data.formats import read_frames
 from painn_fast.train.data.frames import CONVENTION, UNIT, UNSTATED, Frames, listed
 from painn_fast.train.data.labels import (
     KIND,

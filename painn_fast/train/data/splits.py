@@ -12,7 +12,7 @@ from painn_fast.errors import PaiNNFastError, reading
 from painn_fast.runtime.atomic import atomic_write
 from painn_fast.train.data.dataset import SPLITS, Dataset
 from painn_fast.train.data.duplicates import duplicates, roots
-from painn_fast.train.data.formats import find_data
+from painn_fast.train.data.find import find_data
 from painn_fast.train.data.frames import Frames
 from painn_fast.train.settings import DataFile, SplitSizes
 
@@ -31,7 +31,8 @@ def split_of(
     if source.use_as is not None:
         return np.full(n, SPLITS.index(source.use_as))
     if sizes.file is not None:
-        return _listed(data, source, find_split(sizes.file, folder))
+        file = Path(sizes.file)
+        return _listed(data, source, file if file.is_file() else find_data(sizes.file, folder))
     if frames.split is None:
         return draw(n, sizes, path, duplicates(data))
     if frames.split.shape != (n,) or not np.isin(frames.split, (0, 1, 2)).all():
@@ -63,11 +64,6 @@ def draw(n: int, sizes: SplitSizes, path: Path, equal: np.ndarray | None = None)
     split = np.full(n, 2)
     split[order[:train]], split[order[train : train + validation]] = 0, 1
     return split
-
-
-def find_split(file: str, folder: str | Path) -> Path:
-    """The file of a split, from here or from the folder of data."""
-    return Path(file) if Path(file).is_file() else find_data(file, folder)
 
 
 def write_split(data: Mapping[str, Dataset], path: str | Path) -> None:

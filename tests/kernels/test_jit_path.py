@@ -1,0 +1,70 @@
+"""The path to a GPU without one: what is compiled and when; a capture compiles, allocates and waits for nothing.
+
+A driver that stands for an H200 takes part in Triton's own path, from the launcher through its specialisation.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton")
+
+SCRIPT = Path(__file__).with_name("jit_path.py")
+SIZES = ["sizes", "training"]
+ENGINES = [f"engine {words}" for words in ("ieee fused", "tf32x3 fused", "bf16 fused", "ieee blas", "bf16 blas")]
+DYNAMICS = [
+    f"dynamics {words}"
+    for words in ("CH3CH2OH nve 32 1", "CH3CH2OH pile-g 3 16", "C6H6 pile-l 2 128", "CH3CH2OH+H2O pile-l 3 5")
+]
+COMPILED = "--compile dynamics H2O pile-l 2 2"
+
+
+@pytest.fixture(scope="module")
+def results():
+    """Of all scenarios, in a process where kernels are not interpreted."""
+    listed = [*SIZES, *ENGINES, *DYNAMICS, COMPILED]
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    command = [sys.executable, SCRIPT, *listed]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-3000:]
+    return dict(zip(listed, map(json.loads, run.stdout.splitlines()), strict=True))
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_other_sizes_of_a_batch_compile_nothing(results, name):
+    first, *later = results[name]["compiled"]
+    assert len(first) > 10
+    assert later == [[]] * len(later)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_an_evaluation_is_captured_without_compiling_allocating_or_waiting(results, name):
+    got = results[name]
+    first, *later = got["compiled"]
+    assert len(first) > 10
+    assert later == [[]] * len(later)  # other sizes of memory, and other batches in it
+    assert len(got["captures"]) == 2 * 4  # energies, energies and forces; 9, 360, 9 and 300 atoms
+    for capture in got["captures"]:
+        assert len(capture["launched"]) >= 9
+        assert (capture["compiled"], capture["waited"]) == ([], [])
+        conversions = {"_to_copy", "mm"} if name == "engine bf16 blas" else set()
+        assert set(capture["allocated"]) <= conversions  # in the memory of the graph
+
+
+@pytest.mark.parametrize("name", DYNAMICS)
+def test_a_step_of_dynamics_is_captured_without_compiling_allocating_or_waiting(results, name):
+    (capture,) = results[name]["captures"]
+    assert capture == {"compiled": [], "launched": capture["launched"], "allocated": [], "waited": []}
+    assert capture["launched"].count("close_kernel") == name.count("+") + 1
+    assert results[name]["waited"] == []
+
+
+def test_the_kernels_of_a_step_of_dynamics_compile_for_this_gpu(results):
+    """The other scenarios note which versions there would be; here they are made, as at a first call."""
+    (capture,) = results[COMPILED]["captures"]
+    assert capture["compiled"] == []
+    assert {"node_bwd_kernel", "modes_kernel", "normal_kernel"} <= set(capture["launched"])
