@@ -58,6 +58,7 @@ class Global(Memory):
         for name, values in tables.items():
             self.tables[name], top = np.uint64(top), top + -(-len(values) // 512) * 512
         super().__init__("global", top + GAP, lanes // WARP, programs, hazards)
+        self.common = True
         for name, values in tables.items():
             begin = int(self.tables[name])
             self.bytes[begin : begin + len(values)] = np.frombuffer(values, np.uint8)
@@ -201,13 +202,17 @@ class Machine:
         value = self.special[name]
         return value[self.active] if np.ndim(value) else value
 
+    def spread(self, value):
+        """A value of each active lane."""
+        return value if np.shape(value) == self.active.shape else np.broadcast_to(value, self.active.shape)
+
     def load(self, space, address, offset, size, count, mask, instruction):
         memory, at = self._at(space, address, offset)
         return memory.load(at, size, count, self._mask(mask), self.active, self.epochs, instruction)
 
     def store(self, space, address, offset, size, values, mask, instruction):
         memory, at = self._at(space, address, offset)
-        values = [np.broadcast_to(value, at.shape) for value in values]
+        values = [self.spread(value) for value in values]
         memory.store(at, size, values, self._mask(mask), self.active, self.epochs, instruction)
 
     def not_emulated(self, mask, instruction):
@@ -215,7 +220,7 @@ class Machine:
             raise NotImplementedError(f"{self.program.name}, line {instruction.line}: {instruction.text}")
 
     def _at(self, space, address, offset):
-        at = np.broadcast_to(np.asarray(address).astype(np.int64) + offset, self.active.shape)
+        at = self.spread(np.asarray(address).astype(np.int64) + offset)
         if space == "global":
             return self.memory, at
         if space == "local":
@@ -223,14 +228,15 @@ class Machine:
         return self.shared, np.where((at < 0) | (at >= self.stride), -1, at + self.programs[self.active] * self.stride)
 
     def _mask(self, mask):
-        return None if mask is None else np.broadcast_to(mask, self.active.shape)
+        return None if mask is None else self.spread(mask)
 
     def warps(self, *values):
         """Values as [warps, 32]: for instructions that whole warps execute together."""
-        lanes = self.active.reshape(-1, WARP) if len(self.active) % WARP == 0 else None
-        if lanes is None or (lanes[:, 0] % WARP != 0).any() or (lanes[:, -1] - lanes[:, 0] != WARP - 1).any():
-            raise RuntimeError(f"{self.program.name}: threads of a warp part before an instruction of all of them")
-        return [np.broadcast_to(value, self.active.shape).reshape(-1, WARP) for value in values]
+        if not self.everywhere:
+            lanes = self.active.reshape(-1, WARP) if len(self.active) % WARP == 0 else None
+            if lanes is None or (lanes[:, 0] % WARP != 0).any() or (lanes[:, -1] - lanes[:, 0] != WARP - 1).any():
+                raise RuntimeError(f"{self.program.name}: threads of a warp part before an instruction of all of them")
+        return [self.spread(value).reshape(-1, WARP) for value in values]
 
     def rows(self, address, offset, m):
         """[8, warps, 8] bytes of the rows of matrix m of an ldmatrix or stmatrix: where each begins."""

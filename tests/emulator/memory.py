@@ -49,6 +49,7 @@ class Memory:
         self.agents, self.programs = agents, programs  # of all lanes
         self.log, self.logged = [], 0
         self.traffic = Counter()
+        self.common = False  # whether a word may be of several programs
 
     def where(self, byte):
         """Name of what lies at an address."""
@@ -129,10 +130,10 @@ class Memory:
         words, writes, number = words[some], writes[some], np.repeat(np.arange(len(log)), sizes)[some]
         programs = self.programs[lanes]
         key = (words * (int(programs.max()) + 1) + programs) * (int(epochs.max()) + 1) + epochs
-        for kind, keys, agents in (
-            ("race within a program", key, self.agents[lanes]),
-            ("race between programs", words, programs),
-        ):
+        searches = [("race within a program", key, self.agents[lanes])]
+        if self.common:
+            searches.append(("race between programs", words, programs))
+        for kind, keys, agents in searches:
             for bad in _mixed(keys, agents, writes):
                 parts = [log[k][4] for k in np.unique(number[bad])]
                 self.hazard(kind, 4 * int(words[bad][0]), *parts)
@@ -144,7 +145,7 @@ MOST_SHOWN = 20
 
 def _mixed(key, agents, writes):
     """Positions of the accesses that share a key, where one is a write and agents differ."""
-    order = np.argsort(key, kind="stable")
+    order = np.argsort(key)
     starts = np.flatnonzero(np.diff(key[order], prepend=-1))
     agents, writes = agents[order], writes[order]
     bad = np.minimum.reduceat(agents, starts) != np.maximum.reduceat(agents, starts)

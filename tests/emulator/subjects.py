@@ -211,7 +211,6 @@ def _of_other_tests():
         tests = _module("test_neighbors")
         for system in ("molecules", "more atoms than a block of a program", "random pairs at the cut-off"):
             tests.test_the_list_is_that_of_the_graph("triton", system)
-        tests.test_too_little_room_is_reported_and_everything_stays_inside_it("triton")
 
     def bonds():
         tests = _module("test_bonds")

@@ -10,7 +10,6 @@ from painn_fast.kernels.bonds import triton as bonds
 from painn_fast.kernels.bonds.reference import Bonds, Contacts
 from painn_fast.kernels.edges.triton import edge_forces, edge_vectors
 from painn_fast.kernels.message.triton import message_force_bwd, message_fwd
-from painn_fast.kernels.neighbors.triton import neighbors_into
 from painn_fast.kernels.random.triton import normal
 from painn_fast.kernels.readout.triton import readout
 from painn_fast.kernels.ring import cpu, triton
@@ -19,7 +18,7 @@ from painn_fast.kernels.update.triton import norm_fwd
 from painn_fast.md.integrators import RingPolymer
 from painn_fast.md.state import System
 
-DEVICE = torch.device("cpu" if "TRITON_INTERPRET" in os.environ else "cuda")
+DEVICE = torch.device(os.environ["KERNELS_ON"])
 
 
 def strided(*shape, dtype=torch.float32, fill=0):
@@ -70,12 +69,6 @@ def random_out(p):
     normal(1, torch.arange(2, device=DEVICE), 3, 4, out=strided(2, 4, dtype=torch.float64))
 
 
-def neighbors_out(p):
-    positions, n = torch.rand(5, 3, device=DEVICE).double(), 5
-    row_ptr, sender = torch.zeros(n + 1, dtype=torch.int64, device=DEVICE), strided(32, dtype=torch.int64)
-    neighbors_into(positions, p.atom_ptr, 5.0, row_ptr, sender, sender.clone(), row_ptr[:1].clone())
-
-
 def bonds_in(p):
     one, none = torch.zeros(1, 2, device=DEVICE).double(), torch.zeros(1, 2, dtype=torch.int64, device=DEVICE)
     made = Bonds(atoms=strided(1, 2, 2, dtype=torch.int64), length=one, broken_at=none, reached=one)
@@ -87,7 +80,7 @@ def bonds_in(p):
 @pytest.mark.parametrize(
     "call",
     [edge_vectors_out, edge_forces_out, message_out, message_adjoint_out, readout_out, update_in, random_out,
-     neighbors_out, bonds_in],
+     bonds_in],
     ids=lambda call: call.__name__,
 )  # fmt: skip
 def test_a_launcher_refuses_memory_that_its_kernel_would_read_or_write_wrongly(call, problem):
