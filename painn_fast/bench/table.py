@@ -19,6 +19,7 @@ WHAT = {
     "calculator": "ASE calculator",
     "training_step": "training step",
     "training_energy": "training step, energies",
+    "simulator_step": "step of SchNetPack's simulator",
 }
 OURS, RIVALS = "fused", ("reference", "schnetpack")
 MANY = 4

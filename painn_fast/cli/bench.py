@@ -18,8 +18,8 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="CASES",
-            help="ethanol-1, ethanol-10, ethanol-32, ethanol-64, ethanol-1024, qm9-50, aspirin-32, water-216, scaling. "
-            "Default: all up to --max-atoms.",
+            help="ethanol-1, ethanol-10, ethanol-16, ethanol-32, ethanol-64, ethanol-1024, qm9-50, qm9-100, "
+            "aspirin-32, water-216, scaling. Default: all up to --max-atoms.",
             show_default=False,
         ),
     ] = None,
@@ -30,7 +30,8 @@ def bench(
         Text,
         flag(
             "NAMES",
-            "forward, energy_forces, evaluate, calculator, training_step, training_energy, with commas.",
+            "forward, energy_forces, evaluate, calculator, training_step, training_energy, simulator_step, with "
+            "commas.",
         ),
     ] = None,
     device: Annotated[str, flag("DEVICE", "cpu or cuda. Default: cpu.")] = "cpu",
