@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -43,12 +44,46 @@ def tabulate(radial: Radial, weight: Tensor, *, dtype: torch.dtype) -> FilterTab
     basis, _ = filter_basis_and_slope(CLOSEST + spacing * at, radial)
     basis[-1] = 0.0
     interval = at.long().clamp(max=knots - 1)
-    weights = torch.zeros(len(at), knots + 5, dtype=torch.float64)
-    weights.scatter_(1, interval[:, None] + torch.arange(6), _weights(at - interval))
+    weights = _weights(at - interval)
     weights[-1] *= 1e3  # no step at the cut-off
-    rows = torch.linalg.lstsq(weights, basis).solution @ weight.double()
+    rows = torch.from_numpy(_fit(interval.numpy(), weights.numpy(), basis.numpy())) @ weight.double()
     rows = pad(rows, (0, 0, 0, 1))  # a distance below the cut-off may round to where the last interval ends
     return FilterTable(rows.to(dtype).contiguous(), CLOSEST, spacing, radial.cutoff)
+
+
+def _fit(first: np.ndarray, weights: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Rows [n, C] that give values [M, C] best, each as the sum of six from `first` [M] on with weights [M, 6].
+
+    Normal equations of eleven diagonals, solved twice. A library's solver gives other last bits at other addresses, and
+    the engine of a run that goes on would not be the one that began it.
+    """
+    diagonals = np.zeros((6, first[-1] + 6))
+    for a in range(6):
+        for b in range(a, 6):
+            np.add.at(diagonals[b - a], first + a, weights[:, a] * weights[:, b])
+    count = diagonals.shape[1]
+    factors = np.zeros((6, count))
+    for i in range(count):
+        for j in range(1, min(6, count - i)):
+            factors[j, i] = diagonals[j, i] / diagonals[0, i]
+            diagonals[: 6 - j, i + j] -= factors[j, i] * diagonals[j:, i]
+    rows = np.zeros((count, values.shape[1]))
+    for _ in range(2):
+        rest = values.copy()
+        for a in range(6):
+            rest -= weights[:, a, None] * rows[first + a]
+        step = np.zeros_like(rows)
+        for a in range(6):
+            np.add.at(step, first + a, weights[:, a, None] * rest)
+        for i in range(count):
+            for j in range(1, min(6, count - i)):
+                step[i + j] -= factors[j, i] * step[i]
+        for i in reversed(range(count)):
+            step[i] /= diagonals[0, i]
+            for j in range(1, min(6, count - i)):
+                step[i] -= factors[j, i] * step[i + j]
+        rows += step
+    return rows
 
 
 def _weights(t: Tensor) -> Tensor:

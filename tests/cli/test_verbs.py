@@ -198,7 +198,7 @@ def test_doctor_warns_of_a_rough_surface(epsilon, state, tmp_path, monkeypatch):
     own = doctor.MODELS / "ethanol.xyz"
     save_model(with_epsilon(load("ethanol"), epsilon), tmp_path / "ethanol.safetensors")
     (tmp_path / "ethanol.xyz").write_text(own.read_text())
-    for module in ("painn_fast.io.load", "painn_fast.doctor"):
+    for module in ("painn_fast.io.find", "painn_fast.doctor"):
         monkeypatch.setattr(importlib.import_module(module), "MODELS", tmp_path)
     check = doctor.check_model("ethanol")
     assert check.state == state
@@ -213,7 +213,7 @@ def test_doctor_fails_on_a_model_that_was_changed(run, water_model, tmp_path, mo
     damaged[-1] ^= 1
     (models / "water.safetensors").write_bytes(bytes(damaged))
     (models / "water.xyz").write_text(water_model.with_suffix(".xyz").read_text())
-    for module in ("painn_fast.io.load", "painn_fast.doctor"):
+    for module in ("painn_fast.io.find", "painn_fast.doctor"):
         monkeypatch.setattr(importlib.import_module(module), "MODELS", models)
     outcome = run("doctor")
     assert outcome.code == 1
