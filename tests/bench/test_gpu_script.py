@@ -207,7 +207,8 @@ def test_wheels_are_unpacked_where_python_lacks_them_and_what_it_has_is_left(tmp
 def test_the_journal_has_each_result_and_another_run_leaves_out_what_passed(tmp_path):
     (tmp_path / "test_some.py").write_text("def test_a():\n    pass\ndef test_b():\n    assert 1 == 2\n")
     words = [sys.executable, "-m", "pytest", "-q", "-p", "gpu_journal", "-p", "no:cacheprovider", "-n", "2", "."]
-    environment = os.environ | {"PAINN_FAST_JOURNAL": str(tmp_path / "journal.jsonl"), "PYTHONPATH": str(BENCH)}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+    environment |= {"PAINN_FAST_JOURNAL": str(tmp_path / "journal.jsonl"), "PYTHONPATH": str(BENCH)}
     for expected in (["passed", "failed"], ["passed", "failed", "failed"]):
         run = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert run.returncode == 1, run.stdout + run.stderr

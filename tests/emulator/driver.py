@@ -103,7 +103,7 @@ def activate():
     if os.environ.get("TRITON_INTERPRET"):
         raise RuntimeError("kernels of this process are interpreted")
     user = os.getuid() if hasattr(os, "getuid") else 0
-    os.environ.setdefault("TRITON_CACHE_DIR", os.path.join(tempfile.gettempdir(), f"painn-fast-ptx-{user}"))
+    os.environ["TRITON_CACHE_DIR"] = os.path.join(tempfile.gettempdir(), f"painn-fast-ptx-{user}")
     compiler.CUDABackend.make_cubin = lambda self, src, metadata, options, capability: src.encode()
     emulator = Emulator()
     triton.runtime.driver.set_active(emulator)
