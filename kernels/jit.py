@@ -138,7 +138,8 @@ class _Part(CPUDispatcher):
 class _PartLibrary(JITCodeLibrary):
     def finalize(self) -> None:
         for library in dict.fromkeys(self._linking_libraries):
-            self._reload_init.update(library._reload_init)
+            with suppress(AttributeError):  # older numba has none
+                self._reload_init.update(library._reload_init)
             self._final_module.link_in(library._get_module_for_linking(), preserve=True)
         self._finalized = True
 
