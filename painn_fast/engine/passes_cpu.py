@@ -126,12 +126,12 @@ def energy_and_forces(
         for first in range(0, len(g.numbers), ROWS):
             _atoms_forward(w, g, m, k, first, min(first + ROWS, len(g.numbers)), want_forces, energies)
         if k < layers:
-            _pairs_forward(w, g, m, k, 0, pairs)
+            _pairs(w, g, m, k, 0, pairs, False)
     if want_forces:
         for k in range(layers - 1, -1, -1):
             for first in range(0, len(g.numbers), ROWS):
                 _atoms_backward(w, m, k, first, min(first + ROWS, len(g.numbers)))
-            _pairs_backward(w, g, m, k, 0, pairs)
+            _pairs(w, g, m, k, 0, pairs, True)
         finish(w, g, m, positions, forces, virial)
 
 
@@ -178,11 +178,11 @@ def step(
         elif which == ATOMS_FORWARD:
             _atoms_forward(w, g, m, k, first, last, want_forces, energies)
         elif which == PAIRS_FORWARD:
-            _pairs_forward(w, g, m, k, first, last)
+            _pairs(w, g, m, k, first, last, False)
         elif which == ATOMS_BACKWARD:
             _atoms_backward(w, m, k, first, last)
         else:
-            _pairs_backward(w, g, m, k, first, last)
+            _pairs(w, g, m, k, first, last, True)
 
 
 @compiled(nogil=True)
@@ -224,32 +224,37 @@ def _atoms_forward(w, g, m, k, first, last, want_forces, energies):  # type: ign
 
 
 @compiled(nogil=True)
-def _pairs_forward(w, g, m, k, low, high):  # type: ignore[no-untyped-def]
-    """Messages of layer k along pairs low to high."""
+def _pairs(w, g, m, k, low, high, backward):  # type: ignore[no-untyped-def]
+    """Messages of layer k along pairs low to high; `backward`, what these pull, in `m.pull`, and their adjoints."""
     if w.filter.shape[1] > 0:
-        _exact_forward(w, g, m, k, low, high)
+        _pairs_exactly(w, g, m, k, low, high, backward)
     else:
-        _messages(w.table[k % w.table.shape[0]], g, m, k, low, high, m.knot[low:high], m.spline[low:high])
+        table, knot, spline = w.table[k % w.table.shape[0]], m.knot[low:high], m.spline[low:high]
+        _visit(w.spacing, table, g, m, k, low, high, knot, spline, backward)
 
 
 @compiled(nogil=True, allocates=True)
-def _exact_forward(w, g, m, k, low, high):  # type: ignore[no-untyped-def]
+def _pairs_exactly(w, g, m, k, low, high, backward):  # type: ignore[no-untyped-def]
     """The same with filters that are computed for `EXACT_PAIRS` at a time."""
     table = np.empty((2 * EXACT_PAIRS + 4, w.table.shape[2]), w.table.dtype)
     row, at = np.empty(EXACT_PAIRS, m.knot.dtype), np.empty((EXACT_PAIRS, 12), m.spline.dtype)
     for first in range(low, high, EXACT_PAIRS):
         last = min(first + EXACT_PAIRS, high)
         _filters(w, m, k, first, last, table, row, at)
-        _messages(table, g, m, k, first, last, row, at)
+        _visit(w.spacing, table, g, m, k, first, last, row, at, backward)
 
 
 @compiled(nogil=True)
-def _messages(table, g, m, k, first, last, knot, spline):  # type: ignore[no-untyped-def]
-    a = m.kept
-    message_fwd(
-        a.x[k], a.v[k], table, g.receiver[first:last], g.sender[first:last], m.direction[first:last], knot,
-        spline, k > 0, a.s[0], a.v[k + 1],
-    )  # fmt: skip
+def _visit(spacing, table, g, m, k, first, last, knot, spline, backward):  # type: ignore[no-untyped-def]
+    """Pairs first to last, whose rows and weights in the table are `knot` and `spline`."""
+    a, receiver, sender, direction = m.kept, g.receiver[first:last], g.sender[first:last], m.direction[first:last]
+    if backward:
+        message_bwd(
+            a.x[k], a.v[k], m.gs, m.gv, table, spacing, receiver, sender, direction, m.distance[first:last], knot,
+            spline, k > 0, m.wide, m.gv_out, m.pull[first:last],
+        )  # fmt: skip
+    else:
+        message_fwd(a.x[k], a.v[k], table, receiver, sender, direction, knot, spline, k > 0, a.s[0], a.v[k + 1])
 
 
 @compiled(nogil=True)
@@ -340,36 +345,6 @@ def _add(a, b):  # type: ignore[no-untyped-def]
     for i in range(a.shape[0]):
         for c in range(a.shape[1]):
             b[i, c] += a[i, c]
-
-
-@compiled(nogil=True)
-def _pairs_backward(w, g, m, k, low, high):  # type: ignore[no-untyped-def]
-    """What pairs low to high pull in layer k, in `m.pull`, and their adjoints."""
-    if w.filter.shape[1] > 0:
-        _exact_backward(w, g, m, k, low, high)
-    else:
-        table, knot, spline = w.table[k % w.table.shape[0]], m.knot[low:high], m.spline[low:high]
-        _message_adjoints(w.spacing, table, g, m, k, low, high, knot, spline)
-
-
-@compiled(nogil=True, allocates=True)
-def _exact_backward(w, g, m, k, low, high):  # type: ignore[no-untyped-def]
-    """The same with filters that are computed for `EXACT_PAIRS` at a time."""
-    table = np.empty((2 * EXACT_PAIRS + 4, w.table.shape[2]), w.table.dtype)
-    row, at = np.empty(EXACT_PAIRS, m.knot.dtype), np.empty((EXACT_PAIRS, 12), m.spline.dtype)
-    for first in range(low, high, EXACT_PAIRS):
-        last = min(first + EXACT_PAIRS, high)
-        _filters(w, m, k, first, last, table, row, at)
-        _message_adjoints(w.spacing, table, g, m, k, first, last, row, at)
-
-
-@compiled(nogil=True)
-def _message_adjoints(spacing, table, g, m, k, first, last, knot, spline):  # type: ignore[no-untyped-def]
-    a = m.kept
-    message_bwd(
-        a.x[k], a.v[k], m.gs, m.gv, table, spacing, g.receiver[first:last], g.sender[first:last],
-        m.direction[first:last], m.distance[first:last], knot, spline, k > 0, m.wide, m.gv_out, m.pull[first:last],
-    )  # fmt: skip
 
 
 @compiled(nogil=True)
