@@ -216,8 +216,12 @@ def infrared_intensities(modes: np.ndarray, polar_tensors: np.ndarray) -> np.nda
 
 def raman_invariants(modes: np.ndarray, derivative: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """a'^2 and gamma'^2 [K] Å^4/amu, from modes [K, n, 3] and d alpha / dR [3, 3, n, 3] in Å^2."""
-    slope = np.einsum("ijnc,knc->kij", derivative, modes)
-    mean, deviator = invariants(slope)
+    return invariants_squared(np.einsum("ijnc,knc->kij", derivative, modes))
+
+
+def invariants_squared(tensors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """a^2 and gamma^2 [K] of symmetric tensors [K, 3, 3]."""
+    mean, deviator = invariants(tensors)
     return (mean**2).sum(axis=1), (deviator**2).sum(axis=1)
 
 
