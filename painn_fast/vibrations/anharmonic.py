@@ -55,11 +55,11 @@ class AnharmonicSpectrum:
     @property
     def fundamentals(self) -> np.ndarray:
         """Wavenumber of one quantum in each mode [K], cm-1; the harmonic one of modes that take no part."""
-        found = self.harmonic.wavenumber.copy()
+        result = self.harmonic.wavenumber.copy()
         for value, state in zip(self.wavenumber, self.states, strict=True):
             if len(state) == 1:
-                found[state[0]] = value
-        return found
+                result[state[0]] = value
+        return result
 
     def label(self, line: int) -> str:
         """A line by its modes, counted from 1: "12", "2x5" for an overtone, "3 + 7" for a combination."""
@@ -105,8 +105,7 @@ def anharmonic(model: Potential, atoms: ase.Atoms, *, lines: HarmonicSpectrum | 
             fix="start from another structure",
         )
     field = force_field(_on_engine(model), lines.atoms, lines.wavenumber[active], lines.modes[active])
-    found = levels(field)
-    return _spectrum(model, lines, active, found)
+    return _spectrum(model, lines, active, levels(field))
 
 
 def _large_amplitude(lines: HarmonicSpectrum, mode: int) -> bool:
@@ -124,10 +123,10 @@ def _on_engine(model: Potential) -> Any:
     return compute
 
 
-def _spectrum(model: Potential, lines: HarmonicSpectrum, active: np.ndarray, found: Levels) -> AnharmonicSpectrum:
-    scale = 2.0 * 2.0 * np.pi * SPEED_OF_LIGHT * found.energy * AMU_A2_PER_FS2 / HBAR  # |d/dQ|^2 of |<0|q|1>|^2
+def _spectrum(model: Potential, lines: HarmonicSpectrum, active: np.ndarray, result: Levels) -> AnharmonicSpectrum:
+    scale = 2.0 * 2.0 * np.pi * SPEED_OF_LIGHT * result.energy * AMU_A2_PER_FS2 / HBAR  # |d/dQ|^2 of |<0|q|1>|^2
     intensity = activity = None
-    moments = found.moments
+    moments = result.moments
     if "dipole" in model.properties:
         intensity = KM_PER_MOL * scale * (moments[:3] ** 2).sum(axis=0)
         moments = moments[3:]
@@ -138,13 +137,13 @@ def _spectrum(model: Potential, lines: HarmonicSpectrum, active: np.ndarray, fou
     return AnharmonicSpectrum(
         harmonic=lines,
         active=tuple(int(k) for k in active),
-        wavenumber=found.energy,
-        states=tuple(tuple(int(active[k]) for k in state) for state in found.states),
-        share=found.share,
+        wavenumber=result.energy,
+        states=tuple(tuple(int(active[k]) for k in state) for state in result.states),
+        share=result.share,
         intensity=intensity,
         activity=activity,
         resonances=tuple(
-            (tuple(int(active[k]) for k in one), tuple(int(active[k]) for k in other)) for one, other in found.fermi
+            (tuple(int(active[k]) for k in one), tuple(int(active[k]) for k in other)) for one, other in result.fermi
         ),
-        zero_point=found.zero_point + float(rest[rest > 0].sum()) / 2.0,
+        zero_point=result.zero_point + float(rest[rest > 0].sum()) / 2.0,
     )

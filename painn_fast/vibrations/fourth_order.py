@@ -45,18 +45,18 @@ def force_field(compute: Compute, atoms: ase.Atoms, wavenumber: np.ndarray, mode
     """
     along = dimensionless(modes, wavenumber)
     count = len(along)
-    places = [(), *(((i, s),) for i in range(count) for s in _SINGLE)]
-    places += [((i, s), (j, t)) for i, j in combinations(range(count), 2) for s, t in _PAIR]
-    results = compute([_moved(atoms, along, place) for place in places])
-    forces = np.asarray(results["forces"], dtype=np.float64).reshape(len(places), -1)
+    steps = [(), *(((i, s),) for i in range(count) for s in _SINGLE)]
+    steps += [((i, s), (j, t)) for i, j in combinations(range(count), 2) for s, t in _PAIR]
+    results = compute([_moved(atoms, along, one) for one in steps])
+    forces = np.asarray(results["forces"], dtype=np.float64).reshape(len(steps), -1)
     slope = -EV_IN_CM * forces @ along.reshape(count, -1).T  # dV/dq, cm-1
     moments = [
-        np.asarray(results[name], dtype=np.float64).reshape(len(places), -1)
+        np.asarray(results[name], dtype=np.float64).reshape(len(steps), -1)
         for name in ("dipole", "polarizability")
         if name in results
     ]
     values = np.concatenate([slope, *moments], axis=1)
-    first, second, third = _differences(values, places, count)
+    first, second, third = _differences(values, count)
     cubic = second[:, :, :count]
     cubic = (cubic + cubic.transpose(0, 2, 1) + cubic.transpose(2, 1, 0)) / 3.0
     return AnharmonicField(
@@ -71,15 +71,15 @@ def force_field(compute: Compute, atoms: ase.Atoms, wavenumber: np.ndarray, mode
     )
 
 
-def _moved(atoms: ase.Atoms, along: np.ndarray, place: tuple[tuple[int, int], ...]) -> ase.Atoms:
+def _moved(atoms: ase.Atoms, along: np.ndarray, steps: tuple[tuple[int, int], ...]) -> ase.Atoms:
     moved = atoms.copy()
-    for mode, steps in place:
-        moved.positions += STEP * steps * along[mode]
+    for mode, count in steps:
+        moved.positions += STEP * count * along[mode]
     return moved
 
 
-def _differences(values: np.ndarray, places: list[Any], count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """d/dq_i [K, C], d^2/dq_i dq_j [K, K, C] and d^3/dq_i^2 dq_j [K, K, C] of values [places, C]."""
+def _differences(values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """d/dq_i [K, C], d^2/dq_i dq_j [K, K, C] and d^3/dq_i^2 dq_j [K, K, C] of values [structures, C]."""
     centre, size = values[0], values.shape[1]
     one = values[1 : 1 + 6 * count].reshape(count, 6, size)
     at = {0: np.broadcast_to(centre, (count, size)), **{s: one[:, k] for k, s in enumerate(_SINGLE)}}
@@ -94,7 +94,7 @@ def _differences(values: np.ndarray, places: list[Any], count: int) -> tuple[np.
     i, j = pairs.T
     mixed, twice_i, twice_j = 0.0, 0.0, 0.0
     for h, weight in ((1, 4.0 / 3.0), (2, -1.0 / 3.0)):
-        corner = {place: two[:, k] for k, place in enumerate(_PAIR)}
+        corner = {signs: two[:, k] for k, signs in enumerate(_PAIR)}
         pp, pm, mp, mm = (corner[h * s, h * t] for s, t in _PAIR[:4])
         step = h * STEP
         mixed = mixed + weight * (pp - pm - mp + mm) / (4.0 * step**2)
