@@ -11,7 +11,23 @@ from typing import Annotated
 import typer
 
 import painn_fast
-from painn_fast.cli import bench, convert, data, doctor, evaluate, info, ipi, label, md, select, spectrum, table, train
+from painn_fast.cli import (
+    bench,
+    convert,
+    data,
+    doctor,
+    evaluate,
+    info,
+    ipi,
+    label,
+    md,
+    relax,
+    select,
+    spectrum,
+    table,
+    train,
+    vib,
+)
 from painn_fast.errors import PaiNNFastError, one_line
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
@@ -32,6 +48,8 @@ VERBS: dict[str, Callable[..., None]] = {
     "select": select.select,
     "train": train.train,
     "table": table.table,
+    "relax": relax.relax,
+    "vib": vib.vib,
     "md": md.md,
     "ipi": ipi.ipi,
     "spectrum": spectrum.spectrum,

@@ -9,12 +9,11 @@ from typing import Any
 import ase
 import numpy as np
 
-from painn_fast.engine import engine_for
 from painn_fast.errors import PaiNNFastError
-from painn_fast.evaluate import ATOMS_PER_BATCH, evaluate
+from painn_fast.evaluate import evaluate
 from painn_fast.nn import Potential
 from painn_fast.units import AMU_A2_PER_FS2, HBAR, SPEED_OF_LIGHT
-from painn_fast.vibrations.derivatives import ATOMS_AT_ONCE
+from painn_fast.vibrations.derivatives import Compute, atoms_at_once
 from painn_fast.vibrations.fourth_order import force_field
 from painn_fast.vibrations.harmonic import KM_PER_MOL, HarmonicSpectrum, harmonic, invariants_squared
 from painn_fast.vibrations.perturbation import Levels, State, levels
@@ -60,6 +59,18 @@ class AnharmonicSpectrum:
             if len(state) == 1:
                 result[state[0]] = value
         return result
+
+    def about(self) -> dict[str, str]:
+        """Resonances, modes that stay harmonic and zero-point energy, for the header of a table."""
+        pairs = [
+            "{} = {}".format(*(" + ".join(str(k + 1) for k in state) for state in pair)) for pair in self.resonances
+        ]
+        names = [f"{k + 1} ({self.harmonic.names[k]})" for k in self.left_harmonic]
+        return {
+            "Fermi resonances": ", ".join(pairs) or "none",
+            "large amplitude, harmonic": ", ".join(names) or "none",
+            "zero-point energy": f"{self.zero_point:.1f} cm-1",
+        }
 
     def label(self, line: int) -> str:
         """A line by its modes, counted from 1: "12", "2x5" for an overtone, "3 + 7" for a combination."""
@@ -112,13 +123,12 @@ def _large_amplitude(lines: HarmonicSpectrum, mode: int) -> bool:
     return lines.wavenumber[mode] < LARGE_AMPLITUDE and lines.names[mode].endswith("torsion")
 
 
-def _on_engine(model: Potential) -> Any:
+def _on_engine(model: Potential) -> Compute:
     names = ("forces", *(name for name in ("dipole", "polarizability") if name in model.properties))
-    at_once = ATOMS_AT_ONCE if engine_for(model) else ATOMS_PER_BATCH
 
     def compute(moved: list[ase.Atoms]) -> Mapping[str, Any]:
         evaluate(model, moved[:1], names)  # a new engine checks itself on its first batch
-        return evaluate(model, moved, names, atoms_per_batch=at_once)
+        return evaluate(model, moved, names, atoms_per_batch=atoms_at_once(model))
 
     return compute
 

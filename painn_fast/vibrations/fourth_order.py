@@ -6,19 +6,17 @@ with h^4: a step averages over the roughness of a surface, as the vibration itse
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from itertools import combinations
-from typing import Any
 
 import ase
 import numpy as np
 
 from painn_fast.units import AMU_A2_PER_FS2, EV_IN_CM, HBAR, SPEED_OF_LIGHT
+from painn_fast.vibrations.derivatives import Compute
 from painn_fast.vibrations.perturbation import AnharmonicField
 
 STEP = 0.5
 """Of a dimensionless normal coordinate; the amplitude of its zero-point motion is 0.7."""
-Compute = Callable[[list[ase.Atoms]], Mapping[str, Any]]
 _SINGLE, _PAIR = (-3, -2, -1, 1, 2, 3), ((1, 1), (1, -1), (-1, 1), (-1, -1), (2, 2), (2, -2), (-2, 2), (-2, -2))
 MOMENT_OF_INERTIA = HBAR / (4.0 * np.pi * SPEED_OF_LIGHT * AMU_A2_PER_FS2)
 """Rotational constant times moment of inertia, cm-1 amu Å^2."""

@@ -19,6 +19,8 @@ UNITS = {
     "convert": ["eV", "Å", "e Å", "Å³"],
     "data": ["eV", "eV/Å", "e Å", "Å³", "kcal/mol"],
     "train": ["eV", "eV/Å", "e Å", "Å³"],
+    "relax": ["Å", "eV", "eV/Å", "eV/Å³"],
+    "vib": ["cm-1", "km/mol", "Å⁴/amu", "eV", "K"],
     "md": ["fs", "K", "Å", "eV"],
     "ipi": ["hartree", "hartree/bohr", "e a0", "a0^3", "eV"],
     "spectrum": ["fs", "K", "cm-1", "km/mol"],

@@ -135,3 +135,62 @@ def test_darling_dennison_resonance() -> None:
     )
     assert errors(local)[0].max() < 2.0
     assert min(levels(local).share) < 0.8
+
+
+def coupled_model(quanta: int) -> np.ndarray:
+    """Levels above the ground state of two Morse stretches and a bend, in a basis of oscillators, cm-1.
+
+    V = sum_i D_i (1 - exp(-a_i q_i))^2 + w_3 q_3^2 / 2 + sum_i (c_i q_i q_3^2 / 2 + d_i q_i^2 q_3^2 / 4)
+    + e q_1^2 q_2^2 / 4
+    """
+    basis = np.array([s for s in itertools.product(range(quanta + 1), repeat=3) if sum(s) <= quanta])
+    up = np.diag(np.sqrt(np.arange(1, 80) / 2.0), 1)
+    points, vectors = np.linalg.eigh(up + up.T)
+
+    def operator(*functions) -> np.ndarray:
+        total = 1.0
+        for k, function in enumerate(functions):
+            matrix = ((vectors * function(points)) @ vectors.T)[: quanta + 1, : quanta + 1]
+            total = total * matrix[np.ix_(basis[:, k], basis[:, k])]
+        return total
+
+    def one(q):
+        return np.ones_like(q)
+
+    matrix = np.diag((basis + 0.5) @ np.array((*STRETCHES, BEND))).astype(float)
+    for k, omega in enumerate(STRETCHES):
+        a = np.sqrt(2.0 * MORSE[1] / omega)
+
+        def rest(q, a=a, omega=omega):
+            return omega / (2.0 * a * a) * (1.0 - np.exp(-a * q)) ** 2 - 0.5 * omega * q**2
+
+        own, other = (rest, one), (one, rest)
+        matrix += operator(*(own, other)[k], one)
+        linear, square = ((lambda q: q, one), (lambda q: q**2, one))
+        order = 1 if k == 0 else -1
+        matrix += C[k] / 2.0 * operator(*linear[::order], lambda q: q**2)
+        matrix += D[k] / 4.0 * operator(*square[::order], lambda q: q**2)
+    matrix += E / 4.0 * operator(lambda q: q**2, lambda q: q**2, one)
+    energy = np.linalg.eigvalsh(matrix)
+    return energy[1:] - energy[0]
+
+
+STRETCHES, BEND = (3780.0, 3930.0), 1450.0
+C, D, E = (160.0, -110.0), (30.0, 20.0), 10.0
+"""cm-1, of the coupled model; no level of two quanta lies near one of three, which the basis does not have."""
+
+
+def test_coupled_model_of_three_modes_within_8_wavenumbers() -> None:
+    fields = [morse_field(omega, MORSE[1]) for omega in STRETCHES]
+    cubic = {(k, k, k): float(one.cubic[0, 0, 0]) for k, one in enumerate(fields)}
+    quartic = {(k, k, k, k): float(one.quartic[0, 0, 0]) for k, one in enumerate(fields)}
+    cubic |= {(0, 2, 2): C[0], (1, 2, 2): C[1]}
+    quartic |= {(0, 0, 2, 2): D[0], (1, 1, 2, 2): D[1], (0, 0, 1, 1): E}
+    found = levels(field([*STRETCHES, BEND], cubic, quartic))
+    true = coupled_model(15)
+    np.testing.assert_allclose(true[:9], coupled_model(18)[:9], atol=0.1)
+    off = np.abs(true[:, None] - found.energy).min(axis=0)
+    assert off.max() < 8.0
+    assert len(set(np.abs(true[:, None] - found.energy).argmin(axis=0))) == len(found.energy) == 9
+    harmonic = [sum(([*STRETCHES, BEND][k]) for k in state) for state in found.states]
+    assert min(found.energy - harmonic) < -300, "anharmonic by far more than the limit"
