@@ -176,7 +176,7 @@ def coupled_model(quanta: int) -> np.ndarray:
 
 
 STRETCHES, BEND = (3780.0, 3930.0), 1450.0
-C, D, E = (160.0, -110.0), (30.0, 20.0), 10.0
+C, D, E = (100.0, -70.0), (20.0, 15.0), 10.0
 """cm-1, of the coupled model; no level of two quanta lies near one of three, which the basis does not have."""
 
 
