@@ -80,7 +80,6 @@ def test_cells_relax_as_with_the_filter_of_ase():
     )
     model = random_potential(config, seed=3)
     crystal = bulk("Cu", cubic=True)
-    crystal.positions[0] += [0.1, 0.05, 0.0]
     (end,) = relax_many(model, [crystal], tolerance=0.02, cell=True, steps=300)
     alone = crystal.copy()
     alone.calc = pf.PaiNNCalculator(model)
