@@ -329,6 +329,11 @@ def _shape(precision: str, lanes: int) -> Shape:
     return OF_64_LANES.get(precision, SHAPES[precision]) if lanes == 64 else SHAPES[precision]
 
 
+def shape_of(precision: str, atoms: int, lanes: int = LANES) -> Shape:
+    """Of a launch over so many atoms."""
+    return _shape(precision, lanes)
+
+
 def _sizes(kernel: Any, shape: Shape, features: int, hidden: int) -> dict[str, int]:
     """Constants of a kernel: the division of its products."""
     sizes = {
