@@ -20,7 +20,7 @@ from painn_fast.md.setup import Molecule, Setup
 from painn_fast.runtime.folders import molecule_folder
 from painn_fast.runtime.hdf5 import read_dataset
 
-NAMES_ONLY = {"model", "members", "structure", *LoadOptions.model_fields}
+NAMES_ONLY = {"model", "members", "add", "structure", *LoadOptions.model_fields}
 """Settings that name a file: its content is compared instead."""
 SAME = 1e-6
 """Å: positions nearer than that are the same; a structure may have been relaxed anew."""
