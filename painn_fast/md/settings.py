@@ -14,7 +14,7 @@ from painn_fast.settings import Duration, Force, Interval, Seed, Temperatures, T
 
 Motion = Literal["translation", "rotation"]
 """Of a molecule as a whole."""
-RECORDED = ("positions", "velocities", "energies", "dipole", "polarizability")
+RECORDED = ("positions", "velocities", "energies", "dipole", "polarizability", "centroids")
 """Series that a run can write, at the interval `<name>_every`."""
 Beads = Annotated[int, Field(ge=1, le=4096)]
 Trajectories = Annotated[int, Field(ge=1, le=10**6)]
@@ -102,6 +102,8 @@ class MDSettings(LoadOptions):
     """Time between records of the dipole, such as "1 fs"; by default it is not recorded."""
     polarizability_every: Interval | None = None
     """Time between records of the polarizability, such as "2 fs"; by default it is not recorded."""
+    centroids_every: Interval | None = None
+    """Time between records of centroids and mean forces on their beads, such as "2 fs"; by default there are none."""
     stream: Interval | None = None
     """Depth of correlation functions that dipole, polarizability and velocities are added to instead of being recorded,
     such as "2 ps": for spectra of very long runs."""
