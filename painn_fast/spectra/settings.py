@@ -96,7 +96,7 @@ class SpectrumSettings(LoadOptions):
     """Wavelength of the Raman laser."""
     sampling_temperature: Temperature = "600 K"
     """Temperature of the path integrals of te-pigs."""
-    sampling_duration: Interval = "0.5 ps"
+    sampling_duration: Interval = "0.25 ps"
     """Time of each trajectory of the path integrals of te-pigs."""
     sampling_every: Interval = "2 fs"
     """Time between centroids that the correction of te-pigs is trained on."""
@@ -204,7 +204,7 @@ class SpectrumSettings(LoadOptions):
             "temperature": f"{self.sampling_temperature!r} K",
         }
         text |= {"duration": f"{self.sampling_duration!r} fs", "centroids_every": f"{self.sampling_every!r} fs"}
-        text |= {"start": "free", "stream": None, "output": str(self.folder / PATH_INTEGRALS)}
+        text |= {"stream": None, "output": str(self.folder / PATH_INTEGRALS)}
         return MDSettings.parse(text, where="sampling")
 
 
