@@ -9,7 +9,7 @@ from ase.build import bulk, molecule
 import painn_fast as pf
 from painn_fast.errors import PaiNNFastError
 from painn_fast.io.model_file import save_model
-from painn_fast.md import MDSettings, ModelForces, Trajectory, run
+from painn_fast.md import ForceField, MDSettings, ModelForces, Trajectory, run
 from painn_fast.md.forces import SumForces
 from painn_fast.nn import DipoleHead, EnergyHead, PolarizabilityHead, PotentialConfig, RepresentationConfig
 from painn_fast.testing import assert_close, random_potential
@@ -157,3 +157,25 @@ def test_the_command_adds_models(files, tmp_path):
     result = CliRunner().invoke(app, ["md", *flags, *added, *output])
     assert result.exit_code == 0, result.output
     assert Trajectory(tmp_path / "md").read("polarizability").shape == (3, 1, 3, 3)
+
+
+class Springs(ForceField):
+    """Atoms on springs to the origin, as a CUDA graph needs them."""
+
+    def __init__(self, stiffness):
+        self.stiffness = stiffness
+
+    def __call__(self, positions):
+        return 0.5 * self.stiffness * positions.square().sum((1, 2)), -self.stiffness * positions
+
+    def launches(self, positions):
+        return lambda: [self(x) for x in positions]
+
+
+def test_launches_of_a_sum_add_and_need_those_of_all_members(models):
+    positions = [torch.tensor(ETHANOL.positions)[None].expand(2, -1, -1), torch.ones(1, 3, 3, dtype=torch.float64)]
+    launches = SumForces([Springs(1.0), Springs(2.5)]).launches(positions)
+    for (energy, forces), x in zip(launches(), positions, strict=True):
+        assert_close(energy, 1.75 * x.square().sum((1, 2)), 1e-14)
+        assert_close(forces, -3.5 * x, 1e-14)
+    assert SumForces([Springs(1.0), ModelForces(models[0], ETHANOL)]).launches(positions[:1]) is None
