@@ -96,7 +96,7 @@ class SpectrumSettings(LoadOptions):
     """Wavelength of the Raman laser."""
     sampling_temperature: Temperature = "600 K"
     """Temperature of the path integrals of te-pigs."""
-    sampling_duration: Interval = "0.25 ps"
+    sampling_duration: Interval = "0.5 ps"
     """Time of each trajectory of the path integrals of te-pigs."""
     sampling_every: Interval = "2 fs"
     """Time between centroids that the correction of te-pigs is trained on."""
