@@ -10,8 +10,8 @@ import typer
 from painn_fast.cli.given import check_files, check_model
 from painn_fast.cli.options import Flags, with_flags
 
-NAMES = {"members": ("--member",), "remove_com_motion": ("--remove-com-motion", "--hold")}
-"""Of flags: one for each member, and a name of earlier versions."""
+NAMES = {"members": ("--member",), "add": ("--add",), "remove_com_motion": ("--remove-com-motion", "--hold")}
+"""Of flags: one for each member and each model that is added, and a name of earlier versions."""
 
 
 @with_flags(flags=Flags("md.settings", "MDSettings", names=NAMES))
@@ -36,9 +36,9 @@ def md(
     from painn_fast.settings import load_settings
 
     settings = load_settings(MDSettings, config, flags)
-    for model in (settings.model, *settings.members):
+    for model in (settings.model, *settings.members, *settings.add):
         if model:
-            check_model(model, settings.load_options, device=settings.device)
+            check_model(model, settings.options_of(model), device=settings.device)
     check_files(settings.structure)
     from painn_fast.md import run
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 
 import ase
 
@@ -48,7 +50,8 @@ def method_name(trajectory: Trajectory) -> str:
 
 def _method(trajectory: Trajectory) -> str:
     ensemble = str(trajectory.header["ensemble"])
-    return METHODS.get(ensemble, ensemble)
+    added = [Path(one).stem for one in json.loads(str(trajectory.header.get("settings", "{}"))).get("add", ())]
+    return " + ".join([METHODS.get(ensemble, ensemble), *added])
 
 
 def title(result: SpectrumResult, trajectory: Trajectory, about: dict[str, str]) -> str:

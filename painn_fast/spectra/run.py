@@ -30,6 +30,7 @@ from painn_fast.spectra.panels import can_draw
 from painn_fast.spectra.plot import draw
 from painn_fast.spectra.report import harmonic_table, peak_table
 from painn_fast.spectra.settings import DYNAMICS, SpectrumSettings
+from painn_fast.spectra.te_pigs import train_correction
 from painn_fast.vibrations.harmonic import HarmonicSpectrum, harmonic
 from painn_fast.vibrations.method import Method
 
@@ -118,6 +119,8 @@ def dynamics(
 ) -> Trajectory:
     """Run the dynamics, from the minimum and the other structures in turn; wait for all processes."""
     start = frames if lines is None else [lines.atoms, *frames[1:]]
+    if settings.method == "te-pigs" and settings.correction is None:
+        train_correction(settings, start, resume=resume, overwrite=overwrite)
     observed = tuple(name for name in OBSERVED if model is None or name in model.properties)
     observed += ("velocities",) if settings.velocities_every is not None else ()
     path = md.run(settings.dynamics(observed), atoms=start, resume=resume, overwrite=overwrite)

@@ -16,10 +16,15 @@ from painn_fast.spectra.quantum import QuantumCorrection
 from painn_fast.spectra.window import WindowName
 from painn_fast.vibrations.method import Method as HessianMethod
 
-Method = Literal["t-rpmd", "rpmd", "classical"]
-ENSEMBLES: dict[Method, Ensemble] = {"t-rpmd": "t-rpmd", "rpmd": "rpmd", "classical": "nve"}
+Method = Literal["t-rpmd", "rpmd", "classical", "te-pigs"]
+ENSEMBLES: dict[Method, Ensemble] = {"t-rpmd": "t-rpmd", "rpmd": "rpmd", "classical": "nve", "te-pigs": "nve"}
+BEADS = {"classical": 1, "te-pigs": 8}
+"""Where the default is another; at twice the temperature half as many are as good."""
 DYNAMICS = "dynamics"
 """Folder of the trajectory within the output."""
+CORRECTION = Path("te-pigs/training/te-pigs.safetensors")
+PATH_INTEGRALS = Path("te-pigs/path-integrals")
+"""Of te-pigs, within the output."""
 
 
 class SpectrumSettings(LoadOptions):
@@ -51,7 +56,7 @@ class SpectrumSettings(LoadOptions):
     methods: tuple[Method, ...] = ()
     """Several, to be compared, instead of `method`; `method = "classical, t-rpmd"` is the same."""
     beads: Beads = 16
-    """Beads of the ring polymer; 1 in classical dynamics."""
+    """Beads of the ring polymer, in te-pigs of its path integrals, 8 by default; 1 in classical dynamics."""
     trajectories: Trajectories = 12
     """Trajectories, run as one batch."""
     temperature: Temperature = "300 K"
@@ -89,6 +94,16 @@ class SpectrumSettings(LoadOptions):
     """End of the spectra."""
     laser: Wavelength = "532 nm"
     """Wavelength of the Raman laser."""
+    sampling_temperature: Temperature = "600 K"
+    """Temperature of the path integrals of te-pigs."""
+    sampling_duration: Interval = "0.5 ps"
+    """Time of each trajectory of the path integrals of te-pigs."""
+    sampling_every: Interval = "2 fs"
+    """Time between centroids that the correction of te-pigs is trained on."""
+    correction: str | None = None
+    """A correction that te-pigs trained before, instead of sampling and training."""
+    correction_training: str = "te-pigs"
+    """Configuration that te-pigs trains the correction with, shipped or a file."""
     quantum_correction: QuantumCorrection = "harmonic"
     """Quantum correction of classical spectra; ring polymers need none."""
     overlay: tuple[str, ...] = ()
@@ -107,7 +122,7 @@ class SpectrumSettings(LoadOptions):
             values["methods"] = listed
         elif listed:
             values["methods"], values["method"] = (), listed[0]
-        return {"beads": 1, **values} if listed == ["classical"] else values
+        return {"beads": BEADS[listed[0]], **values} if len(listed) == 1 and listed[0] in BEADS else values
 
     @model_validator(mode="after")
     def _sensible(self) -> SpectrumSettings:
@@ -124,6 +139,8 @@ class SpectrumSettings(LoadOptions):
             if every is not None and self.highest > nyquist(every):
                 raise ValueError(f"{name} of {every:g} fs resolves nothing above {nyquist(every):.0f} cm-1")
         self.dynamics()
+        if self.method == "te-pigs":
+            self.sampling()
         return self
 
     def _comparison(self) -> SpectrumSettings:
@@ -142,9 +159,9 @@ class SpectrumSettings(LoadOptions):
         """The settings of one of several methods: in a folder of its own, without what does not concern it."""
         values = self.model_dump(mode="json", exclude_none=True)
         values |= {"method": method, "methods": (), "overlay": (), "output": str(self.folder / method)}
-        if method == "classical":
-            values["beads"] = 1
-        else:
+        if method == "classical" or (method == "te-pigs" and "beads" not in self.model_fields_set):
+            values["beads"] = BEADS[method]
+        if method != "classical":
             values["quantum_correction"] = "harmonic"
         return SpectrumSettings.parse(values, where=method)
 
@@ -171,9 +188,24 @@ class SpectrumSettings(LoadOptions):
         values |= {f"{name}_every": text[f"{name}_every"] for name in observed}
         values |= {"ensemble": ENSEMBLES[self.method], "output": str(self.folder / DYNAMICS)}
         values |= {"energies_every": f"{10 * self.time_step!r} fs"}
+        if self.method == "te-pigs":
+            values |= {"beads": 1, "add": [self.correction or str(self.folder / CORRECTION)]}
         values |= {"stream": text["depth"]} if self.stream else {}
         values |= {"fragments": self.fragments} if self.fragments is not None else {}
         return MDSettings.parse(values, where="dynamics")
+
+    def sampling(self) -> MDSettings:
+        """The path integrals of te-pigs."""
+        text = self.dynamics(()).model_dump(mode="json")
+        text |= {
+            "add": [],
+            "ensemble": "pile-l",
+            "beads": self.beads,
+            "temperature": f"{self.sampling_temperature!r} K",
+        }
+        text |= {"duration": f"{self.sampling_duration!r} fs", "centroids_every": f"{self.sampling_every!r} fs"}
+        text |= {"stream": None, "output": str(self.folder / PATH_INTEGRALS)}
+        return MDSettings.parse(text, where="sampling")
 
 
 def _listed(names: Any) -> list[Any]:
