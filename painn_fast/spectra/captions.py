@@ -67,4 +67,5 @@ def subtitle(result: SpectrumResult, settings: SpectrumSettings, about: dict[str
     laser = f"; laser {settings.laser:g} nm" if result.raman is not None else ""
     first = f"{about['temperature']}, {about['sampling']}{laser}"
     second = f"window {about['window']}, resolution {settings.analysis.resolution:.0f} cm-1; {about['frames']}"
-    return f"{method}, {first}\n{second}".removeprefix(", ").replace("cm-1", "cm$^{-1}$")
+    third = f"\n{about['torsions']}" if "torsions" in about else ""
+    return f"{method}, {first}\n{second}{third}".removeprefix(", ").replace("cm-1", "cm$^{-1}$")

@@ -14,10 +14,15 @@ from painn_fast.errors import PaiNNFastError
 from painn_fast.runtime.atomic import atomic_write
 from painn_fast.spectra.overlay import Overlay
 from painn_fast.spectra.peaks import VIBRATIONS_FROM, Peak
+from painn_fast.vibrations.harmonic import HarmonicSpectrum
 
 INK, LINE, STICK, FAINT = "#222222", "#1f4e8c", "#d9822b", "#9a9a9a"
 COLOURS = (LINE, "#b5382a", "#2e8b57", "#7b4ba0", "#8c6d1f", "#3a3a3a", "#d64f9b")
 """Colours of lines in one panel; the sticks have another."""
+STICKS = (STICK, "#1a9a9a", "#c2479a", "#8a9a1f", FAINT)
+"""Colours of the sticks of conformers, by population."""
+SEEN = 0.01
+"""Least population of a conformer with a colour of its own."""
 OVERLAYS = ("--", ":", "-.")
 ROOM = 0.56
 """Part of the height of a panel that the spectrum takes; names have the rest."""
@@ -130,20 +135,38 @@ def _height(curve: Curve, room: float) -> float:
     return max(top / room, above / (room + 0.05))
 
 
-def sticks(panel: Any, nu: np.ndarray, values: np.ndarray, label: str) -> None:
-    """Harmonic lines on an axis of their own, as high as the spectrum at most."""
+def sticks(panel: Any, harmonic: HarmonicSpectrum, values: np.ndarray, label: str) -> None:
+    """Harmonic lines on an axis of their own, as high as the spectrum at most, each conformer in its colour."""
+    nu = harmonic.wavenumber
     real = (nu > 0) & np.isfinite(values)
     axis = panel.twinx()
     top = float(values[real].max(initial=0.0)) / ROOM or 1.0
-    axis.vlines(nu[real], 0.0, values[real], color=STICK, lw=1.4, alpha=0.9)
-    axis.plot(nu[real], values[real], "o", color=STICK, ms=3.0)
+    for name, colour, chosen in _conformers(harmonic):
+        own = real & chosen
+        axis.vlines(nu[own], 0.0, values[own], color=colour, lw=1.4, alpha=0.9)
+        axis.plot(nu[own], values[own], "o", color=colour, ms=3.0)
+        panel.plot([], [], color=colour, marker="o", ms=3.0, lw=1.4, label=name)
     axis.set_ylim(-0.015 * top, top)
     axis.set_ylabel(label, color=STICK, y=0.5 * ROOM)
     axis.tick_params(axis="y", colors=STICK)
     for side in ("top", "left", "right"):
         axis.spines[side].set_visible(False)
     _few_ticks(axis, ROOM)
-    panel.plot([], [], color=STICK, marker="o", ms=3.0, lw=1.4, label="harmonic (axis on the right)")
+
+
+def _conformers(harmonic: HarmonicSpectrum) -> list[tuple[str, str, np.ndarray]]:
+    """Label, colour and modes [K] of each conformer that is seen; rare ones share the last colour."""
+    of = harmonic.conformer
+    if of is None:
+        return [("harmonic (axis on the right)", STICK, np.ones(len(harmonic.wavenumber), dtype=bool))]
+    seen = [k for k, (_, share) in enumerate(harmonic.conformers) if share >= SEEN][: len(STICKS) - 1]
+    groups = [
+        (f"harmonic, {name} {share:.0%}", STICKS[k], of == k)
+        for k, (name, share) in enumerate(harmonic.conformers)
+        if k in seen
+    ]
+    rest = ~np.isin(of, seen)
+    return [*groups, ("harmonic, others", STICKS[-1], rest)] if rest.any() else groups
 
 
 def _few_ticks(axis: Any, room: float) -> None:

@@ -55,6 +55,7 @@ class Peak:
     mode: int | None = None  # nearest harmonic mode, counted from 1 in order of wavenumber
     harmonic: float | None = None  # its wavenumber, cm-1
     depolarisation: float | None = None  # Raman only
+    conformer: str | None = None  # of the harmonic mode, in a mixture
 
 
 @dataclass(frozen=True)
@@ -250,4 +251,5 @@ def _name(peak: Peak, harmonic: HarmonicSpectrum, nu: np.ndarray, lines: np.ndar
         name=joined(beside) if " " in leading else leading,
         mode=best + 1,
         harmonic=float(harmonic.wavenumber[best]),
+        conformer=None if harmonic.conformer is None else harmonic.conformers[harmonic.conformer[best]][0],
     )

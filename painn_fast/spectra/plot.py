@@ -143,7 +143,7 @@ def _infrared_panel(
     lines(panel, curves, overlays, _highest(spectra))
     panel.set_ylabel("infrared absorption\nkm mol$^{-1}$ / cm$^{-1}$", y=0.5 * ROOM)
     if harmonic is not None and harmonic.intensity is not None:
-        sticks(panel, harmonic.wavenumber, harmonic.intensity, "harmonic / km mol$^{-1}$")
+        sticks(panel, harmonic, harmonic.intensity, "harmonic / km mol$^{-1}$")
 
 
 def _raman_panel(
@@ -155,7 +155,7 @@ def _raman_panel(
     if harmonic is not None and harmonic.activity is not None:
         first = next(iter(spectra.values()))
         factor = stokes_factor(harmonic.wavenumber, first.temperature, first.laser) / 45.0
-        sticks(panel, harmonic.wavenumber, factor * harmonic.activity, "harmonic / 10$^{-30}$ cm$^2$ sr$^{-1}$")
+        sticks(panel, harmonic, factor * harmonic.activity, "harmonic / 10$^{-30}$ cm$^2$ sr$^{-1}$")
 
 
 def _power_panel(panel: Any, spectra: dict[str, PowerSpectrum], harmonic: HarmonicSpectrum | None) -> None:

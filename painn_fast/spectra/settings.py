@@ -21,6 +21,9 @@ ENSEMBLES: dict[Method, Ensemble] = {"t-rpmd": "t-rpmd", "rpmd": "rpmd", "classi
 DYNAMICS = "dynamics"
 """Folder of the trajectory within the output."""
 
+POSITIONS_EVERY, MOST_POSITIONS = 40, 500
+"""Steps between records of positions, from which torsion angles are computed, and the most of them."""
+
 
 class SpectrumSettings(LoadOptions):
     """Settings from a model to its infrared and Raman spectrum: of the dynamics and of the analysis.
@@ -42,6 +45,9 @@ class SpectrumSettings(LoadOptions):
     """Any file that ASE reads; the first frame gives the harmonic spectrum. Default: that of the bundled model."""
     hessian: HessianMethod = "differences"
     """Hessian of the harmonic spectrum: central differences over 0.01 and 0.02 Å, or derivatives at the minimum."""
+    conformers: Literal["search", "given", "one"] = "search"
+    """Conformers that trajectories start from and lines are of: searched by torsions, those of the given structures, or
+    the first structure's alone."""
     output: Annotated[str, Field(min_length=1)] | None = None
     """Folder for the results. Default: MODEL-spectrum."""
     trajectory: str | None = None
@@ -160,8 +166,15 @@ class SpectrumSettings(LoadOptions):
         """Window, depth and range."""
         return Analysis(self.window, self.depth, self.highest)
 
-    def dynamics(self, observed: tuple[str, ...] = ("dipole", "polarizability")) -> MDSettings:
-        """The run of dynamics that the spectra are computed from."""
+    @property
+    def quantum_dynamics(self) -> bool:
+        """Whether populations are those of quantum statistics."""
+        return any(method != "classical" for method in self.methods or (self.method,))
+
+    def dynamics(
+        self, observed: tuple[str, ...] = ("dipole", "polarizability"), *, positions: bool = False
+    ) -> MDSettings:
+        """The run of dynamics that the spectra are computed from, with positions for torsion angles if asked for."""
         text = self.model_dump(mode="json")
         same = (
             *LoadOptions.model_fields, "model", "dtype", "device", "structure", "beads", "trajectories", "temperature",
@@ -171,6 +184,8 @@ class SpectrumSettings(LoadOptions):
         values |= {f"{name}_every": text[f"{name}_every"] for name in observed}
         values |= {"ensemble": ENSEMBLES[self.method], "output": str(self.folder / DYNAMICS)}
         values |= {"energies_every": f"{10 * self.time_step!r} fs"}
+        stride = max(POSITIONS_EVERY, int(self.duration / (MOST_POSITIONS * self.time_step)))
+        values |= {"positions_every": f"{stride * self.time_step!r} fs"} if positions else {}
         values |= {"stream": text["depth"]} if self.stream else {}
         values |= {"fragments": self.fragments} if self.fragments is not None else {}
         return MDSettings.parse(values, where="dynamics")

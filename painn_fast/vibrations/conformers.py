@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import ase
 import numpy as np
@@ -14,7 +14,7 @@ from painn_fast.evaluate import evaluate
 from painn_fast.nn import Potential
 from painn_fast.units import HBAR, KB, SPEED_OF_LIGHT
 from painn_fast.vibrations.derivatives import in_float64
-from painn_fast.vibrations.harmonic import HarmonicSpectrum, harmonic
+from painn_fast.vibrations.harmonic import HarmonicSpectrum, Roughness, harmonic
 from painn_fast.vibrations.isometries import isometries
 from painn_fast.vibrations.method import Method
 from painn_fast.vibrations.minima import minima
@@ -37,7 +37,16 @@ SHAPES = ((30.0, "cis"), (90.0, "gauche"), (150.0, "anticlinal"), (180.0, "trans
 
 @dataclass(frozen=True)
 class Conformer:
-    """One minimum, its mirror image included."""
+    """One minimum, its mirror image included.
+
+    Example:
+        >>> import painn_fast as pf
+        >>> from ase.build import molecule
+        >>> from painn_fast.vibrations import conformers
+        >>> trans = conformers(pf.load("ethanol"), molecule("CH3CH2OH"), search=False).members[0]
+        >>> trans.name, trans.population, abs(round(float(trans.wells[0, 0])))
+        ('trans', 1.0, 180)
+    """
 
     name: str  # of its torsions, such as "gauche"
     lines: HarmonicSpectrum  # with the minimum, `lines.atoms`
@@ -78,6 +87,37 @@ class Conformers:
 
     def __len__(self) -> int:
         return len(self.members)
+
+    @property
+    def lines(self) -> HarmonicSpectrum:
+        """Lines of the mixture in order of wavenumber, intensities times populations; of a single one its own."""
+        first = self.members[0]
+        if len(self.members) == 1:
+            return first.lines
+        each = [one.lines for one in self.members]
+        order = np.argsort(np.concatenate([one.wavenumber for one in each]), kind="stable")
+
+        def weighted(name: str) -> np.ndarray | None:
+            parts = [getattr(one.lines, name) for one in self.members]
+            if any(part is None for part in parts):
+                return None
+            return np.concatenate([p * part for p, part in zip(self.populations, parts, strict=True)])[order]
+
+        rough = [one.roughness for one in each if one.roughness is not None]
+        return replace(
+            first.lines,
+            roughness=Roughness(max(r.largest for r in rough), float(np.mean([r.mean for r in rough])))
+            if rough
+            else None,
+            wavenumber=np.concatenate([one.wavenumber for one in each])[order],
+            modes=np.concatenate([one.modes for one in each])[order],
+            intensity=weighted("intensity"),
+            isotropic=weighted("isotropic"),
+            anisotropic=weighted("anisotropic"),
+            names=tuple(np.concatenate([one.names for one in each])[order].tolist()),
+            conformer=np.repeat(np.arange(len(each)), [len(one.wavenumber) for one in each])[order],
+            conformers=tuple((one.name, one.population) for one in self.members),
+        )
 
 
 def conformers(
@@ -193,7 +233,7 @@ def _all_angles(well: list[ase.Atoms], rotatable: tuple[Torsion, ...]) -> np.nda
     for one in np.concatenate([own, -own]):
         if not any((apart(one, other) < DISTINCT).all() for other in kept):
             kept.append(one)
-    return np.array(kept).reshape(-1, len(rotatable))
+    return np.array(kept).reshape(len(kept), len(rotatable))
 
 
 def _lines(model: Potential, minimum: ase.Atoms, method: Method) -> tuple[HarmonicSpectrum, str]:
