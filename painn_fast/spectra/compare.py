@@ -124,7 +124,8 @@ def compare(settings: SpectrumSettings, *, resume: bool = False, overwrite: bool
                 (first.infrared_peaks, first.raman_peaks),
                 overlays=overlays,
                 title=title(first, trajectories[0], about),
-                subtitle=subtitle(first, settings, shared),
+                subtitle=subtitle(first, settings, {**about, **shared}),
+                reverse=settings.reverse_axis,
             )
         Console(file=sys.stdout).print(comparison_table(bands))
         say.print(f"wrote {folder / COMPARISON[1] if can_draw() else folder}")

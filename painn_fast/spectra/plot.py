@@ -33,8 +33,9 @@ def draw(
     overlays: Sequence[Overlay] = (),
     title: str = "",
     subtitle: str = "",
+    reverse: bool = False,
 ) -> None:
-    """Draw to files, `.png`, `.svg` or `.pdf` by their names. Wavenumbers increase from left to right in all panels.
+    """Draw to files, `.png`, `.svg` or `.pdf` by their names; labels are names and centres of bands.
 
     Args:
         paths: of the files.
@@ -46,6 +47,7 @@ def draw(
         overlays: other spectra, as high as ours.
         title: first line.
         subtitle: conditions.
+        reverse: wavenumbers decrease from left to right, as chemists draw infrared spectra.
 
     Raises:
         PaiNNFastError: without matplotlib.
@@ -69,7 +71,8 @@ def draw(
         overlays=overlays,
         title=title,
         subtitle=subtitle,
-        caption=lambda peak: f"{peak.name}  {peak.position:.0f}",
+        caption=lambda peak: f"{peak.name} {peak.centre:.0f}",
+        reverse=reverse,
     )
 
 
@@ -83,6 +86,7 @@ def draw_comparison(
     title: str = "",
     subtitle: str = "",
     caption: Callable[[Peak], str] = attrgetter("name"),
+    reverse: bool = False,
 ) -> None:
     """Draw the spectra of several methods in one picture.
 
@@ -95,6 +99,7 @@ def draw_comparison(
         title: first line.
         subtitle: conditions.
         caption: text above a peak.
+        reverse: as in `draw`.
 
     Raises:
         PaiNNFastError: without matplotlib, or if no method has a spectrum.
@@ -130,6 +135,8 @@ def draw_comparison(
             names(panel, peaks[1], caption)
         if power:
             _power_panel(next(rest), power, harmonic)
+        if reverse:
+            panels[0].invert_xaxis()  # which all panels share
         save(made, panels, paths)
 
 

@@ -40,11 +40,14 @@ def harmonic_table(harmonic: HarmonicSpectrum) -> Table:
 
 def peak_table(infrared: Sequence[Peak], raman: Sequence[Peak]) -> Table:
     """Peaks of both spectra."""
-    table = plain_table("peaks", ("spectrum", "cm-1", "intensity", "FWHM cm-1", "motion", "harmonic cm-1"))
+    table = plain_table(
+        "peaks", ("spectrum", "peak cm-1", "centre", "intensity", "FWHM cm-1", "motion", "harmonic cm-1")
+    )
     for kind, unit, peaks in (("infrared", "km/mol", infrared), ("Raman", "Å⁴/amu", raman)):
         for peak in peaks:
             line = "" if peak.harmonic is None else f"{peak.harmonic:.0f}"
-            numbers = f"{peak.position:.0f}", f"{peak.intensity:.1f} {unit}", f"{peak.width:.0f}"
+            where = f"{peak.position:.0f}", f"{peak.centre:.0f}"
+            numbers = *where, f"{peak.intensity:.1f} {unit}", f"{peak.width:.0f}"
             table.add_row(kind, *numbers, peak.name, line)
     return table
 

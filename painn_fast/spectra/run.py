@@ -257,4 +257,5 @@ def write(
             overlays=overlays,
             title=title(result, trajectory, about),
             subtitle=subtitle(result, settings, about, method_name(trajectory)),
+            reverse=settings.reverse_axis,
         )

@@ -66,7 +66,7 @@ class SpectrumSettings(LoadOptions):
     """Time step."""
     equilibration: Time = "0.25 ps"
     """Time before each trajectory with PILE-L (Langevin if classical)."""
-    duration: Interval = "2 ps"
+    duration: Interval = "4 ps"
     """Time of each trajectory."""
     tau: Interval = "50 fs"
     """Time constant of the thermostat in the equilibration."""
@@ -89,14 +89,16 @@ class SpectrumSettings(LoadOptions):
     """Wall-clock time between restart files."""
     window: WindowName = "gaussian"
     """Window on the correlation functions."""
-    depth: Interval = "1.2 ps"
-    """Length of the correlation functions; the longer, the better resolved and the noisier."""
+    depth: Interval = "3 ps"
+    """Length of the correlation functions; the longer, the better resolved (3 ps: 15 cm-1) and the noisier."""
     highest: Wavenumber = "4000 cm-1"
     """End of the spectra."""
     laser: Wavelength = "532 nm"
     """Wavelength of the Raman laser."""
     quantum_correction: QuantumCorrection = "harmonic"
     """Quantum correction of classical spectra; ring polymers need none."""
+    reverse_axis: bool = False
+    """Draw wavenumbers from right to left, as infrared spectra of chemists are."""
     overlay: tuple[str, ...] = ()
     """CSV of wavenumber (cm-1) and intensity to draw over the infrared spectrum, scaled; raman=FILE over Raman."""
 

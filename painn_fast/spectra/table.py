@@ -85,6 +85,7 @@ def write_peaks(path: Path, infrared: Sequence[Peak], raman: Sequence[Peak], abo
     columns: Columns = {
         "spectrum": [kind for kind, _ in rows],
         "position / cm-1": [peak.position for peak in peaks],
+        "centre / cm-1": [peak.centre for peak in peaks],
         "motion": [peak.name for peak in peaks],
         "integrated intensity": [peak.intensity for peak in peaks],
         "unit of intensity": [units[kind][1] for kind, _ in rows],
