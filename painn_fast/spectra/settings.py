@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from painn_fast.errors import PaiNNFastError
 from painn_fast.io.options import LoadOptions
 from painn_fast.md.settings import Beads, MDSettings, Trajectories
 from painn_fast.md.thermostats import Ensemble
@@ -14,6 +15,7 @@ from painn_fast.settings import Duration, Interval, Seed, Temperature, Time, Tim
 from painn_fast.spectra.density import Analysis, nyquist
 from painn_fast.spectra.quantum import QuantumCorrection
 from painn_fast.spectra.window import WindowName
+from painn_fast.units import parse_quantity
 from painn_fast.vibrations.method import Method as HessianMethod
 
 Method = Literal["t-rpmd", "rpmd", "classical"]
@@ -21,6 +23,8 @@ ENSEMBLES: dict[Method, Ensemble] = {"t-rpmd": "t-rpmd", "rpmd": "rpmd", "classi
 DYNAMICS = "dynamics"
 """Folder of the trajectory within the output."""
 
+DEPTH = 3000.0
+"""fs, for a resolution of 15 cm-1."""
 POSITIONS_EVERY, MOST_POSITIONS = 40, 500
 """Steps between records of positions, from which torsion angles are computed, and the most of them."""
 
@@ -89,8 +93,9 @@ class SpectrumSettings(LoadOptions):
     """Wall-clock time between restart files."""
     window: WindowName = "gaussian"
     """Window on the correlation functions."""
-    depth: Interval = "3 ps"
-    """Length of the correlation functions; the longer, the better resolved (3 ps: 15 cm-1) and the noisier."""
+    depth: Interval = f"{DEPTH!r} fs"
+    """Length of the correlation functions; the longer, the better resolved (3 ps: 15 cm-1) and the noisier. Default:
+    3 ps, or three quarters of a shorter duration."""
     highest: Wavenumber = "4000 cm-1"
     """End of the spectra."""
     laser: Wavelength = "532 nm"
@@ -115,6 +120,8 @@ class SpectrumSettings(LoadOptions):
             values["methods"] = listed
         elif listed:
             values["methods"], values["method"] = (), listed[0]
+        if values.get("depth") is None and values.get("duration") is not None:
+            values |= _depth_within(values["duration"])
         return {"beads": 1, **values} if listed == ["classical"] else values
 
     @model_validator(mode="after")
@@ -191,6 +198,15 @@ class SpectrumSettings(LoadOptions):
         values |= {"stream": text["depth"]} if self.stream else {}
         values |= {"fragments": self.fragments} if self.fragments is not None else {}
         return MDSettings.parse(values, where="dynamics")
+
+
+def _depth_within(duration: Any) -> dict[str, str]:
+    """The default depth for a duration that is given; none for one that is wrong, which has an error of its own."""
+    try:
+        longest = 0.75 * parse_quantity(str(duration).strip(), "time")
+    except PaiNNFastError:
+        return {}
+    return {"depth": f"{longest!r} fs"} if 0.0 < longest < DEPTH else {}
 
 
 def _listed(names: Any) -> list[Any]:

@@ -153,6 +153,14 @@ def test_a_second_maximum_of_one_height_has_its_name_too():
 
 def test_the_default_resolution_is_15_wavenumbers_at_most():
     assert SpectrumSettings(model="ethanol").analysis.resolution <= 15.0
+    assert SpectrumSettings(model="ethanol", duration="20 ps").depth == 3000.0
+
+
+def test_the_default_depth_fits_a_short_duration():
+    assert SpectrumSettings(model="ethanol", duration="2 ps").depth == 1500.0
+    assert SpectrumSettings(model="ethanol", duration="2 ps", depth="1 ps").depth == 1000.0
+    with pytest.raises(PaiNNFastError, match="duration"):
+        SpectrumSettings(model="ethanol", duration="two")
 
 
 def test_the_caption_has_the_test_error_of_the_model(spectra):
