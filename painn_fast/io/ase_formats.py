@@ -13,12 +13,13 @@ import json
 import lzma
 import math
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import ase
 import ase.io
-from ase.io.formats import filetype, get_compression
+from ase.io.formats import filetype, get_compression, open_with_compression
 
 from painn_fast.errors import PaiNNFastError, reading
 
@@ -58,6 +59,8 @@ def iread(path: str | Path) -> Iterator[ase.Atoms]:
             )
         if name == "json":
             check_json(Path(path))
+        if name in ("xyz", "extxyz"):
+            _check_atom_counts(Path(path))
         yield from ase.io.iread(str(path), index=":", format=name, do_not_split_by_at_sign=True)
 
 
@@ -77,6 +80,25 @@ def _check_array(values: dict[str, Any]) -> dict[str, Any]:
         if size * (2 if "complex" in str(kind) else 1) != len(flat):
             raise ValueError(f"an array of shape {shape} made of {len(flat)} numbers")
     return values
+
+
+def _check_atom_counts(path: Path) -> None:
+    """Raise PaiNNFastError for an XYZ file that ends before the last atom: ASE's reader takes a step for each atom that
+    the first line of a structure promises, for minutes if that number is wrong."""
+    with open_with_compression(str(path), "rt") as file:
+        for line in file:
+            if not line.strip().isdecimal():  # the end, or vectors of a cell, or what ASE's reader has a message for
+                continue
+            promised = int(line)
+            next(file, None)  # comment
+            rows = sum(1 for _ in islice(file, promised))
+            if rows < promised:
+                raise PaiNNFastError(
+                    "an XYZ file that ends within a structure",
+                    where=path,
+                    got=f"{rows} atoms",
+                    expected=f"{promised}, as its first line says",
+                )
 
 
 def _check_unpacked(path: Path) -> None:

@@ -315,17 +315,28 @@ def test_plain_hdf5_is_opened(tmp_path):
         assert file["a/b/c"][1, 2] == 5.0
 
 
-def test_a_heap_of_hdf5_that_leads_nowhere_is_noticed(tmp_path):
-    """libhdf5 walks along the texts of attributes, and stands still at one of no length."""
+@pytest.mark.parametrize("size", [0, 2**64 - 1, 2**64 - 16, 5000])
+def test_a_heap_of_hdf5_that_leads_nowhere_is_noticed(size, tmp_path):
+    """libhdf5 walks along the texts of attributes, stands still at one of no length, and counts bytes modulo 2^64."""
     with h5py.File(tmp_path / "file.h5", "w") as file:
         file.attrs["format"] = "painn-fast structures 1"
     data = bytearray((tmp_path / "file.h5").read_bytes())
     heap = data.index(b"GCOL")
     data[heap + 16 : heap + 4096] = b"\0" * (4096 - 16)
+    data[heap + 24 : heap + 32] = size.to_bytes(8, "little")
     (tmp_path / "file.h5").write_bytes(data)
     [(kind, line)] = forked.outcomes([0], lambda _: read_file(DataFile(file=str(tmp_path / "file.h5"))))
     assert kind == "error", line
     assert "heap" in line
+
+
+def test_a_number_of_atoms_that_no_file_has_is_an_error_at_once(tmp_path):
+    """ASE's reader takes a step for each atom that is promised."""
+    (tmp_path / "one.xyz").write_text("1\n\nH 0 0 0\n900000000\n\nH 0 0 0\n")
+    [(kind, line)] = forked.outcomes([0], lambda _: read_structures(tmp_path / "one.xyz"))
+    assert kind == "error", line
+    assert "got: 1 atoms" in line
+    assert "900000000" in line
 
 
 def npy(header, data=b"", version=b"\x01\x00"):
