@@ -24,7 +24,7 @@ DYNAMICS = "dynamics"
 """Folder of the trajectory within the output."""
 
 DEPTH = 3000.0
-"""fs, for a resolution of 15 cm-1."""
+"""fs, the default, for a resolution of 15 cm-1."""
 POSITIONS_EVERY, MOST_POSITIONS = 40, 500
 """Steps between records of positions, from which torsion angles are computed, and the most of them."""
 
@@ -93,9 +93,9 @@ class SpectrumSettings(LoadOptions):
     """Wall-clock time between restart files."""
     window: WindowName = "gaussian"
     """Window on the correlation functions."""
-    depth: Interval = f"{DEPTH!r} fs"
-    """Length of the correlation functions; the longer, the better resolved (3 ps: 15 cm-1) and the noisier. Default:
-    3 ps, or three quarters of a shorter duration."""
+    depth: Interval = "3 ps"
+    """Length of the correlation functions; the longer, the better resolved (3 ps: 15 cm-1) and the noisier;
+    three quarters of the duration if that is shorter."""
     highest: Wavenumber = "4000 cm-1"
     """End of the spectra."""
     laser: Wavelength = "532 nm"
