@@ -14,6 +14,8 @@ from painn_fast.spectra.analyse import SpectrumResult, available
 from painn_fast.spectra.density import nyquist
 from painn_fast.spectra.settings import SpectrumSettings
 
+TEST = "MAE, test"
+"""Key of a model's provenance."""
 METHODS = {"t-rpmd": "T-RPMD", "rpmd": "RPMD", "pile-l": "PILE-L", "nve": "classical NVE", "langevin": "Langevin"}
 
 
@@ -70,4 +72,7 @@ def subtitle(result: SpectrumResult, settings: SpectrumSettings, about: dict[str
     laser = f"; laser {settings.laser:g} nm" if result.raman is not None else ""
     first = f"{about['temperature']}, {about['sampling']}{laser}"
     second = f"window {about['window']}, resolution {settings.analysis.resolution:.0f} cm-1; {about['frames']}"
-    return f"{method}, {first}\n{second}".removeprefix(", ").replace("cm-1", "cm$^{-1}$")
+    lines = [f"{method}, {first}".removeprefix(", "), second]
+    lines += [f"mean absolute errors of the model, test: {', '.join(about[TEST].split('  '))}"] if TEST in about else []
+    lines += [about["torsions"]] if "torsions" in about else []
+    return "\n".join(lines).replace("cm-1", "cm$^{-1}$")

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from painn_fast.errors import PaiNNFastError
 from painn_fast.io.options import LoadOptions
 from painn_fast.md.settings import Beads, MDSettings, Trajectories
 from painn_fast.md.thermostats import Ensemble
@@ -14,6 +15,7 @@ from painn_fast.settings import Duration, Interval, Seed, Temperature, Time, Tim
 from painn_fast.spectra.density import Analysis, nyquist
 from painn_fast.spectra.quantum import QuantumCorrection
 from painn_fast.spectra.window import WindowName
+from painn_fast.units import parse_quantity
 from painn_fast.vibrations.method import Method as HessianMethod
 
 Method = Literal["t-rpmd", "rpmd", "classical", "te-pigs"]
@@ -25,6 +27,11 @@ DYNAMICS = "dynamics"
 CORRECTION = Path("te-pigs/training/te-pigs.safetensors")
 PATH_INTEGRALS = Path("te-pigs/path-integrals")
 """Of te-pigs, within the output."""
+
+DEPTH = 3000.0
+"""fs, the default, for a resolution of 15 cm-1."""
+POSITIONS_EVERY, MOST_POSITIONS = 40, 500
+"""Steps between records of positions, from which torsion angles are computed, and the most of them."""
 
 
 class SpectrumSettings(LoadOptions):
@@ -47,6 +54,9 @@ class SpectrumSettings(LoadOptions):
     """Any file that ASE reads; the first frame gives the harmonic spectrum. Default: that of the bundled model."""
     hessian: HessianMethod = "differences"
     """Hessian of the harmonic spectrum: central differences over 0.01 and 0.02 Å, or derivatives at the minimum."""
+    conformers: Literal["search", "given", "one"] = "search"
+    """Conformers that trajectories start from and lines are of: searched by torsions, those of the given structures, or
+    the first structure's alone."""
     output: Annotated[str, Field(min_length=1)] | None = None
     """Folder for the results. Default: MODEL-spectrum."""
     trajectory: str | None = None
@@ -65,7 +75,7 @@ class SpectrumSettings(LoadOptions):
     """Time step."""
     equilibration: Time = "0.25 ps"
     """Time before each trajectory with PILE-L (Langevin if classical)."""
-    duration: Interval = "2 ps"
+    duration: Interval = "4 ps"
     """Time of each trajectory."""
     tau: Interval = "50 fs"
     """Time constant of the thermostat in the equilibration."""
@@ -88,8 +98,9 @@ class SpectrumSettings(LoadOptions):
     """Wall-clock time between restart files."""
     window: WindowName = "gaussian"
     """Window on the correlation functions."""
-    depth: Interval = "1.2 ps"
-    """Length of the correlation functions; the longer, the better resolved and the noisier."""
+    depth: Interval = "3 ps"
+    """Length of the correlation functions; the longer, the better resolved (3 ps: 15 cm-1) and the noisier;
+    three quarters of the duration if that is shorter."""
     highest: Wavenumber = "4000 cm-1"
     """End of the spectra."""
     laser: Wavelength = "532 nm"
@@ -106,6 +117,8 @@ class SpectrumSettings(LoadOptions):
     """Configuration that te-pigs trains the correction with, shipped or a file."""
     quantum_correction: QuantumCorrection = "harmonic"
     """Quantum correction of classical spectra; ring polymers need none."""
+    reverse_axis: bool = False
+    """Draw wavenumbers from right to left, as infrared spectra of chemists are."""
     overlay: tuple[str, ...] = ()
     """CSV of wavenumber (cm-1) and intensity to draw over the infrared spectrum, scaled; raman=FILE over Raman."""
 
@@ -122,6 +135,8 @@ class SpectrumSettings(LoadOptions):
             values["methods"] = listed
         elif listed:
             values["methods"], values["method"] = (), listed[0]
+        if values.get("depth") is None and values.get("duration") is not None:
+            values |= _depth_within(values["duration"])
         return {"beads": BEADS[listed[0]], **values} if len(listed) == 1 and listed[0] in BEADS else values
 
     @model_validator(mode="after")
@@ -177,8 +192,15 @@ class SpectrumSettings(LoadOptions):
         """Window, depth and range."""
         return Analysis(self.window, self.depth, self.highest)
 
-    def dynamics(self, observed: tuple[str, ...] = ("dipole", "polarizability")) -> MDSettings:
-        """The run of dynamics that the spectra are computed from."""
+    @property
+    def quantum_dynamics(self) -> bool:
+        """Whether populations are those of quantum statistics."""
+        return any(method != "classical" for method in self.methods or (self.method,))
+
+    def dynamics(
+        self, observed: tuple[str, ...] = ("dipole", "polarizability"), *, positions: bool = False
+    ) -> MDSettings:
+        """The run of dynamics that the spectra are computed from, with positions for torsion angles if asked for."""
         text = self.model_dump(mode="json")
         same = (
             *LoadOptions.model_fields, "model", "dtype", "device", "structure", "beads", "trajectories", "temperature",
@@ -188,6 +210,8 @@ class SpectrumSettings(LoadOptions):
         values |= {f"{name}_every": text[f"{name}_every"] for name in observed}
         values |= {"ensemble": ENSEMBLES[self.method], "output": str(self.folder / DYNAMICS)}
         values |= {"energies_every": f"{10 * self.time_step!r} fs"}
+        stride = max(POSITIONS_EVERY, int(self.duration / (MOST_POSITIONS * self.time_step)))
+        values |= {"positions_every": f"{stride * self.time_step!r} fs"} if positions else {}
         if self.method == "te-pigs":
             values |= {"beads": 1, "add": [self.correction or str(self.folder / CORRECTION)]}
         values |= {"stream": text["depth"]} if self.stream else {}
@@ -206,6 +230,15 @@ class SpectrumSettings(LoadOptions):
         text |= {"duration": f"{self.sampling_duration!r} fs", "centroids_every": f"{self.sampling_every!r} fs"}
         text |= {"stream": None, "output": str(self.folder / PATH_INTEGRALS)}
         return MDSettings.parse(text, where="sampling")
+
+
+def _depth_within(duration: Any) -> dict[str, str]:
+    """The default depth for a duration that is given; none for one that is wrong, which has an error of its own."""
+    try:
+        longest = 0.75 * parse_quantity(str(duration).strip(), "time")
+    except PaiNNFastError:
+        return {}
+    return {"depth": f"{longest!r} fs"} if 0.0 < longest < DEPTH else {}
 
 
 def _listed(names: Any) -> list[Any]:
