@@ -335,11 +335,11 @@ def test_a_number_that_an_xyz_file_does_not_keep_is_an_error_at_once(number, tmp
     """ASE's reader takes a step for each atom and for each column that is promised."""
     many = "1\n\nH 0 0 0\n" + number + "\n\nH 0 0 0\n"
     wide = "1\nProperties=species:S:1:pos:R:3:forces:R:" + number + "\nH 0 0 0 0\n"
-    for text, said in ((many, f"got: 1 atoms; expected: {int(number)}"), (wide, "too many columns")):
+    for text, expected in ((many, f"got: 1 atoms; expected: {int(number)}"), (wide, "too many columns")):
         (tmp_path / "one.xyz").write_text(text)
         [(kind, line)] = forked.outcomes([0], lambda _: read_structures(tmp_path / "one.xyz"))
         assert kind == "error", line
-        assert said in line
+        assert expected in line
 
 
 def npy(header, data=b"", version=b"\x01\x00"):
