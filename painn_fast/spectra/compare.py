@@ -97,7 +97,7 @@ def compare(settings: SpectrumSettings, *, resume: bool = False, overwrite: bool
             listed = harmonic_lines(model, frames, say, settings, resume=resume)
             for one in (settings, *(settings.of(method) for method in settings.methods)):
                 prepare_output(one, about, overwrite)
-                write_harmonic(one, listed, about)
+                listed = write_harmonic(one, listed, about)
         listed = group.broadcast_from_rank_0(listed)
         lines = listed.lines
         results: dict[str, SpectrumResult] = {}

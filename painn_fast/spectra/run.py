@@ -96,7 +96,7 @@ def run(settings: SpectrumSettings, *, resume: bool = False, overwrite: bool = F
             listed = None if model is None else harmonic_lines(model, frames, say, settings, resume=resume)
             prepare_output(settings, about, overwrite)
             if listed is not None:
-                write_harmonic(settings, listed, about)
+                listed = write_harmonic(settings, listed, about)
         listed = group.broadcast_from_rank_0(listed)
         if trajectory is None:
             trajectory = dynamics(settings, model, listed, frames, group, resume=resume, overwrite=overwrite)
@@ -207,11 +207,12 @@ def about_model(model: Potential) -> dict[str, str]:
     return {"model": config.name, "model sha256": fingerprint(model.state_dict()), **config.provenance}
 
 
-def write_harmonic(settings: SpectrumSettings, listed: Conformers, about: dict[str, str]) -> None:
-    """Lines and minima."""
+def write_harmonic(settings: SpectrumSettings, listed: Conformers, about: dict[str, str]) -> Conformers:
+    """Write lines and minima; the conformers with the positions of the file, which a resumed run starts from too."""
     header = {"what": "harmonic spectrum at the minimum", **about, **listed.lines.about()}
     table.write_harmonic(settings.folder / "harmonic.csv", listed.lines, header)
     write_minima(settings.folder / MINIMA, listed, settings.trajectories)
+    return as_before(listed, settings.folder / MINIMA)
 
 
 def report_torsions(

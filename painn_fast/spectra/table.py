@@ -70,10 +70,10 @@ def write_harmonic(path: Path, harmonic: HarmonicSpectrum, about: dict[str, str]
     if harmonic.activity is not None and harmonic.depolarisation is not None:
         columns["Raman activity / (Ang^4/amu)"] = harmonic.activity
         columns["depolarisation ratio"] = harmonic.depolarisation
-    columns["motion"] = harmonic.names
     if harmonic.conformer is not None:
         columns["conformer"] = [harmonic.conformers[k][0] for k in harmonic.conformer]
         columns["population"] = [harmonic.conformers[k][1] for k in harmonic.conformer]
+    columns["motion"] = harmonic.names
     write_table(path, columns, about)
 
 
