@@ -144,8 +144,10 @@ def find_conformers(model: Potential, frames: list[ase.Atoms], settings: Spectru
 
 
 def as_before(listed: Conformers, path: Path) -> Conformers:
-    """Minima with the positions on file, which a run starts from whether or not it is resumed: relaxed anew, and in text,
-    they differ by rounding."""
+    """Minima with the positions on file, from which a run starts whether or not it is resumed.
+
+    Relaxed anew, and in text, they differ by rounding.
+    """
     before = {frame.info.get("conformer"): frame for frame in read_structures(path)} if path.exists() else {}
     members = []
     for one in listed.members:

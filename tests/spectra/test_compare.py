@@ -21,10 +21,10 @@ SHORT = {
 
 @pytest.fixture(scope="module", autouse=True)
 def _lines(ethanol_modes):
+    """The harmonic spectrum is the same every time."""
     alone = Conformers(
         (Conformer("trans", ethanol_modes, 0.0, 0.0, 1.0, 1, 1, np.zeros((1, 0))),), (), 300.0, quantum=True
     )
-    """The harmonic spectrum is the same every time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys.modules["painn_fast.spectra.compare"], "harmonic_lines", lambda *_, **__: alone)
         yield
