@@ -164,6 +164,21 @@ def targets(device: str, journal: Journal) -> None:
     for copies in (1, 1024):
         journal.attempt(f"ethanol-{copies} step", lambda: dynamics(copies))  # noqa: B023
     journal.attempt("ethanol-10 training", lambda: training(potential))
+    journal.attempt("predicted", predicted)
+
+
+def predicted() -> dict[str, object]:
+    """Milliseconds by the model of `kernels/tools`, where it knows this GPU, to be read beside those above."""
+    from painn_fast.kernels.tools import model as performance
+
+    name = torch.cuda.get_device_name()
+    for known, gpu in performance.GPUS.items():
+        if known in name:
+            return {
+                "ms": {case: round(1e3 * s, 4) for case, (s, _) in performance.predictions(gpu).items()},
+                "gpu": known,
+            }
+    return {"gpu": name, "known": list(performance.GPUS)}
 
 
 def evaluation(potential: Potential, case: str, names: tuple[str, ...], device: str) -> dict[str, object]:

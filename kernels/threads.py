@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from functools import lru_cache
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.autograd import Variable
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 _local = threading.local()
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
@@ -44,6 +47,65 @@ def ours() -> Iterator[None]:
         _local.ours = None
         if torchs > 1:
             torch.set_num_threads(torchs)
+
+
+def ours_in_backward(results: Iterable[Tensor]) -> None:
+    """As `ours` in a pass of autograd, from these results of a training step to its end, and in the optimizer after it.
+
+    Both are called by a loop that is not ours, and would leave torch's threads spinning in our next operations: 10
+    ethanol on two cores take 37 ms of CPU time a step without this, 22 ms with it.
+    """
+    _watch_optimizers()
+    for result in results:
+        if result.grad_fn is not None:
+            result.grad_fn.register_prehook(_begin_in_pass)
+
+
+def _begin_in_pass(*_: Any) -> None:
+    _local.optimizer_is_next = True
+    if getattr(_local, "ours", None) is None:
+        region = ours()
+        region.__enter__()
+        # a pass that fails drops the callback, the last reference to the region, which ends with it
+        Variable._execution_engine.queue_callback(partial(_end, region))
+
+
+@lru_cache(maxsize=1)
+def _watch_optimizers() -> None:
+    register_optimizer_step_pre_hook(_before_optimizer)
+    register_optimizer_step_post_hook(_after_optimizer)
+
+
+def _before_optimizer(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Begin after the backward pass, which may be in the closure and fail there."""
+    closure = kwargs.get("closure")
+    if closure is None:
+        if len(args) == 1:  # the optimizer, and no closure
+            _begin_in_optimizer()
+        return None
+
+    def then_begin() -> Any:
+        value = closure()
+        _begin_in_optimizer()
+        return value
+
+    return args, {**kwargs, "closure": then_begin}
+
+
+def _begin_in_optimizer() -> None:
+    if _local.__dict__.pop("optimizer_is_next", False) and getattr(_local, "ours", None) is None:
+        _local.optimizer = ours()
+        _local.optimizer.__enter__()
+
+
+def _after_optimizer(*_: Any) -> None:
+    region = _local.__dict__.pop("optimizer", None)
+    if region is not None:
+        _end(region)
+
+
+def _end(region: AbstractContextManager[None]) -> None:
+    region.__exit__(None, None, None)
 
 
 @lru_cache(maxsize=1)

@@ -16,12 +16,12 @@ from painn_fast.runtime.lazy import lazy
 
 if TYPE_CHECKING:
     from painn_fast.ase import PaiNNCalculator
-    from painn_fast.ensemble import Ensemble
+    from painn_fast.ensemble import Ensemble, Sum
     from painn_fast.evaluate import evaluate
     from painn_fast.io.load import load
     from painn_fast.schnetpack import accelerate, restore
 
 __version__ = "0.1.0"
-__all__ = ["Ensemble", "PaiNNCalculator", "PaiNNFastError", "accelerate", "evaluate", "load", "restore"]
+__all__ = ["Ensemble", "PaiNNCalculator", "PaiNNFastError", "Sum", "accelerate", "evaluate", "load", "restore"]
 
 lazy(__name__)

@@ -13,7 +13,7 @@ import torch
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes, all_properties
 
 from painn_fast.engine import check_backend
-from painn_fast.ensemble import SPREAD, Ensemble
+from painn_fast.ensemble import SPREAD, Ensemble, Several
 from painn_fast.errors import PaiNNFastError, UndefinedProperty
 from painn_fast.evaluate import evaluate_again, loaded
 from painn_fast.graph.charge import charge_and_multiplicity
@@ -60,7 +60,7 @@ class PaiNNCalculator(Calculator):
 
     Args:
         model: a potential, or what `painn_fast.load` takes (name, file), or an ensemble of them, whose spreads
-            (`energy_spread` eV, `forces_spread` [n] eV/Å, ...) then stand in `results` too.
+            (`energy_spread` eV, `forces_spread` [n] eV/Å, ...) then stand in `results` too, or a sum of them.
         device: "cpu", "cuda", ...: works on a copy there; None uses the model itself, where it is.
         backend: "auto" (the engine where it runs the model), "fused" or "reference"; Hessians come from the
             differentiable network always.
@@ -93,7 +93,7 @@ class PaiNNCalculator(Calculator):
 
     def __init__(
         self,
-        model: Potential | Ensemble | str | Path,
+        model: Potential | Several | str | Path,
         device: str | torch.device | None = None,
         backend: str = "auto",
         *,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from painn_fast.engine import check_backend, evaluator_for
 from painn_fast.engine.check import require_finite
-from painn_fast.ensemble import Ensemble, combined
+from painn_fast.ensemble import Several
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph import AtomicBatch, batch_atoms
 from painn_fast.graph.batch import OF_MOLECULES, require_structures
@@ -35,12 +35,12 @@ NUMBERED = re.compile(r"(?:structure|molecule) (\d+)")
 """The structure of a batch that an error names."""
 _warned: WeakSet[Potential] = WeakSet()
 """Models whose ignored charges and spins have been reported."""
-_kept: WeakKeyDictionary[Potential | Ensemble, KeptGraph] = WeakKeyDictionary()
+_kept: WeakKeyDictionary[Potential | Several, KeptGraph] = WeakKeyDictionary()
 """The graph of the small molecule that each model evaluated last."""
 
 
 def evaluate(
-    model: Potential | Ensemble | str | Path,
+    model: Potential | Several | str | Path,
     molecules: Sequence[ase.Atoms],
     properties: Sequence[str] = ("energy", "forces"),
     *,
@@ -51,7 +51,7 @@ def evaluate(
     """Properties of many structures, batched.
 
     Args:
-        model: a potential, an ensemble of them, or what `painn_fast.load` takes.
+        model: a potential, an ensemble or a sum of them, or what `painn_fast.load` takes.
         molecules: `ase.Atoms` or subclasses, different ones welcome; they are not changed.
         properties: names out of `model.properties`, and "hessian"; of an ensemble also spreads, "forces_spread".
         backend: "auto", "fused" (the engine, an error where it cannot run the model) or "reference".
@@ -103,12 +103,12 @@ def evaluate(
 
 
 def evaluate_again(
-    model: Potential | Ensemble, atoms: ase.Atoms, properties: Sequence[str], kept: KeptGraph, *, backend: str = "auto"
+    model: Potential | Several, atoms: ase.Atoms, properties: Sequence[str], kept: KeptGraph, *, backend: str = "auto"
 ) -> dict[str, list[Any]]:
     """As `evaluate` for one structure that may be that of the last call at other positions; errors name it 0.
 
     Args:
-        model: a potential or an ensemble.
+        model: a potential, an ensemble or a sum.
         atoms: the structure.
         properties: as in `evaluate`.
         kept: its graph and what engines keep for it, left for the next call.
@@ -125,10 +125,10 @@ def evaluate_again(
     return evaluate_batch(model, batch, properties, backend=backend, kept=workspaces)
 
 
-def _skips_far_pairs(model: Potential | Ensemble, properties: Sequence[str], backend: str) -> bool:
+def _skips_far_pairs(model: Potential | Several, properties: Sequence[str], backend: str) -> bool:
     """Whether pairs beyond the cut-off leave the results as they are, bit for bit: on a CPU the engine skips them."""
-    if isinstance(model, Ensemble):
-        return all(_skips_far_pairs(one, model.needed(properties), backend) for one in model.members)
+    if isinstance(model, Several):
+        return all(_skips_far_pairs(one, names, backend) for one, names in model.shares(properties))
     return model.device.type == "cpu" and evaluator_for(model, backend, properties).engine is not None
 
 
@@ -163,9 +163,9 @@ def _indices_of_the_caller(rows: Sequence[int]) -> Iterator[None]:
         raise error.replaced(where=where) from error.__cause__
 
 
-def report_ignored_charges(model: Potential | Ensemble, batch: AtomicBatch) -> None:
+def report_ignored_charges(model: Potential | Several, batch: AtomicBatch) -> None:
     """Warn, once a model, of a total charge or a spin multiplicity that its network does not use."""
-    for potential in model.members if isinstance(model, Ensemble) else [model]:
+    for potential in model.members if isinstance(model, Several) else [model]:
         network = potential.config.representation
         for kind, values, usual, used in (
             ("total charge", batch.total_charge, 0.0, network.charge_embedding),
@@ -198,15 +198,15 @@ def _alike(molecules: Sequence[ase.Atoms], properties: Sequence[str]) -> Iterato
 
 
 def evaluate_batch(
-    potential: Potential | Ensemble, batch: AtomicBatch, properties: Sequence[str], *, backend: str = "auto",
+    potential: Potential | Several, batch: AtomicBatch, properties: Sequence[str], *, backend: str = "auto",
     kept: Workspaces | None = None,
 ) -> dict[str, list[Any]]:  # fmt: skip
     """As `evaluate`, for a batch; `kept` as `Evaluator` has it."""
-    if isinstance(potential, Ensemble):
+    if isinstance(potential, Several):
         potential.check(batch, properties)
-        needed = potential.needed(properties)
-        parts = [evaluate_batch(member, batch, needed, backend=backend, kept=kept) for member in potential.members]
-        return combined(parts, properties)
+        shares = potential.shares(properties)
+        parts = [evaluate_batch(member, batch, names, backend=backend, kept=kept) for member, names in shares]
+        return potential.combined(parts, properties)
     direct = [name for name in properties if name != "hessian"]
     results: dict[str, list[Any]] = {}
     if direct:
@@ -225,9 +225,9 @@ def evaluate_batch(
     return {name: results[name] for name in properties}
 
 
-def loaded(model: Potential | Ensemble | str | Path, load_options: dict[str, Any]) -> Potential | Ensemble:
+def loaded(model: Potential | Several | str | Path, load_options: dict[str, Any]) -> Potential | Several:
     """A model as it is, or from its file; PaiNNFastError for options of a model that is loaded."""
-    if isinstance(model, Potential | Ensemble):
+    if isinstance(model, Potential | Several):
         if load_options:
             raise PaiNNFastError("a model that is loaded takes no more options", got=", ".join(load_options))
         return model

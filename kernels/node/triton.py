@@ -1,6 +1,6 @@
 """Everything that one atom does between two messages on a GPU: one launch forward, one backward.
 
-A program owns 8 or 16 atoms and all of their features. Products run over blocks of output features and of the sum; what
+A program owns 4 to 16 atoms and all of their features. Products run over blocks of output features and of the sum; what
 one product hands to the next goes through memory, where most of it must be kept for the backward pass, and a barrier.
 The loops stay loops: any number of features that is a multiple of 16, and little code. The derivation is in README.md.
 """
@@ -40,13 +40,17 @@ class Shape:
     stages: int
 
 
+FEW = 512
+"""Atoms up to which a program of "ieee" takes 4: about one program for each multiprocessor of a large GPU."""
 SHAPES = {
-    "ieee": Shape(8, 64, 16, 4, 2),
+    "ieee": Shape(8, 128, 32, 8, 2),
     "tf32x3": Shape(16, 32, 32, 8, 1),
     "tf32": Shape(16, 64, 32, 8, 2),
     "bf16": Shape(16, 64, 32, 8, 2),
 }
 """By precision of the factors in products; sums are in the dtype of the features. README.md has the alternatives."""
+OF_FEW = {"ieee": Shape(4, 128, 32, 8, 2)}
+"""As far as it differs. Only rows may: block and depth are the order of sums, and an atom has one in any batch."""
 OF_64_LANES = {"ieee": Shape(4, 64, 32, 4, 2)}
 """Where a warp has 64 lanes, as far as it differs."""
 PRECISIONS = tuple(SHAPES)
@@ -319,14 +323,17 @@ def _launch(
     n, f = features.shape
     require_contiguous(*given)
     if n > 0:
-        shape = DOUBLE if features.dtype == torch.float64 else _shape(PRECISION, LANES)
+        shape = DOUBLE if features.dtype == torch.float64 else shape_of(PRECISION, n)
         fixed = {**constants, "PRECISION": PRECISION, **_sizes(kernel, shape, f, hidden)}
         with torch.cuda.device_of(features):
             kernel[(triton.cdiv(n, shape.rows),)](*given, n, **fixed, num_warps=shape.warps, num_stages=1)
 
 
-def _shape(precision: str, lanes: int) -> Shape:
-    return OF_64_LANES.get(precision, SHAPES[precision]) if lanes == 64 else SHAPES[precision]
+def shape_of(precision: str, atoms: int, lanes: int = LANES) -> Shape:
+    """Of a launch over so many atoms."""
+    if lanes == 64 and precision in OF_64_LANES:
+        return OF_64_LANES[precision]
+    return OF_FEW.get(precision, SHAPES[precision]) if atoms <= FEW else SHAPES[precision]
 
 
 def _sizes(kernel: Any, shape: Shape, features: int, hidden: int) -> dict[str, int]:
@@ -345,12 +352,16 @@ def _sizes(kernel: Any, shape: Shape, features: int, hidden: int) -> dict[str, i
 
 
 def cases(lanes: int) -> list[tuple[str, Any, dict[str, str], dict[str, Any], int]]:
-    """What the static report compiles: both, within the network and before the readout, in every precision."""
+    """What the static report compiles: both, within the network and before the readout, in all precisions, shapes."""
     made = []
     known = [name for name in PRECISIONS if name != "tf32x3" or lanes == 32]  # AMD has no such products
     for kernel in (node_fwd_kernel, node_bwd_kernel):
-        made += [case(kernel, 128, precision, _shape(precision, lanes)) for precision in known]
-        made += [case(kernel, f, "ieee", _shape("ieee", lanes), last=f == 128) for f in (64, 128)]
+        made += [case(kernel, 128, precision, shape_of(precision, 1, lanes)) for precision in known]
+        made += [case(kernel, f, "ieee", shape_of("ieee", 1, lanes), last=f == 128) for f in (64, 128)]
+        if shape_of("ieee", FEW + 1, lanes) != shape_of("ieee", 1, lanes):
+            for f, last in ((64, False), (128, False), (128, True)):
+                name, *rest = case(kernel, f, "ieee", SHAPES["ieee"], last=last)
+                made.append((f"{name}, many atoms", *rest))
     return made
 
 

@@ -29,6 +29,17 @@ class Radial:
     cutoff: float
     switch_on: float = 0.0
 
+    def __eq__(self, other: object) -> bool:
+        """The same functions, made of the same tensors (not of equal ones: nothing is read from a device)."""
+        if not isinstance(other, Radial):
+            return NotImplemented
+        same = self.first is other.first and self.widths is other.widths
+        mine = (self.basis, self.cutoff_function, self.cutoff, self.switch_on)
+        return same and mine == (other.basis, other.cutoff_function, other.cutoff, other.switch_on)
+
+    def __hash__(self) -> int:
+        return hash((self.basis, id(self.first), id(self.widths), self.cutoff_function, self.cutoff, self.switch_on))
+
 
 def sinc(d: Tensor, frequencies: Tensor) -> Tensor:
     """sin(a_k d) / d [E, K] (the paper's equation 3 with a_k = k pi / rc)."""

@@ -37,6 +37,8 @@ def _cutoff(d: Tensor, radial: Radial) -> tuple[Tensor, Tensor]:
         return value, -2.0 / radial.cutoff * value * x / (1.0 - x**2) ** 2
     width = radial.cutoff - radial.switch_on
     x = (d - radial.switch_on) / width
-    x = torch.where((x > 0) & (x < 1), x, 0.5)
-    steep = 1.0 / x**2 + 1.0 / (1.0 - x) ** 2
-    return value, -value * (1.0 - value) * steep / width  # 0 where the value is 0 or 1
+    inside = (x > 0) & (x < 1)
+    x = torch.where(inside, x, 0.5)
+    up, down = 1.0 / x, 1.0 / (1.0 - x)
+    fallen = torch.sigmoid(down - up) * inside  # 1 - value, without its rounding where value is almost 1
+    return value, -value * fallen * (up**2 + down**2) / width

@@ -142,12 +142,14 @@ def cutoff_values(d, C: tl.constexpr):
         end = tl.where(x > 0, 0.0, 1.0).to(d.dtype)
         x = tl.where(outside, 0.5, x)
         up, down = 1.0 / x, 1.0 / (1.0 - x)
-        value = 1.0 / (1.0 + tl.exp(tl.minimum(down - up, 80.0)))
+        growth = tl.exp(tl.minimum(down - up, 80.0))
+        value = 1.0 / (1.0 + growth)
+        fallen = growth * value  # 1 - value, without its rounding where value is almost 1 and the slope steep
         slope = (down * down + up * up) * scale  # of the exponent
         bend = 2.0 * (down * down * down - up * up * up) * scale * scale
-        rest = value * (1.0 - value)
+        rest = value * fallen
         first = tl.where(outside, 0.0, -rest * slope)
-        second = tl.where(outside, 0.0, rest * ((1.0 - 2.0 * value) * slope * slope - bend))
+        second = tl.where(outside, 0.0, rest * ((fallen - value) * slope * slope - bend))
         return tl.where(outside, end, value), first, second
 
 

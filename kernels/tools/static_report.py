@@ -67,17 +67,25 @@ def _wants_lanes(make: Callable[..., Any]) -> bool:
 
 
 def compiled(case: tuple[Any, ...], target: str) -> Compiled:
-    """Compile one case; pointers are taken for aligned to 16 bytes, as torch allocates them."""
-    name, kernel, signature, constants, warps = case
-    aligned = {(k,): [["tt.divisibility", 16]] for k, kind in enumerate(signature.values()) if kind.startswith("*")}
-    source = ASTSource(kernel, signature, constants, aligned)
-    made = triton.compile(source, target=TARGETS[target], options={"num_warps": warps})
-    read = _amd if target.startswith("gfx") else _nvidia
-    registers, spilled, text, labels = read(made.asm)
+    """Compile one case."""
+    made, registers, spilled, text, labels = compile_case(case, target)
+    name, *_, warps = case
     loop = text[slice(*_loop(text, labels))]
     loads = [sum(bool(re.match(size, line)) for line in loop) for size in LOADS]
     shared = made.metadata.shared
     return Compiled(name, target, warps, registers, spilled, shared, len(text), len(loop), _fma(loop), loads)
+
+
+def compile_case(case: tuple[Any, ...], target: str) -> tuple[Any, int, int, list[str], dict[str, int]]:
+    """The kernel, registers, spilled bytes, instructions, and positions of labels among them.
+
+    Pointers are taken for aligned to 16 bytes, as torch allocates them.
+    """
+    _, kernel, signature, constants, warps = case
+    aligned = {(k,): [["tt.divisibility", 16]] for k, kind in enumerate(signature.values()) if kind.startswith("*")}
+    source = ASTSource(kernel, signature, constants, aligned)
+    made = triton.compile(source, target=TARGETS[target], options={"num_warps": warps})
+    return made, *(_amd if target.startswith("gfx") else _nvidia)(made.asm)
 
 
 LOADS = (
@@ -120,14 +128,19 @@ def _instructions(listing: str, label: str, instruction: str) -> tuple[list[str]
     return text, labels
 
 
-def _loop(text: list[str], labels: dict[str, int]) -> tuple[int, int]:
-    """The smallest loop, from a label to the branch back to it, that holds half of all multiply-adds."""
-    loops = []
+def loops(text: list[str], labels: dict[str, int]) -> list[tuple[int, int]]:
+    """From a label to behind the branch back to it."""
+    found = []
     for end, line in enumerate(text):
         branch = re.match(r"(?:BRA|s_c?branch).*?(\.L\w+)", line)
         if branch and labels.get(branch[1], end) < end:
-            loops.append((labels[branch[1]], end + 1))
-    enough = [loop for loop in loops if 2 * _fma(text[slice(*loop)]) >= _fma(text)]
+            found.append((labels[branch[1]], end + 1))
+    return found
+
+
+def _loop(text: list[str], labels: dict[str, int]) -> tuple[int, int]:
+    """The smallest loop that holds half of all multiply-adds."""
+    enough = [loop for loop in loops(text, labels) if 2 * _fma(text[slice(*loop)]) >= _fma(text)]
     return min(enough, key=lambda loop: loop[1] - loop[0], default=(0, 0))
 
 

@@ -31,7 +31,10 @@ def spectrum(
     ] = None,
     method: Annotated[
         list[str] | None,
-        flag("NAME", "t-rpmd, rpmd or classical; several, as a,b or by several flags, are compared. Default: t-rpmd."),
+        flag(
+            "NAME",
+            "t-rpmd, rpmd, te-pigs or classical; several, as a,b or by several flags, are compared. Default: t-rpmd.",
+        ),
     ] = None,
     *,
     flags: dict[str, Any],
@@ -55,6 +58,8 @@ def spectrum(
     if settings.model:
         check_model(settings.model, settings.load_options, device=settings.device)
     check_files(settings.structure)
+    if settings.correction is not None:
+        check_model(settings.correction)
     check_files(settings.trajectory, kind="trajectory")
     from painn_fast.spectra import compare, run
 

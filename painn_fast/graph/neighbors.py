@@ -55,9 +55,8 @@ def neighbor_list(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cuto
 
     Raises:
         PaiNNFastError: for positions or cell vectors that are not finite or absurdly large, a periodic direction
-            without a cell vector, parallel cell vectors, more neighbours than there can be; if the list is not
-            symmetric: every edge must have its mirror image; if atoms are so far outside the cell that numbers of
-            images do not fit.
+            without a cell vector, parallel cell vectors, more neighbours than there can be; if atoms are so far outside
+            the cell that numbers of images do not fit.
     """
     place = np.ascontiguousarray(positions, dtype=np.float64)
     periodic, box = np.array(pbc, dtype=bool), np.array(cell, dtype=np.float64)
@@ -76,23 +75,16 @@ def neighbor_list(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cuto
             box = _filled(box, place, periodic)
     check_far(place, where)
     check_size(box, periodic, place, cutoff, where)
-    search = vesin.NeighborList(cutoff=float(cutoff), full_list=True)
-    receiver, sender, image = search.compute(points=place, box=box, periodic=periodic, quantities="ijS")
-    receiver, sender = receiver.astype(np.int64), sender.astype(np.int64)
-    image = image.astype(np.int64).reshape(-1, 3)
-    here, opposite = _names(receiver, sender, image), _names(sender, receiver, -image)
-    order, back = np.argsort(here), np.argsort(opposite)
-    if not np.array_equal(here[order], opposite[back]):
-        raise PaiNNFastError(
-            "the neighbour list is not symmetric",
-            got=f"{len(receiver)} edges, some without their mirror image",
-            fix="please report this structure; a pair lies on the cut-off within rounding",
-        )
-    place, mirror = np.empty_like(order), np.empty_like(order)
-    place[order] = np.arange(len(order))
-    mirror[place[back]] = np.arange(len(order))  # the k-th name is that of edge k, and of the opposite of back[k]
-    shift = image[order].astype(np.float64) @ box
-    return Edges(*map(torch.from_numpy, (receiver[order], sender[order], shift, mirror)))
+    search = vesin.NeighborList(cutoff=float(cutoff), full_list=False)  # one edge of each pair, in no order
+    i, j, image = search.compute(points=place, box=box, periodic=periodic, quantities="ijS")
+    i, j, image = i.astype(np.int64), j.astype(np.int64), image.reshape(-1, 3)
+    order = np.argsort(_names(i, j, image), kind="stable")  # long runs are sorted already
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    half = image.astype(np.float64) @ box
+    receiver, sender, shift = (np.concatenate(both)[order] for both in ((i, j), (j, i), (half, 0.0 - half)))
+    mirror = np.concatenate([rank[len(i) :], rank[: len(i)]])[order]
+    return Edges(*map(torch.from_numpy, (receiver, sender, shift, mirror)))
 
 
 def joined(parts: Sequence[Edges], n_atoms: Sequence[int]) -> Edges:
@@ -127,13 +119,13 @@ def _filled(box: np.ndarray, positions: np.ndarray, pbc: np.ndarray) -> np.ndarr
     return box
 
 
-def _names(receiver: np.ndarray, sender: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """One number for each edge [E] that sorts as (receiver, sender, image) does."""
+def _names(i: np.ndarray, j: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """One number for each of the edges [2 E], those of pairs [E] and their opposites, that sorts as (receiver, sender,
+    image) does."""
     reach = int(np.abs(image).max(initial=0))
-    atoms = int(max(receiver.max(initial=0), sender.max(initial=0))) + 1
-    if atoms**2 * (2 * reach + 1) ** 3 >= 2**63:
+    atoms, width = int(max(i.max(initial=0), j.max(initial=0))) + 1, 2 * reach + 1
+    if atoms**2 * width**3 >= 2**63:
         raise _too_far(reach)
-    name = receiver * atoms + sender
-    for axis in range(3):
-        name = name * (2 * reach + 1) + image[:, axis] + reach
-    return name
+    number = (image + reach) @ np.array([width**2, width, 1])
+    opposite = width**3 - 1 - number  # of the negative image
+    return np.concatenate([(i * atoms + j) * width**3 + number, (j * atoms + i) * width**3 + opposite])

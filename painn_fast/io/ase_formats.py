@@ -12,13 +12,16 @@ import gzip
 import json
 import lzma
 import math
+import re
+import sys
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import ase
 import ase.io
-from ase.io.formats import filetype, get_compression
+from ase.io.formats import filetype, get_compression, open_with_compression
 
 from painn_fast.errors import PaiNNFastError, reading
 
@@ -37,6 +40,9 @@ COMPRESSED: dict[str, Callable[..., Any]] = {"gz": gzip.open, "bz2": bz2.open, "
 MAX_UNPACKED = 4 * 2**30
 """Bytes of a compressed file, unpacked."""
 BLOCK = 2**20
+PROPERTIES = re.compile(r"properties\s*=\s*(\S+)", re.IGNORECASE)
+TOO_MANY = re.compile(r":\s*[+_\d]{6,}")
+"""Columns of one property."""
 
 
 def iread(path: str | Path) -> Iterator[ase.Atoms]:
@@ -58,6 +64,8 @@ def iread(path: str | Path) -> Iterator[ase.Atoms]:
             )
         if name == "json":
             check_json(Path(path))
+        if name in ("xyz", "extxyz"):
+            _check_counts(Path(path))
         yield from ase.io.iread(str(path), index=":", format=name, do_not_split_by_at_sign=True)
 
 
@@ -77,6 +85,30 @@ def _check_array(values: dict[str, Any]) -> dict[str, Any]:
         if size * (2 if "complex" in str(kind) else 1) != len(flat):
             raise ValueError(f"an array of shape {shape} made of {len(flat)} numbers")
     return values
+
+
+def _check_counts(path: Path) -> None:
+    """Raise PaiNNFastError for an XYZ file that ends before the last atom, or states very many columns.
+
+    ASE's reader takes a step for each atom and column that is promised, for minutes if such a number is wrong.
+    """
+    with open_with_compression(str(path), "rt") as file:
+        for line in file:
+            try:
+                promised = int(line)
+            except ValueError:  # the end, or vectors of a cell, or what ASE's reader has a message for
+                continue
+            columns = PROPERTIES.search(next(file, ""))
+            if columns and TOO_MANY.search(columns[1]):
+                raise PaiNNFastError("too many columns", where=path, got=columns[0], expected="name:type:count:...")
+            rows = sum(1 for _ in islice(file, min(max(promised, 0), sys.maxsize)))
+            if rows < promised:
+                raise PaiNNFastError(
+                    "an XYZ file that ends within a structure",
+                    where=path,
+                    got=f"{rows} atoms",
+                    expected=f"{promised}, as its first line says",
+                )
 
 
 def _check_unpacked(path: Path) -> None:

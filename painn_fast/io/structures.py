@@ -78,19 +78,20 @@ def _of_database(path: str | Path) -> list[ase.Atoms]:
 
     Charge and spin multiplicity, from the key-value pairs or the data of a row, go to `info`.
     """
-    database = ase.db.connect(path, serial=True)
-    unit = database.metadata.get("_distance_unit", "Ang")
     frames = []
-    for row in database.select():
-        where = f"{path}, row {row.id}"
-        atoms = row.toatoms()
-        _to_angstrom(atoms, unit, f"{path}, metadata")
-        first, second = (
-            {name: values[name] for name in names_of_charge_and_multiplicity(values)} for values in others(row, where)
-        )
-        check_twice(first, second, where)
-        atoms.info |= first | second
-        frames.append(atoms)
+    with ase.db.connect(path, serial=True) as database:  # which closes it
+        unit = database.metadata.get("_distance_unit", "Ang")
+        for row in database.select():
+            where = f"{path}, row {row.id}"
+            atoms = row.toatoms()
+            _to_angstrom(atoms, unit, f"{path}, metadata")
+            first, second = (
+                {name: values[name] for name in names_of_charge_and_multiplicity(values)}
+                for values in others(row, where)
+            )
+            check_twice(first, second, where)
+            atoms.info |= first | second
+            frames.append(atoms)
     return frames
 
 

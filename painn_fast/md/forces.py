@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import ase
@@ -134,11 +135,59 @@ class EnsembleForces(_Mixture):
         return [_mean_and_spread(of_one) for of_one in zip(*parts, strict=True)]
 
     def state(self) -> dict[str, Tensor]:
-        return {f"{k}.{name}": value for k, one in enumerate(self.members) for name, value in one.state().items()}
+        return _states(self.members)
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        for k, member in enumerate(self.members):
-            member.restore(_of(k, state))
+        _restore(self.members, state)
+
+
+class SumForces(_Mixture):
+    """The sum of several force fields, such as a potential and a correction to it.
+
+    Args:
+        members: force fields whose energies and forces add.
+        observers: number of the member that gives a property, by its name; the first gives what is not named, and what
+            it observes at every evaluation.
+    """
+
+    def __init__(self, members: Sequence[ForceField], observers: Mapping[str, int] | None = None) -> None:
+        self.members, self.observers = members, observers or {}
+
+    def observe(self, positions: Tensor, properties: Sequence[str]) -> dict[str, Tensor]:
+        shares = [(member, self._share(k, properties)) for k, member in enumerate(self.members)]
+        return {name: value for one, names in shares if names for name, value in one.observe(positions, names).items()}
+
+    def together(self, positions: Sequence[Tensor], properties: Sequence[str] = ()) -> list[Evaluation]:
+        parts = [member.together(positions, self._share(k, properties)) for k, member in enumerate(self.members)]
+        return [_summed(of_one) for of_one in zip(*parts, strict=True)]
+
+    def launches(self, positions: Sequence[Tensor]) -> Launches | None:
+        each = [launches for member in self.members if (launches := member.launches(positions)) is not None]
+        if len(each) < len(self.members):
+            return None
+        return lambda: [
+            (_added([energy for energy, _ in of_one]), _added([forces for _, forces in of_one]))
+            for of_one in zip(*(evaluate() for evaluate in each), strict=True)
+        ]
+
+    def state(self) -> dict[str, Tensor]:
+        return _states(self.members)
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        _restore(self.members, state)
+
+    def _share(self, k: int, properties: Sequence[str]) -> list[str]:
+        """Properties that a member gives."""
+        return [name for name in properties if self.observers.get(name, 0) == k]
+
+
+def _states(members: Sequence[ForceField]) -> dict[str, Tensor]:
+    return {f"{k}.{name}": value for k, one in enumerate(members) for name, value in one.state().items()}
+
+
+def _restore(members: Sequence[ForceField], state: dict[str, Tensor]) -> None:
+    for k, member in enumerate(members):
+        member.restore(_of(k, state))
 
 
 def _is_at(tensor: Tensor, device: torch.device) -> bool:
@@ -163,6 +212,17 @@ def _mean_and_spread(parts: Sequence[Evaluation]) -> Evaluation:
 
 def _mean(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.stack([part[name] for part in parts]).mean(0) for name in parts[0]}
+
+
+def _summed(parts: Sequence[Evaluation]) -> Evaluation:
+    observed = {name: value for part in parts for name, value in part[2].items() if name != SPREAD}
+    if SPREAD in parts[0][2]:
+        observed[SPREAD] = parts[0][2][SPREAD]
+    return _added([part[0] for part in parts]), _added([part[1] for part in parts]), observed
+
+
+def _added(values: Sequence[Tensor]) -> Tensor:
+    return functools.reduce(torch.add, values)
 
 
 def _compact(one: AtomicBatch, reach: float) -> bool:

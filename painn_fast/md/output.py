@@ -39,6 +39,8 @@ DATASETS = {
     "velocities/value": "Ang/fs",
     "dipole/value": "e Ang",
     "polarizability/value": "Ang^3",
+    "centroids/positions": "Ang",
+    "centroids/forces": "eV/Ang",
     **{f"energies/{name}": unit for name, unit in UNITS.items()},
 }
 
@@ -272,6 +274,10 @@ def _columns(name: str, group: Group, observed: dict[str, Tensor]) -> dict[str, 
         return {"value": _array(group.masked(group.state.positions))}
     if name == "velocities":
         return {"value": _array(group.masked(group.state.momenta / group.system.masses[:, None]))}
+    if name == "centroids":
+        state = group.state
+        means = {"positions": state.positions.mean(1), "forces": state.forces.mean(1)}
+        return {key: _array(group.masked(value)) for key, value in means.items()}
     return {"value": _array(observed[name])}
 
 

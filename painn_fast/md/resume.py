@@ -20,7 +20,7 @@ from painn_fast.md.setup import Molecule, Setup
 from painn_fast.runtime.folders import molecule_folder
 from painn_fast.runtime.hdf5 import read_dataset
 
-NAMES_ONLY = {"model", "members", "structure", *LoadOptions.model_fields}
+NAMES_ONLY = {"model", "members", "add", "structure", *LoadOptions.model_fields}
 """Settings that name a file: its content is compared instead."""
 SAME = 1e-6
 """Å: positions nearer than that are the same; a structure may have been relaxed anew."""
@@ -129,6 +129,8 @@ def _first(values: Tensor, others: Tensor) -> object:
 def run_identity(settings: MDSettings, setup: Setup, molecule: Molecule) -> str:
     """SHA-256 of all that decides the frames of a molecule but for their number."""
     kept = settings.model_dump(mode="json", exclude=FREE_TO_CHANGE | NAMES_ONLY)
+    if settings.centroids_every is None:  # younger than the first runs, which are to go on
+        del kept["centroids_every"]
     kept["hold"] = kept.pop("remove_com_motion")  # its name when the first runs were written, which are to go on
     digest = hashlib.sha256(json.dumps([kept, setup.model, setup.config], sort_keys=True).encode())
     system = {name: getattr(molecule.system, name) for name in SYSTEM}

@@ -7,13 +7,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from painn_fast.correlation.names import SERIES
+from painn_fast.io.find import declares_units
 from painn_fast.io.options import LoadOptions
 from painn_fast.md.thermostats import Ensemble
 from painn_fast.settings import Duration, Force, Interval, Seed, Temperatures, Time, TimeSteps
 
 Motion = Literal["translation", "rotation"]
 """Of a molecule as a whole."""
-RECORDED = ("positions", "velocities", "energies", "dipole", "polarizability")
+RECORDED = ("positions", "velocities", "energies", "dipole", "polarizability", "centroids")
 """Series that a run can write, at the interval `<name>_every`."""
 Beads = Annotated[int, Field(ge=1, le=4096)]
 Trajectories = Annotated[int, Field(ge=1, le=10**6)]
@@ -48,6 +49,8 @@ class MDSettings(LoadOptions):
     """A bundled model such as ethanol, or a model file."""
     members: tuple[str, ...] = ()
     """Models of an ensemble, instead of one model: forces are their mean."""
+    add: tuple[str, ...] = ()
+    """Models whose energies and forces are added to those of the model, such as a correction."""
     spread_limit: Force | None = None
     """Stop a trajectory where the standard deviation of the force on an atom over the members is larger, such as
     "0.5 eV/Ang"."""
@@ -99,6 +102,8 @@ class MDSettings(LoadOptions):
     """Time between records of the dipole, such as "1 fs"; by default it is not recorded."""
     polarizability_every: Interval | None = None
     """Time between records of the polarizability, such as "2 fs"; by default it is not recorded."""
+    centroids_every: Interval | None = None
+    """Time between records of centroids and mean forces on their beads, such as "2 fs"; by default there are none."""
     stream: Interval | None = None
     """Depth of correlation functions that dipole, polarizability and velocities are added to instead of being recorded,
     such as "2 ps": for spectra of very long runs."""
@@ -156,6 +161,10 @@ class MDSettings(LoadOptions):
                     f"{name}_every is not a multiple of time_step: {every:g} fs of {self.longest_step:g} fs"
                 )
         return self
+
+    def options_of(self, model: str) -> dict[str, Any]:
+        """Arguments of `painn_fast.load` for a model; one that is added may state itself what the first does not."""
+        return {} if model in self.add and declares_units(model) else self.load_options
 
     @property
     def longest_step(self) -> float:

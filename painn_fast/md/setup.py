@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from painn_fast.io.model_file import config_fingerprint, fingerprint
 from painn_fast.io.structures import read_structures, refuse_constraints
 from painn_fast.md import initial
 from painn_fast.md.force_field import ForceField
-from painn_fast.md.forces import EnsembleForces, ModelForces
+from painn_fast.md.forces import EnsembleForces, ModelForces, SumForces
 from painn_fast.md.fragments import Fragments, Mode
 from painn_fast.md.settings import MDSettings
 from painn_fast.md.state import State, System
@@ -117,12 +118,15 @@ def set_up(
     model = config = CUSTOM
     if force_field is None:
         batch_atoms(frames, CLOSEST)  # refuses atoms on top of each other, in any of the frames
-        potentials = [_potential(settings, name) for name in settings.members or (settings.model,)]
-        model = " ".join(fingerprint(potential.state_dict()) for potential in potentials)
-        config = " ".join(config_fingerprint(potential.config) for potential in potentials)
+        potentials, added = _potentials(settings)
+        model = " + ".join(map(_weights_of, (potentials, *([one] for one in added))))
+        config = " ".join(config_fingerprint(potential.config) for potential in (*potentials, *added))
         firsts = [frames[numbers[0] % len(frames)] for numbers in of_kind.values()]
         members = [ModelForces(potential, firsts, backend=settings.backend) for potential in potentials]
         force_field = EnsembleForces(members) if settings.members else members[0]
+        if added:
+            corrections = [ModelForces(potential, firsts, backend=settings.backend) for potential in added]
+            force_field = SumForces([force_field, *corrections], _observers([potentials[0], *added]))
     return Setup(molecules, len(order), force_field, model, config)
 
 
@@ -219,16 +223,31 @@ def _charge_and_spin(frame: ase.Atoms) -> tuple[float, float]:
     return charge_and_multiplicity(frame.info, where=frame.get_chemical_formula())
 
 
-def _potential(settings: MDSettings, name: str) -> Potential:
-    """A model that gives what is to be recorded."""
+def _potentials(settings: MDSettings) -> tuple[list[Potential], list[Potential]]:
+    """The model, or the members of an ensemble, and models that are added to it; they give what is to be recorded."""
     dtype = getattr(torch, settings.dtype)
-    potential = load(name, **settings.load_options, dtype=dtype, device=settings.device)
+
+    def read(names: Sequence[str]) -> list[Potential]:
+        return [load(name, **settings.options_of(name), dtype=dtype, device=settings.device) for name in names]
+
+    potentials, added = read(settings.members or (settings.model,)), read(settings.add)
     for label in ("dipole", "polarizability"):
-        if label in settings.strides and label not in potential.properties:
-            raise PaiNNFastError(
-                f"the model gives no {label}", where=f"{label}_every", expected=", ".join(potential.properties)
-            )
-    return potential
+        giving = any(label in one.properties for one in added)
+        for potential in potentials if label in settings.strides and not giving else ():
+            if label not in potential.properties:
+                raise PaiNNFastError(
+                    f"the model gives no {label}", where=f"{label}_every", expected=", ".join(potential.properties)
+                )
+    return potentials, added
+
+
+def _weights_of(potentials: Sequence[Potential]) -> str:
+    return " ".join(fingerprint(potential.state_dict()) for potential in potentials)
+
+
+def _observers(potentials: Sequence[Potential]) -> dict[str, int]:
+    """Number of the first that gives a property, by its name."""
+    return {name: k for k, one in reversed(list(enumerate(potentials))) for name in one.properties}
 
 
 def _structures(settings: MDSettings, atoms: ase.Atoms | list[ase.Atoms] | None) -> list[ase.Atoms]:

@@ -262,6 +262,11 @@ class Trajectory:
         """Each [T, S]: potential, kinetic, kinetic_primitive, kinetic_virial, conserved in eV, temperature in K."""
         return {name: self.read("energies", name) for name in ESTIMATES}
 
+    @property
+    def centroids(self) -> dict[str, np.ndarray]:
+        """Each [T, S, N, 3]: positions of the centroids in Å, and forces, means over their beads, in eV/Å."""
+        return {name: self.read("centroids", name) for name in ("positions", "forces")}
+
     def atoms(self, trajectory: int = 0, bead: int | None = None) -> list[ase.Atoms]:
         """Frames of one trajectory: of a bead, or (None) of the centroid; `info["time_fs"]` is the time.
 

@@ -69,11 +69,13 @@ def _check_series(file: h5py.File, header: Mapping[str, Any], where: Any) -> Non
         return
     S, P, n = int(header["trajectories"]), int(header["beads"]), len(header["numbers"])
     values = {"positions": (S, P, n, 3), "velocities": (S, P, n, 3), "dipole": (S, 3), "polarizability": (S, 3, 3)}
+    columns = {"energies": ("potential",), "centroids": ("positions", "forces")}
+    values["centroids"] = (S, n, 3)
     for series in (name for name in RECORDED if name in file):
         if f"{series}_every" in header:
             _number(header, f"{series}_every", where, float)
         group = file[series]
-        for column in ("step", "time", "value" if series in values else "potential"):
+        for column in ("step", "time", *columns.get(series, ("value",))):
             if not isinstance(group, h5py.Group) or not isinstance(group.get(column), h5py.Dataset):
                 raise PaiNNFastError("a damaged trajectory", where=f"{where}, '{series}'", expected=column)
         rows = group["step"].shape[:1]

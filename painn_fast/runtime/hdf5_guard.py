@@ -130,7 +130,8 @@ def _check_attributes(item: h5py.Group | h5py.Dataset, where: str) -> None:
 
 
 def _check_heaps(path: Path) -> None:
-    """Refuse a global heap with an object of no size: libhdf5 walks from one to the next, and would never get on."""
+    """Refuse a global heap with an object of no size, or of more than the heap: libhdf5 goes from one to the next, with
+    bytes counted modulo 2^64, and would not end."""
     if not path.stat().st_size:
         raise PaiNNFastError("an empty file", where=path)
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -141,14 +142,14 @@ def _check_heaps(path: Path) -> None:
 
 
 def _stands_still(data: mmap.mmap, at: int) -> bool:
-    """Whether walking along the objects of a heap, 16 bytes of header each, comes to one of no length."""
+    """Whether the way along the objects of a heap, 16 bytes of header each, comes to one of no length or leaves it."""
     end = at + int.from_bytes(data[at + 8 : at + 16], "little")
     header = at + 16
     while header + 16 <= min(end, len(data)):
         index = int.from_bytes(data[header : header + 2], "little")
         size = int.from_bytes(data[header + 8 : header + 16], "little")
         length = size if index == 0 else 16 + (size + 7) // 8 * 8
-        if length % 2**64 == 0:
+        if length == 0 or header + length > end:
             return True
         header += length
     return False

@@ -51,7 +51,9 @@ class Accelerated(nn.Module):
         """Results of a batch, as SchNetPack's class gives them."""
         if self.training:
             with threads.ours():  # nearly all of a step is done in our operations
-                return super().forward(inputs)
+                outputs: Inputs = super().forward(inputs)
+            threads.ours_in_backward(outputs.values())
+            return outputs
         results = _by_engine(self, inputs)
         return super().forward(inputs) if results is None else results
 

@@ -13,12 +13,14 @@ from painn_fast.correlation.online import Correlation
 from painn_fast.correlation.series import SpectrumStreams, correlated_parts
 from painn_fast.errors import PaiNNFastError
 from painn_fast.md import Trajectory
+from painn_fast.spectra.conformers import TorsionPopulations, torsion_populations
 from painn_fast.spectra.density import Analysis, correlate
 from painn_fast.spectra.infrared import InfraredSpectrum
 from painn_fast.spectra.peaks import Peak, fit_shift, infrared_peaks, raman_peaks
 from painn_fast.spectra.power import PowerSpectrum
 from painn_fast.spectra.raman import RamanSpectrum
 from painn_fast.spectra.settings import SpectrumSettings
+from painn_fast.vibrations.conformers import Conformers
 from painn_fast.vibrations.harmonic import HarmonicSpectrum
 
 
@@ -41,6 +43,7 @@ class SpectrumResult:
     infrared_peaks: tuple[Peak, ...]
     raman_peaks: tuple[Peak, ...]
     power: PowerSpectrum | None = None
+    torsions: TorsionPopulations | None = None
 
 
 def analyse(
@@ -48,6 +51,7 @@ def analyse(
     settings: SpectrumSettings,
     harmonic: HarmonicSpectrum | None = None,
     streams: SpectrumStreams | None = None,
+    conformers: Conformers | None = None,
 ) -> SpectrumResult:
     """Compute the spectra and peaks of a trajectory; trajectories that guards stopped are left out.
 
@@ -56,6 +60,7 @@ def analyse(
         settings: window, depth, range, laser, quantum correction.
         harmonic: names the peaks.
         streams: correlations of series that the trajectory did not keep.
+        conformers: whose populations are computed from recorded positions.
 
     Returns:
         A spectrum for each series: infrared (km/mol per cm-1), Raman (Å^4/amu per cm-1), power (modes per cm-1).
@@ -97,7 +102,8 @@ def analyse(
     shift = None if harmonic is None else fit_shift(harmonic, ir, rm)
     ir_peaks = () if ir is None else tuple(infrared_peaks(ir, harmonic, shift))
     rm_peaks = () if rm is None else tuple(raman_peaks(rm, harmonic, shift))
-    return SpectrumResult(settings.folder, ir, rm, harmonic, ir_peaks, rm_peaks, vdos)
+    visits = torsion_populations(trajectory, conformers)
+    return SpectrumResult(settings.folder, ir, rm, harmonic, ir_peaks, rm_peaks, vdos, visits)
 
 
 def available(trajectory: Trajectory, streams: SpectrumStreams | None) -> list[str]:

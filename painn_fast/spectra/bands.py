@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from painn_fast.spectra.infrared import InfraredSpectrum
-from painn_fast.spectra.peaks import VIBRATIONS_FROM, Shift, fit_shift
+from painn_fast.spectra.peaks import VIBRATIONS_FROM, Shift, centre_of, fit_shift
 from painn_fast.spectra.raman import RamanSpectrum
 from painn_fast.vibrations.harmonic import HarmonicSpectrum
 
@@ -154,14 +154,9 @@ def _position(
     if blocks is not None and weights is not None and len(blocks) > 1:
         share = weights[:, None]
         without = (y - share * blocks[:, inside]) / (1.0 - share)
-        centres = np.array([_centre(x, one) for one in without])
+        centres = np.array([centre_of(x, one, CORE) for one in without])
         error = float(np.sqrt((len(blocks) - 1) * np.mean((centres - centres.mean()) ** 2)))
-    return BandPosition(_centre(x, y), error, float(x[np.argmax(y)]), float(np.trapezoid(y, x)))
-
-
-def _centre(nu: np.ndarray, values: np.ndarray) -> float:
-    weight = np.maximum(values - CORE * values.max(), 0.0)
-    return float(np.average(nu, weights=weight)) if weight.sum() > 0 else float("nan")
+    return BandPosition(centre_of(x, y, CORE), error, float(x[np.argmax(y)]), float(np.trapezoid(y, x)))
 
 
 def _band(

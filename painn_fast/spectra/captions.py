@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 
 import ase
 
@@ -12,6 +14,8 @@ from painn_fast.spectra.analyse import SpectrumResult, available
 from painn_fast.spectra.density import nyquist
 from painn_fast.spectra.settings import SpectrumSettings
 
+TEST = "MAE, test"
+"""Key of a model's provenance."""
 METHODS = {"t-rpmd": "T-RPMD", "rpmd": "RPMD", "pile-l": "PILE-L", "nve": "classical NVE", "langevin": "Langevin"}
 
 
@@ -48,7 +52,8 @@ def method_name(trajectory: Trajectory) -> str:
 
 def _method(trajectory: Trajectory) -> str:
     ensemble = str(trajectory.header["ensemble"])
-    return METHODS.get(ensemble, ensemble)
+    added = [Path(one).stem for one in json.loads(str(trajectory.header.get("settings", "{}"))).get("add", ())]
+    return " + ".join([METHODS.get(ensemble, ensemble), *added])
 
 
 def title(result: SpectrumResult, trajectory: Trajectory, about: dict[str, str]) -> str:
@@ -67,4 +72,7 @@ def subtitle(result: SpectrumResult, settings: SpectrumSettings, about: dict[str
     laser = f"; laser {settings.laser:g} nm" if result.raman is not None else ""
     first = f"{about['temperature']}, {about['sampling']}{laser}"
     second = f"window {about['window']}, resolution {settings.analysis.resolution:.0f} cm-1; {about['frames']}"
-    return f"{method}, {first}\n{second}".removeprefix(", ").replace("cm-1", "cm$^{-1}$")
+    lines = [f"{method}, {first}".removeprefix(", "), second]
+    lines += [f"mean absolute errors of the model, test: {', '.join(about[TEST].split('  '))}"] if TEST in about else []
+    lines += [about["torsions"]] if "torsions" in about else []
+    return "\n".join(lines).replace("cm-1", "cm$^{-1}$")

@@ -30,6 +30,7 @@ from painn_fast.spectra.run import (
     model_and_structures,
     prepare_output,
     progress_console,
+    report_torsions,
     write,
     write_harmonic,
 )
@@ -90,21 +91,23 @@ def compare(settings: SpectrumSettings, *, resume: bool = False, overwrite: bool
         overlays = read_overlays(settings.overlay, settings.highest)
         model, frames = model_and_structures(settings, None)
         assert model is not None
-        about, lines = about_model(model), None
+        about, listed = about_model(model), None
         if group.first:
             check_output(folder, resume or overwrite)
-            lines = harmonic_lines(model, frames[0], say, settings.hessian)
+            listed = harmonic_lines(model, frames, say, settings, resume=resume)
             for one in (settings, *(settings.of(method) for method in settings.methods)):
                 prepare_output(one, about, overwrite)
-                write_harmonic(one.folder, lines, about)
-        lines = group.broadcast_from_rank_0(lines)
+                listed = write_harmonic(one, listed, about)
+        listed = group.broadcast_from_rank_0(listed)
+        lines = listed.lines
         results: dict[str, SpectrumResult] = {}
         trajectories: list[Trajectory] = []
         for one in (settings.of(method) for method in settings.methods):
-            trajectory = dynamics(one, model, lines, frames, group, resume=resume, overwrite=overwrite)
-            result = analyse(trajectory, one, lines, SpectrumStreams.load(trajectory.path))
+            trajectory = dynamics(one, model, listed, frames, group, resume=resume, overwrite=overwrite)
+            result = analyse(trajectory, one, lines, SpectrumStreams.load(trajectory.path), listed)
             if group.first:
                 write(result, trajectory, one, about)
+                report_torsions(result, one, listed, about, say)
             results[method_name(trajectory)] = result
             trajectories.append(trajectory)
         bands = tuple(compare_bands(lines, {name: (one.infrared, one.raman) for name, one in results.items()}))
@@ -121,7 +124,8 @@ def compare(settings: SpectrumSettings, *, resume: bool = False, overwrite: bool
                 (first.infrared_peaks, first.raman_peaks),
                 overlays=overlays,
                 title=title(first, trajectories[0], about),
-                subtitle=subtitle(first, settings, shared),
+                subtitle=subtitle(first, settings, {**about, **shared}),
+                reverse=settings.reverse_axis,
             )
         Console(file=sys.stdout).print(comparison_table(bands))
         say.print(f"wrote {folder / COMPARISON[1] if can_draw() else folder}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -14,16 +15,28 @@ from painn_fast.errors import PaiNNFastError
 from painn_fast.runtime.atomic import atomic_write
 from painn_fast.spectra.overlay import Overlay
 from painn_fast.spectra.peaks import VIBRATIONS_FROM, Peak
+from painn_fast.vibrations.harmonic import HarmonicSpectrum
 
 INK, LINE, STICK, FAINT = "#222222", "#1f4e8c", "#d9822b", "#9a9a9a"
 COLOURS = (LINE, "#b5382a", "#2e8b57", "#7b4ba0", "#8c6d1f", "#3a3a3a", "#d64f9b")
 """Colours of lines in one panel; the sticks have another."""
+STICKS = (STICK, "#1a9a9a", "#c2479a", "#8a9a1f", FAINT)
+"""Colours of the sticks of conformers, by population."""
+SEEN = 0.01
+"""Least population of a conformer with a colour of its own."""
+NOTE = {"fontsize": 7.5, "color": "#555555"}
 OVERLAYS = ("--", ":", "-.")
-ROOM = 0.56
-"""Part of the height of a panel that the spectrum takes; names have the rest."""
+ROOM = 0.72
+"""Part of the height of a panel that the spectrum takes; then come lines to the names, which have a fifth."""
+FOOT = 0.79
+"""Part of the height at which names begin."""
+WRAP = 12
+"""Characters in a line of a name."""
 LABELS = 10
 """At most, in a panel."""
-APART = 0.019
+EQUAL = 0.9
+"""Part of the height of the highest peak of one name from which its neighbours have the name too."""
+APART = 0.03
 """Between labels, as a part of the width of a panel."""
 STYLE = {
     "font.size": 9.5,
@@ -73,7 +86,7 @@ def figure(count: int, title: str, subtitle: str) -> tuple[Any, list[Any]]:
     """A figure of panels one above the other; within `rc_context(STYLE)`."""
     from matplotlib.figure import Figure
 
-    made = Figure(figsize=(11.0, 0.9 + 3.8 * count), layout="constrained")
+    made = Figure(figsize=(11.0, 1.0 + 4.2 * count), layout="constrained")
     panels = list(np.atleast_1d(made.subplots(count, 1, sharex=True)))
     panels[-1].set_xlabel("wavenumber / cm$^{-1}$")
     made.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
@@ -114,6 +127,20 @@ def lines(panel: Any, curves: Sequence[Curve], overlays: Sequence[Overlay], high
     for side in ("top", "right"):
         panel.spines[side].set_visible(False)
     _few_ticks(panel, room)
+    left = [text for curve in curves if (text := _beyond(curve, top, highest))]
+    for row, text in enumerate(left):
+        label = f"{curves[row].label}: {text}" if len(curves) > 1 else text
+        panel.annotate(label, (0.5, 1.0 - 0.035 * row), xycoords="axes fraction", va="top", ha="center", **NOTE)
+
+
+def _beyond(curve: Curve, top: float, highest: float) -> str:
+    """Where a curve leaves the frame, in words, "" if it does not."""
+    above = np.flatnonzero((curve.values > top) & (curve.nu <= highest))
+    if not len(above):
+        return ""
+    first, last, most = curve.nu[above[0]], curve.nu[above[-1]], float(np.nanmax(curve.values[above]))
+    where = f"below {last:.0f}" if above[0] == 0 else f"at {first:.0f} to {last:.0f}"
+    return f"leaves the frame {where} cm$^{{-1}}$, highest {most:.2g}"
 
 
 def _top(nu: np.ndarray, values: np.ndarray, highest: float) -> float:
@@ -130,20 +157,42 @@ def _height(curve: Curve, room: float) -> float:
     return max(top / room, above / (room + 0.05))
 
 
-def sticks(panel: Any, nu: np.ndarray, values: np.ndarray, label: str) -> None:
-    """Harmonic lines on an axis of their own, as high as the spectrum at most."""
+def sticks(panel: Any, harmonic: HarmonicSpectrum, values: np.ndarray, label: str) -> None:
+    """Harmonic lines on an axis of their own, as high as the spectrum at most, each conformer in its colour."""
+    nu = harmonic.wavenumber
     real = (nu > 0) & np.isfinite(values)
     axis = panel.twinx()
-    top = float(values[real].max(initial=0.0)) / ROOM or 1.0
-    axis.vlines(nu[real], 0.0, values[real], color=STICK, lw=1.4, alpha=0.9)
-    axis.plot(nu[real], values[real], "o", color=STICK, ms=3.0)
+    top = float(values[real & (nu <= panel.get_xlim()[1])].max(initial=0.0)) / ROOM or 1.0
+    for name, colour, chosen in _conformers(harmonic):
+        own = real & chosen
+        axis.vlines(nu[own], 0.0, values[own], color=colour, lw=1.4, alpha=0.9)
+        axis.plot(nu[own], values[own], "o", color=colour, ms=3.0)
+        panel.plot([], [], color=colour, marker="o", ms=3.0, lw=1.4, label=name)
+    outside = real & (nu > panel.get_xlim()[1]) & (values > 0)
+    if outside.any():
+        text = f"{outside.sum()} harmonic lines beyond the frame, up to {nu[outside].max():.0f} cm$^{{-1}}$"
+        axis.annotate(text, (0.99, ROOM), xycoords="axes fraction", va="top", ha="right", **NOTE)
     axis.set_ylim(-0.015 * top, top)
     axis.set_ylabel(label, color=STICK, y=0.5 * ROOM)
     axis.tick_params(axis="y", colors=STICK)
     for side in ("top", "left", "right"):
         axis.spines[side].set_visible(False)
     _few_ticks(axis, ROOM)
-    panel.plot([], [], color=STICK, marker="o", ms=3.0, lw=1.4, label="harmonic (axis on the right)")
+
+
+def _conformers(harmonic: HarmonicSpectrum) -> list[tuple[str, str, np.ndarray]]:
+    """Label, colour and modes [K] of each conformer that is seen; rare ones share the last colour."""
+    of = harmonic.conformer
+    if of is None:
+        return [("harmonic (axis on the right)", STICK, np.ones(len(harmonic.wavenumber), dtype=bool))]
+    seen = [k for k, (_, share) in enumerate(harmonic.conformers) if share >= SEEN][: len(STICKS) - 1]
+    groups = [
+        (f"harmonic, {name} {share:.0%}", STICKS[k], of == k)
+        for k, (name, share) in enumerate(harmonic.conformers)
+        if k in seen
+    ]
+    rest = ~np.isin(of, seen)
+    return [*groups, ("harmonic, others", STICKS[-1], rest)] if rest.any() else groups
 
 
 def _few_ticks(axis: Any, room: float) -> None:
@@ -160,19 +209,21 @@ def names(panel: Any, peaks: Sequence[Peak], text: Callable[[Peak], str]) -> Non
     chosen = main_peaks(peaks)
     width, top = panel.get_xlim()[1], panel.get_ylim()[1]
     positions = spread(np.array([peak.position for peak in chosen]), APART * width, APART * width, (1 - APART) * width)
-    foot = (ROOM + 0.065) * top
+    foot = (FOOT - 0.01) * top
     for peak, x in zip(chosen, positions, strict=True):
         above = min(peak.height, top * ROOM) + 0.012 * top
         heights = [above, max(above, foot - 0.04 * top), foot]
         panel.plot([peak.position, peak.position, x], heights, color=FAINT, lw=0.6)
-        panel.text(x, foot + 0.01 * top, text(peak), rotation=90, ha="center", va="bottom", fontsize=8)
+        label = "\n".join(textwrap.wrap(text(peak), WRAP, break_on_hyphens=False))
+        panel.text(x, FOOT * top, label, rotation=90, ha="center", va="bottom", fontsize=7, linespacing=1.05)
 
 
 def main_peaks(peaks: Sequence[Peak]) -> list[Peak]:
-    """The peaks to name: of neighbours with one name the highest, vibrations only, at most ten, in order."""
+    """The peaks to name, vibrations only, at most ten, in order; of neighbours with one name the highest ones."""
     vibrations = sorted((p for p in peaks if p.name != "rotation"), key=lambda p: p.position)
-    groups = [max(group, key=lambda p: p.height) for _, group in groupby(vibrations, key=lambda p: p.name)]
-    highest = sorted(groups, key=lambda p: -p.height)[:LABELS]
+    groups = [list(group) for _, group in groupby(vibrations, key=lambda p: p.name)]
+    chosen = [p for group in groups for p in group if p.height >= EQUAL * max(one.height for one in group)]
+    highest = sorted(chosen, key=lambda p: -p.height)[:LABELS]
     return sorted(highest, key=lambda p: p.position)
 
 

@@ -29,6 +29,8 @@ OVERLAP_WIDTH = 60.0
 """cm-1, of the Gaussians (standard deviation) that harmonic lines become when their shift is fitted."""
 BESIDE = 0.4
 """Share, relative to the leading vibration, from which another one of its kind is named beside it."""
+HALF = 0.5
+"""Part of the height of a peak below which a spectrum does not count for its centre: tails reach far."""
 FAINT = 0.1
 """Share of a peak that harmonic modes must explain to name it."""
 
@@ -44,7 +46,7 @@ class Peak:
         ('unassigned', True)
     """
 
-    position: float  # cm-1
+    position: float  # cm-1, of the maximum
     height: float
     error: float  # of the height
     intensity: float  # integral from `low` to `high`
@@ -55,6 +57,8 @@ class Peak:
     mode: int | None = None  # nearest harmonic mode, counted from 1 in order of wavenumber
     harmonic: float | None = None  # its wavenumber, cm-1
     depolarisation: float | None = None  # Raman only
+    conformer: str | None = None  # of the harmonic mode, in a mixture
+    centre: float = float("nan")  # cm-1, mean over the band above half its height, weighted by intensity
 
 
 @dataclass(frozen=True)
@@ -195,9 +199,16 @@ def _peaks(nu: np.ndarray, values: np.ndarray, error: np.ndarray, resolution: fl
             width=float(width * (nu[1] - nu[0])),
             low=float(nu[low]),
             high=float(nu[high]),
+            centre=centre_of(nu[low : high + 1], y[low : high + 1], HALF),
         )
         for top, low, high, width in zip(tops, lows, highs, widths, strict=True)
     ]
+
+
+def centre_of(nu: np.ndarray, values: np.ndarray, core: float) -> float:
+    """Mean wavenumber of a band [K], weighted by what is above this part of its height; NaN without any."""
+    weight = np.maximum(values - core * values.max(), 0.0)
+    return float(np.average(nu, weights=weight)) if weight.sum() > 0 else float("nan")
 
 
 def _limits(y: np.ndarray, top: int, tops: np.ndarray) -> tuple[int, int]:
@@ -250,4 +261,5 @@ def _name(peak: Peak, harmonic: HarmonicSpectrum, nu: np.ndarray, lines: np.ndar
         name=joined(beside) if " " in leading else leading,
         mode=best + 1,
         harmonic=float(harmonic.wavenumber[best]),
+        conformer=None if harmonic.conformer is None else harmonic.conformers[harmonic.conformer[best]][0],
     )

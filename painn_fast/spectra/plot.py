@@ -33,8 +33,9 @@ def draw(
     overlays: Sequence[Overlay] = (),
     title: str = "",
     subtitle: str = "",
+    reverse: bool = False,
 ) -> None:
-    """Draw to files, `.png`, `.svg` or `.pdf` by their names. Wavenumbers increase from left to right in all panels.
+    """Draw to files, `.png`, `.svg` or `.pdf` by their names; labels are names and centres of bands.
 
     Args:
         paths: of the files.
@@ -46,6 +47,7 @@ def draw(
         overlays: other spectra, as high as ours.
         title: first line.
         subtitle: conditions.
+        reverse: wavenumbers decrease from left to right, as chemists draw infrared spectra.
 
     Raises:
         PaiNNFastError: without matplotlib.
@@ -69,7 +71,8 @@ def draw(
         overlays=overlays,
         title=title,
         subtitle=subtitle,
-        caption=lambda peak: f"{peak.name}  {peak.position:.0f}",
+        caption=lambda peak: f"{peak.name} {peak.centre:.0f}",
+        reverse=reverse,
     )
 
 
@@ -83,6 +86,7 @@ def draw_comparison(
     title: str = "",
     subtitle: str = "",
     caption: Callable[[Peak], str] = attrgetter("name"),
+    reverse: bool = False,
 ) -> None:
     """Draw the spectra of several methods in one picture.
 
@@ -95,6 +99,7 @@ def draw_comparison(
         title: first line.
         subtitle: conditions.
         caption: text above a peak.
+        reverse: as in `draw`.
 
     Raises:
         PaiNNFastError: without matplotlib, or if no method has a spectrum.
@@ -130,6 +135,8 @@ def draw_comparison(
             names(panel, peaks[1], caption)
         if power:
             _power_panel(next(rest), power, harmonic)
+        if reverse:
+            panels[0].invert_xaxis()  # which all panels share
         save(made, panels, paths)
 
 
@@ -143,7 +150,7 @@ def _infrared_panel(
     lines(panel, curves, overlays, _highest(spectra))
     panel.set_ylabel("infrared absorption\nkm mol$^{-1}$ / cm$^{-1}$", y=0.5 * ROOM)
     if harmonic is not None and harmonic.intensity is not None:
-        sticks(panel, harmonic.wavenumber, harmonic.intensity, "harmonic / km mol$^{-1}$")
+        sticks(panel, harmonic, harmonic.intensity, "harmonic / km mol$^{-1}$")
 
 
 def _raman_panel(
@@ -155,7 +162,7 @@ def _raman_panel(
     if harmonic is not None and harmonic.activity is not None:
         first = next(iter(spectra.values()))
         factor = stokes_factor(harmonic.wavenumber, first.temperature, first.laser) / 45.0
-        sticks(panel, harmonic.wavenumber, factor * harmonic.activity, "harmonic / 10$^{-30}$ cm$^2$ sr$^{-1}$")
+        sticks(panel, harmonic, factor * harmonic.activity, "harmonic / 10$^{-30}$ cm$^2$ sr$^{-1}$")
 
 
 def _power_panel(panel: Any, spectra: dict[str, PowerSpectrum], harmonic: HarmonicSpectrum | None) -> None:

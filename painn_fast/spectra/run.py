@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -17,7 +16,7 @@ from painn_fast.errors import PaiNNFastError
 from painn_fast.io import load
 from painn_fast.io.find import MODELS, bundled
 from painn_fast.io.model_file import fingerprint
-from painn_fast.io.structures import read_structures, write_extxyz
+from painn_fast.io.structures import read_structures
 from painn_fast.md import Trajectory
 from painn_fast.nn import Potential
 from painn_fast.runtime.ranks import Ranks, ranks
@@ -25,28 +24,39 @@ from painn_fast.settings import write_resolved
 from painn_fast.spectra import table
 from painn_fast.spectra.analyse import SpectrumResult, analyse
 from painn_fast.spectra.captions import conditions, method_name, subtitle, title
+from painn_fast.spectra.conformers import (
+    MINIMA,
+    as_before,
+    conformer_table,
+    find_conformers,
+    start_structures,
+    write_conformers,
+    write_minima,
+)
 from painn_fast.spectra.overlay import Overlay, read_overlays
 from painn_fast.spectra.panels import can_draw
 from painn_fast.spectra.plot import draw
 from painn_fast.spectra.report import harmonic_table, peak_table
 from painn_fast.spectra.settings import DYNAMICS, SpectrumSettings
-from painn_fast.vibrations.harmonic import HarmonicSpectrum, harmonic
-from painn_fast.vibrations.method import Method
+from painn_fast.spectra.te_pigs import train_correction
+from painn_fast.vibrations.conformers import Conformers
 
 PATIENCE = timedelta(days=100)
 """Longest wait of processes that have done their share of the dynamics for the others."""
 OBSERVED = ("dipole", "polarizability")
 PICTURES = ("spectrum.png", "spectrum.svg")
-TABLES = ("harmonic.csv", "infrared.csv", "raman.csv", "power.csv", "peaks.csv")
+CONFORMERS = "conformers.csv"
+TABLES = ("harmonic.csv", CONFORMERS, "infrared.csv", "raman.csv", "power.csv", "peaks.csv")
 COMPARISON = ("comparison.csv", "comparison.png", "comparison.svg")
-OUTPUTS = (*TABLES, "harmonic.xyz", "settings.toml", *PICTURES, *COMPARISON)
+OUTPUTS = (*TABLES, MINIMA, "settings.toml", *PICTURES, *COMPARISON)
 
 
 def run(settings: SpectrumSettings, *, resume: bool = False, overwrite: bool = False) -> SpectrumResult:
     """Compute the spectra of a molecule; progress goes to stderr, the list of peaks to stdout, files to a folder.
 
-    Files: harmonic.csv and harmonic.xyz (the minimum), infrared.csv, raman.csv, power.csv (if velocities are
-    recorded), peaks.csv, spectrum.png and .svg, settings.toml, and the trajectory in dynamics/.
+    Files: harmonic.csv and harmonic.xyz (the minima), conformers.csv (if there are several), infrared.csv, raman.csv,
+    power.csv (if velocities are recorded), peaks.csv, spectrum.png and .svg, settings.toml, and the
+    trajectory in dynamics/.
 
     Under `torchrun` processes share the trajectories, and the first computes one spectrum of all.
 
@@ -80,19 +90,21 @@ def run(settings: SpectrumSettings, *, resume: bool = False, overwrite: bool = F
         trajectory = None if settings.trajectory is None else Trajectory(settings.trajectory)
         model, frames = model_and_structures(settings, trajectory)
         about = {} if model is None else about_model(model)
-        lines = None
+        listed = None
         if group.first:
             check_output(settings.folder, resume or overwrite)
-            lines = None if model is None else harmonic_lines(model, frames[0], say, settings.hessian)
+            listed = None if model is None else harmonic_lines(model, frames, say, settings, resume=resume)
             prepare_output(settings, about, overwrite)
-            if lines is not None:
-                write_harmonic(settings.folder, lines, about)
-        lines = group.broadcast_from_rank_0(lines)
+            if listed is not None:
+                listed = write_harmonic(settings, listed, about)
+        listed = group.broadcast_from_rank_0(listed)
         if trajectory is None:
-            trajectory = dynamics(settings, model, lines, frames, group, resume=resume, overwrite=overwrite)
-        result = analyse(trajectory, settings, lines, SpectrumStreams.load(trajectory.path))
+            trajectory = dynamics(settings, model, listed, frames, group, resume=resume, overwrite=overwrite)
+        lines = None if listed is None else listed.lines
+        result = analyse(trajectory, settings, lines, SpectrumStreams.load(trajectory.path), listed)
         if group.first:
             write(result, trajectory, settings, about, overlays)
+            report_torsions(result, settings, listed, about, say)
             Console(file=sys.stdout).print(peak_table(result.infrared_peaks, result.raman_peaks))
             say.print(f"wrote {settings.folder / PICTURES[0] if can_draw() else settings.folder}")
         return result
@@ -109,18 +121,21 @@ def progress_console(group: Ranks) -> Console:
 def dynamics(
     settings: SpectrumSettings,
     model: Potential | None,
-    lines: HarmonicSpectrum | None,
+    listed: Conformers | None,
     frames: list[ase.Atoms],
     group: Ranks,
     *,
     resume: bool,
     overwrite: bool,
 ) -> Trajectory:
-    """Run the dynamics, from the minimum and the other structures in turn; wait for all processes."""
-    start = frames if lines is None else [lines.atoms, *frames[1:]]
+    """Run the dynamics, from all conformers by their populations; wait for all processes."""
+    start = frames if listed is None else start_structures(listed, settings.trajectories)
+    turning = listed is not None and len(listed) > 1
+    if settings.method == "te-pigs" and settings.correction is None:
+        train_correction(settings, start, resume=resume, overwrite=overwrite)
     observed = tuple(name for name in OBSERVED if model is None or name in model.properties)
     observed += ("velocities",) if settings.velocities_every is not None else ()
-    path = md.run(settings.dynamics(observed), atoms=start, resume=resume, overwrite=overwrite)
+    path = md.run(settings.dynamics(observed, positions=turning), atoms=start, resume=resume, overwrite=overwrite)
     group.wait()
     return Trajectory(path)
 
@@ -174,15 +189,17 @@ def model_and_structures(
     raise PaiNNFastError("no structure to start from", where="structure", expected="a file that ASE reads")
 
 
-def harmonic_lines(model: Potential, atoms: ase.Atoms, say: Console, method: Method) -> HarmonicSpectrum:
-    """The harmonic spectrum, with its table and its warnings on the console."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        lines = harmonic(model, atoms, method=method)
-    for warning in caught:
-        say.print(f"warning: {warning.message}", style="yellow")
-    say.print(harmonic_table(lines))
-    return lines
+def harmonic_lines(
+    model: Potential, frames: list[ase.Atoms], say: Console, settings: SpectrumSettings, *, resume: bool
+) -> Conformers:
+    """Conformers and their harmonic lines, with their tables and warnings on the console."""
+    listed = find_conformers(model, frames, settings, say)
+    if resume:
+        listed = as_before(listed, settings.folder / MINIMA)
+    if len(listed) > 1:
+        say.print(conformer_table(listed, settings.trajectories))
+    say.print(harmonic_table(listed.lines))
+    return listed
 
 
 def about_model(model: Potential) -> dict[str, str]:
@@ -190,10 +207,28 @@ def about_model(model: Potential) -> dict[str, str]:
     return {"model": config.name, "model sha256": fingerprint(model.state_dict()), **config.provenance}
 
 
-def write_harmonic(folder: Path, lines: HarmonicSpectrum, about: dict[str, str]) -> None:
-    header = {"what": "harmonic spectrum at the minimum", **about, **lines.about()}
-    table.write_harmonic(folder / "harmonic.csv", lines, header)
-    write_extxyz(folder / "harmonic.xyz", lines.atoms)
+def write_harmonic(settings: SpectrumSettings, listed: Conformers, about: dict[str, str]) -> Conformers:
+    """Write lines and minima; the conformers with the positions of the file, which a resumed run starts from too."""
+    header = {"what": "harmonic spectrum at the minimum", **about, **listed.lines.about()}
+    table.write_harmonic(settings.folder / "harmonic.csv", listed.lines, header)
+    write_minima(settings.folder / MINIMA, listed, settings.trajectories)
+    return as_before(listed, settings.folder / MINIMA)
+
+
+def report_torsions(
+    result: SpectrumResult, settings: SpectrumSettings, listed: Conformers | None, about: dict[str, str], say: Console
+) -> None:
+    """Write conformers.csv; populations in dynamics on the console, with a warning if not equilibrated."""
+    if listed is None or len(listed) == 1:
+        return
+    visits = result.torsions
+    header = {"what": "conformers", **about, "temperature": f"{listed.temperature:g} K"}
+    if visits is not None:
+        header["torsions"] = "; ".join([str(visits), *visits.doubts])
+        say.print(str(visits))
+        for doubt in visits.doubts:
+            say.print(f"warning: torsions are not equilibrated: {doubt}", style="yellow")
+    write_conformers(result.folder / CONFORMERS, listed, settings.trajectories, visits, header)
 
 
 def write(
@@ -205,6 +240,7 @@ def write(
 ) -> None:
     """Tables, then the picture."""
     about = {**about, **conditions(trajectory, settings)}
+    about |= {} if result.torsions is None else {"torsions": str(result.torsions)}
     folder = result.folder
     if result.infrared is not None:
         table.write_infrared(folder / "infrared.csv", result.infrared, {"what": "infrared absorption", **about})
@@ -225,4 +261,5 @@ def write(
             overlays=overlays,
             title=title(result, trajectory, about),
             subtitle=subtitle(result, settings, about, method_name(trajectory)),
+            reverse=settings.reverse_axis,
         )

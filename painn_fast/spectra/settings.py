@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from painn_fast.errors import PaiNNFastError
 from painn_fast.io.options import LoadOptions
 from painn_fast.md.settings import Beads, MDSettings, Trajectories
 from painn_fast.md.thermostats import Ensemble
@@ -14,12 +15,23 @@ from painn_fast.settings import Duration, Interval, Seed, Temperature, Time, Tim
 from painn_fast.spectra.density import Analysis, nyquist
 from painn_fast.spectra.quantum import QuantumCorrection
 from painn_fast.spectra.window import WindowName
+from painn_fast.units import parse_quantity
 from painn_fast.vibrations.method import Method as HessianMethod
 
-Method = Literal["t-rpmd", "rpmd", "classical"]
-ENSEMBLES: dict[Method, Ensemble] = {"t-rpmd": "t-rpmd", "rpmd": "rpmd", "classical": "nve"}
+Method = Literal["t-rpmd", "rpmd", "classical", "te-pigs"]
+ENSEMBLES: dict[Method, Ensemble] = {"t-rpmd": "t-rpmd", "rpmd": "rpmd", "classical": "nve", "te-pigs": "nve"}
+BEADS = {"classical": 1, "te-pigs": 8}
+"""Where the default is another; at twice the temperature half as many are as good."""
 DYNAMICS = "dynamics"
 """Folder of the trajectory within the output."""
+CORRECTION = Path("te-pigs/training/te-pigs.safetensors")
+PATH_INTEGRALS = Path("te-pigs/path-integrals")
+"""Of te-pigs, within the output."""
+
+DEPTH = 3000.0
+"""fs, the default, for a resolution of 15 cm-1."""
+POSITIONS_EVERY, MOST_POSITIONS = 40, 500
+"""Steps between records of positions, from which torsion angles are computed, and the most of them."""
 
 
 class SpectrumSettings(LoadOptions):
@@ -42,6 +54,9 @@ class SpectrumSettings(LoadOptions):
     """Any file that ASE reads; the first frame gives the harmonic spectrum. Default: that of the bundled model."""
     hessian: HessianMethod = "differences"
     """Hessian of the harmonic spectrum: central differences over 0.01 and 0.02 Å, or derivatives at the minimum."""
+    conformers: Literal["search", "given", "one"] = "search"
+    """Conformers that trajectories start from and lines are of: searched by torsions, those of the given structures, or
+    the first structure's alone."""
     output: Annotated[str, Field(min_length=1)] | None = None
     """Folder for the results. Default: MODEL-spectrum."""
     trajectory: str | None = None
@@ -51,7 +66,7 @@ class SpectrumSettings(LoadOptions):
     methods: tuple[Method, ...] = ()
     """Several, to be compared, instead of `method`; `method = "classical, t-rpmd"` is the same."""
     beads: Beads = 16
-    """Beads of the ring polymer; 1 in classical dynamics."""
+    """Beads of the ring polymer, in te-pigs of its path integrals, 8 by default; 1 in classical dynamics."""
     trajectories: Trajectories = 12
     """Trajectories, run as one batch."""
     temperature: Temperature = "300 K"
@@ -60,7 +75,7 @@ class SpectrumSettings(LoadOptions):
     """Time step."""
     equilibration: Time = "0.25 ps"
     """Time before each trajectory with PILE-L (Langevin if classical)."""
-    duration: Interval = "2 ps"
+    duration: Interval = "4 ps"
     """Time of each trajectory."""
     tau: Interval = "50 fs"
     """Time constant of the thermostat in the equilibration."""
@@ -83,14 +98,27 @@ class SpectrumSettings(LoadOptions):
     """Wall-clock time between restart files."""
     window: WindowName = "gaussian"
     """Window on the correlation functions."""
-    depth: Interval = "1.2 ps"
-    """Length of the correlation functions; the longer, the better resolved and the noisier."""
+    depth: Interval = "3 ps"
+    """Length of the correlation functions; the longer, the better resolved (3 ps: 15 cm-1) and the noisier;
+    three quarters of the duration if that is shorter."""
     highest: Wavenumber = "4000 cm-1"
     """End of the spectra."""
     laser: Wavelength = "532 nm"
     """Wavelength of the Raman laser."""
+    sampling_temperature: Temperature = "600 K"
+    """Temperature of the path integrals of te-pigs."""
+    sampling_duration: Interval = "0.5 ps"
+    """Time of each trajectory of the path integrals of te-pigs."""
+    sampling_every: Interval = "2 fs"
+    """Time between centroids that the correction of te-pigs is trained on."""
+    correction: str | None = None
+    """A correction that te-pigs trained before, instead of sampling and training."""
+    correction_training: str = "te-pigs"
+    """Configuration that te-pigs trains the correction with, shipped or a file."""
     quantum_correction: QuantumCorrection = "harmonic"
     """Quantum correction of classical spectra; ring polymers need none."""
+    reverse_axis: bool = False
+    """Draw wavenumbers from right to left, as infrared spectra of chemists are."""
     overlay: tuple[str, ...] = ()
     """CSV of wavenumber (cm-1) and intensity to draw over the infrared spectrum, scaled; raman=FILE over Raman."""
 
@@ -107,7 +135,9 @@ class SpectrumSettings(LoadOptions):
             values["methods"] = listed
         elif listed:
             values["methods"], values["method"] = (), listed[0]
-        return {"beads": 1, **values} if listed == ["classical"] else values
+        if values.get("depth") is None and values.get("duration") is not None:
+            values |= _depth_within(values["duration"])
+        return {"beads": BEADS[listed[0]], **values} if len(listed) == 1 and listed[0] in BEADS else values
 
     @model_validator(mode="after")
     def _sensible(self) -> SpectrumSettings:
@@ -124,6 +154,8 @@ class SpectrumSettings(LoadOptions):
             if every is not None and self.highest > nyquist(every):
                 raise ValueError(f"{name} of {every:g} fs resolves nothing above {nyquist(every):.0f} cm-1")
         self.dynamics()
+        if self.method == "te-pigs":
+            self.sampling()
         return self
 
     def _comparison(self) -> SpectrumSettings:
@@ -142,9 +174,9 @@ class SpectrumSettings(LoadOptions):
         """The settings of one of several methods: in a folder of its own, without what does not concern it."""
         values = self.model_dump(mode="json", exclude_none=True)
         values |= {"method": method, "methods": (), "overlay": (), "output": str(self.folder / method)}
-        if method == "classical":
-            values["beads"] = 1
-        else:
+        if method == "classical" or (method == "te-pigs" and "beads" not in self.model_fields_set):
+            values["beads"] = BEADS[method]
+        if method != "classical":
             values["quantum_correction"] = "harmonic"
         return SpectrumSettings.parse(values, where=method)
 
@@ -160,8 +192,15 @@ class SpectrumSettings(LoadOptions):
         """Window, depth and range."""
         return Analysis(self.window, self.depth, self.highest)
 
-    def dynamics(self, observed: tuple[str, ...] = ("dipole", "polarizability")) -> MDSettings:
-        """The run of dynamics that the spectra are computed from."""
+    @property
+    def quantum_dynamics(self) -> bool:
+        """Whether populations are those of quantum statistics."""
+        return any(method != "classical" for method in self.methods or (self.method,))
+
+    def dynamics(
+        self, observed: tuple[str, ...] = ("dipole", "polarizability"), *, positions: bool = False
+    ) -> MDSettings:
+        """The run of dynamics that the spectra are computed from, with positions for torsion angles if asked for."""
         text = self.model_dump(mode="json")
         same = (
             *LoadOptions.model_fields, "model", "dtype", "device", "structure", "beads", "trajectories", "temperature",
@@ -171,9 +210,35 @@ class SpectrumSettings(LoadOptions):
         values |= {f"{name}_every": text[f"{name}_every"] for name in observed}
         values |= {"ensemble": ENSEMBLES[self.method], "output": str(self.folder / DYNAMICS)}
         values |= {"energies_every": f"{10 * self.time_step!r} fs"}
+        stride = max(POSITIONS_EVERY, int(self.duration / (MOST_POSITIONS * self.time_step)))
+        values |= {"positions_every": f"{stride * self.time_step!r} fs"} if positions else {}
+        if self.method == "te-pigs":
+            values |= {"beads": 1, "add": [self.correction or str(self.folder / CORRECTION)]}
         values |= {"stream": text["depth"]} if self.stream else {}
         values |= {"fragments": self.fragments} if self.fragments is not None else {}
         return MDSettings.parse(values, where="dynamics")
+
+    def sampling(self) -> MDSettings:
+        """The path integrals of te-pigs."""
+        text = self.dynamics(()).model_dump(mode="json")
+        text |= {
+            "add": [],
+            "ensemble": "pile-l",
+            "beads": self.beads,
+            "temperature": f"{self.sampling_temperature!r} K",
+        }
+        text |= {"duration": f"{self.sampling_duration!r} fs", "centroids_every": f"{self.sampling_every!r} fs"}
+        text |= {"stream": None, "output": str(self.folder / PATH_INTEGRALS)}
+        return MDSettings.parse(text, where="sampling")
+
+
+def _depth_within(duration: Any) -> dict[str, str]:
+    """The default depth for a duration that is given; none for one that is wrong, which has an error of its own."""
+    try:
+        longest = 0.75 * parse_quantity(str(duration).strip(), "time")
+    except PaiNNFastError:
+        return {}
+    return {"depth": f"{longest!r} fs"} if 0.0 < longest < DEPTH else {}
 
 
 def _listed(names: Any) -> list[Any]:

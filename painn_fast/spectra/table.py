@@ -60,7 +60,7 @@ def write_power(path: Path, spectrum: PowerSpectrum, about: dict[str, str]) -> N
 
 
 def write_harmonic(path: Path, harmonic: HarmonicSpectrum, about: dict[str, str]) -> None:
-    """Harmonic modes; imaginary wavenumbers are negative."""
+    """Harmonic modes; imaginary wavenumbers are negative. Intensities of a mixture have the weight of the conformer."""
     columns: Columns = {
         "mode": range(1, len(harmonic.wavenumber) + 1),
         "wavenumber / cm-1": harmonic.wavenumber,
@@ -70,6 +70,9 @@ def write_harmonic(path: Path, harmonic: HarmonicSpectrum, about: dict[str, str]
     if harmonic.activity is not None and harmonic.depolarisation is not None:
         columns["Raman activity / (Ang^4/amu)"] = harmonic.activity
         columns["depolarisation ratio"] = harmonic.depolarisation
+    if harmonic.conformer is not None:
+        columns["conformer"] = [harmonic.conformers[k][0] for k in harmonic.conformer]
+        columns["population"] = [harmonic.conformers[k][1] for k in harmonic.conformer]
     columns["motion"] = harmonic.names
     write_table(path, columns, about)
 
@@ -82,6 +85,7 @@ def write_peaks(path: Path, infrared: Sequence[Peak], raman: Sequence[Peak], abo
     columns: Columns = {
         "spectrum": [kind for kind, _ in rows],
         "position / cm-1": [peak.position for peak in peaks],
+        "centre / cm-1": [peak.centre for peak in peaks],
         "motion": [peak.name for peak in peaks],
         "integrated intensity": [peak.intensity for peak in peaks],
         "unit of intensity": [units[kind][1] for kind, _ in rows],
@@ -94,6 +98,7 @@ def write_peaks(path: Path, infrared: Sequence[Peak], raman: Sequence[Peak], abo
         "depolarisation ratio": [peak.depolarisation for peak in peaks],
         "nearest harmonic mode": [peak.mode for peak in peaks],
         "its wavenumber / cm-1": [peak.harmonic for peak in peaks],
+        **({"its conformer": [peak.conformer for peak in peaks]} if any(peak.conformer for peak in peaks) else {}),
     }
     write_table(path, columns, about)
 

@@ -216,7 +216,15 @@ def _forces(facts: dict[str, Any], output: Path) -> None:
     left.set(xlabel="element of the atom", ylabel=f"MAE of a component / {facts['forces_unit']}")
     right.stairs([row["mae"] for row in bins], [bins[0]["from"], *(row["to"] for row in bins)], fill=True)
     right.set(xlabel=f"length of the reference force / {facts['forces_unit']}")
-    figure.suptitle(f"Errors of forces, {facts['forces_split']}", fontsize="medium")
+    for row in bins:
+        middle = 0.5 * (row["from"] + row["to"])
+        right.text(
+            middle, row["mae"], f"{row['atoms']} atoms", ha="center", va="bottom", fontsize="x-small", rotation=90
+        )
+    right.margins(y=0.25)
+    for k, row in enumerate(elements):
+        left.text(k, row["mae"], f"{row['atoms']}", ha="center", va="bottom", fontsize="x-small")
+    figure.suptitle(f"Errors of forces, {facts['forces_split']}; numbers of atoms at the bars", fontsize="medium")
     _save(figure, output)
 
 
@@ -243,8 +251,15 @@ def _parity(finished: Finished, output: Path) -> None:
         size, unit = finished.unit(name)
         x, y = labels[name].ravel() / size, predicted[name].ravel() / size
         known = np.isfinite(x)
-        shift = x[known].mean() if name == "energy" else 0.0
-        axis.plot(x[known] - shift, y[known] - shift, ".", markersize=3, alpha=0.6)
-        axis.axline((0.0, 0.0), slope=1, color="0.6", linewidth=0.8, zorder=0)
+        x, y = x[known], y[known]
+        shift = x.mean() if name == "energy" else 0.0
+        low, high = min(x.min(), y.min()) - shift, max(x.max(), y.max()) - shift
+        margin = 0.04 * (high - low) or 1.0
+        axis.plot(x - shift, y - shift, ".", markersize=3, alpha=0.6)
+        axis.axline((low, low), slope=1, color="0.6", linewidth=0.8, zorder=0)
         axis.set(title=f"{name}, {finished.analysed}", xlabel=f"reference / {unit}", ylabel=f"model / {unit}")
+        axis.set(xlim=(low - margin, high + margin), ylim=(low - margin, high + margin), aspect="equal")
+        axis.text(
+            0.04, 0.96, f"MAE {np.abs(y - x).mean():.3g} {unit}\nn = {len(x)}", transform=axis.transAxes, va="top"
+        )
     _save(figure, output)

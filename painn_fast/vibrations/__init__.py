@@ -7,6 +7,7 @@ from painn_fast.runtime.lazy import lazy
 if TYPE_CHECKING:
     from painn_fast.vibrations.anharmonic import AnharmonicSpectrum, anharmonic
     from painn_fast.vibrations.batch_relax import Relaxed, relax_many
+    from painn_fast.vibrations.conformers import Conformer, Conformers, conformers
     from painn_fast.vibrations.derivatives import hessian
     from painn_fast.vibrations.harmonic import HarmonicSpectrum, Roughness, harmonic, harmonic_many, roughness
     from painn_fast.vibrations.relax import relax
@@ -15,12 +16,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AnharmonicSpectrum",
+    "Conformer",
+    "Conformers",
     "HarmonicSpectrum",
     "Relaxed",
     "Roughness",
     "Sticks",
     "Thermochemistry",
     "anharmonic",
+    "conformers",
     "harmonic",
     "harmonic_many",
     "hessian",

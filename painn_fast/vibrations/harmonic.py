@@ -80,6 +80,8 @@ class HarmonicSpectrum:
     names: tuple[str, ...]  # such as "O-H stretch"
     method: Method = "differences"  # of the derivatives
     roughness: Roughness | None = None  # of the surface at the minimum
+    conformer: np.ndarray | None = None  # [K] of a mixture, in which intensities have the weight of their conformer
+    conformers: tuple[tuple[str, float], ...] = ()  # names and populations
 
     @property
     def activity(self) -> np.ndarray | None:
@@ -101,6 +103,9 @@ class HarmonicSpectrum:
         header = {"derivatives": f"{'analytic' if self.method == 'analytic' else 'central differences'} {where}"}
         if self.roughness is not None:
             header["roughness"] = f"{self.roughness} (lines of the analytic Hessian against those by differences)"
+        if self.conformers:
+            shares = ", ".join(f"{name} {100.0 * share:.1f} %" for name, share in self.conformers)
+            header["conformers"] = f"{shares} (harmonic free energies)"
         return header
 
 

@@ -4,6 +4,7 @@ import csv
 import importlib
 import json
 import re
+from pathlib import Path
 
 import ase.io
 import numpy as np
@@ -179,6 +180,12 @@ def test_md_writes_a_trajectory_and_resolved_settings(run, water_model, water):
 
     assert Trajectory("run").positions.shape[2:] == (1, 3, 3)
     assert read_toml("run/settings.toml")["temperature"] == "250.0 K"
+
+
+def test_md_draws_its_energies(run, water_model, water):
+    words = ("--ensemble", "nve", "--duration", "5 fs", "--energies-every", "1 fs", "--trajectories", 2, "-o", "run")
+    assert run("md", "--model", water_model, "--structure", water, *words).code == 0
+    assert Path("run/energies.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_doctor_finds_this_installation_sound(run):

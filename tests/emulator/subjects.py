@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from ase import Atoms
 from ase.build import molecule
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from painn_fast.engine.gpu import GpuEngine
 from painn_fast.graph import batch_atoms
@@ -23,8 +24,8 @@ from painn_fast.testing import random_potential
 SIZES = [13, 1, 5]
 """Atoms of each molecule; the one alone has no neighbours."""
 F, EPSILON = 128, 1e-8
-TOLERANCE = {"ieee": 1e-6, "tf32x3": 1e-6, "tf32": 2e-3, "bf16": 2e-2, "float64": 1e-12}
-"""Of the norm of a result, by precision."""
+TOLERANCE = {"ieee": 1e-6, "tf32x3": 1e-6, "tf32": 2e-4, "bf16": 5e-4, "float64": 1e-12}
+"""Of the norm of a result, by precision; of "tf32" and "bf16" from products of factors that are rounded as there."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ def subjects() -> dict[str, Subject]:
             check = _with(between_messages, precision, hidden)
             quick = precision == "tf32x3" and hidden is None
             listed[title] = Subject(NODES, check, quick)
+    listed["node, many atoms"] = Subject(NODES, many_atoms)
     return listed | _of_other_tests()
 
 
@@ -114,8 +116,7 @@ def operation(name, dtype, programs, basis):
         got = tuned._calls(problem)[name]()
     finally:
         numbers |= before
-    # second derivatives in single precision: the third root of 20 functions of a radius
-    tolerance = TOLERANCE["float64"] if dtype == torch.float64 else 2e-6 if "tangent" in name else TOLERANCE["ieee"]
+    tolerance = TOLERANCE["float64" if dtype == torch.float64 else "ieee"]
     for k, (one, other) in enumerate(zip(got, expected, strict=True)):
         assert_near(one, other, tolerance, f"result {k}")
 
@@ -145,8 +146,9 @@ def between_messages(precision, hidden):
         gs, gv = torch.zeros_like(gs), torch.zeros_like(gv)
     exact = [t.double().requires_grad_() for t in (s, v)]
     in_double = [mix.double(), *(Mlp(*(t if t is None else t.double() for t in mlp)) for mlp in (update, following))]
-    expected = node(*exact, *in_double, EPSILON)
-    adjoints = torch.autograd.grad(expected, exact, [gs.double(), gv.double(), g_next.double()])
+    with RoundedFactors(precision):
+        expected = node(*exact, *in_double, EPSILON)
+        adjoints = torch.autograd.grad(expected, exact, [gs.double(), gv.double(), g_next.double()])
 
     def empty(*shape):
         return torch.empty(n, *shape, dtype=dtype)
@@ -172,6 +174,42 @@ def between_messages(precision, hidden):
     results = (s_out, v_out, kept.next_hidden if hidden else x, gs_out, gv_out)
     for name, got, right in zip(("s", "v", "next", "gs", "gv"), results, (*expected, *adjoints), strict=True):
         assert_near(got, right, TOLERANCE[precision], name)
+    return results
+
+
+def many_atoms():
+    """The shape of programs for many atoms gives the same bits as that for few."""
+    few, kept = between_messages("ieee", None), nodes.FEW
+    try:
+        nodes.FEW = 1
+        many = between_messages("ieee", None)
+    finally:
+        nodes.FEW = kept
+    for name, one, other in zip(("s", "v", "next", "gs", "gv"), few, many, strict=True):
+        assert torch.equal(one, other), f"{name}: other bits in programs of other numbers of atoms"
+
+
+class RoundedFactors(TorchDispatchMode):
+    """Products, also those of derivatives, of factors rounded to "tf32" or "bf16"; all else is in float64.
+
+    A kernel rounds numbers of float32. One that is off by e of itself is rounded to the next one, off by the spacing of
+    2^-10 ("tf32"), in e / 2^-10 of all cases, which is sqrt(2^-10 e) of the norm: 2e-5 after the first product, for
+    e = 4e-7, 1.4e-4 after the next, had nothing averaged it. Of "bf16" 4e-5 and 4e-4.
+    """
+
+    def __init__(self, precision):
+        super().__init__()
+        self.rounded = {"tf32": _to_tf32, "bf16": lambda t: t.float().bfloat16().double()}.get(precision)
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        if self.rounded and function.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.bmm):
+            arguments = [self.rounded(t) for t in arguments]
+        return function(*arguments, **(keywords or {}))
+
+
+def _to_tf32(t):
+    """Without the bits that a tensor core does not read: Triton hands it numbers of float32 as they are."""
+    return (t.float().contiguous().view(torch.int32) & -0x2000).view(torch.float32).double()
 
 
 def engine(dtype, way):

@@ -315,17 +315,31 @@ def test_plain_hdf5_is_opened(tmp_path):
         assert file["a/b/c"][1, 2] == 5.0
 
 
-def test_a_heap_of_hdf5_that_leads_nowhere_is_noticed(tmp_path):
-    """libhdf5 walks along the texts of attributes, and stands still at one of no length."""
+@pytest.mark.parametrize("size", [0, 2**64 - 1, 2**64 - 16, 5000])
+def test_a_heap_of_hdf5_that_leads_nowhere_is_noticed(size, tmp_path):
+    """libhdf5 walks along the texts of attributes, stands still at one of no length, and counts bytes modulo 2^64."""
     with h5py.File(tmp_path / "file.h5", "w") as file:
         file.attrs["format"] = "painn-fast structures 1"
     data = bytearray((tmp_path / "file.h5").read_bytes())
     heap = data.index(b"GCOL")
     data[heap + 16 : heap + 4096] = b"\0" * (4096 - 16)
+    data[heap + 24 : heap + 32] = size.to_bytes(8, "little")
     (tmp_path / "file.h5").write_bytes(data)
     [(kind, line)] = forked.outcomes([0], lambda _: read_file(DataFile(file=str(tmp_path / "file.h5"))))
     assert kind == "error", line
     assert "heap" in line
+
+
+@pytest.mark.parametrize("number", ["900000000", "900_000_000", "9" * 30])
+def test_a_number_that_an_xyz_file_does_not_keep_is_an_error_at_once(number, tmp_path):
+    """ASE's reader takes a step for each atom and for each column that is promised."""
+    many = "1\n\nH 0 0 0\n" + number + "\n\nH 0 0 0\n"
+    wide = "1\nProperties=species:S:1:pos:R:3:forces:R:" + number + "\nH 0 0 0 0\n"
+    for text, expected in ((many, f"got: 1 atoms; expected: {int(number)}"), (wide, "too many columns")):
+        (tmp_path / "one.xyz").write_text(text)
+        [(kind, line)] = forked.outcomes([0], lambda _: read_structures(tmp_path / "one.xyz"))
+        assert kind == "error", line
+        assert expected in line
 
 
 def npy(header, data=b"", version=b"\x01\x00"):

@@ -23,16 +23,21 @@ def rows(text):
 ALL = [pytest.param(target, "", marks=pytest.mark.slow) for target in ("sm_80", "sm_90", "sm_100", "gfx942")]
 
 
+SPILLED = {("node_fwd F=64 ieee, many atoms", "sm_80"): 8}
+"""Bytes a thread of the exceptions that node/README.md lists."""
+
+
 @pytest.mark.parametrize(("target", "only"), [("sm_90", "F=128"), *ALL])
 def test_no_hot_kernel_spills(target, only):
     result = report("--target", target, "--only", only)
-    assert result.returncode == 0, result.stderr
+    known = not only and any(where == target for _, where in SPILLED)
+    assert result.returncode == int(known), result.stderr
     table = rows(result.stdout)
     names = {row[0] for row in table}
     assert {"message_fwd F=128", "message_force_bwd F=128", "message_bwd F=128", "node_bwd F=128 ieee"} <= names
     for row in table:
         name, where, _, registers, spilled, _, instructions, loop, fma = row[:9]
-        assert (where, int(spilled)) == (target, 0), name
+        assert (where, int(spilled)) == (target, SPILLED.get((name, target), 0)), name
         assert 0 < int(registers) <= 512, name
         assert int(fma) <= int(loop) <= int(instructions), name
 

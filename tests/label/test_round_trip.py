@@ -211,7 +211,8 @@ def test_a_run_keeps_the_geometry_from_structure_to_trajectory_to_structures(tmp
         import ase.db
 
         (tmp_path / name).unlink()
-        ase.db.connect(tmp_path / name).write(ion(info={}), charge=1, multiplicity=2)
+        with ase.db.connect(tmp_path / name) as database:
+            database.write(ion(info={}), charge=1, multiplicity=2)
     path = run(settings, force_field=Morse())
     for atoms in (*structures(path), *Trajectory(path).atoms(), *Trajectory(path).atoms(bead=0)):
         check_geometry(atoms, ion())

@@ -3,12 +3,14 @@
 import csv
 import sys
 
+import numpy as np
 import pytest
 
 from painn_fast import PaiNNFastError
 from painn_fast.md import Trajectory
 from painn_fast.settings import load_settings
 from painn_fast.spectra import SpectrumSettings, compare, run
+from painn_fast.vibrations import Conformer, Conformers
 
 SHORT = {
     "model": "ethanol", "beads": 2, "trajectories": 2, "time_step": "1 fs", "equilibration": "10 fs",
@@ -20,8 +22,11 @@ SHORT = {
 @pytest.fixture(scope="module", autouse=True)
 def _lines(ethanol_modes):
     """The harmonic spectrum is the same every time."""
+    alone = Conformers(
+        (Conformer("trans", ethanol_modes, 0.0, 0.0, 1.0, 1, 1, np.zeros((1, 0))),), (), 300.0, quantum=True
+    )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys.modules["painn_fast.spectra.compare"], "harmonic_lines", lambda *_: ethanol_modes)
+        patch.setattr(sys.modules["painn_fast.spectra.compare"], "harmonic_lines", lambda *_, **__: alone)
         yield
 
 

@@ -1,11 +1,14 @@
 import sys
 import xml.etree.ElementTree as ET
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from painn_fast import PaiNNFastError
-from painn_fast.spectra import Analysis, draw, fit_shift, infrared, infrared_peaks, raman, raman_peaks
+from painn_fast.spectra import Analysis, SpectrumSettings, draw, fit_shift, infrared, infrared_peaks, raman, raman_peaks
+from painn_fast.spectra.captions import subtitle
 from painn_fast.spectra.panels import APART, LABELS, can_draw, main_peaks, spread
 from painn_fast.spectra.peaks import Peak
 
@@ -96,3 +99,72 @@ def test_without_matplotlib_there_is_a_clear_error(spectra, tmp_path, monkeypatc
 def test_nothing_to_draw(tmp_path):
     with pytest.raises(PaiNNFastError, match="nothing to draw"):
         draw([tmp_path / "a.png"], None, None, None)
+
+
+def panels_of(spectra, ethanol_modes, monkeypatch, tmp_path, **options):
+    """Panels of a picture."""
+    plot, kept = sys.modules["painn_fast.spectra.plot"], []
+    finish = plot.save
+    monkeypatch.setattr(plot, "save", lambda *given: kept.append(given[:2]) or finish(*given))
+    ir, rm, peaks = spectra
+    draw([tmp_path / "a.png"], ir, rm, ethanol_modes, peaks, title="ethanol", subtitle="a\nb\nc\nd", **options)
+    return kept[0]
+
+
+def test_names_take_a_fifth_of_a_panel_at_most(spectra, ethanol_modes, monkeypatch, tmp_path):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure, panels = panels_of(spectra, ethanol_modes, monkeypatch, tmp_path)
+    FigureCanvasAgg(figure).draw()
+    for panel in panels:
+        box = panel.get_window_extent()
+        names = [text for text in panel.texts if text.get_rotation() == 90]
+        assert names
+        boxes = [text.get_window_extent() for text in names]
+        assert max(one.y1 for one in boxes) <= box.y1 + 1
+        assert max(one.y1 for one in boxes) - min(one.y0 for one in boxes) <= 0.2 * box.height + 1
+        lefts, rights = zip(*sorted((one.x0, one.x1) for one in boxes), strict=True)
+        assert all(right <= left for right, left in zip(rights, lefts[1:], strict=False)), "names overlap"
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_the_axis_goes_either_way(spectra, ethanol_modes, monkeypatch, tmp_path, reverse):
+    _, panels = panels_of(spectra, ethanol_modes, monkeypatch, tmp_path, reverse=reverse)
+    assert all(panel.get_xlim() == ((4000.0, 0.0) if reverse else (0.0, 4000.0)) for panel in panels)
+
+
+def test_what_leaves_the_frame_is_written(spectra, ethanol_modes, tmp_path):
+    ir, _, _ = spectra
+    tall = replace(ir, intensity=np.where(ir.wavenumber < 60, 20 * ir.intensity.max(), ir.intensity))
+    draw([tmp_path / "a.svg"], tall, None, ethanol_modes)
+    assert "leaves the frame below 60" in (tmp_path / "a.svg").read_text().replace("59", "60")
+    dipole = np.cos(np.arange(2000) / 5.0)[None, :, None] * np.eye(3)[:1]
+    short = infrared(dipole, 2.0, 300.0, Analysis(depth=1000.0, highest=3500.0))
+    draw([tmp_path / "b.svg"], short, None, ethanol_modes)
+    assert "1 harmonic lines beyond the frame" in (tmp_path / "b.svg").read_text()
+
+
+def test_a_second_maximum_of_one_height_has_its_name_too():
+    def peak(position, height):
+        return Peak(position, height, 0.0, 1.0, 1.0, position - 1, position + 1, "b")
+
+    assert [p.position for p in main_peaks([peak(2900, 4.8), peak(2950, 5), peak(2990, 4.0)])] == [2900, 2950]
+
+
+def test_the_default_resolution_is_15_wavenumbers_at_most():
+    assert SpectrumSettings(model="ethanol").analysis.resolution <= 15.0
+    assert SpectrumSettings(model="ethanol", duration="20 ps").depth == 3000.0
+
+
+def test_the_default_depth_fits_a_short_duration():
+    assert SpectrumSettings(model="ethanol", duration="2 ps").depth == 1500.0
+    assert SpectrumSettings(model="ethanol", duration="2 ps", depth="1 ps").depth == 1000.0
+    with pytest.raises(PaiNNFastError, match="duration"):
+        SpectrumSettings(model="ethanol", duration="two")
+
+
+def test_the_caption_has_the_test_error_of_the_model(spectra):
+    about = dict.fromkeys(("temperature", "sampling", "window", "frames"), "")
+    about["MAE, test"] = "energy 1 eV  forces 2 eV/Å"
+    text = subtitle(SimpleNamespace(raman=None), SpectrumSettings(model="ethanol"), about)
+    assert "errors of the model, test: energy 1 eV, forces 2 eV/Å" in text

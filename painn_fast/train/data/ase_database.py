@@ -48,19 +48,19 @@ def read(path: Path) -> Frames:
     try:
         if path.suffix.lower() == ".json":
             check_json(path)
-        database = ase.db.connect(path, serial=True)
-        metadata = dict(database.metadata)
-        units = _units(metadata, path)
-        entries = Entries(path, "results" if units is None else "others")
-        for row in counted(database.select(), f"reading {path.name}: rows", database.count()):
-            ids.append(row.id)
-            where = f"{path}, row {row.id}"
-            atoms = ase.Atoms(row.numbers, row.positions, cell=row.cell, pbc=row.pbc)
-            results = {name: row.get(name) for name in all_properties if row.get(name) is not None}
-            columns = {name: row.get(name) for name in OF_ATOMS if row.get(name) is not None}
-            pairs, data = others(row, where)
-            check_twice(pairs, data, where)
-            entries.add(atoms, results, {**pairs, **data}, columns, where)
+        with ase.db.connect(path, serial=True) as database:  # which closes it
+            metadata = dict(database.metadata)
+            units = _units(metadata, path)
+            entries = Entries(path, "results" if units is None else "others")
+            for row in counted(database.select(), f"reading {path.name}: rows", database.count()):
+                ids.append(row.id)
+                where = f"{path}, row {row.id}"
+                atoms = ase.Atoms(row.numbers, row.positions, cell=row.cell, pbc=row.pbc)
+                results = {name: row.get(name) for name in all_properties if row.get(name) is not None}
+                columns = {name: row.get(name) for name in OF_ATOMS if row.get(name) is not None}
+                pairs, data = others(row, where)
+                check_twice(pairs, data, where)
+                entries.add(atoms, results, {**pairs, **data}, columns, where)
     except PaiNNFastError:
         raise
     except Exception as error:  # of sqlite, of JSON, of ASE

@@ -1,0 +1,85 @@
+"""Methods of dynamics beside vibrations that are known exactly; docs/spectra.md has the table of the same surfaces."""
+
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+import torch
+
+from painn_fast.md.forces import SumForces
+
+
+@pytest.fixture(scope="module")
+def truth():
+    """bench/truth.py."""
+    path = Path(__file__).parents[2] / "bench" / "truth.py"
+    spec = spec_from_file_location("truth", path)
+    module = sys.modules["truth"] = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["truth"]
+
+
+def band(truth, surface, fitted):
+    """Centre and width of the fundamental of classical motion on a surface and a correction."""
+
+    def potential(x):
+        return surface.at(x) + fitted(torch.as_tensor(x), torch.zeros(())).numpy()
+
+    return truth.classical_band(potential, truth.TEMPERATURE)
+
+
+def test_fundamentals_are_exact(truth):
+    assert truth.MORSE.fundamentals()["x"] == pytest.approx(3919 - 2 * 85, abs=0.01)
+    coarse, converged = truth.COUPLED.fundamentals((40, 28)), truth.COUPLED.fundamentals()
+    assert converged == pytest.approx({"x": 3746.8, "y": 1664.9}, abs=0.1)
+    assert coarse == pytest.approx(converged, abs=0.1)
+
+
+def test_bands_on_the_exact_centroid_potential(truth):
+    classical, width = truth.classical_band(truth.MORSE.at, truth.TEMPERATURE)
+    assert classical == pytest.approx(3901, abs=1)
+    for temperature, expected in ((300.0, 3787), (500.0, 3804), (600.0, 3813)):
+        centre, its_width = truth.exact_centroid_band(truth.MORSE, temperature)
+        assert centre == pytest.approx(expected, abs=1.5)
+        assert its_width == pytest.approx(width, rel=0.1)
+    few = truth.exact_centroid_band(truth.MORSE, 600.0, beads=8)[0]
+    assert few == pytest.approx(truth.exact_centroid_band(truth.MORSE, 600.0, beads=64)[0], abs=2)
+
+
+@pytest.mark.parametrize(("temperature", "beads"), [(600.0, 8), (300.0, 16)])
+def test_te_pigs_has_the_band_of_the_exact_centroid_potential(truth, temperature, beads, tmp_path):
+    """What our sampler gives, fitted by a polynomial; without a correction the band is 90 to 115 cm-1 above."""
+    fitted = truth.correction(truth.MORSE, beads, temperature, 8, "0.3 ps", degree=4)
+    exact, width = truth.exact_centroid_band(truth.MORSE, temperature)
+    centre, its_width = band(truth, truth.MORSE, fitted)
+    assert centre == pytest.approx(exact, abs=6)
+    assert its_width == pytest.approx(width, rel=0.4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("temperature", [300.0, 600.0])
+def test_dynamics_of_te_pigs(truth, temperature, tmp_path):
+    homes = truth.oscillators().positions
+    fitted = truth.correction(truth.MORSE, 16, temperature, 8, "1 ps", degree=4)
+    both = SumForces([truth.Oscillators(homes, truth.MORSE.energy), truth.Oscillators(homes, fitted, across=0.0)])
+    centre, error = truth.centres(both, "nve", 1, 8, "5 ps", {"x": (3300.0, 4300.0)})["x"]
+    assert error < 4
+    assert centre == pytest.approx(truth.exact_centroid_band(truth.MORSE, temperature)[0], abs=10)
+
+
+@pytest.mark.slow
+def test_bands_of_the_coupled_oscillators(truth):
+    """Each method against the exact fundamentals: 3746.8 and 1664.9 cm-1."""
+    homes, bands = truth.oscillators().positions, {"x": (3300.0, 4300.0), "y": (1200.0, 2100.0)}
+    field, exact = truth.Oscillators(homes, truth.COUPLED.energy), truth.COUPLED.fundamentals()
+    fitted = truth.correction(truth.COUPLED, 8, 600.0, 8, "1 ps")
+    both = SumForces([field, truth.Oscillators(homes, fitted, across=0.0)])
+    found = {
+        "classical": truth.centres(field, "nve", 1, 8, "5 ps", bands),
+        "te-pigs": truth.centres(both, "nve", 1, 8, "5 ps", bands),
+    }
+    above = {name: centres["x"][0] - exact["x"] for name, centres in found.items()}
+    assert above["classical"] > 120
+    assert 30 < above["te-pigs"] < 100
