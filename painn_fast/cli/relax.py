@@ -40,7 +40,7 @@ def relax(
     dtype: Dtype = None,
     device: Device = None,
 ) -> None:
-    """Relax structures, all in one batch: L-BFGS until no atom has a force above a limit in eV/Å.
+    """Relax structures, all in one batch: BFGS until no atom has a force above a limit in eV/Å.
 
     The file has energies (eV), forces (eV/Å) and with --cell stress (eV/Å³) as ASE reads them, and for each structure
     `converged` and `steps`. Constraints of the file hold. Exit code 1 if a structure has not converged.
