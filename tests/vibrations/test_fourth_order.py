@@ -72,30 +72,3 @@ def test_coriolis_constants_of_a_degenerate_bend():
     axis = int(np.argmin(rotational_constants(atoms)))
     assert abs(zeta[axis, 0, 1]) == pytest.approx(1.0)
     np.testing.assert_allclose(zeta, -zeta.transpose(0, 2, 1), atol=1e-12)
-
-
-def test_water_with_gfn2_as_other_programs_have_it():
-    """Fundamentals, overtone and combinations of an independent program for the same surface, cm-1."""
-    tblite = pytest.importorskip("tblite.ase")
-    calculator = tblite.TBLite(method="GFN2-xTB", verbosity=0, accuracy=1e-3)
-    from ase.build import molecule
-    from ase.optimize import BFGS
-
-    def compute(moved):
-        forces = []
-        for atoms in moved:
-            atoms.calc = calculator
-            forces.append(atoms.get_forces())
-        return {"forces": forces}
-
-    atoms = molecule("H2O")
-    atoms.calc = calculator
-    BFGS(atoms, logfile=None).run(fmax=1e-4, steps=200)
-    atoms = atoms.copy()
-    matrix = -differences(compute, atoms)["forces"].reshape(9, 9)
-    wavenumber, modes = normal_modes(atoms, 0.5 * (matrix + matrix.T))
-    found = levels(force_field(compute, atoms, wavenumber, modes))
-    lines = dict(zip(found.states, found.energy, strict=True))
-    others = {(0,): 1498.1, (1,): 3439.7, (2,): 3441.0, (0, 0): 2976.9, (0, 1): 4919.3, (0, 2): 4913.5, (1, 2): 6686.6}
-    for state, expected in others.items():
-        assert lines[state] == pytest.approx(expected, abs=1.0)
