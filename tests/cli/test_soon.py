@@ -52,6 +52,7 @@ MISTAKES = {
         ["md", "--model", "ethanol", "--time-step", "0.5"],
         ["md", "md.toml"],
         ["md", "missing.toml"],
+        ["md"],
         ["md", "--model", "etanol"],
         ["md", "--model", "ethanol", "--device", "abacus"],
         ["md", "--model", "ethanol", "--structure", "missing.xyz"],
