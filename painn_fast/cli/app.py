@@ -12,7 +12,22 @@ from typing import Annotated
 import typer
 
 import painn_fast
-from painn_fast.cli import bench, convert, data, doctor, evaluate, info, ipi, label, md, select, spectrum, table, train
+from painn_fast.cli import (
+    bench,
+    convert,
+    data,
+    doctor,
+    evaluate,
+    export,
+    info,
+    ipi,
+    label,
+    md,
+    select,
+    spectrum,
+    table,
+    train,
+)
 from painn_fast.errors import PaiNNFastError, one_line
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
@@ -34,6 +49,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "train": train.train,
     "table": table.table,
     "md": md.md,
+    "export": export.export,
     "ipi": ipi.ipi,
     "spectrum": spectrum.spectrum,
     "bench": bench.bench,

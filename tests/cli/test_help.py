@@ -24,6 +24,7 @@ UNITS = {
     "data": ["eV", "eV/Å", "e Å", "Å³", "kcal/mol"],
     "train": ["eV", "eV/Å", "e Å", "Å³"],
     "md": ["fs", "K", "Å", "eV"],
+    "export": ["Å", "fs", "ps"],
     "ipi": ["hartree", "hartree/bohr", "e a0", "a0^3", "eV"],
     "spectrum": ["fs", "K", "cm-1", "km/mol"],
     "bench": ["eV", "eV/Å", "ms", "MB"],

@@ -57,6 +57,7 @@ MISTAKES = {
         ["md", "--model", "ethanol", "--device", "abacus"],
         ["md", "--model", "ethanol", "--structure", "missing.xyz"],
     ),
+    "export": (["export", "missing", "a.xyz"], ["export", "missing"], ["export", "md.toml", "a.xyz", "--every", "0"]),
     "ipi": (
         ["ipi", "ethanol", "--address", "nowhere"],
         ["ipi", "ethanol", "--timeout", "5"],
