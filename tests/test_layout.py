@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 FLOORS = (
     {"errors", "units", "kernels", "runtime"},
-    {"graph", "settings"},
+    {"graph", "settings", "settings_errors"},
     {"nn"},
     {"io", "engine"},
     {"schnetpack", "ensemble", "evaluate", "correlation"},

@@ -56,6 +56,8 @@ def label(
 
     Charge (e) and spin multiplicity come from `charge` and `spin` in the file. Finished labels are on disk at once;
     Ctrl-C, or a kill, loses only what is being computed. A structure that fails is reported and left out.
+
+    Example: painn-fast label geometries.xyz --with pyscf --output labelled.xyz
     """
     given = {name: _value(text) for name, text in pairs("--option", option).items()}
     check_files(file)

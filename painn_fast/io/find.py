@@ -14,6 +14,8 @@ SAFETENSORS = b"{"
 """After eight bytes of length JSON begins."""
 DTYPES = ("float32", "float64")
 STATE_DICTS = (".pt", ".pth")
+AFTER_MODEL = 'STRUCTURE after MODEL, or structure = "FILE" in settings and in Python'
+"""How verbs that take a structure without a flag are given one."""
 DEVICE = re.compile(r"(cpu|cuda)(:\d{1,4})?")
 HEADS = {"energy": EnergyHead, "dipole": DipoleHead, "polarizability": PolarizabilityHead}
 """Heads that a state dict may have, by their names."""
@@ -64,6 +66,38 @@ def declares_units(name_or_path: str | Path) -> bool:
     """
     with open(find(name_or_path), "rb") as file:
         return file.read(16)[8:9] == SAFETENSORS
+
+
+def require_model(*models: str) -> None:
+    """Refuse settings in which no model is named.
+
+    Raises:
+        PaiNNFastError: listing the bundled ones.
+    """
+    if not any(models):
+        expected = f"a file, or a bundled model: {', '.join(bundled())}"
+        fix = 'painn-fast md --model ethanol, painn-fast spectrum ethanol, or model = "ethanol" in the settings'
+        raise PaiNNFastError("no model", where="model", expected=expected, fix=fix)
+
+
+def start_structure(
+    structure: str | Path | None, model: str, fix: str = '--structure FILE, or structure = "FILE" in the settings'
+) -> Path:
+    """The file with the structures to start from: the one that is given, or that of a bundled model.
+
+    Args:
+        structure: a file, if one is given.
+        model: a bundled model, or a file.
+        fix: how to name a file.
+
+    Raises:
+        PaiNNFastError: if there is neither.
+    """
+    own = MODELS / f"{model}.xyz"
+    if structure is not None or (model in bundled() and own.exists()):
+        return own if structure is None else Path(structure)
+    expected = "a file that ASE reads; only bundled models have one of their own"
+    raise PaiNNFastError("no structure to start from", where=model or "structure", expected=expected, fix=fix)
 
 
 def check_names(

@@ -117,7 +117,7 @@ class How:
 
 def _require(module: str, package: str) -> None:
     if find_spec(module) is None:
-        raise PaiNNFastError(f"{package} is not installed", fix=f"pip install {package}, or painn-fast[label]")
+        raise PaiNNFastError(f"{package} is not installed", fix=f"pip install {package}")
 
 
 def _load(name: str, options: Mapping[str, Any]) -> Any:

@@ -16,7 +16,7 @@ from painn_fast.graph import batch_atoms
 from painn_fast.graph.batch import CLOSEST
 from painn_fast.graph.charge import charge_and_multiplicity
 from painn_fast.io import load
-from painn_fast.io.find import MODELS, bundled
+from painn_fast.io.find import require_model, start_structure
 from painn_fast.io.load import device_of
 from painn_fast.io.model_file import config_fingerprint, fingerprint
 from painn_fast.io.structures import read_structures, refuse_constraints
@@ -101,6 +101,8 @@ def set_up(
         PaiNNFastError: naming what does not fit.
     """
     device_of(settings.device)
+    if force_field is None:
+        require_model(settings.model, *settings.members)
     frames = _structures(settings, atoms)
     _check_frames(frames, settings.structure if atoms is None else None, first=0 in mine)
     kinds = _kinds(frames)
@@ -259,12 +261,8 @@ def _structures(settings: MDSettings, atoms: ase.Atoms | list[ase.Atoms] | None)
                 got = f"{type(frame).__name__} {str(frame)[:40]!r}"
                 fix = "give ase.Atoms, or a file as `structure` of the settings"
                 raise PaiNNFastError("not a structure", where=f"structure {k}", got=got, expected="ase.Atoms", fix=fix)
-    elif settings.structure is not None:
-        frames = read_structures(settings.structure)
-    elif settings.model in bundled() and (MODELS / f"{settings.model}.xyz").exists():
-        frames = read_structures(MODELS / f"{settings.model}.xyz")
     else:
-        raise PaiNNFastError("no structure to start from", where="structure", expected="a file that ASE reads")
+        frames = read_structures(start_structure(settings.structure, settings.model))
     if not frames:
         raise PaiNNFastError("no structure to start from", where=settings.structure, got="no frames")
     return frames

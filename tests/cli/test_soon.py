@@ -52,10 +52,12 @@ MISTAKES = {
         ["md", "--model", "ethanol", "--time-step", "0.5"],
         ["md", "md.toml"],
         ["md", "missing.toml"],
+        ["md"],
         ["md", "--model", "etanol"],
         ["md", "--model", "ethanol", "--device", "abacus"],
         ["md", "--model", "ethanol", "--structure", "missing.xyz"],
     ),
+    "export": (["export", "missing", "a.xyz"], ["export", "missing"], ["export", "md.toml", "a.xyz", "--every", "0"]),
     "ipi": (
         ["ipi", "ethanol", "--address", "nowhere"],
         ["ipi", "ethanol", "--timeout", "5"],
