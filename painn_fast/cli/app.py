@@ -11,7 +11,22 @@ from typing import Annotated
 import typer
 
 import painn_fast
-from painn_fast.cli import bench, convert, data, doctor, evaluate, info, ipi, label, md, select, spectrum, table, train
+from painn_fast.cli import (
+    bench,
+    convert,
+    data,
+    doctor,
+    evaluate,
+    info,
+    ipi,
+    label,
+    md,
+    sample,
+    select,
+    spectrum,
+    table,
+    train,
+)
 from painn_fast.errors import PaiNNFastError, one_line
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
@@ -28,6 +43,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "eval": evaluate.evaluate,
     "convert": convert.convert,
     "data": data.data,
+    "sample": sample.sample,
     "label": label.label,
     "select": select.select,
     "train": train.train,
