@@ -13,6 +13,7 @@ FLOORS = (
     {"schnetpack", "ensemble", "evaluate", "correlation"},
     {"ase", "vibrations", "train", "md"},
     {"adapters", "label", "spectra", "testing", "select"},
+    {"learn"},
     {"bench", "doctor", "warm"},
     {"cli"},
 )

@@ -28,6 +28,11 @@ MISTAKES = {
         ["convert", "missing.pt", "new.safetensors"],
     ),
     "data": (["data"], ["data", "missing.npz", "--key", "energy"], ["data", "missing.npz"]),
+    "sample": (
+        ["sample", "missing.xyz", "--count", "many"],
+        ["sample", "missing.xyz", "--option", "accuracy"],
+        ["sample", "missing.xyz"],
+    ),
     "label": (
         ["label", "missing.xyz", "--with", "pyscf", "--every", "0"],
         ["label", "missing.xyz", "--with", "pyscf", "--option", "grid"],
