@@ -33,6 +33,8 @@ def sample(
     all of them; structures displaced along normal modes, nearer to the minima than beads come, and farther. Of the
     beads those are chosen that differ most. The output states the kind of each structure. Charge (e) and spin
     multiplicity come from `charge` and `spin` in the file.
+
+    Example: painn-fast sample methanol.xyz --count 400 --output samples.xyz
     """
     from painn_fast.learn.settings import SampleSettings
 

@@ -57,6 +57,8 @@ def vib(
     Wavenumbers in cm-1, infrared intensities in km/mol, Raman activities in Å⁴/amu, energies in eV. Structures relax
     first; Hessians of several are computed in batches. The folder, or one in it for each molecule of several, gets
     harmonic.csv, anharmonic.csv, thermochemistry.csv, minimum.xyz and modes.molden (Molden, Jmol, Avogadro).
+
+    Example: painn-fast vib ethanol --anharmonic --output lines
     """
     from painn_fast.io.find import MODELS, bundled
     from painn_fast.units import parse_quantity
