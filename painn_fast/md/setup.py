@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from painn_fast.ensemble import Ensemble
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph import batch_atoms
 from painn_fast.graph.batch import CLOSEST
@@ -22,7 +23,7 @@ from painn_fast.io.model_file import config_fingerprint, fingerprint
 from painn_fast.io.structures import read_structures, refuse_constraints
 from painn_fast.md import initial
 from painn_fast.md.force_field import ForceField
-from painn_fast.md.forces import EnsembleForces, ModelForces, SumForces
+from painn_fast.md.forces import ModelForces, SumForces
 from painn_fast.md.fragments import Fragments, Mode
 from painn_fast.md.settings import MDSettings
 from painn_fast.md.state import State, System
@@ -124,8 +125,8 @@ def set_up(
         model = " + ".join(map(_weights_of, (potentials, *([one] for one in added))))
         config = " ".join(config_fingerprint(potential.config) for potential in (*potentials, *added))
         firsts = [frames[numbers[0] % len(frames)] for numbers in of_kind.values()]
-        members = [ModelForces(potential, firsts, backend=settings.backend) for potential in potentials]
-        force_field = EnsembleForces(members) if settings.members else members[0]
+        potential = Ensemble(potentials) if settings.members else potentials[0]
+        force_field = ModelForces(potential, firsts, backend=settings.backend)
         if added:
             corrections = [ModelForces(potential, firsts, backend=settings.backend) for potential in added]
             force_field = SumForces([force_field, *corrections], _observers([potentials[0], *added]))
