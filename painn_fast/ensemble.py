@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from painn_fast.engine import Evaluator, evaluator_for
 from painn_fast.engine.committee import Committee, mean_and_spread
+from painn_fast.engine.cpu import together
 from painn_fast.errors import PaiNNFastError, UndefinedProperty
 from painn_fast.graph import AtomicBatch
 from painn_fast.graph.kept import Workspaces
@@ -100,8 +101,8 @@ class Several:
         """Each member with the properties that it has to give for these."""
         raise NotImplementedError
 
-    def combined(self, results: Sequence[dict[str, Tensor]], properties: Sequence[str]) -> dict[str, Tensor]:
-        """Properties of a batch from what the members give of their shares, one dictionary each; float64."""
+    def combined(self, values: Mapping[str, Tensor], properties: Sequence[str]) -> dict[str, Tensor]:
+        """Properties of a batch from what members give of their shares, by name those of all that give it [K, ...]."""
         raise NotImplementedError
 
 
@@ -130,8 +131,8 @@ class Together:
                     kept[self.engine] = work
             return self.engine(work, batch.positions, properties, finite=finite)
         shares = zip(self.parts, self.potential.shares(properties), strict=True)
-        results = [part(batch, names, finite=finite) if names else {} for part, (_, names) in shares]
-        return self.potential.combined(results, properties)
+        results = [part(batch, names, finite=finite) for part, (_, names) in shares if names]
+        return self.potential.combined(together(results), properties)
 
 
 def evaluator_of(
@@ -184,17 +185,17 @@ class Ensemble(Several):
         needed = list(dict.fromkeys(name.removesuffix(SPREAD) for name in properties))
         return [(member, needed) for member in self.members]
 
-    def combined(self, results: Sequence[dict[str, Tensor]], properties: Sequence[str]) -> dict[str, Tensor]:
+    def combined(self, values: Mapping[str, Tensor], properties: Sequence[str]) -> dict[str, Tensor]:
         """Means and spreads."""
         made: dict[str, tuple[Tensor, Tensor]] = {}
         combined = {}
         for name in properties:
             of = name.removesuffix(SPREAD)
             if of not in made:
-                made[of] = mean_and_spread([result[of] for result in results])
+                made[of] = mean_and_spread(values[of])
             combined[name] = made[of][1] if name.endswith(SPREAD) else made[of][0]
         if f"stress{SPREAD}" in properties:  # each component once
-            combined[f"stress{SPREAD}"] = mean_and_spread([result["stress"][:, *VOIGT] for result in results])[1]
+            combined[f"stress{SPREAD}"] = mean_and_spread(values["stress"][..., *VOIGT])[1]
         return combined
 
 
@@ -246,10 +247,6 @@ class Sum(Several):
             for k, member in enumerate(self.members)
         ]
 
-    def combined(self, results: Sequence[dict[str, Tensor]], properties: Sequence[str]) -> dict[str, Tensor]:
+    def combined(self, values: Mapping[str, Tensor], properties: Sequence[str]) -> dict[str, Tensor]:
         """Sums of what adds, the rest from the member that gave it."""
-        combined = {}
-        for name in properties:
-            given = (result[name].double() for result in results if name in result)
-            combined[name] = functools.reduce(torch.add, given)
-        return combined
+        return {name: functools.reduce(torch.add, values[name].unbind(0)) for name in properties}

@@ -224,7 +224,9 @@ def _hessian(model: Potential | Several, one: AtomicBatch) -> Tensor:
     if isinstance(model, Potential):
         return hessian(model, one)
     model.check(one, ["hessian"])
-    return model.combined([{"hessian": hessian(member, one)} for member in model.members], ["hessian"])["hessian"]
+    return model.combined({"hessian": torch.stack([hessian(member, one) for member in model.members])}, ["hessian"])[
+        "hessian"
+    ]
 
 
 def loaded(model: Potential | Several | str | Path, load_options: dict[str, Any]) -> Potential | Several:

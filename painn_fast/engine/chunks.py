@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -107,10 +107,14 @@ class Memory:
             have = kinds[kind] = scratch(atoms, pairs, *kind)
         return have
 
-    def share(self, run: Callable[..., None], tasks: Sequence[tuple[Any, ...]], threads: int) -> None:
+    def share(self, run: Callable[..., None], tasks: list[tuple[Any, ...]], threads: int) -> None:
         """run(*task) for all tasks in turn, by this thread and others; one that does not come in time is not waited
         for."""
-        turn = iter(list(tasks))  # one step of a list's iterator is atomic
+        if threads == 1 or len(tasks) == 1:
+            for task in tasks:
+                run(*task)
+            return
+        turn = iter(tasks)  # one step of a list's iterator is atomic
 
         def take() -> None:
             for task in turn:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from painn_fast.engine.check import require_finite, require_near
 from painn_fast.engine.chunks import Memory
-from painn_fast.engine.cpu import CpuEngine, run_passes
+from painn_fast.engine.cpu import CpuEngine, evaluate, together
 from painn_fast.engine.select import Engine
 from painn_fast.graph import AtomicBatch
 from painn_fast.kernels.jit import compiled
@@ -18,24 +19,22 @@ from painn_fast.kernels.threads import count as thread_count
 from painn_fast.nn import Potential
 
 
-def mean_and_spread(values: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def mean_and_spread(values: Tensor) -> tuple[Tensor, Tensor]:
     """Mean over members and standard deviation, all components of a row together.
 
     Args:
-        values: of each of K members [R, ...], rows of atoms or molecules.
+        values: of K members [K, R, ...], rows of atoms or molecules, float64.
 
     Returns:
-        The mean [R, ...] and the root of the variance (with K - 1) summed over components [R], both float64; a row has
-        the same bits whatever the others are.
+        The mean [R, ...] and the root of the variance (with K - 1) summed over components [R]; a row has the same bits
+        whatever the others are.
     """
-    rows, shape = len(values[0]), values[0].shape
-    if values[0].device.type != "cpu":
-        stack = torch.stack([one.double() for one in values])
-        return stack.mean(0), stack.var(0).reshape(rows, -1).sum(1).sqrt()
-    every = np.concatenate([one.numpy() for one in values], dtype=np.float64).reshape(len(values), rows, -1)
-    mean, spread = np.empty(every.shape[1:]), np.empty(rows)
+    if values.device.type != "cpu":
+        return values.mean(0), values.var(0).reshape(values.shape[1], -1).sum(1).sqrt()
+    every = values.numpy().reshape(*values.shape[:2], -1)
+    mean, spread = np.empty(every.shape[1:]), np.empty(every.shape[1])
     _mean_and_spread(every, mean, spread)
-    return torch.from_numpy(mean).view(shape), torch.from_numpy(spread)
+    return torch.from_numpy(mean).view(values.shape[1:]), torch.from_numpy(spread)
 
 
 @compiled(nogil=True)
@@ -61,8 +60,8 @@ class Combination(Protocol):
     def shares(self, properties: Sequence[str]) -> list[tuple[Potential, list[str]]]:
         """Each member with the properties that it has to give for these."""
 
-    def combined(self, results: Sequence[dict[str, Tensor]], properties: Sequence[str]) -> dict[str, Tensor]:
-        """Properties from what the members give of their shares."""
+    def combined(self, values: Mapping[str, Tensor], properties: Sequence[str]) -> dict[str, Tensor]:
+        """Properties from what the members give of their shares, by name the values of all that give it [K, ...]."""
 
 
 class Committee:
@@ -95,19 +94,21 @@ class Committee:
     ) -> dict[str, Tensor]:  # fmt: skip
         """See `Engine.__call__`; properties are those of the model, spreads of an ensemble too."""
         shares = [names for _, names in self.model.shares(properties)]
+        giving = [k for k, names in enumerate(shares) if names]
         if len(self._on_cpu) < len(self.engines):
-            parts = [
-                engine(own, positions, names, finite=finite) if names else {}
-                for engine, own, names in zip(self.engines, work, shares, strict=True)
-            ]
-            return self.model.combined(parts, properties)
-        calls = [
-            engine.call(own, positions, names, finite=finite) if names else None
-            for engine, own, names in zip(self._on_cpu, work, shares, strict=True)
-        ]
-        run_passes([call for call in calls if call is not None], self._memory, thread_count())
-        parts = [{} if call is None else call.engine.results(call, positions, finite=finite) for call in calls]
-        return self.model.combined(parts, properties)
+            parts = [self.engines[k](work[k], positions, shares[k], finite=finite) for k in giving]
+            return self.model.combined(together(parts), properties)
+        for k in giving:
+            self._on_cpu[k].check_call(work[k], positions, shares[k], finite=finite)
+        engines, works = [self._on_cpu[k] for k in giving], [work[k] for k in giving]
+        names = [shares[k] for k in giving]
+        values, numbers = evaluate(engines, works, positions, names, self._memory, thread_count())
+        if finite and not numbers:
+            batch = works[0].batch
+            require_near(batch, positions)
+            for k in range(len(giving)):
+                require_finite({name: value[k] for name, value in values.items() if k < len(value)}, batch, positions)
+        return self.model.combined(values, properties)
 
     def launches(self, work: list[Any], positions: Tensor) -> Callable[[], dict[str, Tensor]] | None:
         """See `GpuEngine.launches`; None on a CPU."""
@@ -115,4 +116,4 @@ class Committee:
             return None
         engines: Sequence[Any] = self.engines
         runs = [engine.launches(own, positions) for engine, own in zip(engines, work, strict=True)]
-        return lambda: self.model.combined([run() for run in runs], ("energy", "forces"))
+        return lambda: self.model.combined(together([run() for run in runs]), ("energy", "forces"))

@@ -35,31 +35,32 @@ from painn_fast.kernels.threads import count as thread_count
 from painn_fast.nn import Potential
 from painn_fast.nn.fused import radial
 
-FROM_SCHEDULE = {"energy", "energies", "forces", "stress"}
+DERIVATIVES = {"forces", "stress"}
 SIMPLE = {"energy", "energies", "forces"}
 """Those that the conversion of units finds to be finite or not."""
 NONE = torch.empty(0), torch.empty(0)
 FEATURES = ("s", "v")
 """Beside the names of properties."""
+FROM_PASSES = {*FEATURES, *SIMPLE, *DERIVATIVES}
+"""Properties that no other head gives."""
 
 
 @dataclass(frozen=True)
-class Call:
-    """One evaluation by one engine: what is wanted, and what its passes fill."""
+class _Passes:
+    """The passes of one engine, and what they fill, in model units."""
 
     engine: CpuEngine
     work: Workspace
     positions: np.ndarray  # [N, 3] Å
-    properties: Sequence[str]
     derivatives: bool
-    energies: np.ndarray  # [N] in model units, like all below
+    energies: np.ndarray  # [N]
     forces: np.ndarray  # [N, 3]
     virial: np.ndarray  # [M, 3, 3]
     s: Tensor  # [N, F], or none [0], like the next
     v: Tensor  # [N, 3, F]
 
     def run(self, chunk: Chunk, memory: Memory, threads: int = 1) -> None:
-        """The passes over a chunk; on several threads together if it is one large molecule."""
+        """Those over a chunk; on several threads together if it is one large molecule."""
         engine, at = self.engine, chunk.atoms
         m = memory.scratch(engine.kind, *self.work.largest)
         engine.make_basis(chunk.pairs, self.positions[at], m)
@@ -74,17 +75,71 @@ class Call:
             self.s[at] = torch.from_numpy(kept.s[0, :count, :f])
             self.v[at] = torch.from_numpy(kept.v[-1, :count].reshape(count, 3, -1)[:, :, :f])
 
+    def others(self, names: Sequence[str], positions: Tensor) -> dict[str, Tensor]:
+        """Results that are none of `SIMPLE`."""
+        batch, potential = self.work.batch, self.engine.potential
+        results = dict(zip(FEATURES, (self.s, self.v), strict=True)) if FEATURES[0] in names else {}
+        if "stress" in names:
+            volume = torch.linalg.det(batch.cell).abs()[:, None, None]
+            results["stress"] = -torch.from_numpy(self.virial) * float(self.engine.unit[0]) / volume
+        of_heads = [name for name in names if name not in FROM_PASSES]
+        if of_heads:
+            with torch.no_grad():
+                results |= potential.results_of_heads(self.s, self.v, batch.with_positions(positions), of_heads)
+        return results
 
-def run_passes(calls: Sequence[Call], memory: Memory, threads: int) -> None:
-    """The passes of several calls: a thread takes a chunk of one of them, or all threads share a large molecule."""
-    total, alone = sum(len(call.positions) for call in calls), []
-    for call in calls:
-        for chunk in call.work.chunks:
-            if threads > 1 and chunk.blocks and chunk.size * threads > total:  # more than a thread's part
-                call.run(chunk, memory, threads)
+
+def evaluate(
+    engines: Sequence[CpuEngine], works: Sequence[Workspace], positions: Tensor, shares: Sequence[Sequence[str]],
+    memory: Memory, threads: int,
+) -> tuple[dict[str, Tensor], bool]:  # fmt: skip
+    """Properties of one batch by K engines, which take turns at the threads or share them.
+
+    Args:
+        engines: K of them.
+        works: their workspaces for the batch, divided alike.
+        positions: [N, 3] Å.
+        shares: names of the properties of each; all have the same ones of `SIMPLE` and stress.
+        memory: of the threads.
+        threads: how many.
+
+    Returns:
+        Values [K, ...] by name, of others than those the values of the engines that share in them, in order; and
+        whether they are all known to be finite, and the positions near.
+    """
+    count, (n, m), place = len(engines), (len(positions), works[0].batch.n_molecules), _array(positions)
+    wanted = set().union(*shares)
+    simple, derivatives = SIMPLE & wanted, not wanted.isdisjoint(DERIVATIVES)
+    energies, energy, virial = np.empty((count, n)), np.zeros((count, m)), np.zeros((count, m, 3, 3))
+    forces = np.empty((count, n if derivatives else 0, 3))
+    each = [
+        _Passes(engine, work, place, derivatives, energies[k], forces[k], virial[k], *engine.features(n, names))
+        for k, (engine, work, names) in enumerate(zip(engines, works, shares, strict=True))
+    ]
+    alone = []
+    for passes in each:
+        for chunk in passes.work.chunks:
+            if threads > 1 and chunk.blocks and chunk.size * threads > n * count:  # more than a thread's part
+                passes.run(chunk, memory, threads)
             else:
-                alone.append((call, chunk, memory))
-    memory.share(Call.run, alone, threads)
+                alone.append((passes, chunk, memory))
+    memory.share(_Passes.run, alone, threads)
+    unit = engines[0].unit if count == 1 else np.concatenate([engine.unit for engine in engines])
+    numbers = in_units(energies, forces, place, works[0].molecule, unit, energy)
+    made = {"energy": energy, "energies": energies, "forces": forces}
+    values = {name: torch.from_numpy(made[name]) for name in simple}
+    if len(simple) < len(wanted):
+        others = [passes.others(names, positions) for passes, names in zip(each, shares, strict=True)]
+        values |= together(others)
+    return values, numbers and len(simple) == len(wanted)
+
+
+def together(results: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Results of several models, by name those of all that have it, one after another, [K, ...] float64."""
+    if len(results) == 1:
+        return {name: value[None] for name, value in results[0].items()}
+    names = dict.fromkeys(name for one in results for name in one)
+    return {name: torch.stack([one[name].double() for one in results if name in one]) for name in names}
 
 
 class CpuEngine:
@@ -102,7 +157,7 @@ class CpuEngine:
     def __init__(self, potential: Potential, *, threads: int | None = None) -> None:
         self.potential = potential.eval()
         self.config = potential.config.representation
-        self.unit = units.factor("energy", potential.config.energy_unit)
+        self.unit = np.array([units.factor("energy", potential.config.energy_unit)])
         self.threads = threads
         self.checked = False
         self._agreement = AGREEMENT if potential.dtype == torch.float32 else EXACT
@@ -131,34 +186,36 @@ class CpuEngine:
         finite: bool = True,
     ) -> dict[str, Tensor]:  # fmt: skip
         """See `Engine.__call__`; results do not share memory with the workspace."""
-        call = self.call(work, positions, properties, finite=finite)
-        run_passes([call], self._memory, self.threads or thread_count())
-        return self.results(call, positions, finite=finite)
+        self.check_call(work, positions, properties, finite=finite)
+        values, numbers = self._values(work, positions, properties)
+        results = {name: values[name][0] for name in properties}
+        if finite and not numbers:
+            require_near(work.batch, positions)
+            require_finite(results, work.batch, positions)
+        return results
 
-    def call(self, work: Workspace, positions: Tensor, properties: Sequence[str], *, finite: bool) -> Call:
-        """What `__call__` is to evaluate, after its checks; `run_passes` and `results` are to follow."""
+    def check_call(self, work: Workspace, positions: Tensor, properties: Sequence[str], *, finite: bool) -> None:
+        """What `__call__` checks before it evaluates; in the first one the engine itself."""
         require_call(self.potential, work.batch, positions, properties)
         if finite and not self.checked:
             require_near(work.batch, positions)
         self._check(work, positions)
-        return self._call(work, positions, properties)
 
-    def results(self, call: Call, positions: Tensor, *, finite: bool) -> dict[str, Tensor]:
-        """What `__call__` returns, of passes that have been run."""
-        results, numbers = self._results(call, positions)
-        if finite and not numbers:
-            require_near(call.work.batch, positions)
-            require_finite(results, call.work.batch, positions)
-        return results
+    def features(self, n: int, properties: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Memory for s and v of n atoms, or none if these properties do not need them."""
+        if FROM_PASSES.issuperset(properties) and FEATURES[0] not in properties:
+            return NONE
+        f, dtype = self.config.n_features, self.potential.dtype
+        return torch.empty(n, f, dtype=dtype), torch.empty(n, 3, f, dtype=dtype)
 
     def with_features(
         self, work: Workspace, positions: Tensor, properties: Sequence[str]
     ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """Energies, forces and stress as of a call without `finite`, and the last s [N, F] and v [N, 3, F]."""
         self._check(work, positions)
-        results = self._evaluate(work, positions, (*properties, *FEATURES))
-        s, v = (results.pop(name) for name in FEATURES)
-        return results, s, v
+        values, _ = self._values(work, positions, (*properties, *FEATURES))
+        s, v = (values[name][0] for name in FEATURES)
+        return {name: values[name][0] for name in properties}, s, v
 
     def _check(self, work: Workspace, positions: Tensor) -> None:
         """Compare the first batch with the reference."""
@@ -171,44 +228,16 @@ class CpuEngine:
 
     def _by_name(self, batch: AtomicBatch) -> dict[str, Tensor]:
         """What is compared with the reference."""
-        return self._evaluate(self.workspace(batch), batch.positions, ("energies", "forces"))
+        values, _ = self._values(self.workspace(batch), batch.positions, ("energies", "forces"))
+        return {name: value[0] for name, value in values.items()}
 
     def _features_of(self, batch: AtomicBatch) -> tuple[Tensor, Tensor]:
         """The same for a model without an energy: s [N, F] and v [N, 3, F]."""
-        call = self._call(self.workspace(batch), batch.positions, FEATURES)
-        run_passes([call], self._memory, self.threads or thread_count())
-        return call.s, call.v
+        values, _ = self._values(self.workspace(batch), batch.positions, FEATURES)
+        return values["s"][0], values["v"][0]
 
-    def _evaluate(self, work: Workspace, positions: Tensor, properties: Sequence[str]) -> dict[str, Tensor]:
-        call = self._call(work, positions, properties)
-        run_passes([call], self._memory, self.threads or thread_count())
-        return self._results(call, positions)[0]
-
-    def _call(self, work: Workspace, positions: Tensor, properties: Sequence[str]) -> Call:
-        n, f, wanted = work.batch.n_total, self.config.n_features, set(properties)
-        s, v = NONE
-        if not FROM_SCHEDULE.issuperset(wanted):
-            s, v = (torch.empty(n, *shape, dtype=self.potential.dtype) for shape in ((f,), (3, f)))
-        energies, forces, virial = np.empty(n), np.empty((n, 3)), np.zeros((work.batch.n_molecules, 3, 3))
-        derivatives = not wanted.isdisjoint({"forces", "stress"})
-        return Call(self, work, _array(positions), properties, derivatives, energies, forces, virial, s, v)
-
-    def _results(self, call: Call, positions: Tensor) -> tuple[dict[str, Tensor], bool]:
-        """Results, and whether they are all known to be finite, and their positions near."""
-        batch, properties = call.work.batch, call.properties
-        energy, forces = np.zeros(batch.n_molecules), call.forces if call.derivatives else call.forces[:0]
-        numbers = in_units(call.energies, forces, call.positions, call.work.molecule, self.unit, energy)
-        made = {"energy": energy, "energies": call.energies, "forces": forces}
-        results = {name: torch.from_numpy(made[name]) for name in properties if name in made}
-        results |= zip(FEATURES, (call.s, call.v), strict=True) if FEATURES[0] in properties else {}
-        if "stress" in properties:
-            volume = torch.linalg.det(batch.cell).abs()[:, None, None]
-            results["stress"] = -torch.from_numpy(call.virial) * self.unit / volume
-        if len(results) < len(properties):
-            others = [name for name in properties if name not in FROM_SCHEDULE]
-            with torch.no_grad():
-                results |= self.potential.results_of_heads(call.s, call.v, batch.with_positions(positions), others)
-        return {name: results[name] for name in properties}, numbers and SIMPLE.issuperset(properties)
+    def _values(self, work: Workspace, positions: Tensor, properties: Sequence[str]) -> tuple[dict[str, Tensor], bool]:
+        return evaluate([self], [work], positions, [properties], self._memory, self.threads or thread_count())
 
     def make_basis(self, g: Pairs, positions: np.ndarray, m: Scratch) -> None:
         """The functions that exact filters are made of, and their derivatives, at the distances of all pairs."""
