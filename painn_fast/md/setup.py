@@ -18,6 +18,7 @@ from painn_fast.graph.charge import charge_and_multiplicity
 from painn_fast.io import load
 from painn_fast.io.find import MODELS, bundled
 from painn_fast.io.load import device_of
+from painn_fast.io.minima import minima_of
 from painn_fast.io.model_file import config_fingerprint, fingerprint
 from painn_fast.io.structures import read_structures, refuse_constraints
 from painn_fast.md import initial
@@ -263,6 +264,8 @@ def _structures(settings: MDSettings, atoms: ase.Atoms | list[ase.Atoms] | None)
         frames = read_structures(settings.structure)
     elif settings.model in bundled() and (MODELS / f"{settings.model}.xyz").exists():
         frames = read_structures(MODELS / f"{settings.model}.xyz")
+    elif settings.model and (minima := minima_of(load(settings.model, **settings.options_of(settings.model)))):
+        frames = minima
     else:
         raise PaiNNFastError("no structure to start from", where="structure", expected="a file that ASE reads")
     if not frames:

@@ -15,6 +15,7 @@ from painn_fast.correlation.series import SpectrumStreams
 from painn_fast.errors import PaiNNFastError
 from painn_fast.io import load
 from painn_fast.io.find import MODELS, bundled
+from painn_fast.io.minima import minima_of, without_minima
 from painn_fast.io.model_file import fingerprint
 from painn_fast.io.structures import read_structures
 from painn_fast.md import Trajectory
@@ -184,6 +185,8 @@ def model_and_structures(
         return model, read_structures(settings.structure)
     if settings.model in bundled() and own.exists():
         return model, read_structures(own)
+    if minima := minima_of(model):
+        return model, minima
     if trajectory is not None and "positions" in trajectory.names:
         return model, trajectory.atoms()[:1]
     raise PaiNNFastError("no structure to start from", where="structure", expected="a file that ASE reads")
@@ -204,7 +207,7 @@ def harmonic_lines(
 
 def about_model(model: Potential) -> dict[str, str]:
     config = model.config
-    return {"model": config.name, "model sha256": fingerprint(model.state_dict()), **config.provenance}
+    return {"model": config.name, "model sha256": fingerprint(model.state_dict()), **without_minima(config.provenance)}
 
 
 def write_harmonic(settings: SpectrumSettings, listed: Conformers, about: dict[str, str]) -> Conformers:
