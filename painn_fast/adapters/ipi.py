@@ -23,9 +23,10 @@ from painn_fast.evaluate import evaluate
 from painn_fast.graph.batch import CLOSEST
 from painn_fast.graph.cells import check_far
 from painn_fast.io import load
-from painn_fast.io.find import AFTER_MODEL, start_structure
+from painn_fast.io.find import AFTER_MODEL
 from painn_fast.io.load import dtype_of
-from painn_fast.io.structures import read_structures, refuse_constraints
+from painn_fast.io.minima import minima_of, start_structures
+from painn_fast.io.structures import refuse_constraints
 from painn_fast.md.forces import ModelForces
 from painn_fast.nn import Potential
 from painn_fast.units import BOHR, HARTREE
@@ -230,5 +231,6 @@ def _check_whole(beads: Structures) -> None:
 def _structure(model: Potential | str | Path, structure: ase.Atoms | str | Path | None) -> ase.Atoms:
     if isinstance(structure, ase.Atoms):
         return structure.copy()
-    name = "" if isinstance(model, Potential) else str(model)
-    return read_structures(start_structure(structure, name, AFTER_MODEL))[0]
+    if structure is None and isinstance(model, Potential) and (minima := minima_of(model)):
+        return minima[0]
+    return start_structures(structure, "" if isinstance(model, Potential) else str(model), fix=AFTER_MODEL)[0]

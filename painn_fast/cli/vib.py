@@ -60,26 +60,27 @@ def vib(
 
     Example: painn-fast vib ethanol --anharmonic --output lines
     """
-    from painn_fast.io.find import MODELS, bundled
+    from painn_fast.io.find import AFTER_MODEL, start_structure
     from painn_fast.units import parse_quantity
 
     kelvin = parse_quantity(temperature, "temperature")
     check_model(model, options, dtype=dtype, device=device)
     files = list(structure or [])
-    if not files and model not in bundled():
-        raise PaiNNFastError("no structure", where="STRUCTURE", expected="a file that ASE reads")
+    if not files:
+        start_structure(None, model, AFTER_MODEL)
     check_files(*files)
     folder = output or Path(f"{Path(model).stem}-vib")
     if not overwrite and any(folder.glob("**/harmonic.csv")):
         raise PaiNNFastError("the folder holds results", where=folder, fix="take another, or --overwrite")
     from painn_fast.io import load
+    from painn_fast.io.minima import start_structures
     from painn_fast.label.structures import structures
     from painn_fast.runtime.folders import molecule_folder
     from painn_fast.runtime.progress import StatusLine
     from painn_fast.vibrations import harmonic, harmonic_many
 
     potential = load(model, **options, dtype=dtype, device=device or "cpu")
-    molecules = [atoms for path in files or [MODELS / f"{model}.xyz"] for atoms in structures(path)]
+    molecules = [atoms for path in files for atoms in structures(path)] or start_structures(None, model)
     with StatusLine() as status:
         if len(molecules) == 1:  # the analytic Hessian that tells the roughness takes longer than all the rest
             spectra = [harmonic(potential, molecules[0], relaxed=no_relax)]

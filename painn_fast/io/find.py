@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -10,6 +11,11 @@ from painn_fast.errors import PaiNNFastError
 from painn_fast.nn.config import DipoleHead, EnergyHead, Head, PolarizabilityHead
 
 MODELS = Path(__file__).parent.parent / "models"
+SUFFIX = ".safetensors"
+MINIMA = "minima"
+"""Key of a model's provenance."""
+MAX_HEADER = 16 * 2**20
+"""Bytes of the configuration and its provenance; a few thousand are usual."""
 SAFETENSORS = b"{"
 """After eight bytes of length JSON begins."""
 DTYPES = ("float32", "float64")
@@ -83,7 +89,8 @@ def require_model(*models: str) -> None:
 def start_structure(
     structure: str | Path | None, model: str, fix: str = '--structure FILE, or structure = "FILE" in the settings'
 ) -> Path:
-    """The file with the structures to start from: the one that is given, or that of a bundled model.
+    """The file with the structures to start from: the one that is given, that of a bundled model, or the model's own if
+    it holds minima; `painn_fast.io.minima.start_structures` reads any of them.
 
     Args:
         structure: a file, if one is given.
@@ -96,8 +103,22 @@ def start_structure(
     own = MODELS / f"{model}.xyz"
     if structure is not None or (model in bundled() and own.exists()):
         return own if structure is None else Path(structure)
-    expected = "a file that ASE reads; only bundled models have one of their own"
+    if _has_minima(Path(model)):
+        return Path(model)
+    expected = "a file that ASE reads; bundled models have one of their own, and those of `painn-fast learn`"
     raise PaiNNFastError("no structure to start from", where=model or "structure", expected=expected, fix=fix)
+
+
+def _has_minima(path: Path) -> bool:
+    """Whether a model's file holds minima; not whether it is intact, which `load` checks."""
+    if path.suffix != SUFFIX or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        text = file.read(min(int.from_bytes(file.read(8), "little"), MAX_HEADER))
+    try:
+        return MINIMA in json.loads(json.loads(text)["__metadata__"]["painn_fast"])["config"]["provenance"]
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def check_names(

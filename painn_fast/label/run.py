@@ -6,6 +6,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def label(
         raise PaiNNFastError("unknown kind of output", got=output.name, expected=" | ".join(FORMATS))
     how = How(method, level, tuple(sorted((options or {}).items())))
     frames = [how.charged(atoms, f"{file}, structure {k * every}") for k, atoms in enumerate(structures(file)[::every])]
-    journal_path = output.with_name(output.name + ".journal")
+    journal_path = journal_of(output)
     for path in (output, journal_path):
         if path.exists() and not (resume or finish):
             raise PaiNNFastError("the output exists already", where=path, fix="use --resume to go on, or another name")
@@ -84,6 +85,20 @@ def label(
                 f"{method} is trusted to take charge and spin from its parameters, atoms.info, or the sums of initial "
                 "charges and magnetic moments; a calculator that does none of this computes neutral singlets"
             )
+    return label_frames(frames, output, how, polarizability_every=polarizability_every, workers=workers, finish=finish)
+
+
+def label_frames(
+    frames: list[ase.Atoms],
+    output: Path,
+    how: How,
+    *,
+    polarizability_every: int,
+    workers: int | Workers | None = None,
+    finish: bool = False,
+) -> Path:
+    """Label structures, or go on with it, as `label` does; `workers` may be processes that run already."""
+    journal_path = journal_of(output)
     header = {
         "structures": len(frames),
         "sha256": _fingerprint(frames),
@@ -97,12 +112,13 @@ def label(
             warn(f"{journal_path}: line {number} is damaged; its structure is labelled again")
         left = [k for k in range(len(frames)) if k not in journal.entries]
         if left and not finish:
-            _label(frames, left, how, polarizability_every, workers or os.cpu_count() or 1, journal)
+            with _running(workers, how, len(left)) as pool:
+                _label(frames, left, polarizability_every, pool, journal)
         entries = dict(sorted(journal.entries.items()))
     good = {k: entry for k, entry in entries.items() if "failed" not in entry}
     if not good:
         reasons = sorted({entry["failed"] for entry in entries.values()})
-        raise PaiNNFastError("no structure could be labelled", where=file, got="; ".join(reasons[:3]) or "nothing")
+        raise PaiNNFastError("no structure could be labelled", where=output, got="; ".join(reasons[:3]) or "nothing")
     write(output, [frames[k] for k in good], list(good.values()), how.theory)
     if len(entries) == len(frames):
         journal_path.unlink()
@@ -119,11 +135,23 @@ def _fingerprint(frames: list[ase.Atoms]) -> str:
     return digest.hexdigest()
 
 
+def journal_of(output: Path) -> Path:
+    """Where labels are kept until all are finished."""
+    return output.with_name(output.name + ".journal")
+
+
+def _running(workers: int | Workers | None, how: How, count: int) -> AbstractContextManager[Workers]:
+    """Processes for so many structures."""
+    if isinstance(workers, Workers):
+        return nullcontext(workers)
+    return Workers(how, min(workers or os.cpu_count() or 1, count))
+
+
 def _label(
-    frames: list[ase.Atoms], left: list[int], how: How, polarizability_every: int, workers: int, journal: Journal
+    frames: list[ase.Atoms], left: list[int], polarizability_every: int, pool: Workers, journal: Journal
 ) -> None:
     start, before = time.monotonic(), len(journal.entries)
-    with StatusLine() as status, Interrupt() as interrupt, Workers(how, min(workers, len(left))) as pool:
+    with StatusLine() as status, Interrupt() as interrupt:
 
         def tasks() -> Iterator[Task]:
             for k in left:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from types import TracebackType
 from typing import Any, Self
 
@@ -22,6 +23,8 @@ Entry = dict[str, Any]
 """Labels of a structure as plain lists, or {"failed": why}."""
 Task = tuple[int, ase.Atoms | list[ase.Atoms], bool]
 """Number of a structure or of a list, which is labelled as one, and whether polarizabilities are wanted."""
+IN_PROCESS = "model:"
+"""Models of ours run in this process, which has their engine compiled and loaded."""
 ATTEMPTS = 3
 """Deaths of a process on one structure, after which the structure is taken for their cause."""
 
@@ -37,6 +40,7 @@ class Workers:
     def __init__(self, how: How, count: int) -> None:
         self.how, self.count = how, count
         self._pool: ProcessPoolExecutor | None = None
+        self._here: Method | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -48,12 +52,21 @@ class Workers:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
 
+    def _results_here(self, tasks: Iterator[Task]) -> Iterator[tuple[int, Any]]:
+        if self._here is None:
+            self._here = self.how.make()
+        for number, atoms, with_polarizability in tasks:
+            yield number, _labels(self._here, atoms, with_polarizability)
+
     def results(self, tasks: Iterator[Task]) -> Iterator[tuple[int, Any]]:
         """An entry or a list of them, in the order in which they are finished; a free process takes the next task.
 
         Raises:
             PaiNNFastError: if a process dies three times on one structure.
         """
+        if self.how.method.startswith(IN_PROCESS):
+            yield from self._results_here(tasks)
+            return
         running: dict[Future[Any], Task] = {}
         deaths: dict[int, int] = {}
         again: list[Task] = []
@@ -126,11 +139,23 @@ _method: Method | None = None
 def _begin(how: How) -> None:
     global _method  # noqa: PLW0603  one method for the life of a worker process
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _method = how.make()
 
 
+def _end_with_parent() -> None:
+    """A parent that is killed closes no queue: its processes would wait for tasks for good."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
 def _one(atoms: ase.Atoms | list[ase.Atoms], with_polarizability: bool) -> Entry | list[Entry]:
-    method: Method = _method  # type: ignore[assignment]
+    return _labels(_method, atoms, with_polarizability)  # type: ignore[arg-type]
+
+
+def _labels(method: Method, atoms: ase.Atoms | list[ase.Atoms], with_polarizability: bool) -> Entry | list[Entry]:
     if isinstance(atoms, list):
         return [entry_of(method, one, with_polarizability) for one in atoms]
     return entry_of(method, atoms, with_polarizability)

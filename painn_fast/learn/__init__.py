@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING
 from painn_fast.runtime.lazy import lazy
 
 if TYPE_CHECKING:
+    from painn_fast.learn.predict import prediction
+    from painn_fast.learn.run import learn
     from painn_fast.learn.sample import sample
-    from painn_fast.learn.settings import SampleSettings
+    from painn_fast.learn.settings import LearnSettings, SampleSettings
 
-__all__ = ["SampleSettings", "sample"]
+__all__ = ["LearnSettings", "SampleSettings", "learn", "prediction", "sample"]
 
 lazy(__name__)

@@ -51,7 +51,7 @@ def sample(settings: SampleSettings, atoms: ase.Atoms | None = None) -> Path:
         >>> sample(SampleSettings(**settings), molecule("CH3CH2OH"))
         PosixPath('sampled.xyz')
     """
-    given = _structure(settings, atoms)
+    given = structure_of(settings.structure, atoms)
     output = Path(settings.output)
     if output.exists() and not settings.overwrite:
         raise PaiNNFastError("the output exists already", where=output, fix="choose another name, or use --overwrite")
@@ -63,12 +63,13 @@ def sample(settings: SampleSettings, atoms: ase.Atoms | None = None) -> Path:
     return output
 
 
-def _structure(settings: SampleSettings, atoms: ase.Atoms | None) -> ase.Atoms:
+def structure_of(file: str | None, atoms: ase.Atoms | None) -> ase.Atoms:
+    """The first structure of a file, unless one is given."""
     if atoms is not None:
         return atoms
-    if settings.structure is None:
+    if file is None:
         raise PaiNNFastError("no structure to start from", where="structure", expected="a file that ASE reads")
-    return read_structures(settings.structure)[0]
+    return read_structures(file)[0]
 
 
 def sampled(
@@ -104,6 +105,16 @@ def sampled(
     shutil.rmtree(folder, ignore_errors=True)
     order = random.permutation(len(frames))
     return [frames[k] for k in order], minima
+
+
+def evaluations(settings: SampleSettings) -> int:
+    """Of the surface in dynamics, which are most of them."""
+    total = 0
+    for kind, beads in (("beads", settings.beads), ("hot beads", settings.beads // 2)):
+        count = round(SHARES[kind] * settings.count)
+        copies = max(min(TRAJECTORIES, count), 1) * max(beads, 1)
+        total += round((EQUILIBRATION + EVERY * -(-POOL * count // copies)) / TIME_STEP) * copies
+    return total
 
 
 def _lines(minimum: Minimum) -> str:

@@ -14,14 +14,12 @@ from torch import Tensor
 
 from painn_fast.errors import PaiNNFastError
 from painn_fast.label.methods import How
-from painn_fast.label.workers import Entry, Workers, entry_of
+from painn_fast.label.workers import Entry, Workers
 from painn_fast.md import ForceField
 
 Energies = tuple[np.ndarray, np.ndarray]
 """energies [B] eV, forces [B, n, 3] eV/Å."""
 Evaluate = Callable[[Sequence[ase.Atoms]], Energies]
-IN_PROCESS = "model:"
-"""A model of ours needs no other process: its engine has threads."""
 
 
 class MethodForces(ForceField):
@@ -30,7 +28,7 @@ class MethodForces(ForceField):
     Args:
         how: the method.
         atoms: elements, charge and spin multiplicity.
-        workers: processes; default: one for each processor.
+        workers: processes, or their number; default: one for each processor.
 
     Example:
         >>> import torch
@@ -44,10 +42,10 @@ class MethodForces(ForceField):
         (torch.Size([3]), torch.Size([3, 3, 3]))
     """
 
-    def __init__(self, how: How, atoms: ase.Atoms, workers: int | None = None) -> None:
+    def __init__(self, how: How, atoms: ase.Atoms, workers: int | Workers | None = None) -> None:
         self.how, self.atoms = how, how.charged(atoms)
-        self.workers = Workers(how, workers or os.cpu_count() or 1)
-        self._here = how.make() if how.method.startswith(IN_PROCESS) else None
+        count = workers or os.cpu_count() or 1
+        self.workers = count if isinstance(count, Workers) else Workers(how, count)
 
     def __enter__(self) -> Self:
         self.workers.__enter__()
@@ -82,8 +80,6 @@ class MethodForces(ForceField):
 
     def entries(self, structures: Sequence[ase.Atoms], *, with_polarizability: bool = False) -> list[Entry]:
         """Labels of structures in their order."""
-        if self._here is not None:
-            return [entry_of(self._here, atoms, with_polarizability) for atoms in structures]
         return self.workers.all(structures, with_polarizability=with_polarizability)
 
     def structures(self, positions: np.ndarray) -> list[ase.Atoms]:

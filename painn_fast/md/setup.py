@@ -17,10 +17,11 @@ from painn_fast.graph import batch_atoms
 from painn_fast.graph.batch import CLOSEST
 from painn_fast.graph.charge import charge_and_multiplicity
 from painn_fast.io import load
-from painn_fast.io.find import require_model, start_structure
+from painn_fast.io.find import require_model
 from painn_fast.io.load import device_of
+from painn_fast.io.minima import start_structures
 from painn_fast.io.model_file import config_fingerprint, fingerprint
-from painn_fast.io.structures import read_structures, refuse_constraints
+from painn_fast.io.structures import refuse_constraints
 from painn_fast.md import initial
 from painn_fast.md.force_field import ForceField
 from painn_fast.md.forces import ModelForces, SumForces
@@ -263,7 +264,7 @@ def _structures(settings: MDSettings, atoms: ase.Atoms | list[ase.Atoms] | None)
                 fix = "give ase.Atoms, or a file as `structure` of the settings"
                 raise PaiNNFastError("not a structure", where=f"structure {k}", got=got, expected="ase.Atoms", fix=fix)
     else:
-        frames = read_structures(start_structure(settings.structure, settings.model))
+        frames = start_structures(settings.structure, settings.model)
     if not frames:
         raise PaiNNFastError("no structure to start from", where=settings.structure, got="no frames")
     return frames

@@ -14,9 +14,10 @@ from painn_fast import md
 from painn_fast.correlation.series import SpectrumStreams
 from painn_fast.errors import PaiNNFastError
 from painn_fast.io import load
-from painn_fast.io.find import AFTER_MODEL, require_model, start_structure
+from painn_fast.io.find import AFTER_MODEL, require_model
+from painn_fast.io.minima import start_structures as read_start
+from painn_fast.io.minima import without_minima
 from painn_fast.io.model_file import fingerprint
-from painn_fast.io.structures import read_structures
 from painn_fast.md import Trajectory
 from painn_fast.nn import Potential
 from painn_fast.runtime.ranks import Ranks, ranks
@@ -180,7 +181,7 @@ def model_and_structures(
             fix='velocities_every = "2 fs" (--velocities-every) makes a power spectrum',
         )
     try:
-        return model, read_structures(start_structure(settings.structure, settings.model, AFTER_MODEL))
+        return model, read_start(settings.structure, settings.model, fix=AFTER_MODEL)
     except PaiNNFastError:
         if settings.structure is None and trajectory is not None and "positions" in trajectory.names:
             return model, trajectory.atoms()[:1]
@@ -202,7 +203,7 @@ def harmonic_lines(
 
 def about_model(model: Potential) -> dict[str, str]:
     config = model.config
-    return {"model": config.name, "model sha256": fingerprint(model.state_dict()), **config.provenance}
+    return {"model": config.name, "model sha256": fingerprint(model.state_dict()), **without_minima(config.provenance)}
 
 
 def write_harmonic(settings: SpectrumSettings, listed: Conformers, about: dict[str, str]) -> Conformers:
