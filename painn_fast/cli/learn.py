@@ -37,6 +37,8 @@ def learn(
     report.md and report.png: how far it can be trusted. Errors are those on fresh beads of its own dynamics, which no
     training sees. Finished labels are on disk at once; --resume goes on after a kill and labels nothing twice. Charge
     (e) and spin multiplicity come from `charge` and `spin` in the file.
+
+    Example: painn-fast learn methanol.xyz --with pyscf --labels 500 --time "8 h"
     """
     from painn_fast.learn.settings import LearnSettings
 
