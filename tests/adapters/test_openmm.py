@@ -352,6 +352,38 @@ def test_a_mixed_system_has_the_model_on_its_atoms_and_nothing_else(order, mixtu
     assert abs(other_forces[[0, -1]]).max() > 1e-4
 
 
+def test_a_bond_that_is_cut_is_capped_by_a_hydrogen_of_the_model(potential, ethanol):
+    """openmm-ml puts it on the bond, as a virtual site; beads are then evaluated alone."""
+    made = topology(ethanol)
+    atoms = list(made.atoms())
+    made.addBond(atoms[0], atoms[1])  # the bond between the carbon atoms
+    system = openmm.System()
+    for mass in ethanol.get_masses():
+        system.addParticle(mass)
+    bonds = openmm.HarmonicBondForce()
+    bonds.addBond(0, 1, 0.153, 1000.0)
+    system.addForce(bonds)
+    distances = ethanol.get_all_distances()
+    methyl = [0, *(k for k in range(9) if ethanol.symbols[k] == "H" and distances[0, k] < 1.3)]
+    integrator = adapter.BatchedRPMDIntegrator(2, 300.0, 1.0, 0.0005)
+    info = potential.createMixedSystem(made, system, methyl, returnInfo=True, integrator=integrator)
+    mixed, both = info["system"], info["topology"]
+    (cap,) = [k for k in range(mixed.getNumParticles()) if mixed.isVirtualSite(k)]
+    assert [atom.element.symbol for atom in both.atoms()][cap] == "H"
+    context = openmm.Context(mixed, integrator, openmm.Platform.getPlatformByName("Reference"))
+    positions = np.zeros((mixed.getNumParticles(), 3))
+    positions[info["oldToNew"]] = ethanol.positions
+    context.setPositions(positions * unit.angstrom)
+    context.computeVirtualSites()
+    state = context.getState(positions=True)
+    positions = state.getPositions(asNumpy=True).value_in_unit(unit.angstrom)
+    inside = [*(info["oldToNew"][k] for k in methyl), cap]
+    capped = Atoms([*ethanol.symbols[methyl], "H"], positions[inside])
+    bond = 0.5 * 1000.0 * (ethanol.get_distance(0, 1) / 10 - 0.153) ** 2 * KJ_PER_MOL
+    assert abs(results(context)[0] - bond - evaluate("ethanol", [capped])["energy"][0]) < TIGHT
+    integrator.step(2)
+
+
 def test_an_interpolated_system_goes_from_the_force_field_to_the_model(mixture, potential):
     atoms, system, inside = mixture
     context = context_of(potential.createMixedSystem(topology(atoms), system, inside, interpolate=True), atoms)
