@@ -1,10 +1,11 @@
 """Two oscillators that are solved exactly, by each method of dynamics: `python bench/truth.py` (10 minutes and more).
 
 A Morse oscillator like an O-H bond, and the same coupled to a bend whose force constant falls as the bond stretches.
-Fundamentals from a basis, harmonic lines, and centres of the bands of classical dynamics, RPMD, T-RPMD and Te-PIGS at
-300 K with their standard errors. In Te-PIGS the correction is a polynomial fitted to the centroids of our sampler, so
-that the table compares methods without the errors of a network. For the Morse oscillator there is also classical
-dynamics on the exact centroid potential.
+Fundamentals from a basis, harmonic lines, those of perturbation theory (GVPT2), and centres of the bands of classical
+dynamics, RPMD, T-RPMD and Te-PIGS at 300 K with their standard errors. In Te-PIGS the correction is a polynomial fitted
+to the centroids of our sampler, so that the table compares methods without the errors of a network. For the Morse
+oscillator there is also classical dynamics on the exact centroid potential, T-RPMD with more beads, and the kinetic
+energy of a harmonic mode by the number of beads.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from painn_fast.spectra.density import Analysis
 from painn_fast.spectra.power import power
 from painn_fast.spectra.te_pigs import force_differences
 from painn_fast.units import AMU_A2_PER_FS2, HBAR, KB, SPEED_OF_LIGHT
+from painn_fast.vibrations.fourth_order import force_field
+from painn_fast.vibrations.perturbation import levels
 
 MASS = 15.995 * 1.008 / (15.995 + 1.008)
 """amu."""
@@ -123,6 +126,19 @@ class Oscillators(ForceField):
         energy = (self.energy(x, y) + 0.5 * self.spring * z**2).sum(1)
         (slope,) = torch.autograd.grad(energy.sum(), moved)
         return energy.detach(), -slope
+
+
+def perturbation(surface: Surface) -> dict[str, float]:
+    """Fundamentals by GVPT2, of one oscillator, force constants by differences as for a molecule, cm-1."""
+    atom = ase.Atoms("H", positions=np.zeros((1, 3)), masses=[MASS])
+    field = Oscillators(atom.positions, surface.energy)
+
+    def compute(moved: list[ase.Atoms]) -> dict[str, np.ndarray]:
+        return {"forces": field(torch.as_tensor(np.array([one.positions for one in moved])))[1].numpy()}
+
+    modes = np.eye(3)[:2, None] / np.sqrt(MASS)
+    found = levels(force_field(compute, atom, np.array(list(surface.lines.values())), modes))
+    return {name: float(found.energy[found.states.index((k,))]) for k, name in enumerate(surface.lines)}
 
 
 def oscillators() -> ase.Atoms:
@@ -244,6 +260,14 @@ def exact_centroid_band(surface: Surface, temperature: float, beads: int = 32) -
     return classical_band(lambda x: np.interp(x, grid, potential), TEMPERATURE)
 
 
+def kinetic_energy(wavenumber: float, beads: int) -> float:
+    """Of a harmonic mode at 300 K with so many beads, over the exact one."""
+    omega, beta = 2 * np.pi * SPEED_OF_LIGHT * wavenumber, 1 / (KB * TEMPERATURE)
+    rings = 2 * beads / (beta * HBAR) * np.sin(np.pi * np.arange(beads) / beads)
+    found = (0.5 * omega**2 / (omega**2 + rings**2)).sum() / beta
+    return float(found / (0.25 * HBAR * omega / np.tanh(0.5 * beta * HBAR * omega)))
+
+
 def table(name: str, surface: Surface, bands: dict[str, tuple[float, float]], trajectories: int, duration: str) -> None:
     """Of one surface, all methods."""
     homes = oscillators().positions
@@ -255,7 +279,9 @@ def table(name: str, surface: Surface, bands: dict[str, tuple[float, float]], tr
 
     show("exact", {k: (exact[k], 0.0) for k in bands})
     show("harmonic", {k: (surface.lines[k], 0.0) for k in bands})
-    for ensemble, beads in (("nve", 1), ("rpmd", 16), ("t-rpmd", 16)):
+    show("gvpt2", {k: (value, 0.0) for k, value in perturbation(surface).items()})
+    more = [("t-rpmd", 32), ("t-rpmd", 64)] if surface.coupling == 0 else []
+    for ensemble, beads in (("nve", 1), ("rpmd", 16), ("t-rpmd", 16), *more):
         show(f"{ensemble}, {beads} beads", centres(field, ensemble, beads, trajectories, duration, bands))
     for temperature in (ELEVATED, 500.0, TEMPERATURE):
         beads = 8 if temperature > 400 else 16
@@ -276,6 +302,9 @@ def main() -> None:
     parser.add_argument("--duration", default="5 ps")
     given = parser.parse_args()
     table("Morse", MORSE, {"x": (3300.0, 4300.0)}, given.trajectories, given.duration)
+    for beads in (16, 32, 64):
+        energy = kinetic_energy(MORSE.harmonic, beads)
+        print(f"kinetic energy of a harmonic mode at {MORSE.harmonic:.0f} cm-1, {beads} beads: {energy - 1:+.1%}")
     table("coupled", COUPLED, {"x": (3300.0, 4300.0), "y": (1200.0, 2100.0)}, given.trajectories, given.duration)
 
 

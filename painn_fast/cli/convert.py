@@ -34,6 +34,8 @@ def convert(
     Back means to a state dict that SchNetPack loads, into a PaiNN with the epsilon that is printed. SchNetPack need not
     be installed, and nothing in its files is executed. Weights keep the units that they were trained in; a painn-fast
     file states them, so that results come in eV, Å, e Å, Å³.
+
+    Example: painn-fast convert best_model water.safetensors --energy-unit eV
     """
     from painn_fast.io.find import STATE_DICTS, check_target
 

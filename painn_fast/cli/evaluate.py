@@ -52,6 +52,8 @@ def evaluate(
     Errors: energy kcal/mol, forces kcal/mol/Å, dipole D, polarizability Å³, each per component.
 
     Properties: energy eV, forces eV/Å, dipole e Å, polarizability Å³.
+
+    Example: painn-fast eval ethanol molecule.xyz --csv properties.csv
     """
     file = {"keys": pairs("--key", key), "units": pairs("--data-unit", data_unit), **file}
     check_model(model, options, dtype=dtype, device=device)
@@ -64,7 +66,7 @@ def evaluate(
         table, everything = _errors(potential, data, split or usual, file)
     else:
         table, everything = _structures(potential, data, properties)
-    _show(table)
+    show(table)
     if csv_file is not None:
         _write_csv(table, csv_file)
     if json_file is not None:
@@ -161,7 +163,7 @@ def _columns(name: str, array: Any) -> list[tuple[str, float]]:
             return [(name, float(array))] if array.ndim == 0 else [(f"norm of {name}", float(np.linalg.norm(array)))]
 
 
-def _show(table: list[dict[str, Any]]) -> None:
+def show(table: list[dict[str, Any]]) -> None:
     """Columns, the first left, the others right aligned."""
     cells = [list(table[0]), *([str(value) for value in row.values()] for row in table)]
     widths = [max(len(row[k]) for row in cells) for k in range(len(cells[0]))]

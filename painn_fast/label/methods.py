@@ -107,7 +107,8 @@ class How:
             return _pyscf(level, given)
         if self.method == "tblite":
             _require("tblite", "tblite")
-            return of_calculator(_load("tblite.ase:TBLite", {"method": level, "verbosity": 0, **given}))
+            fresh = {"cache_api": False}  # with a guess from the structure before, labels would depend on their order
+            return of_calculator(_load("tblite.ase:TBLite", {"method": level, "verbosity": 0, **fresh, **given}))
         if self.method.startswith("model:"):
             from painn_fast.ase import PaiNNCalculator
 
@@ -117,7 +118,7 @@ class How:
 
 def _require(module: str, package: str) -> None:
     if find_spec(module) is None:
-        raise PaiNNFastError(f"{package} is not installed", fix=f"pip install {package}, or painn-fast[label]")
+        raise PaiNNFastError(f"{package} is not installed", fix=f"pip install {package}")
 
 
 def _load(name: str, options: Mapping[str, Any]) -> Any:
@@ -150,6 +151,8 @@ def of_calculator(calculator: Any) -> Method:
     def method(atoms: ase.Atoms, with_polarizability: bool) -> Labels:
         one = atoms.copy()
         one.set_constraint()  # or ASE would give forces of 0 on fixed atoms
+        if hasattr(calculator, "reset"):  # of no structure before
+            calculator.reset()
         _set_charge(calculator, one)
         one.calc = calculator
         labels: Labels = {"energy": float(one.get_potential_energy()), "forces": one.get_forces()}

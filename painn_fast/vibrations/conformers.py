@@ -13,16 +13,19 @@ from painn_fast.errors import PaiNNFastError
 from painn_fast.evaluate import evaluate
 from painn_fast.nn import Potential
 from painn_fast.units import HBAR, KB, SPEED_OF_LIGHT
+from painn_fast.vibrations.batch_relax import relax_many
 from painn_fast.vibrations.derivatives import in_float64
 from painn_fast.vibrations.harmonic import HarmonicSpectrum, Roughness, harmonic
 from painn_fast.vibrations.isometries import isometries
 from painn_fast.vibrations.method import Method
-from painn_fast.vibrations.minima import minima
 from painn_fast.vibrations.relax import LINEAR, check_molecule, relax
 from painn_fast.vibrations.torsions import Torsion, angles, apart, connected, starts, torsions
 
 STARTS = 64
 """Structures that are relaxed, at most."""
+ENOUGH = 0.003
+"""eV/Å: largest force that is left by the search; above the rounding of float32."""
+STEPS = 300
 WINDOW = 0.25
 """eV above the lowest minimum, 10 kB T at 300 K, beyond which minima are left out."""
 SAME_ENERGY = 0.002
@@ -166,7 +169,7 @@ def conformers(
     first = _checked(given)
     rotatable = tuple(torsions(first))
     begin = [*given[1:], *starts(first, list(rotatable), most, seed)] if search else given
-    rough, energies = minima(model, begin) if len(begin) > 1 else (begin, np.zeros(1))
+    rough, energies = _relaxed(model, begin) if len(begin) > 1 else (begin, np.zeros(1))
     whole = [k for k, one in enumerate(rough) if not _bonds_changed(first, one)]
     rejected = ["bonds changed"] * (len(rough) - len(whole))
     if not whole:
@@ -199,6 +202,14 @@ def _checked(given: list[ase.Atoms]) -> ase.Atoms:
                 fix="give structures of one molecule, its atoms in one order",
             )
     return given[0]
+
+
+def _relaxed(model: Potential, begin: list[ase.Atoms]) -> tuple[list[ase.Atoms], np.ndarray]:
+    """Structures near their minima, and energies [B] eV."""
+    ends = relax_many(model, begin, tolerance=ENOUGH, steps=STEPS)
+    for end in ends:
+        end.atoms.calc = None
+    return [end.atoms for end in ends], np.array([end.energy for end in ends])
 
 
 def _bonds_changed(first: ase.Atoms, one: ase.Atoms) -> bool:

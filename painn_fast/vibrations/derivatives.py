@@ -8,7 +8,7 @@ more, average over the surface around it, as do central differences over 0.01 an
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from painn_fast.engine import engine_for
+from painn_fast.ensemble import Ensemble
 from painn_fast.errors import PaiNNFastError
 from painn_fast.evaluate import ATOMS_PER_BATCH, evaluate
 from painn_fast.graph import batch_atoms
@@ -28,6 +29,7 @@ STEP = 0.01
 """Å, the shorter one of two; the other is twice as long."""
 ATOMS_AT_ONCE = 65536
 """Atoms of displaced structures in one batch of the engine: all those of a molecule of 70 atoms."""
+Compute = Callable[[list[ase.Atoms]], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -80,26 +82,51 @@ def derivatives(
     """
     wanted = [name for name in properties if name in model.properties]
     if method == "differences":
-        return _by_differences(model, atoms, wanted)
+        return next(derivatives_of_many(model, [atoms], wanted))
     if method == "analytic":
         return _analytic(in_float64(model), atoms, wanted)
     raise PaiNNFastError("unknown kind of Hessian", got=repr(method), expected=" | ".join(METHODS))
 
 
-def _by_differences(model: Potential, atoms: ase.Atoms, properties: Sequence[str]) -> Derivatives:
-    names = ("forces", *properties)
-    at_once = ATOMS_AT_ONCE if engine_for(model) else ATOMS_PER_BATCH  # tapes of autograd outgrow the caches
-    evaluate(model, [atoms], names)  # a new engine checks itself on its first batch: on one structure, not on all
+def derivatives_of_many(
+    model: Potential, molecules: Sequence[ase.Atoms], properties: Sequence[str] = ("dipole", "polarizability")
+) -> Iterator[Derivatives]:
+    """Derivatives by differences, one entry a structure; displaced structures of many are evaluated together.
+
+    Raises:
+        PaiNNFastError: for a structure that the model cannot handle.
+    """
+    names, limit = ("forces", *(name for name in properties if name in model.properties)), atoms_at_once(model)
+    evaluate(model, molecules[:1], names)  # a new engine checks itself on its first batch: on one structure, not on all
 
     def compute(moved: list[ase.Atoms]) -> Mapping[str, Any]:
-        return evaluate(model, moved, names, atoms_per_batch=at_once)
+        return evaluate(model, moved, names, atoms_per_batch=limit)
 
-    slopes = differences(compute, atoms)
-    matrix = -slopes["forces"].reshape(3 * len(atoms), -1)
-    dipole, polarizability = (
-        np.moveaxis(slopes[name], (0, 1), (-2, -1)) if name in slopes else None for name in ("dipole", "polarizability")
-    )
-    return Derivatives(0.5 * (matrix + matrix.T), dipole, polarizability)
+    for group in _groups(molecules, limit):
+        for slopes in differences_of_many(compute, group):
+            matrix = -slopes["forces"].reshape(3 * len(slopes["forces"]), -1)
+            moved = {name: np.moveaxis(slopes[name], (0, 1), (-2, -1)) for name in names[1:]}
+            yield Derivatives(0.5 * (matrix + matrix.T), moved.get("dipole"), moved.get("polarizability"))
+
+
+def _groups(molecules: Sequence[ase.Atoms], limit: int) -> Iterator[list[ase.Atoms]]:
+    """Structures whose displaced ones have about `limit` atoms together, which bounds the memory for them."""
+    group: list[ase.Atoms] = []
+    total = 0
+    for atoms in molecules:
+        group.append(atoms)
+        total += 12 * len(atoms) ** 2
+        if total >= limit:
+            yield group
+            group, total = [], 0
+    if group:
+        yield group
+
+
+def atoms_at_once(model: Potential | Ensemble) -> int:
+    """Atoms in one batch: engines divide it by themselves, tapes of autograd outgrow the caches."""
+    engines = all(engine_for(one) for one in (model.members if isinstance(model, Ensemble) else [model]))
+    return ATOMS_AT_ONCE if engines else ATOMS_PER_BATCH
 
 
 def _analytic(model: Potential, atoms: ase.Atoms, properties: Sequence[str]) -> Derivatives:
@@ -110,9 +137,7 @@ def _analytic(model: Potential, atoms: ase.Atoms, properties: Sequence[str]) -> 
         return Derivatives(evaluate(model, [atoms], ("hessian",))["hessian"][0], **slopes)
 
 
-def differences(
-    compute: Callable[[list[ase.Atoms]], Mapping[str, Any]], atoms: ase.Atoms, step: float = STEP
-) -> dict[str, np.ndarray]:
+def differences(compute: Compute, atoms: ase.Atoms, step: float = STEP) -> dict[str, np.ndarray]:
     """Derivatives of quantities with respect to positions; the error goes with the fourth power of the step.
 
     With D(h) = (f(R + h) - f(R - h)) / 2h, which is off by h^2 f''' / 6: (4 D(h) - D(2h)) / 3.
@@ -125,15 +150,26 @@ def differences(
     Returns:
         For each quantity of shape [...]: [n, 3, ...], its unit per Å.
     """
+    return differences_of_many(compute, [atoms], step)[0]
+
+
+def differences_of_many(
+    compute: Compute, molecules: Sequence[ase.Atoms], step: float = STEP
+) -> list[dict[str, np.ndarray]]:
+    """As `differences`, for many structures with one call of `compute`."""
     steps = (step, 2.0 * step)
-    results = compute([moved for h in steps for moved in displaced(atoms, h)])
-    slopes = {}
-    for name, entries in results.items():
-        values = np.asarray(entries, dtype=np.float64)
-        values = values.reshape(2, len(atoms), 3, 2, *values.shape[1:])  # step, atom, axis, sign
-        short, long = ((one[:, :, 0] - one[:, :, 1]) / (2.0 * h) for one, h in zip(values, steps, strict=True))
-        slopes[name] = (4.0 * short - long) / 3.0
-    return slopes
+    results = compute([moved for atoms in molecules for h in steps for moved in displaced(atoms, h)])
+    ends = np.cumsum([12 * len(atoms) for atoms in molecules]).tolist()
+    parts = [slice(end - 12 * len(atoms), end) for atoms, end in zip(molecules, ends, strict=True)]
+    return [{name: _slope(entries[part], steps) for name, entries in results.items()} for part in parts]
+
+
+def _slope(entries: Any, steps: tuple[float, float]) -> np.ndarray:
+    """From values [12 n, ...] at displaced structures: [n, 3, ...]."""
+    values = np.asarray(entries, dtype=np.float64)
+    values = values.reshape(2, -1, 3, 2, *values.shape[1:])  # step, atom, axis, sign
+    short, long = ((one[:, :, 0] - one[:, :, 1]) / (2.0 * h) for one, h in zip(values, steps, strict=True))
+    return np.asarray((4.0 * short - long) / 3.0)
 
 
 def displaced(atoms: ase.Atoms, step: float) -> list[ase.Atoms]:

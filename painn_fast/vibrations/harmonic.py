@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import ase
 import numpy as np
@@ -13,9 +14,17 @@ from painn_fast.errors import PaiNNFastError
 from painn_fast.nn import Potential
 from painn_fast.units import AMU_A2_PER_FS2, DEBYE, SPEED_OF_LIGHT
 from painn_fast.vibrations.assignment import character, mode_name
-from painn_fast.vibrations.derivatives import STEP, derivatives, hessian, in_float64
+from painn_fast.vibrations.batch_relax import relax_many
+from painn_fast.vibrations.derivatives import (
+    STEP,
+    Derivatives,
+    derivatives,
+    derivatives_of_many,
+    hessian,
+    in_float64,
+)
 from painn_fast.vibrations.method import METHODS, Method
-from painn_fast.vibrations.relax import check_molecule, internal_modes, relax
+from painn_fast.vibrations.relax import NEAR, check_molecule, internal_modes, relax
 
 ROUGH = 2.0
 """cm-1: a larger roughness gives a warning."""
@@ -130,29 +139,86 @@ def harmonic(
         >>> lines.names[-1], bool(3850 < lines.wavenumber[-1] < 3950), lines.roughness.smooth
         ('O-H stretch', True, True)
     """
+    _check(atoms, method)
+    double = in_float64(model)
+    minimum = atoms.copy() if relaxed else relax(double, atoms)
+    spectrum = _spectrum(minimum, derivatives(model if method == "differences" else double, minimum, method), method)
+    other = hessian(double, minimum, "analytic") if method == "differences" else hessian(model, minimum)
+    rough = _difference(spectrum.wavenumber, normal_modes(minimum, other)[0])
+    if not rough.smooth:
+        warnings.warn(_rough_surface(rough), UserWarning, stacklevel=2)
+    return replace(spectrum, roughness=rough)
+
+
+def harmonic_many(
+    model: Potential,
+    molecules: Sequence[ase.Atoms],
+    *,
+    relaxed: bool = False,
+    tell: Callable[[str], None] = lambda message: None,
+) -> list[HarmonicSpectrum]:
+    """As `harmonic` by differences, of many molecules in batches; the roughness of the surface is not determined.
+
+    Args:
+        model: as for `harmonic`.
+        molecules: in vacuum, different ones welcome.
+        relaxed: whether they are at their minima already.
+        tell: called with a line about the progress now and then.
+
+    Returns:
+        One entry a molecule, in order.
+
+    Raises:
+        PaiNNFastError: if a structure does not fit the model, or does not relax.
+
+    Warns:
+        UserWarning: of imaginary frequencies.
+
+    Example:
+        >>> import painn_fast as pf
+        >>> from ase.build import molecule
+        >>> from painn_fast.vibrations import harmonic_many
+        >>> lines = harmonic_many(pf.load("ethanol"), [molecule("CH3OH"), molecule("C2H6")])
+        >>> [len(one.wavenumber) for one in lines]
+        [12, 18]
+    """
+    for atoms in molecules:
+        _check(atoms, "differences")
+    minima = [atoms.copy() for atoms in molecules]
+    if not relaxed:
+        double = in_float64(model)
+        near = relax_many(double, molecules, tolerance=NEAR, tell=tell)
+        minima = []
+        for k, one in enumerate(near):
+            tell(f"minimum {k + 1} of {len(near)}")
+            minima.append(relax(double, one.atoms))
+    spectra = []
+    for atoms, slopes in zip(minima, derivatives_of_many(model, minima), strict=True):
+        spectra.append(_spectrum(atoms, slopes, "differences"))
+        tell(f"Hessian {len(spectra)} of {len(minima)}")
+    return spectra
+
+
+def _check(atoms: ase.Atoms, method: Method) -> None:
     if len(atoms) < 2:
         raise PaiNNFastError("vibrations need at least two atoms", got=len(atoms))
     if method not in METHODS:
         raise PaiNNFastError("unknown kind of Hessian", got=repr(method), expected=" | ".join(METHODS))
     check_molecule(atoms)
-    double = in_float64(model)
-    minimum = atoms.copy() if relaxed else relax(double, atoms)
-    slopes = derivatives(model if method == "differences" else double, minimum, method)
+
+
+def _spectrum(minimum: ase.Atoms, slopes: Derivatives, method: Method) -> HarmonicSpectrum:
     wavenumber, modes = normal_modes(minimum, slopes.hessian)
     if (wavenumber < 0).any():
         listed = ", ".join(f"{-nu:.0f}i" for nu in wavenumber[wavenumber < 0])
-        warnings.warn(f"imaginary frequencies: {listed} cm-1; not a minimum", UserWarning, stacklevel=2)
-    other = hessian(double, minimum, "analytic") if method == "differences" else hessian(model, minimum)
-    rough = _difference(wavenumber, normal_modes(minimum, other)[0])
-    if not rough.smooth:
-        warnings.warn(_rough_surface(rough), UserWarning, stacklevel=2)
+        warnings.warn(f"imaginary frequencies: {listed} cm-1; not a minimum", UserWarning, stacklevel=3)
     intensity = isotropic = anisotropic = None
     if slopes.dipole is not None:
         intensity = infrared_intensities(modes, slopes.dipole)
     if slopes.polarizability is not None:
         isotropic, anisotropic = raman_invariants(modes, slopes.polarizability)
     names = tuple(mode_name(share) for share in character(minimum, slopes.hessian, modes))
-    return HarmonicSpectrum(minimum, wavenumber, modes, intensity, isotropic, anisotropic, names, method, rough)
+    return HarmonicSpectrum(minimum, wavenumber, modes, intensity, isotropic, anisotropic, names, method)
 
 
 def roughness(model: Potential, atoms: ase.Atoms, *, relaxed: bool = False) -> Roughness:
@@ -221,8 +287,12 @@ def infrared_intensities(modes: np.ndarray, polar_tensors: np.ndarray) -> np.nda
 
 def raman_invariants(modes: np.ndarray, derivative: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """a'^2 and gamma'^2 [K] Å^4/amu, from modes [K, n, 3] and d alpha / dR [3, 3, n, 3] in Å^2."""
-    slope = np.einsum("ijnc,knc->kij", derivative, modes)
-    mean, deviator = invariants(slope)
+    return invariants_squared(np.einsum("ijnc,knc->kij", derivative, modes))
+
+
+def invariants_squared(tensors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """a^2 and gamma^2 [K] of symmetric tensors [K, 3, 3]."""
+    mean, deviator = invariants(tensors)
     return (mean**2).sum(axis=1), (deviator**2).sum(axis=1)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import ase
 import numpy as np
 
@@ -18,16 +20,21 @@ STIFF = 70.0
 """eV/Å^2: curvature before anything is known, as in ASE's BFGS."""
 
 
-def minima(model: Potential, structures: list[ase.Atoms]) -> tuple[list[ase.Atoms], np.ndarray]:
+Evaluate = Callable[[list[ase.Atoms]], tuple[np.ndarray, np.ndarray]]
+"""Energies [B] eV and forces [B, n, 3] eV/Å of structures."""
+
+
+def minima(surface: Potential | Evaluate, structures: list[ase.Atoms]) -> tuple[list[ase.Atoms], np.ndarray]:
     """Relax structures of one molecule by BFGS, each with an inverse Hessian of its own, all forces in one batch.
 
     Args:
-        model: with an energy.
+        surface: a model with an energy, or another method.
         structures: B of them, of n atoms in one order.
 
     Returns:
         Structures with no force above 0.003 eV/Å, those of 300 steps where that was not reached, and energies [B] eV.
     """
+    compute = _of_model(surface) if isinstance(surface, Potential) else surface
     x = np.array([one.positions for one in structures])  # [B, n, 3]
     size = x[0].size
     inverse = np.repeat(np.eye(size)[None] / STIFF, len(x), axis=0)
@@ -38,9 +45,8 @@ def minima(model: Potential, structures: list[ase.Atoms]) -> tuple[list[ase.Atom
         moved = [structures[b].copy() for b in active]
         for one, positions in zip(moved, x[active], strict=True):
             one.positions = positions
-        results = evaluate(model, moved, ("energy", "forces"), atoms_per_batch=ATOMS_AT_ONCE)
-        forces = np.array(results["forces"], dtype=np.float64).reshape(len(active), size)
-        energies[active] = results["energy"]
+        energies[active], forces = compute(moved)
+        forces = forces.reshape(len(active), size)
         if count:
             inverse[active] = _update(inverse[active], step[active], before[active] - forces)
         before[active] = forces
@@ -54,6 +60,14 @@ def minima(model: Potential, structures: list[ase.Atoms]) -> tuple[list[ase.Atom
     for one, positions in zip(relaxed, x, strict=True):
         one.positions = positions
     return relaxed, energies
+
+
+def _of_model(model: Potential) -> Evaluate:
+    def compute(moved: list[ase.Atoms]) -> tuple[np.ndarray, np.ndarray]:
+        results = evaluate(model, moved, ("energy", "forces"), atoms_per_batch=ATOMS_AT_ONCE)
+        return np.array(results["energy"]), np.array(results["forces"], dtype=np.float64)
+
+    return compute
 
 
 def _update(inverse: np.ndarray, s: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -37,6 +37,16 @@ def test_fundamentals_are_exact(truth):
     assert coarse == pytest.approx(converged, abs=0.1)
 
 
+def test_perturbation_theory_of_oscillators_that_are_solved_exactly(truth):
+    assert truth.perturbation(truth.MORSE)["x"] == pytest.approx(truth.MORSE.fundamentals()["x"], abs=1)
+    assert truth.perturbation(truth.COUPLED) == pytest.approx(truth.COUPLED.fundamentals(), abs=8)
+
+
+def test_kinetic_energy_by_the_number_of_beads(truth):
+    assert [round(truth.kinetic_energy(3919.0, beads), 2) for beads in (16, 32, 64)] == [0.86, 0.96, 0.99]
+    assert truth.kinetic_energy(50.0, 64) == pytest.approx(1.0, abs=1e-4)
+
+
 def test_bands_on_the_exact_centroid_potential(truth):
     classical, width = truth.classical_band(truth.MORSE.at, truth.TEMPERATURE)
     assert classical == pytest.approx(3901, abs=1)

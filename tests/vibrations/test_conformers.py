@@ -3,7 +3,6 @@
 import ase.io
 import numpy as np
 import pytest
-import torch
 from ase.build import molecule
 from ase.thermochemistry import IdealGasThermo
 
@@ -13,7 +12,6 @@ from painn_fast.units import KB
 from painn_fast.vibrations import conformers
 from painn_fast.vibrations.conformers import free_energy
 from painn_fast.vibrations.isometries import isometries
-from painn_fast.vibrations.minima import ENOUGH, minima
 from painn_fast.vibrations.torsions import angles, apart, starts, torsions
 
 
@@ -92,15 +90,6 @@ def test_without_a_search_the_given_structures_alone(model, ethanol):
 def test_structures_of_different_molecules_are_refused(model):
     with pytest.raises(pf.PaiNNFastError, match=r"conformers of different molecules.*structure 1"):
         conformers(model, [molecule("CH3CH2OH"), molecule("CH3OH")])
-
-
-def test_batched_minima_are_those_of_one_by_one(model, ethanol):
-    start = starts(molecule("CH3CH2OH"), torsions(molecule("CH3CH2OH")), 10, 0)
-    relaxed, energies = minima(model, start)
-    forces = pf.evaluate(model, relaxed, ["forces"])["forces"]
-    assert max(np.linalg.norm(f, axis=1).max() for f in forces) < 1.5 * ENOUGH
-    lowest = pf.evaluate(pf.load("ethanol", dtype=torch.float64), [one.atoms for one in ethanol.members])["energy"]
-    assert all(min(abs(energy - np.array(lowest))) < 1e-3 for energy in energies)
 
 
 @pytest.mark.parametrize(
