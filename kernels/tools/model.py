@@ -67,8 +67,6 @@ L2 = 64.0
 """Bytes a clock that a multiprocessor gets from L2."""
 BLAS = 0.7
 """Of the peak, in products of the BLAS whose tiles fill the device."""
-HOST = {"triton": 12e-6, "torch": 6e-6}
-"""Seconds of the host for a launch without a graph."""
 
 
 @dataclass(frozen=True)
@@ -309,13 +307,26 @@ def total(launches: Sequence[Launch], gpu: Gpu) -> float:
     return sum(seconds(launch, gpu, cached=cached) for launch in launches)
 
 
-TRAINING = {"triton": 45, "torch": 420}
-"""Launches of a training step of ethanol-10, without a graph, as a driver that stands for an H200 counts them."""
+TRAINING = {
+    "message_fwd": 3, "message_bwd": 6, "message_tangent": 3, "message_bwd_tangent": 3, "message_weight_bwd": 3,
+    "message_weight_bwd_tangent": 3, "update norm_fwd": 3, "update gate_fwd": 3, "update norm_adjoint": 6,
+    "update gate_adjoint": 6, "update norm_second": 3, "update gate_second": 3,
+}  # fmt: skip
+"""Kernels of a training step on energies and forces, as a driver that stands for an H200 counts them."""
+TRAINING_TORCH = 420
+"""Operations of torch beside them."""
 
 
-def training_step() -> float:
-    """Seconds of a step, which the host's launches take; the kernels of the device are shorter."""
-    return sum(HOST[kind] * count for kind, count in TRAINING.items())
+def training_step(size: Size, gpu: Gpu) -> list[Launch]:
+    """The launches of a training step, which are one CUDA graph."""
+    listed = []
+    for name, count in TRAINING.items():
+        if name.startswith("message"):
+            work = kernel_work(f"{name} F={F}", gpu.target, (size.edges / size.atoms, 1.0))
+            listed += [Launch(name, work, size.atoms * (F // 32 // 2 // work.warps))] * count
+        else:
+            listed += [_tiles(f"{name} F={F}", size.atoms / 4, gpu)] * count
+    return listed + [Launch("torch")] * TRAINING_TORCH
 
 
 FUSED_UP_TO = {"ieee": 16384, "tf32": 2048, "bf16": 2048}
@@ -337,7 +348,7 @@ def predictions(gpu: Gpu, precision: str = "ieee") -> dict[str, tuple[float, int
     for case in ("ethanol-1", "ethanol-1024"):
         found[f"{case} step"] = of(case, dynamics_step)
     if precision == "ieee":
-        found["ethanol-10 training"] = training_step(), sum(TRAINING.values())
+        found["ethanol-10 training, a graph"] = of("ethanol-10", lambda size, gpu, **_: training_step(size, gpu))
     return found
 
 

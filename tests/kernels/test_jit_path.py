@@ -7,11 +7,14 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("triton")
+
+from painn_fast.kernels.tools import model
 
 SCRIPT = Path(__file__).with_name("jit_path.py")
 SIZES = ["sizes", "training"]
@@ -20,13 +23,14 @@ DYNAMICS = [
     f"dynamics {words}"
     for words in ("CH3CH2OH nve 32 1", "CH3CH2OH pile-g 3 16", "C6H6 pile-l 2 128", "CH3CH2OH+H2O pile-l 3 5")
 ]
+WHOLE = "whole_steps"
 COMPILED = "--compile dynamics H2O pile-l 2 2"
 
 
 @pytest.fixture(scope="module")
 def results():
     """Of all scenarios, in a process where kernels are not interpreted."""
-    listed = [*SIZES, *ENGINES, *DYNAMICS, COMPILED]
+    listed = [*SIZES, *ENGINES, *DYNAMICS, COMPILED, WHOLE]
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     command = [sys.executable, SCRIPT, *listed]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -59,9 +63,21 @@ def test_an_evaluation_is_captured_without_compiling_allocating_or_waiting(resul
 @pytest.mark.parametrize("name", DYNAMICS)
 def test_a_step_of_dynamics_is_captured_without_compiling_allocating_or_waiting(results, name):
     (capture,) = results[name]["captures"]
-    assert capture == {"compiled": [], "launched": capture["launched"], "allocated": [], "waited": []}
+    assert (capture["compiled"], capture["allocated"], capture["waited"]) == ([], [], [])
     assert capture["launched"].count("close_kernel") == name.count("+") + 1
     assert results[name]["waited"] == []
+
+
+def test_a_step_of_training_is_captured_without_compiling_or_waiting(results):
+    got = results[WHOLE]
+    (capture,) = got["captures"]  # one size, whatever the batch
+    assert (capture["compiled"], capture["waited"]) == ([], [])
+    assert got["sizes"] == [[96, 768, 11]]
+    assert got["compiled"][2:] == [[], []]
+    counted = {f"{name.removeprefix('update ')}_kernel": n for name, n in model.TRAINING.items()}
+    assert Counter(capture["launched"]) == counted
+    assert capture["operations"] < 1.5 * model.TRAINING_TORCH  # among them some that launch nothing
+    assert {"message_bwd_tangent_kernel", "message_weight_bwd_tangent_kernel"} <= set(capture["launched"])
 
 
 def test_the_kernels_of_a_step_of_dynamics_compile_for_this_gpu(results):
