@@ -19,7 +19,7 @@ MAX_HEADER = 16 * 2**20
 SAFETENSORS = b"{"
 """After eight bytes of length JSON begins."""
 DTYPES = ("float32", "float64")
-STATE_DICTS = (".pt", ".pth")
+STATE_DICTS, PROGRAM = (".pt", ".pth"), ".pt2"
 AFTER_MODEL = 'STRUCTURE after MODEL, or structure = "FILE" in settings and in Python'
 """How verbs that take a structure without a flag are given one."""
 DEVICE = re.compile(r"(cpu|cuda)(:\d{1,4})?")
@@ -159,12 +159,13 @@ def check_target(target: Path, *, overwrite: bool = False) -> None:
     Raises:
         PaiNNFastError: saying which.
     """
-    if target.suffix not in (".safetensors", *STATE_DICTS):
+    if target.suffix not in (".safetensors", *STATE_DICTS, PROGRAM):
         raise PaiNNFastError(
             "unknown format of the target",
             where=target,
             got=f"ending '{target.suffix}'",
-            expected=f".safetensors for painn-fast, {' or '.join(STATE_DICTS)} for a state dict of SchNetPack",
+            expected=f".safetensors for painn-fast, {' or '.join(STATE_DICTS)} for a state dict of SchNetPack, "
+            f"{PROGRAM} for a program of torch.export",
         )
     if target.exists() and not overwrite:
         raise PaiNNFastError("the target exists already", where=target, fix="choose another name, or --overwrite")
