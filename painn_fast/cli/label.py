@@ -24,8 +24,8 @@ def label(
         typer.Option(
             "--with",
             metavar="METHOD",
-            help="pyscf (energies, forces, dipoles, polarizabilities), tblite (energies, forces, dipoles), model:NAME, "
-            "or an ASE calculator as module:Class, such as ase.calculators.emt:EMT.",
+            help="pyscf (energies, forces, dipoles, polarizabilities), tblite (the same; polarizabilities too small), "
+            "model:NAME, or an ASE calculator as module:Class, such as ase.calculators.emt:EMT.",
         ),
     ],
     output: Annotated[

@@ -23,6 +23,7 @@ from painn_fast.graph.charge import (
     names_of_charge_and_multiplicity,
     set_charge_and_multiplicity,
 )
+from painn_fast.label.finite_field import Field, polarizability
 
 Labels = dict[str, Any]
 """energy float eV, forces [n, 3] eV/Å without constraints applied, stress [6] eV/Å³ (ASE's sign and Voigt order) of
@@ -106,14 +107,32 @@ class How:
         if self.method == "pyscf":
             return _pyscf(level, given)
         if self.method == "tblite":
-            _require("tblite", "tblite")
             fresh = {"cache_api": False}  # with a guess from the structure before, labels would depend on their order
-            return of_calculator(_load("tblite.ase:TBLite", {"method": level, "verbosity": 0, **fresh, **given}))
+            return _tblite({"method": level, "verbosity": 0, **fresh, **given})
         if self.method.startswith("model:"):
             from painn_fast.ase import PaiNNCalculator
 
             return of_calculator(PaiNNCalculator(self.method.removeprefix("model:"), **given))
         return of_calculator(_load(self.method, given))
+
+
+def _tblite(options: dict[str, Any]) -> Method:
+    """GFN2-xTB and its like, with polarizabilities of molecules by finite fields, seven calculations instead of one."""
+    _require("tblite", "tblite")
+
+    def in_field(field: np.ndarray | None) -> Method:
+        more = {} if field is None else {"electric_field": Field(field.tolist())}
+        return of_calculator(_load("tblite.ase:TBLite", {**options, **more}))
+
+    without = in_field(None)
+
+    def method(atoms: ase.Atoms, with_polarizability: bool) -> Labels:
+        labels = without(atoms, False)
+        if with_polarizability and "dipole" in labels:
+            labels["polarizability"] = polarizability(lambda field: in_field(field)(atoms, False)["dipole"])
+        return labels
+
+    return method
 
 
 def _require(module: str, package: str) -> None:

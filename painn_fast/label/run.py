@@ -15,6 +15,7 @@ import numpy as np
 
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph.charge import charge_and_multiplicity
+from painn_fast.label.finite_field import WARNING
 from painn_fast.label.journal import Journal
 from painn_fast.label.methods import How
 from painn_fast.label.output import FORMATS, write
@@ -80,6 +81,8 @@ def label(
             raise PaiNNFastError("the output exists already", where=path, fix="use --resume to go on, or another name")
     if not finish:
         how.make()  # its errors are raised here, once, and not by each worker process
+        if method == "tblite" and polarizability_every and not all(atoms.pbc.any() for atoms in frames):
+            warn(WARNING)
         if how.foreign and any(atoms.info.keys() & {"charge", "spin"} for atoms in frames):
             warn(
                 f"{method} is trusted to take charge and spin from its parameters, atoms.info, or the sums of initial "
