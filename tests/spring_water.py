@@ -14,13 +14,9 @@ CHARGES = np.array([-0.8, 0.4, 0.4])
 
 
 class SpringWater(Calculator):
-    """Atoms O, H, H; `log` is a file with a line for each structure that was computed."""
+    """Atoms O, H, H."""
 
     implemented_properties = ["energy", "forces", "dipole"]
-
-    def __init__(self, log: str = "") -> None:
-        super().__init__()
-        self.log = log
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)
@@ -34,6 +30,16 @@ class SpringWater(Calculator):
             forces[i] += push
             forces[j] -= push
         self.results = {"energy": energy, "forces": forces, "dipole": CHARGES @ x}
-        if self.log:
-            with Path(self.log).open("a") as file:
-                file.write(f"{x.round(7).tolist()}\n")
+
+
+class CountedWater(SpringWater):
+    """The same; `log` is a file with a line for each structure that was computed."""
+
+    def __init__(self, log: str) -> None:
+        super().__init__()
+        self.log = Path(log)
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        with self.log.open("a") as file:
+            file.write(f"{self.atoms.positions.round(7).tolist()}\n")

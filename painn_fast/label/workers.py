@@ -56,7 +56,7 @@ class Workers:
         if self._here is None:
             self._here = self.how.make()
         for number, atoms, with_polarizability in tasks:
-            yield number, _labels(self._here, atoms, with_polarizability)
+            yield number, labels_of(self._here, atoms, with_polarizability)
 
     def results(self, tasks: Iterator[Task]) -> Iterator[tuple[int, Any]]:
         """An entry or a list of them, in the order in which they are finished; a free process takes the next task.
@@ -152,10 +152,11 @@ def _end_with_parent() -> None:
 
 
 def _one(atoms: ase.Atoms | list[ase.Atoms], with_polarizability: bool) -> Entry | list[Entry]:
-    return _labels(_method, atoms, with_polarizability)  # type: ignore[arg-type]
+    return labels_of(_method, atoms, with_polarizability)  # type: ignore[arg-type]
 
 
-def _labels(method: Method, atoms: ase.Atoms | list[ase.Atoms], with_polarizability: bool) -> Entry | list[Entry]:
+def labels_of(method: Method, atoms: ase.Atoms | list[ase.Atoms], with_polarizability: bool) -> Entry | list[Entry]:
+    """Labels of a structure, or of each of a list."""
     if isinstance(atoms, list):
         return [entry_of(method, one, with_polarizability) for one in atoms]
     return entry_of(method, atoms, with_polarizability)

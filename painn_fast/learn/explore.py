@@ -100,7 +100,7 @@ def read_explored(path: Path, molecule: ase.Atoms, count: int = 1) -> Explored:
             frame.positions = bead
         return [frame for frame in frames if np.isfinite(frame.positions).all()]
 
-    positions = arrays["positions"][1:]  # at the start all beads are in one place
+    positions = arrays["positions"][1:]  # at the start all beads coincide
     every = [one for one in structures(positions) if (connected(one) == bonds).all()]
     cold = positions[:, :TRAJECTORIES]
     fresh = structures(cold[round(EQUILIBRATED / EVERY) :])

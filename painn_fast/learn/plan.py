@@ -82,6 +82,21 @@ def seconds_per_label(how: How, atoms: ase.Atoms, *, with_polarizability: bool =
     return min(taken)
 
 
+def seconds_per_label_in_all(settings: LearnSettings, how: How, atoms: ase.Atoms) -> float:
+    """Time of a label, with its share of the polarizabilities."""
+    plain, every = seconds_per_label(how, atoms), polarizability_every(settings, settings.labels or USUAL)
+    if not every:
+        return plain
+    return plain + max(seconds_per_label(how, atoms, with_polarizability=True) - plain, 0.0) / every
+
+
+def polarizability_every(settings: LearnSettings, total: int) -> int:
+    """Every so many labels have a polarizability, if the method gives one; 0 for none."""
+    if settings.polarizabilities is None:
+        return 5
+    return max(1, total // settings.polarizabilities) if settings.polarizabilities else 0
+
+
 def seconds_per_step(settings: TrainSettings, folder: Path) -> float:
     """Time of a training step on one thread, the median of 30."""
     training = Training(settings, read_data(settings, folder))

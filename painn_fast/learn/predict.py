@@ -12,7 +12,7 @@ import torch
 
 from painn_fast.label.output import write
 from painn_fast.learn import training
-from painn_fast.learn.plan import counts, seconds_per_label, seconds_per_step
+from painn_fast.learn.plan import counts, seconds_per_label, seconds_per_label_in_all, seconds_per_step
 from painn_fast.learn.run import methods
 from painn_fast.learn.sample import evaluations, structure_of
 from painn_fast.learn.settings import LearnSettings, SampleSettings
@@ -47,7 +47,7 @@ def prediction(settings: LearnSettings, atoms: ase.Atoms | None = None) -> str:
     given = structure_of(settings.structure, atoms)
     how, cheap = methods(settings)
     workers = settings.workers or os.cpu_count() or 1
-    of_label = seconds_per_label(how, given)
+    of_label = seconds_per_label_in_all(settings, how, given)
     of_cheap = of_label if how == cheap else seconds_per_label(cheap, given)
     planned = counts(settings, of_label)
     sampling = of_cheap * evaluations(SampleSettings(count=planned.first, beads=settings.beads)) / workers

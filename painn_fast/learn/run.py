@@ -18,6 +18,7 @@ from painn_fast.io import load
 from painn_fast.io.minima import keep_minima
 from painn_fast.io.model_file import save_model
 from painn_fast.io.structures import read_structures, write_extxyz
+from painn_fast.label.dask import DaskWorkers
 from painn_fast.label.methods import How
 from painn_fast.label.run import label_frames
 from painn_fast.label.workers import Workers
@@ -26,7 +27,15 @@ from painn_fast.learn.errors import held_out
 from painn_fast.learn.explore import explore, fresh_beads, next_structures, read_explored
 from painn_fast.learn.lines import conformers_of
 from painn_fast.learn.picture import draw
-from painn_fast.learn.plan import ROUND_SHARE, VERDICT_SHARE, Counts, counts, seconds_per_label, seconds_per_step
+from painn_fast.learn.plan import (
+    ROUND_SHARE,
+    VERDICT_SHARE,
+    Counts,
+    counts,
+    polarizability_every,
+    seconds_per_label_in_all,
+    seconds_per_step,
+)
 from painn_fast.learn.report import csv, text
 from painn_fast.learn.report import write as write_text
 from painn_fast.learn.sample import sampled, structure_of
@@ -38,7 +47,7 @@ from painn_fast.runtime.progress import StatusLine
 from painn_fast.settings import load_settings, write_resolved
 from painn_fast.train import TrainSettings
 
-SETTINGS, MODEL = "settings.toml", "model.safetensors"
+SETTINGS, MODEL, CARD = "settings.toml", "model.safetensors", "model.md"
 FEWEST = 200
 """Training steps, however little time there is."""
 FREE = {"output", "workers", "dask"}
@@ -95,7 +104,9 @@ def methods(settings: LearnSettings) -> tuple[How, How]:
 
 
 def _reference(settings: LearnSettings, how: How, cheap: MethodForces) -> Workers:
-    """Processes that label; those of the cheap surface if that is the same method."""
+    """What labels: a cluster, or processes, which are those of the cheap surface if that is the same method."""
+    if settings.dask is not None:
+        return DaskWorkers(how, settings.dask)
     return cheap.workers if how == cheap.how else Workers(how, cheap.workers.count)
 
 
@@ -147,7 +158,8 @@ class _Run:
 
         def make() -> dict[str, int]:
             timed = self.settings.labels is None and self.settings.time is not None
-            return vars(counts(self.settings, seconds_per_label(self.how, self.given) if timed else 0.0))
+            seconds = seconds_per_label_in_all(self.settings, self.how, self.given) if timed else 0.0
+            return vars(counts(self.settings, seconds))
 
         return Counts(**self.stages.decide("counts", make))
 
@@ -211,19 +223,13 @@ class _Run:
         self.files = []
 
     def _label(self, name: str, stage: str) -> None:
-        every = self._polarizability_every()
+        every = polarizability_every(self.settings, self.counts.total)
 
         def work(path: Path) -> None:
             frames = read_structures(path.parent / "structures.xyz")
             label_frames(frames, path, self.how, polarizability_every=every, workers=self.workers)
 
         self.files.append(self.stages.do(f"{stage}: labels", f"{name}/labelled.xyz", work))
-
-    def _polarizability_every(self) -> int:
-        wanted = self.settings.polarizabilities
-        if wanted is None:
-            return 5
-        return max(1, self.counts.total // wanted) if wanted else 0
 
     def _round(self, k: int) -> bool:
         """Train, explore, test, select; whether no further structures are to be labelled."""
@@ -316,9 +322,8 @@ class _Run:
 
         def work(path: Path) -> None:
             frames = read_structures(path.parent / "fresh.xyz")
-            label_frames(
-                frames, path, self.how, polarizability_every=self._polarizability_every(), workers=self.workers
-            )
+            every = polarizability_every(self.settings, self.counts.total)
+            label_frames(frames, path, self.how, polarizability_every=every, workers=self.workers)
 
         def compare(path: Path) -> None:
             chosen = training.best(self.models)
@@ -344,6 +349,13 @@ class _Run:
         def write(path: Path) -> None:
             model = load(chosen)
             listed = conformers_of(model, self.minima, self.settings.temperature)
+            errors = read_json(self.tests[-1].with_name("held-out.json"))
+            trust = (
+                f"forces on {self.counts.held_out} fresh beads of its own dynamics off by {errors['forces']:.3f} "
+                f"kcal/mol/Å after {errors['labels']} labels; {errors['cold_stopped']} of its trajectories stopped"
+            )
+            provenance = {**model.config.provenance, "verdict": trust}
+            model.config = model.config.model_copy(update={"provenance": provenance})
             keep_minima(model, [one.atoms for one in listed.members])
             save_model(model, path)
 
@@ -357,6 +369,8 @@ class _Run:
             if importlib.util.find_spec("matplotlib"):
                 draw(found, self.folder / "report.png")
             write_text(self.folder / "report.csv", csv(found))
+            card = (chosen.parent / f"{training.NAME}.md").read_text(encoding="utf-8")
+            write_text(self.folder / CARD, f"{card}\n{text(found)}")
             write_text(report, text(found))
 
         self.stages.do("verdict", "report.md", judge)

@@ -28,6 +28,11 @@ MISTAKES = {
         ["convert", "missing.pt", "new.safetensors"],
     ),
     "data": (["data"], ["data", "missing.npz", "--key", "energy"], ["data", "missing.npz"]),
+    "learn": (
+        ["learn", "missing.xyz", "--labels", "many"],
+        ["learn", "missing.xyz", "--pretrain", "gfn2"],
+        ["learn", "missing.xyz"],
+    ),
     "sample": (
         ["sample", "missing.xyz", "--count", "many"],
         ["sample", "missing.xyz", "--option", "accuracy"],

@@ -52,3 +52,28 @@ def test_labels_of_tblite_do_not_depend_on_the_structures_before():
     forward = [method(frame, False)["forces"] for frame in frames]
     backward = [method(frame, False)["forces"] for frame in reversed(frames)][::-1]
     assert np.array_equal(forward, backward)
+
+
+def test_the_structures_of_a_dask_worker_that_is_killed_are_labelled_by_the_other(tmp_path):
+    distributed = pytest.importorskip("distributed")
+    from painn_fast.label.dask import DaskWorkers
+
+    frames = _stretched(12)
+    how = How("dying_calculator:DyingEMT", options=(("marker", str(tmp_path / "died")),))
+    options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
+    with (
+        distributed.LocalCluster(**options) as cluster,
+        DaskWorkers(how, cluster.scheduler_address) as workers,
+    ):
+        found = dict(workers.results((k, frame, False) for k, frame in enumerate(frames)))
+    assert (tmp_path / "died").exists()
+    right = How("ase.calculators.emt:EMT").make()
+    assert [found[k]["energy"] for k in range(12)] == [right(frame, False)["energy"] for frame in frames]
+
+
+def test_no_scheduler_is_an_error_with_the_address():
+    pytest.importorskip("distributed")
+    from painn_fast.label.dask import DaskWorkers
+
+    with pytest.raises(PaiNNFastError, match=r"no Dask scheduler; where: tcp://127.0.0.1:1"):
+        DaskWorkers(How("tblite"), "tcp://127.0.0.1:1")

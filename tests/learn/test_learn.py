@@ -17,7 +17,7 @@ from painn_fast.units import factor
 from painn_fast.vibrations import harmonic
 
 TINY = {
-    "method": "spring_water:SpringWater", "surface": "spring_water:SpringWater", "labels": 80, "rounds": 2, "beads": 2,
+    "method": "spring_water:CountedWater", "surface": "spring_water:SpringWater", "labels": 80, "rounds": 2, "beads": 2,
     "features": 16, "layers": 1, "steps": 300, "final_steps": 600, "explore": "60 fs", "dynamics": "400 fs",
     "workers": 1, "aim": 1e-3, "check_hessian": True,
 }  # fmt: skip
