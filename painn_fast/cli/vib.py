@@ -101,7 +101,7 @@ def _report(
     from painn_fast.spectra import table
     from painn_fast.spectra.run import about_model
     from painn_fast.vibrations import anharmonic as anharmonic_lines
-    from painn_fast.vibrations import thermochemistry
+    from painn_fast.vibrations import sticks, thermochemistry
     from painn_fast.vibrations.molden import write_molden
 
     about = about_model(model) | {"structure": lines.atoms.get_chemical_formula()}
@@ -115,7 +115,8 @@ def _report(
     own = None
     if anharmonic:
         own = anharmonic_lines(model, lines.atoms, lines=lines)
-        _write_anharmonic(folder / "anharmonic.csv", own, about)
+        header = {"what": "anharmonic lines, GVPT2", **about, **own.about()}
+        table.write_anharmonic(folder / "anharmonic.csv", sticks(own), header)
     _show_modes(lines, own)
     if not minimum:
         warn("imaginary frequencies: no thermochemistry")
@@ -145,23 +146,6 @@ def _quantities(thermo: Thermochemistry, own: AnharmonicSpectrum | None) -> dict
         "entropy / (meV/K)": 1e3 * thermo.entropy,
         "free energy / eV": thermo.free_energy,
     }
-
-
-def _write_anharmonic(path: Path, own: AnharmonicSpectrum, about: dict[str, str]) -> None:
-    from painn_fast.spectra.table import Columns, write_table
-    from painn_fast.vibrations import sticks
-
-    lines = sticks(own)
-    columns: Columns = {"line": lines.labels, "wavenumber / cm-1": lines.wavenumber}
-    if lines.intensity is not None:
-        columns["IR intensity / (km/mol)"] = lines.intensity
-    if lines.activity is not None:
-        fundamental = zip(lines.activity, lines.quanta == 1, strict=True)
-        columns["Raman activity / (Ang^4/amu)"] = [value if one else None for value, one in fundamental]
-    columns["motion"] = lines.names
-    columns["kind"] = [("fundamental", "two quanta", "three quanta")[n - 1] for n in lines.quanta]
-    columns["treated as"] = ["anharmonic" if one else "harmonic" for one in lines.anharmonic]
-    write_table(path, columns, {"what": "anharmonic lines, GVPT2", **about, **own.about()})
 
 
 def _show_modes(lines: HarmonicSpectrum, own: AnharmonicSpectrum | None) -> None:

@@ -16,6 +16,7 @@ from painn_fast.spectra.peaks import Peak
 from painn_fast.spectra.power import PowerSpectrum
 from painn_fast.spectra.raman import RamanSpectrum
 from painn_fast.vibrations.harmonic import HarmonicSpectrum
+from painn_fast.vibrations.sticks import Sticks
 
 Columns = dict[str, Sequence[object] | np.ndarray]
 
@@ -74,6 +75,23 @@ def write_harmonic(path: Path, harmonic: HarmonicSpectrum, about: dict[str, str]
         columns["conformer"] = [harmonic.conformers[k][0] for k in harmonic.conformer]
         columns["population"] = [harmonic.conformers[k][1] for k in harmonic.conformer]
     columns["motion"] = harmonic.names
+    write_table(path, columns, about)
+
+
+def write_anharmonic(path: Path, lines: Sticks, about: dict[str, str]) -> None:
+    """Anharmonic lines; intensities of a mixture have the weight of the conformer."""
+    columns: Columns = {"line": lines.labels, "wavenumber / cm-1": lines.wavenumber}
+    if lines.intensity is not None:
+        columns["IR intensity / (km/mol)"] = lines.intensity
+    if lines.fundamental_activity is not None:
+        activity = lines.fundamental_activity
+        columns["Raman activity / (Ang^4/amu)"] = [None if np.isnan(value) else value for value in activity]
+    columns["motion"] = lines.names
+    columns["kind"] = [("fundamental", "two quanta", "three quanta")[n - 1] for n in lines.quanta]
+    columns["treated as"] = ["anharmonic" if one else "harmonic" for one in lines.anharmonic]
+    if lines.conformer is not None:
+        columns["conformer"] = [lines.conformers[k][0] for k in lines.conformer]
+        columns["population"] = [lines.conformers[k][1] for k in lines.conformer]
     write_table(path, columns, about)
 
 
