@@ -15,6 +15,7 @@ from painn_fast.spectra.infrared import DECADIC, InfraredSpectrum
 from painn_fast.spectra.peaks import Peak
 from painn_fast.spectra.power import PowerSpectrum
 from painn_fast.spectra.raman import RamanSpectrum
+from painn_fast.vibrations.committee import CommitteeLines
 from painn_fast.vibrations.harmonic import HarmonicSpectrum
 from painn_fast.vibrations.sticks import Sticks
 
@@ -60,8 +61,13 @@ def write_power(path: Path, spectrum: PowerSpectrum, about: dict[str, str]) -> N
     write_table(path, columns, about)
 
 
-def write_harmonic(path: Path, harmonic: HarmonicSpectrum, about: dict[str, str]) -> None:
-    """Harmonic modes; imaginary wavenumbers are negative. Intensities of a mixture have the weight of the conformer."""
+def write_harmonic(
+    path: Path, harmonic: HarmonicSpectrum, about: dict[str, str], committee: CommitteeLines | None = None
+) -> None:
+    """Harmonic modes; imaginary wavenumbers are negative. Intensities of a mixture have the weight of the conformer.
+
+    Of a committee, whose means they then are, the standard deviations follow.
+    """
     columns: Columns = {
         "mode": range(1, len(harmonic.wavenumber) + 1),
         "wavenumber / cm-1": harmonic.wavenumber,
@@ -74,6 +80,12 @@ def write_harmonic(path: Path, harmonic: HarmonicSpectrum, about: dict[str, str]
     if harmonic.conformer is not None:
         columns["conformer"] = [harmonic.conformers[k][0] for k in harmonic.conformer]
         columns["population"] = [harmonic.conformers[k][1] for k in harmonic.conformer]
+    if committee is not None:
+        columns["model error / cm-1"] = committee.wavenumber_error
+        if committee.intensity_error is not None:
+            columns["model error of IR intensity / (km/mol)"] = committee.intensity_error
+        if committee.activity_error is not None:
+            columns["model error of Raman activity / (Ang^4/amu)"] = committee.activity_error
     columns["motion"] = harmonic.names
     write_table(path, columns, about)
 
