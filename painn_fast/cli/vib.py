@@ -13,7 +13,7 @@ from painn_fast.cli.options import MODEL_FILE, Device, Dtype, Model, flag, numbe
 from painn_fast.errors import PaiNNFastError
 
 if TYPE_CHECKING:
-    from painn_fast.vibrations import AnharmonicSpectrum, HarmonicSpectrum, Thermochemistry
+    from painn_fast.vibrations import AnharmonicSpectrum, CommitteeLines, HarmonicSpectrum, Thermochemistry
 
 STANDS_OUT = 0.02
 """Share of the strongest infrared intensity from which overtones and combinations are printed."""
@@ -25,8 +25,9 @@ def vib(
     structure: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="STRUCTURE...",
-            help="Molecules: files that ASE reads (Å), all frames; a bundled model has its own.",
+            metavar="[MODEL...] [STRUCTURE...]",
+            help="More models of a committee (.safetensors); molecules: files that ASE reads (Å), all frames. A "
+            "bundled model has its own.",
             show_default=False,
         ),
     ] = None,
@@ -55,17 +56,23 @@ def vib(
     """Vibrations of molecules: lines with intensities, thermochemistry, modes for a viewer.
 
     Wavenumbers in cm-1, infrared intensities in km/mol, Raman activities in Å⁴/amu, energies in eV. Structures relax
-    first; Hessians of several are computed in batches. The folder, or one in it for each molecule of several, gets
+    first; Hessians of several are computed in batches. Of several models lines are means, with the standard deviation
+    between the models as the error of the model. The folder, or one in it for each molecule of several, gets
     harmonic.csv, anharmonic.csv, thermochemistry.csv, minimum.xyz and modes.molden (Molden, Jmol, Avogadro).
 
     Example: painn-fast vib ethanol --anharmonic --output lines
     """
-    from painn_fast.io.find import AFTER_MODEL, start_structure
+    from painn_fast.io.find import AFTER_MODEL, bundled, start_structure
     from painn_fast.units import parse_quantity
 
     kelvin = parse_quantity(temperature, "temperature")
     check_model(model, options, dtype=dtype, device=device)
-    files = list(structure or [])
+    more = [str(one) for one in structure or [] if one.suffix == ".safetensors" or str(one) in bundled()]
+    for one in more:
+        check_model(one, options)
+    if more and anharmonic:
+        raise PaiNNFastError("anharmonic lines are of one model", got=f"{1 + len(more)} models", where="--anharmonic")
+    files = [one for one in structure or [] if str(one) not in more]
     if not files:
         start_structure(None, model, AFTER_MODEL)
     check_files(*files)
@@ -77,25 +84,37 @@ def vib(
     from painn_fast.label.structures import structures
     from painn_fast.runtime.folders import molecule_folder
     from painn_fast.runtime.progress import StatusLine
-    from painn_fast.vibrations import harmonic, harmonic_many
+    from painn_fast.vibrations import committee, harmonic, harmonic_many
 
     potential = load(model, **options, dtype=dtype, device=device or "cpu")
     molecules = [atoms for path in files for atoms in structures(path)] or start_structures(None, model)
     with StatusLine() as status:
-        if len(molecules) == 1:  # the analytic Hessian that tells the roughness takes longer than all the rest
+        if len(molecules) == 1 and not more:  # the analytic Hessian, for the roughness, takes longer than all the rest
             spectra = [harmonic(potential, molecules[0], relaxed=no_relax)]
         else:
             spectra = harmonic_many(potential, molecules, relaxed=no_relax, tell=status.update)
-        for k, lines in enumerate(spectra):
+        others = [
+            harmonic_many(load(one, **options, dtype=dtype, device=device or "cpu"), [own.atoms for own in spectra])
+            for one in more
+        ]
+        for k, (lines, *rest) in enumerate(zip(spectra, *others, strict=True)):
             status.update(f"molecule {k + 1} of {len(spectra)}: {lines.atoms.get_chemical_formula()}")
-            one = molecule_folder(folder, k, lines.atoms.get_chemical_formula(), len(spectra))
+            own_folder = molecule_folder(folder, k, lines.atoms.get_chemical_formula(), len(spectra))
             gas = (kelvin, pressure, symmetry_number)
-            _report(potential, lines, one, anharmonic=anharmonic, gas=gas, title=len(spectra) > 1)
+            several = committee([lines, *rest]) if rest else None
+            _report(potential, lines, own_folder, several, anharmonic=anharmonic, gas=gas, title=len(spectra) > 1)
     typer.echo(folder)
 
 
 def _report(
-    model: Any, lines: HarmonicSpectrum, folder: Path, *, anharmonic: bool, gas: tuple[float, float, int], title: bool
+    model: Any,
+    lines: HarmonicSpectrum,
+    folder: Path,
+    several: CommitteeLines | None,
+    *,
+    anharmonic: bool,
+    gas: tuple[float, float, int],
+    title: bool,
 ) -> None:
     """Compute what is left for one molecule, write its files and print its tables."""
     from painn_fast.evaluate import evaluate
@@ -104,22 +123,26 @@ def _report(
     from painn_fast.spectra import table
     from painn_fast.spectra.run import about_model
     from painn_fast.vibrations import anharmonic as anharmonic_lines
-    from painn_fast.vibrations import thermochemistry
+    from painn_fast.vibrations import sticks, thermochemistry
     from painn_fast.vibrations.molden import write_molden
 
     about = about_model(model) | {"structure": lines.atoms.get_chemical_formula()}
     if title:
         typer.echo(f"\n{folder.name}")
     header = {"what": "harmonic spectrum at the minimum", **about, **lines.about()}
-    table.write_harmonic(folder / "harmonic.csv", lines, header)
+    if several is not None:
+        lines = several.lines
+        header["committee"] = f"means over {several.members} models; model and minimum are those of the first"
+    table.write_harmonic(folder / "harmonic.csv", lines, header, several)
     write_extxyz(folder / "minimum.xyz", lines.atoms)
     write_molden(folder / "modes.molden", lines)
     minimum = bool((lines.wavenumber > 0).all())
     own = None
     if anharmonic:
         own = anharmonic_lines(model, lines.atoms, lines=lines)
-        _write_anharmonic(folder / "anharmonic.csv", own, about)
-    _show_modes(lines, own)
+        header = {"what": "anharmonic lines, GVPT2", **about, **own.about()}
+        table.write_anharmonic(folder / "anharmonic.csv", sticks(own), header)
+    _show_modes(lines, own, several)
     if not minimum:
         warn("imaginary frequencies: no thermochemistry")
         return
@@ -150,24 +173,7 @@ def _quantities(thermo: Thermochemistry, own: AnharmonicSpectrum | None) -> dict
     }
 
 
-def _write_anharmonic(path: Path, own: AnharmonicSpectrum, about: dict[str, str]) -> None:
-    from painn_fast.spectra.table import Columns, write_table
-    from painn_fast.vibrations import sticks
-
-    lines = sticks(own)
-    columns: Columns = {"line": lines.labels, "wavenumber / cm-1": lines.wavenumber}
-    if lines.intensity is not None:
-        columns["IR intensity / (km/mol)"] = lines.intensity
-    if lines.activity is not None:
-        fundamental = zip(lines.activity, lines.quanta == 1, strict=True)
-        columns["Raman activity / (Ang^4/amu)"] = [value if one else None for value, one in fundamental]
-    columns["motion"] = lines.names
-    columns["kind"] = [("fundamental", "two quanta", "three quanta")[n - 1] for n in lines.quanta]
-    columns["treated as"] = ["anharmonic" if one else "harmonic" for one in lines.anharmonic]
-    write_table(path, columns, {"what": "anharmonic lines, GVPT2", **about, **own.about()})
-
-
-def _show_modes(lines: HarmonicSpectrum, own: AnharmonicSpectrum | None) -> None:
+def _show_modes(lines: HarmonicSpectrum, own: AnharmonicSpectrum | None, several: CommitteeLines | None) -> None:
     """Fundamentals, then the overtones and combinations that stand out, and what they rest on."""
     from painn_fast.vibrations import sticks
 
@@ -176,6 +182,8 @@ def _show_modes(lines: HarmonicSpectrum, own: AnharmonicSpectrum | None) -> None
     for k, name in enumerate(lines.names):
         row: dict[str, Any] = {"mode": str(k + 1), "harmonic / cm-1": f"{lines.wavenumber[k]:.1f}"}
         source, at = (own, fundamentals[k]) if own is not None and k in fundamentals else (lines, k)
+        if several is not None:
+            row["model error / cm-1"] = f"{several.wavenumber_error[k]:.1f}"
         if own is not None:
             row["anharmonic / cm-1"] = f"{own.wavenumber[at]:.1f}" if k in fundamentals else "-"
         for title, values in (("IR / km/mol", source.intensity), ("Raman / Å⁴/amu", source.activity)):

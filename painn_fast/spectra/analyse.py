@@ -22,6 +22,7 @@ from painn_fast.spectra.raman import RamanSpectrum
 from painn_fast.spectra.settings import SpectrumSettings
 from painn_fast.vibrations.conformers import Conformers
 from painn_fast.vibrations.harmonic import HarmonicSpectrum
+from painn_fast.vibrations.sticks import Sticks
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class SpectrumResult:
     raman_peaks: tuple[Peak, ...]
     power: PowerSpectrum | None = None
     torsions: TorsionPopulations | None = None
+    sticks: Sticks | None = None  # to draw
 
 
 def analyse(

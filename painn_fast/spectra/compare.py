@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -16,6 +16,7 @@ from painn_fast.spectra import table
 from painn_fast.spectra.analyse import SpectrumResult, analyse
 from painn_fast.spectra.bands import Band, compare_bands
 from painn_fast.spectra.captions import conditions, method_name, subtitle, title
+from painn_fast.spectra.molecule_lines import stick_lines
 from painn_fast.spectra.overlay import read_overlays
 from painn_fast.spectra.panels import can_draw
 from painn_fast.spectra.plot import draw_comparison
@@ -91,13 +92,14 @@ def compare(settings: SpectrumSettings, *, resume: bool = False, overwrite: bool
         overlays = read_overlays(settings.overlay, settings.highest)
         model, frames = model_and_structures(settings, None)
         assert model is not None
-        about, listed = about_model(model), None
+        about, listed, drawn = about_model(model), None, None
         if group.first:
             check_output(folder, resume or overwrite)
             listed = harmonic_lines(model, frames, say, settings, resume=resume)
             for one in (settings, *(settings.of(method) for method in settings.methods)):
                 prepare_output(one, about, overwrite)
                 listed = write_harmonic(one, listed, about)
+            drawn = stick_lines(model, listed, settings, about, say)
         listed = group.broadcast_from_rank_0(listed)
         lines = listed.lines
         results: dict[str, SpectrumResult] = {}
@@ -106,6 +108,7 @@ def compare(settings: SpectrumSettings, *, resume: bool = False, overwrite: bool
             trajectory = dynamics(one, model, listed, frames, group, resume=resume, overwrite=overwrite)
             result = analyse(trajectory, one, lines, SpectrumStreams.load(trajectory.path), listed)
             if group.first:
+                result = replace(result, sticks=drawn)
                 write(result, trajectory, one, about)
                 report_torsions(result, one, listed, about, say)
             results[method_name(trajectory)] = result
@@ -120,7 +123,7 @@ def compare(settings: SpectrumSettings, *, resume: bool = False, overwrite: bool
             draw_comparison(
                 [folder / name for name in COMPARISON[1:]],
                 {name: (one.infrared, one.raman, one.power) for name, one in results.items()},
-                lines,
+                drawn,
                 (first.infrared_peaks, first.raman_peaks),
                 overlays=overlays,
                 title=title(first, trajectories[0], about),

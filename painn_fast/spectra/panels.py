@@ -15,13 +15,15 @@ from painn_fast.errors import PaiNNFastError
 from painn_fast.runtime.atomic import atomic_write
 from painn_fast.spectra.overlay import Overlay
 from painn_fast.spectra.peaks import VIBRATIONS_FROM, Peak
-from painn_fast.vibrations.harmonic import HarmonicSpectrum
+from painn_fast.vibrations.sticks import Sticks
 
 INK, LINE, STICK, FAINT = "#222222", "#1f4e8c", "#d9822b", "#9a9a9a"
 COLOURS = (LINE, "#b5382a", "#2e8b57", "#7b4ba0", "#8c6d1f", "#3a3a3a", "#d64f9b")
 """Colours of lines in one panel; the sticks have another."""
 STICKS = (STICK, "#1a9a9a", "#c2479a", "#8a9a1f", FAINT)
 """Colours of the sticks of conformers, by population."""
+FAINTEST = 0.005
+"""Part of the highest line from which overtones and combinations are drawn."""
 SEEN = 0.01
 """Least population of a conformer with a colour of its own."""
 NOTE = {"fontsize": 7.5, "color": "#555555"}
@@ -157,42 +159,43 @@ def _height(curve: Curve, room: float) -> float:
     return max(top / room, above / (room + 0.05))
 
 
-def sticks(panel: Any, harmonic: HarmonicSpectrum, values: np.ndarray, label: str) -> None:
-    """Harmonic lines on an axis of their own, as high as the spectrum at most, each conformer in its colour."""
-    nu = harmonic.wavenumber
-    real = (nu > 0) & np.isfinite(values)
-    axis = panel.twinx()
-    top = float(values[real & (nu <= panel.get_xlim()[1])].max(initial=0.0)) / ROOM or 1.0
-    for name, colour, chosen in _conformers(harmonic):
+def sticks(panel: Any, lines: Sticks, values: np.ndarray, unit: str) -> None:
+    """Lines of the molecule on an axis of their own, as high as the spectrum at most, each conformer in its colour."""
+    nu = lines.wavenumber
+    real = np.isfinite(values)
+    highest = float(values[real & (nu <= panel.get_xlim()[1])].max(initial=0.0))
+    real &= (lines.quanta == 1) | (values >= FAINTEST * highest)
+    axis, top = panel.twinx(), highest / ROOM or 1.0
+    for name, colour, chosen in _conformers(lines):
         own = real & chosen
         axis.vlines(nu[own], 0.0, values[own], color=colour, lw=1.4, alpha=0.9)
         axis.plot(nu[own], values[own], "o", color=colour, ms=3.0)
         panel.plot([], [], color=colour, marker="o", ms=3.0, lw=1.4, label=name)
     outside = real & (nu > panel.get_xlim()[1]) & (values > 0)
     if outside.any():
-        text = f"{outside.sum()} harmonic lines beyond the frame, up to {nu[outside].max():.0f} cm$^{{-1}}$"
+        text = f"{outside.sum()} {lines.kind} lines beyond the frame, up to {nu[outside].max():.0f} cm$^{{-1}}$"
         axis.annotate(text, (0.99, ROOM), xycoords="axes fraction", va="top", ha="right", **NOTE)
     axis.set_ylim(-0.015 * top, top)
-    axis.set_ylabel(label, color=STICK, y=0.5 * ROOM)
+    axis.set_ylabel(f"{lines.kind} / {unit}", color=STICK, y=0.5 * ROOM)
     axis.tick_params(axis="y", colors=STICK)
     for side in ("top", "left", "right"):
         axis.spines[side].set_visible(False)
     _few_ticks(axis, ROOM)
 
 
-def _conformers(harmonic: HarmonicSpectrum) -> list[tuple[str, str, np.ndarray]]:
-    """Label, colour and modes [K] of each conformer that is seen; rare ones share the last colour."""
-    of = harmonic.conformer
+def _conformers(lines: Sticks) -> list[tuple[str, str, np.ndarray]]:
+    """Label, colour and lines [L] of each conformer that is seen; rare ones share the last colour."""
+    of = lines.conformer
     if of is None:
-        return [("harmonic (axis on the right)", STICK, np.ones(len(harmonic.wavenumber), dtype=bool))]
-    seen = [k for k, (_, share) in enumerate(harmonic.conformers) if share >= SEEN][: len(STICKS) - 1]
+        return [(f"{lines.kind} (axis on the right)", STICK, np.ones(len(lines.wavenumber), dtype=bool))]
+    seen = [k for k, (_, share) in enumerate(lines.conformers) if share >= SEEN][: len(STICKS) - 1]
     groups = [
-        (f"harmonic, {name} {share:.0%}", STICKS[k], of == k)
-        for k, (name, share) in enumerate(harmonic.conformers)
+        (f"{lines.kind}, {name} {share:.0%}", STICKS[k], of == k)
+        for k, (name, share) in enumerate(lines.conformers)
         if k in seen
     ]
     rest = ~np.isin(of, seen)
-    return [*groups, ("harmonic, others", STICKS[-1], rest)] if rest.any() else groups
+    return [*groups, (f"{lines.kind}, others", STICKS[-1], rest)] if rest.any() else groups
 
 
 def _few_ticks(axis: Any, room: float) -> None:

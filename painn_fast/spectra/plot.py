@@ -18,6 +18,8 @@ from painn_fast.spectra.peaks import Peak
 from painn_fast.spectra.power import PowerSpectrum
 from painn_fast.spectra.raman import RamanSpectrum, stokes_factor
 from painn_fast.vibrations.harmonic import HarmonicSpectrum
+from painn_fast.vibrations.sticks import Sticks
+from painn_fast.vibrations.sticks import sticks as lines_of
 
 Peaks = tuple[Sequence[Peak], Sequence[Peak]]
 
@@ -26,7 +28,7 @@ def draw(
     paths: Sequence[Path],
     infrared: InfraredSpectrum | None,
     raman: RamanSpectrum | None,
-    harmonic: HarmonicSpectrum | None,
+    harmonic: HarmonicSpectrum | Sticks | None,
     peaks: Peaks = ((), ()),
     power: PowerSpectrum | None = None,
     *,
@@ -42,6 +44,7 @@ def draw(
         infrared: first panel, None for none.
         raman: second panel (Stokes cross-section), None for none.
         harmonic: sticks, each with its own intensity on the axis to the right; Raman ones with the Stokes factors.
+            Anharmonic lines are welcome too.
         peaks: of the infrared and the Raman spectrum; the highest ones are named.
         power: last panel, None for none.
         overlays: other spectra, as high as ours.
@@ -79,7 +82,7 @@ def draw(
 def draw_comparison(
     paths: Sequence[Path],
     spectra: Mapping[str, tuple[InfraredSpectrum | None, RamanSpectrum | None, PowerSpectrum | None]],
-    harmonic: HarmonicSpectrum | None,
+    harmonic: HarmonicSpectrum | Sticks | None,
     peaks: Peaks = ((), ()),
     *,
     overlays: Sequence[Overlay] = (),
@@ -93,7 +96,7 @@ def draw_comparison(
     Args:
         paths: of the files, as in `draw`.
         spectra: infrared, Raman and power spectrum of each method, by its name; None for none.
-        harmonic: sticks.
+        harmonic: sticks, as in `draw`.
         peaks: of one infrared and one Raman spectrum; the highest ones are named.
         overlays: other spectra, as high as ours.
         title: first line.
@@ -120,6 +123,7 @@ def draw_comparison(
     infrared = {label: one[0] for label, one in spectra.items() if one[0] is not None}
     raman = {label: one[1] for label, one in spectra.items() if one[1] is not None}
     power = {label: one[2] for label, one in spectra.items() if one[2] is not None}
+    molecule = lines_of(harmonic) if isinstance(harmonic, HarmonicSpectrum) else harmonic
     count = sum(bool(kind) for kind in (infrared, raman, power))
     if count == 0:
         raise PaiNNFastError("nothing to draw", expected="an infrared, a Raman or a power spectrum")
@@ -127,14 +131,14 @@ def draw_comparison(
         made, panels = figure(count, title, subtitle)
         rest = iter(panels)
         if infrared:
-            _infrared_panel(next(rest), infrared, harmonic, [o for o in overlays if o.spectrum == "infrared"])
+            _infrared_panel(next(rest), infrared, molecule, [o for o in overlays if o.spectrum == "infrared"])
             names(panels[0], peaks[0], caption)
         if raman:
             panel = next(rest)
-            _raman_panel(panel, raman, harmonic, [o for o in overlays if o.spectrum == "Raman"])
+            _raman_panel(panel, raman, molecule, [o for o in overlays if o.spectrum == "Raman"])
             names(panel, peaks[1], caption)
         if power:
-            _power_panel(next(rest), power, harmonic)
+            _power_panel(next(rest), power, molecule)
         if reverse:
             panels[0].invert_xaxis()  # which all panels share
         save(made, panels, paths)
@@ -143,30 +147,30 @@ def draw_comparison(
 def _infrared_panel(
     panel: Any,
     spectra: dict[str, InfraredSpectrum],
-    harmonic: HarmonicSpectrum | None,
+    molecule: Sticks | None,
     overlays: Sequence[Overlay],
 ) -> None:
     curves = [Curve(label, one.wavenumber, one.intensity, one.error) for label, one in spectra.items()]
     lines(panel, curves, overlays, _highest(spectra))
     panel.set_ylabel("infrared absorption\nkm mol$^{-1}$ / cm$^{-1}$", y=0.5 * ROOM)
-    if harmonic is not None and harmonic.intensity is not None:
-        sticks(panel, harmonic, harmonic.intensity, "harmonic / km mol$^{-1}$")
+    if molecule is not None and molecule.intensity is not None:
+        sticks(panel, molecule, molecule.intensity, "km mol$^{-1}$")
 
 
 def _raman_panel(
-    panel: Any, spectra: dict[str, RamanSpectrum], harmonic: HarmonicSpectrum | None, overlays: Sequence[Overlay]
+    panel: Any, spectra: dict[str, RamanSpectrum], molecule: Sticks | None, overlays: Sequence[Overlay]
 ) -> None:
     curves = [Curve(label, one.wavenumber, one.stokes, one.stokes_error) for label, one in spectra.items()]
     lines(panel, curves, overlays, _highest(spectra))
     panel.set_ylabel("Raman, Stokes\n10$^{-30}$ cm$^2$ sr$^{-1}$ / cm$^{-1}$", y=0.5 * ROOM)
-    if harmonic is not None and harmonic.activity is not None:
+    if molecule is not None and molecule.fundamental_activity is not None:
         first = next(iter(spectra.values()))
-        factor = stokes_factor(harmonic.wavenumber, first.temperature, first.laser) / 45.0
-        sticks(panel, harmonic, factor * harmonic.activity, "harmonic / 10$^{-30}$ cm$^2$ sr$^{-1}$")
+        factor = stokes_factor(molecule.wavenumber, first.temperature, first.laser) / 45.0
+        sticks(panel, molecule, factor * molecule.fundamental_activity, "10$^{-30}$ cm$^2$ sr$^{-1}$")
 
 
-def _power_panel(panel: Any, spectra: dict[str, PowerSpectrum], harmonic: HarmonicSpectrum | None) -> None:
-    """Elements of one method alone as thin lines; harmonic wavenumbers as marks on the axis."""
+def _power_panel(panel: Any, spectra: dict[str, PowerSpectrum], molecule: Sticks | None) -> None:
+    """Elements of one method alone as thin lines; wavenumbers of fundamentals as marks on the axis."""
     curves = [Curve(label, one.wavenumber, one.density, one.error) for label, one in spectra.items()]
     lines(panel, curves, (), _highest(spectra), room=0.85)
     panel.set_ylabel("power spectrum\nmodes / cm$^{-1}$")
@@ -175,9 +179,9 @@ def _power_panel(panel: Any, spectra: dict[str, PowerSpectrum], harmonic: Harmon
         parts = zip(one.elements.values(), COLOURS[1:] * len(one.elements), strict=False)
         drawn = [panel.plot(one.wavenumber, values, color=colour, lw=1.0)[0] for values, colour in parts]
         panel.legend(drawn, list(one.elements), loc="upper right", ncols=len(drawn), frameon=False, fontsize=9)
-    if harmonic is not None:
+    if molecule is not None:
         top = panel.get_ylim()[1]
-        panel.vlines(harmonic.wavenumber[harmonic.wavenumber > 0], -0.015 * top, 0.03 * top, color=STICK, lw=1.4)
+        panel.vlines(molecule.wavenumber[molecule.quanta == 1], -0.015 * top, 0.03 * top, color=STICK, lw=1.4)
 
 
 def _highest(spectra: Mapping[str, InfraredSpectrum | RamanSpectrum | PowerSpectrum]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from painn_fast.spectra.conformers import (
     write_conformers,
     write_minima,
 )
+from painn_fast.spectra.molecule_lines import ANHARMONIC, stick_lines
 from painn_fast.spectra.overlay import Overlay, read_overlays
 from painn_fast.spectra.panels import can_draw
 from painn_fast.spectra.plot import draw
@@ -47,7 +49,7 @@ PATIENCE = timedelta(days=100)
 OBSERVED = ("dipole", "polarizability")
 PICTURES = ("spectrum.png", "spectrum.svg")
 CONFORMERS = "conformers.csv"
-TABLES = ("harmonic.csv", CONFORMERS, "infrared.csv", "raman.csv", "power.csv", "peaks.csv")
+TABLES = ("harmonic.csv", ANHARMONIC, CONFORMERS, "infrared.csv", "raman.csv", "power.csv", "peaks.csv")
 COMPARISON = ("comparison.csv", "comparison.png", "comparison.svg")
 OUTPUTS = (*TABLES, MINIMA, "settings.toml", *PICTURES, *COMPARISON)
 
@@ -55,9 +57,9 @@ OUTPUTS = (*TABLES, MINIMA, "settings.toml", *PICTURES, *COMPARISON)
 def run(settings: SpectrumSettings, *, resume: bool = False, overwrite: bool = False) -> SpectrumResult:
     """Compute the spectra of a molecule; progress goes to stderr, the list of peaks to stdout, files to a folder.
 
-    Files: harmonic.csv and harmonic.xyz (the minima), conformers.csv (if there are several), infrared.csv, raman.csv,
-    power.csv (if velocities are recorded), peaks.csv, spectrum.png and .svg, settings.toml, and the
-    trajectory in dynamics/.
+    Files: harmonic.csv and harmonic.xyz (the minima), anharmonic.csv (if asked for), conformers.csv (if there are
+    several), infrared.csv, raman.csv, power.csv (if velocities are recorded), peaks.csv, spectrum.png and .svg,
+    settings.toml, and the trajectory in dynamics/.
 
     Under `torchrun` processes share the trajectories, and the first computes one spectrum of all.
 
@@ -91,19 +93,21 @@ def run(settings: SpectrumSettings, *, resume: bool = False, overwrite: bool = F
         trajectory = None if settings.trajectory is None else Trajectory(settings.trajectory)
         model, frames = model_and_structures(settings, trajectory)
         about = {} if model is None else about_model(model)
-        listed = None
+        listed, drawn = None, None
         if group.first:
             check_output(settings.folder, resume or overwrite)
             listed = None if model is None else harmonic_lines(model, frames, say, settings, resume=resume)
             prepare_output(settings, about, overwrite)
-            if listed is not None:
+            if model is not None and listed is not None:
                 listed = write_harmonic(settings, listed, about)
+                drawn = stick_lines(model, listed, settings, about, say)
         listed = group.broadcast_from_rank_0(listed)
         if trajectory is None:
             trajectory = dynamics(settings, model, listed, frames, group, resume=resume, overwrite=overwrite)
         lines = None if listed is None else listed.lines
         result = analyse(trajectory, settings, lines, SpectrumStreams.load(trajectory.path), listed)
         if group.first:
+            result = replace(result, sticks=drawn)
             write(result, trajectory, settings, about, overlays)
             report_torsions(result, settings, listed, about, say)
             Console(file=sys.stdout).print(peak_table(result.infrared_peaks, result.raman_peaks))
@@ -254,7 +258,7 @@ def write(
             [folder / name for name in PICTURES],
             result.infrared,
             result.raman,
-            result.harmonic,
+            result.sticks,
             (result.infrared_peaks, result.raman_peaks),
             result.power,
             overlays=overlays,

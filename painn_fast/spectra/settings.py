@@ -117,6 +117,8 @@ class SpectrumSettings(LoadOptions):
     """Configuration that te-pigs trains the correction with, shipped or a file."""
     quantum_correction: QuantumCorrection = "harmonic"
     """Quantum correction of classical spectra; ring polymers need none."""
+    sticks: Literal["harmonic", "anharmonic", "none"] = "harmonic"
+    """Lines of the molecule in the picture; anharmonic ones (GVPT2) include overtones and combinations."""
     reverse_axis: bool = False
     """Draw wavenumbers from right to left, as infrared spectra of chemists are."""
     overlay: tuple[str, ...] = ()

@@ -15,7 +15,9 @@ from painn_fast.spectra.infrared import DECADIC, InfraredSpectrum
 from painn_fast.spectra.peaks import Peak
 from painn_fast.spectra.power import PowerSpectrum
 from painn_fast.spectra.raman import RamanSpectrum
+from painn_fast.vibrations.committee import CommitteeLines
 from painn_fast.vibrations.harmonic import HarmonicSpectrum
+from painn_fast.vibrations.sticks import Sticks
 
 Columns = dict[str, Sequence[object] | np.ndarray]
 
@@ -59,8 +61,13 @@ def write_power(path: Path, spectrum: PowerSpectrum, about: dict[str, str]) -> N
     write_table(path, columns, about)
 
 
-def write_harmonic(path: Path, harmonic: HarmonicSpectrum, about: dict[str, str]) -> None:
-    """Harmonic modes; imaginary wavenumbers are negative. Intensities of a mixture have the weight of the conformer."""
+def write_harmonic(
+    path: Path, harmonic: HarmonicSpectrum, about: dict[str, str], committee: CommitteeLines | None = None
+) -> None:
+    """Harmonic modes; imaginary wavenumbers are negative. Intensities of a mixture have the weight of the conformer.
+
+    Of a committee, whose means they then are, the standard deviations follow.
+    """
     columns: Columns = {
         "mode": range(1, len(harmonic.wavenumber) + 1),
         "wavenumber / cm-1": harmonic.wavenumber,
@@ -73,7 +80,30 @@ def write_harmonic(path: Path, harmonic: HarmonicSpectrum, about: dict[str, str]
     if harmonic.conformer is not None:
         columns["conformer"] = [harmonic.conformers[k][0] for k in harmonic.conformer]
         columns["population"] = [harmonic.conformers[k][1] for k in harmonic.conformer]
+    if committee is not None:
+        columns["model error / cm-1"] = committee.wavenumber_error
+        if committee.intensity_error is not None:
+            columns["model error of IR intensity / (km/mol)"] = committee.intensity_error
+        if committee.activity_error is not None:
+            columns["model error of Raman activity / (Ang^4/amu)"] = committee.activity_error
     columns["motion"] = harmonic.names
+    write_table(path, columns, about)
+
+
+def write_anharmonic(path: Path, lines: Sticks, about: dict[str, str]) -> None:
+    """Anharmonic lines; intensities of a mixture have the weight of the conformer."""
+    columns: Columns = {"line": lines.labels, "wavenumber / cm-1": lines.wavenumber}
+    if lines.intensity is not None:
+        columns["IR intensity / (km/mol)"] = lines.intensity
+    if lines.fundamental_activity is not None:
+        activity = lines.fundamental_activity
+        columns["Raman activity / (Ang^4/amu)"] = [None if np.isnan(value) else value for value in activity]
+    columns["motion"] = lines.names
+    columns["kind"] = [("fundamental", "two quanta", "three quanta")[n - 1] for n in lines.quanta]
+    columns["treated as"] = ["anharmonic" if one else "harmonic" for one in lines.anharmonic]
+    if lines.conformer is not None:
+        columns["conformer"] = [lines.conformers[k][0] for k in lines.conformer]
+        columns["population"] = [lines.conformers[k][1] for k in lines.conformer]
     write_table(path, columns, about)
 
 

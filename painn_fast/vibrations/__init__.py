@@ -7,6 +7,7 @@ from painn_fast.runtime.lazy import lazy
 if TYPE_CHECKING:
     from painn_fast.vibrations.anharmonic import AnharmonicSpectrum, anharmonic
     from painn_fast.vibrations.batch_relax import Relaxed, relax_many
+    from painn_fast.vibrations.committee import CommitteeLines, committee
     from painn_fast.vibrations.conformers import Conformer, Conformers, conformers
     from painn_fast.vibrations.derivatives import hessian
     from painn_fast.vibrations.harmonic import HarmonicSpectrum, Roughness, harmonic, harmonic_many, roughness
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AnharmonicSpectrum",
+    "CommitteeLines",
     "Conformer",
     "Conformers",
     "HarmonicSpectrum",
@@ -24,6 +26,7 @@ __all__ = [
     "Sticks",
     "Thermochemistry",
     "anharmonic",
+    "committee",
     "conformers",
     "harmonic",
     "harmonic_many",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +32,18 @@ class Sticks:
     labels: tuple[str, ...]  # modes, counted from 1: "12", "2x5", "3 + 7"
     quanta: np.ndarray  # [L], 1 for fundamentals
     anharmonic: np.ndarray  # [L], false for modes that are treated as harmonic
+    conformer: np.ndarray | None = None  # [L] of a mixture, in which intensities have the weight of their conformer
+    conformers: tuple[tuple[str, float], ...] = ()  # names and populations
+
+    @property
+    def kind(self) -> str:
+        """Of the lines as a whole."""
+        return "anharmonic" if self.anharmonic.any() else "harmonic"
+
+    @property
+    def fundamental_activity(self) -> np.ndarray | None:
+        """Raman activity of fundamentals [L]; NaN of other lines, whose intensities are of first order only."""
+        return None if self.activity is None else np.where(self.quanta == 1, self.activity, np.nan)
 
 
 def sticks(spectrum: HarmonicSpectrum | AnharmonicSpectrum) -> Sticks:
@@ -72,6 +86,33 @@ def sticks(spectrum: HarmonicSpectrum | AnharmonicSpectrum) -> Sticks:
         labels=tuple(_joined([str(k + 1) for k in states[i]], states[i], "x") for i in order),
         quanta=np.array([len(states[i]) for i in order], dtype=int),
         anharmonic=order >= len(modes),
+        conformer=None if lines.conformer is None else lines.conformer[[states[i][0] for i in order]],
+        conformers=lines.conformers,
+    )
+
+
+def mixture(parts: Sequence[tuple[str, float, Sticks]]) -> Sticks:
+    """Lines of a mixture of conformers, from name, population and lines of each; of a single one its own."""
+    if len(parts) == 1:
+        return parts[0][2]
+    order = np.argsort(np.concatenate([one.wavenumber for _, _, one in parts]), kind="stable")
+
+    def joined(name: str, *, weighted: bool = False) -> Any:
+        values = [(share if weighted else 1, getattr(one, name)) for _, share, one in parts]
+        if any(value is None for _, value in values):
+            return None
+        return np.concatenate([share * value if weighted else np.asarray(value) for share, value in values])[order]
+
+    return Sticks(
+        wavenumber=joined("wavenumber"),
+        intensity=joined("intensity", weighted=True),
+        activity=joined("activity", weighted=True),
+        names=tuple(joined("names").tolist()),
+        labels=tuple(joined("labels").tolist()),
+        quanta=joined("quanta"),
+        anharmonic=joined("anharmonic"),
+        conformer=np.repeat(np.arange(len(parts)), [len(one.wavenumber) for _, _, one in parts])[order],
+        conformers=tuple((name, share) for name, share, _ in parts),
     )
 
 

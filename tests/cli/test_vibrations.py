@@ -5,9 +5,11 @@ import csv
 import ase.io
 import numpy as np
 import pytest
+import torch
 from ase.build import molecule
 
 from painn_fast import evaluate, load
+from painn_fast.io import save_model
 from painn_fast.vibrations import harmonic
 
 
@@ -81,6 +83,25 @@ def test_vib_anharmonic_has_overtones_and_names_what_stays_harmonic(run, own_fol
     assert rows["1"]["treated as"] == "harmonic"
     assert "large amplitude, harmonic: 1 (C-C torsion), 2 (C-O torsion)" in outcome.out
     assert "anharmonic zero-point energy / eV" in table(own_folder / "out" / "thermochemistry.csv")[0]
+
+
+def test_vib_of_a_committee_has_the_error_of_the_model(run, fails, own_folder):
+    """The second model has all energies 2 % larger: wavenumbers 1 % higher, a difference over root 2 between two."""
+    model = load("ethanol")
+    with torch.no_grad():
+        model.get_parameter("heads.energy.network.2.weight").mul_(1.02)
+    save_model(model, own_folder / "other.safetensors")
+    outcome = run("vib", "ethanol", "other.safetensors", "-o", "out")
+    assert outcome.code == 0, outcome.err
+    rows = table(own_folder / "out" / "harmonic.csv")
+    alone = harmonic(load("ethanol"), ase.io.read(own_folder / "out" / "minimum.xyz"))
+    nu = np.array([float(row["wavenumber / cm-1"]) for row in rows])
+    error = np.array([float(row["model error / cm-1"]) for row in rows])
+    np.testing.assert_allclose(nu, alone.wavenumber * (1 + np.sqrt(1.02)) / 2, rtol=1e-3)
+    np.testing.assert_allclose(error, alone.wavenumber * (np.sqrt(1.02) - 1) / np.sqrt(2), rtol=0.05, atol=0.3)
+    assert "model error of Raman activity / (Ang^4/amu)" in rows[0]
+    assert "model error / cm-1" in outcome.out
+    fails(("vib", "ethanol", "other.safetensors", "--anharmonic"), "anharmonic lines are of one model")
 
 
 def test_wrong_input_is_one_line(run, fails, own_folder, molecules, water_model):

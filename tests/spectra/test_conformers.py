@@ -11,7 +11,7 @@ import painn_fast as pf
 from painn_fast.md import Trajectory
 from painn_fast.spectra import SpectrumSettings, run
 from painn_fast.spectra.conformers import TorsionPopulations, allotted, as_before, write_minima
-from painn_fast.vibrations import conformers
+from painn_fast.vibrations import anharmonic, conformers, sticks
 from painn_fast.vibrations.torsions import angles
 
 SHORT = {
@@ -80,6 +80,39 @@ def test_the_picture_has_a_colour_for_each_conformer(finished):
     picture = (finished[0] / "spectrum.svg").read_text(encoding="utf-8")
     assert "harmonic, gauche 64%" in picture
     assert "harmonic, trans 36%" in picture
+
+
+def test_anharmonic_sticks_of_the_mixture(finished, ethanol):
+    """Each conformer's own lines, infrared intensities times its population; Raman ones of fundamentals alone."""
+    folder, result = finished
+    chosen = {"sticks": "anharmonic", "output": str(folder.parent / "anharmonic")}
+    settings = SpectrumSettings(model="ethanol", trajectory=str(folder / "dynamics"), depth="40 fs", method="classical",
+                                **chosen)  # fmt: skip
+    drawn = run(settings).sticks
+    assert result.sticks.kind == "harmonic"
+    assert drawn.kind == "anharmonic"
+    assert drawn.conformers == result.harmonic.conformers
+    shares = dict(drawn.conformers)
+    table = rows(folder.parent / "anharmonic" / "anharmonic.csv")
+    for k, one in enumerate(ethanol.members):
+        own = sticks(anharmonic(pf.load("ethanol"), one.atoms, lines=one.lines))
+        chosen = drawn.conformer == k
+        np.testing.assert_allclose(drawn.wavenumber[chosen], own.wavenumber, atol=0.5)
+        np.testing.assert_allclose(drawn.intensity[chosen], shares[one.name] * own.intensity, rtol=0.1, atol=0.05)
+        written = [row for row in table if row["conformer"] == one.name]
+        assert [row["line"] for row in written] == list(own.labels)
+        assert all(bool(row["Raman activity / (Ang^4/amu)"]) == (row["kind"] == "fundamental") for row in written)
+    picture = (folder.parent / "anharmonic" / "spectrum.svg").read_text()
+    assert all(f"anharmonic, {one.name}" in picture for one in ethanol.members)
+
+
+def test_no_sticks_on_request(finished):
+    folder, _ = finished
+    settings = SpectrumSettings(model="ethanol", trajectory=str(folder / "dynamics"), depth="40 fs", sticks="none",
+                                method="classical", output=str(folder.parent / "none"))  # fmt: skip
+    assert run(settings).sticks is None
+    assert "harmonic" not in (folder.parent / "none" / "spectrum.svg").read_text()
+    assert (folder.parent / "none" / "harmonic.csv").exists()
 
 
 def test_torsions_that_did_not_equilibrate_are_reported_everywhere(finished, tmp_path, capsys):

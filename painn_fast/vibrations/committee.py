@@ -1,0 +1,110 @@
+"""Lines of one molecule by several models: their means, and their spread as the error of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from painn_fast.errors import PaiNNFastError
+from painn_fast.vibrations.harmonic import HarmonicSpectrum
+
+SAME = 0.3
+"""Å, root mean square: minima of the members of a committee that are further apart are different conformers."""
+
+
+@dataclass(frozen=True)
+class CommitteeLines:
+    """Means over the models, and standard deviations between them (with M - 1 for M models).
+
+    Example:
+        >>> import painn_fast as pf
+        >>> from ase.build import molecule
+        >>> from painn_fast.vibrations import committee, harmonic
+        >>> models = [pf.load("ethanol"), pf.load("ethanol")]  # of which one would not be trained like the other
+        >>> lines = committee([harmonic(model, molecule("CH3CH2OH")) for model in models])
+        >>> lines.members, float(lines.wavenumber_error.max())
+        (2, 0.0)
+    """
+
+    lines: HarmonicSpectrum  # minimum, modes and names of the first model
+    wavenumber_error: np.ndarray  # [K] cm-1
+    intensity_error: np.ndarray | None  # [K] km/mol, None for models without dipole
+    activity_error: np.ndarray | None  # [K] Å^4/amu, None for models without polarizability
+    members: int
+
+
+def committee(spectra: Sequence[HarmonicSpectrum]) -> CommitteeLines:
+    """Combine the lines of one minimum by several models; modes are matched by their overlap, not by their order.
+
+    Args:
+        spectra: of `harmonic`, one a model.
+
+    Returns:
+        Means and standard deviations, in order of the lines of the first model.
+
+    Raises:
+        PaiNNFastError: for less than two, or minima that are different structures.
+
+    Example:
+        >>> import painn_fast as pf
+        >>> from ase.build import molecule
+        >>> from painn_fast.vibrations import committee, harmonic
+        >>> lines = harmonic(pf.load("ethanol"), molecule("CH3CH2OH"))
+        >>> float(committee([lines, lines]).intensity_error.max())
+        0.0
+    """
+    if len(spectra) < 2:
+        raise PaiNNFastError("a committee needs two models or more", got=len(spectra))
+    first = spectra[0]
+    order = [_order(first, one, k) for k, one in enumerate(spectra)]
+
+    def values(name: str) -> np.ndarray | None:
+        each = [getattr(one, name) for one in spectra]
+        if any(one is None for one in each):
+            return None
+        return np.array([one[rows] for one, rows in zip(each, order, strict=True)])
+
+    def mean(name: str) -> np.ndarray | None:
+        found = values(name)
+        return None if found is None else found.mean(axis=0)
+
+    def error(name: str) -> np.ndarray | None:
+        found = values(name)
+        return None if found is None else found.std(axis=0, ddof=1)
+
+    nu, spread = mean("wavenumber"), error("wavenumber")
+    assert nu is not None
+    assert spread is not None
+    lines = replace(
+        first,
+        wavenumber=nu,
+        intensity=mean("intensity"),
+        isotropic=mean("isotropic"),
+        anisotropic=mean("anisotropic"),
+        roughness=None,
+    )
+    return CommitteeLines(lines, spread, error("intensity"), error("activity"), len(spectra))
+
+
+def _order(first: HarmonicSpectrum, other: HarmonicSpectrum, number: int) -> np.ndarray:
+    """For each mode of the first the mode of the other that overlaps most, each once [K]."""
+    masses = first.atoms.get_masses()
+    places = [one.atoms.positions - one.atoms.get_center_of_mass() for one in (first, other)]
+    if places[0].shape != places[1].shape or (first.atoms.numbers != other.atoms.numbers).any():
+        raise PaiNNFastError("lines of different molecules", where=f"model {number}", fix="one molecule for all models")
+    left, _, right = np.linalg.svd(places[1].T @ (masses[:, None] * places[0]))
+    turn = left @ right  # a mirror image has the same lines
+    distance = float(np.sqrt(((places[1] @ turn - places[0]) ** 2).sum(axis=1).mean()))
+    if distance > SAME or len(first.wavenumber) != len(other.wavenumber):
+        raise PaiNNFastError(
+            "models of a committee relax to different minima",
+            where=f"model {number}",
+            got=f"{distance:.2f} Å apart",
+            expected=f"at most {SAME} Å",
+            fix="start each from the minimum of the first",
+        )
+    overlap = np.einsum("a,kai,lai->kl", masses, first.modes, other.modes @ turn) ** 2
+    return np.asarray(linear_sum_assignment(-overlap)[1])
