@@ -115,7 +115,7 @@ def keep_memory() -> None:
     What a step allocates the next one needs again, and pages that come fresh from the system cost a sixth of the time
     of a step.
     """
-    with suppress(OSError, AttributeError):  # not glibc
+    with suppress(OSError, AttributeError, TypeError):  # not glibc; TypeError on Windows
         mallopt = ctypes.CDLL(None).mallopt
         for parameter in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
             mallopt(parameter, 2**30)

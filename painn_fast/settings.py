@@ -107,7 +107,9 @@ Duration = _quantity("duration", 0.0, 1e10)
 class Settings(BaseModel):
     """Base of all settings: frozen, unknown keys refused, quantities with units, numbers finite and within limits."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, protected_namespaces=()
+    )  # `model_units` is a name of ours: older versions of pydantic warn of it
 
     def __init__(self, **values: Any) -> None:
         """Validate `values`; raises PaiNNFastError as `parse` does."""

@@ -71,6 +71,8 @@ class Address:
                 raise ConnectionRefusedError("Connection refused")
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return connected
+        if not hasattr(socket, "AF_UNIX"):  # Windows
+            raise PaiNNFastError("no such sockets on this system", got=str(self), fix='use mode="inet", --address')
         connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             connected.settimeout(1.0)

@@ -300,3 +300,9 @@ def test_different_structures_are_an_error(ipi, sites):
         peer.say(b"POSDATA", posdata(sites[0][:atoms]))
     with pytest.raises(PaiNNFastError, match=r"different structures; got: \[2, 3\] atoms"):
         end.result(timeout=20)
+
+
+def test_an_error_names_the_other_kind_where_there_are_no_unix_sockets(monkeypatch):
+    monkeypatch.delattr(socket, "AF_UNIX")
+    with pytest.raises(PaiNNFastError, match=r'no such sockets on this system.*/tmp/ipi_painn.*mode="inet"'):
+        Address(unix="painn").connect()
