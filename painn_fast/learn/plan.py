@@ -14,7 +14,8 @@ from painn_fast.errors import PaiNNFastError
 from painn_fast.kernels import threads
 from painn_fast.label.methods import How
 from painn_fast.label.workers import entry_of
-from painn_fast.learn.settings import LearnSettings
+from painn_fast.learn.sample import evaluations
+from painn_fast.learn.settings import LearnSettings, SampleSettings
 from painn_fast.train.loop import Training, read_data
 from painn_fast.train.settings import TrainSettings
 
@@ -22,8 +23,8 @@ USUAL = 2000
 """Labels where neither their number nor the time is limited."""
 LEAST, MOST = 120, 2400
 """Labels that a limit of time leads to."""
-LABEL_SHARE, ROUND_SHARE, VERDICT_SHARE = 0.25, 0.12, 0.12
-"""Of the time: all labels, the training of a round, exploration and verdict at the end."""
+LABEL_SHARE, SAMPLE_SHARE, ROUND_SHARE, VERDICT_SHARE = 0.25, 0.1, 0.12, 0.12
+"""Of the time: all labels, sampling on the cheap surface, the training of a round, the verdict with its dynamics."""
 HELD_OUT = 0.05
 """Labels of fresh beads in a round, as a share of all."""
 TRIALS, LABELS_TIMED = 30, 5
@@ -42,12 +43,13 @@ class Counts:
     held_out: int  # of each training
 
 
-def counts(settings: LearnSettings, seconds_per_label: float) -> Counts:
+def counts(settings: LearnSettings, seconds_per_label: float, seconds_per_cheap: float = 0.0) -> Counts:
     """Labels of each round.
 
     Args:
         settings: with their number, or a time.
         seconds_per_label: of one process.
+        seconds_per_cheap: of an evaluation of the cheap surface.
     """
     total = settings.labels or USUAL
     if settings.labels is None and settings.time is not None:
@@ -56,8 +58,22 @@ def counts(settings: LearnSettings, seconds_per_label: float) -> Counts:
     held_out = max(10, min(100, round(HELD_OUT * total)))
     left = total - held_out * settings.rounds
     after = settings.rounds - 1
-    later = left // 2 // after if after else 0
+    first = left - left // 2 // after * after if after else left
+    if settings.time is not None and after:
+        first = min(first, _affordable(settings, seconds_per_cheap))
+    later = (left - first) // after if after else 0
     return Counts(total, left - after * later, later, held_out)
+
+
+def _affordable(settings: LearnSettings, seconds_per_cheap: float) -> int:
+    """Structures that can be sampled on the cheap surface in its share of the time."""
+    count = MOST
+    while count > LEAST // 2:
+        cost = evaluations(SampleSettings(count=count, beads=settings.beads)) * seconds_per_cheap
+        if cost <= SAMPLE_SHARE * float(settings.time or 0.0) * (settings.workers or os.cpu_count() or 1):
+            break
+        count -= count // 10
+    return count
 
 
 def seconds_per_label(how: How, atoms: ase.Atoms, *, with_polarizability: bool = False) -> float:

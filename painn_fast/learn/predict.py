@@ -49,7 +49,7 @@ def prediction(settings: LearnSettings, atoms: ase.Atoms | None = None) -> str:
     workers = settings.workers or os.cpu_count() or 1
     of_label = seconds_per_label_in_all(settings, how, given)
     of_cheap = of_label if how == cheap else seconds_per_label(cheap, given)
-    planned = counts(settings, of_label)
+    planned = counts(settings, of_label, of_cheap)
     sampling = of_cheap * evaluations(SampleSettings(count=planned.first, beads=settings.beads)) / workers
     labelling = of_label * planned.total / workers
     of_step = _step(settings, given) * -(-settings.members // min(settings.members, torch.get_num_threads()))

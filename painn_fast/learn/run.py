@@ -33,6 +33,7 @@ from painn_fast.learn.plan import (
     Counts,
     counts,
     polarizability_every,
+    seconds_per_label,
     seconds_per_label_in_all,
     seconds_per_step,
 )
@@ -157,9 +158,10 @@ class _Run:
         """Of labels, decided when the run begins."""
 
         def make() -> dict[str, int]:
-            timed = self.settings.labels is None and self.settings.time is not None
-            seconds = seconds_per_label_in_all(self.settings, self.how, self.given) if timed else 0.0
-            return vars(counts(self.settings, seconds))
+            if self.settings.time is None:
+                return vars(counts(self.settings, 0.0))
+            seconds = seconds_per_label_in_all(self.settings, self.how, self.given)
+            return vars(counts(self.settings, seconds, seconds_per_label(self.cheap.how, self.given)))
 
         return Counts(**self.stages.decide("counts", make))
 

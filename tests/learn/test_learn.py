@@ -103,6 +103,9 @@ def test_labels_are_divided_between_rounds_and_held_out_beads():
     assert (found.held_out, found.first, found.later) == (25, 213, 106)  # 3 x 25 + 213 + 2 x 106 = 500
     timed = counts(LearnSettings(time="10 min", rounds=1, workers=2), 1.0)
     assert timed.total == 300  # a quarter of 600 s, two at a time
+    slow = counts(LearnSettings(time="10 min", rounds=2, labels=1000, workers=2), 0.1, 0.01)
+    assert slow.first < 450 < slow.later  # sampling has a tenth of the time, 12,000 evaluations
+    assert slow.first + slow.later + 2 * slow.held_out == 1000
 
 
 def test_a_dry_run_predicts_and_writes_nothing(tmp_path, monkeypatch):
