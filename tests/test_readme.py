@@ -3,6 +3,7 @@
 import csv
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,8 @@ PYTHON = {page: blocks(page.read_text(encoding="utf-8"), "python") for page in P
 def test_python_blocks_run(page, tmp_path, monkeypatch):
     if page.name in ENGINES:
         require(ENGINES[page.name])
+    if page.name == "torchsim.md" and sys.version_info < (3, 12):
+        pytest.skip("the page is written for TorchSim 0.6, which needs Python 3.12")
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {}
     for code in PYTHON[page]:
