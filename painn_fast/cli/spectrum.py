@@ -46,7 +46,7 @@ def spectrum(
     Infrared intensities are absolute, in km/mol; wavenumbers in cm-1. Quantities carry their unit: times "0.5 fs" or
     "3 ps", temperatures "300 K". Flags override the file. The output folder (default: MODEL-spectrum) gets
     spectrum.png, tables as CSV, the list of peaks, the resolved settings and the trajectory; for several methods a
-    folder each, and comparison.png and comparison.csv.
+    folder each, and comparison.png and comparison.csv; of a committee of models a folder each, and their mean.
     """
     from painn_fast.settings import load_settings
     from painn_fast.spectra.settings import SpectrumSettings
@@ -58,9 +58,13 @@ def spectrum(
     if settings.model:
         check_model(settings.model, settings.load_options, device=settings.device)
     check_files(settings.structure)
+    for one in settings.committee:
+        check_model(one, settings.load_options)
     if settings.correction is not None:
         check_model(settings.correction)
     check_files(settings.trajectory, kind="trajectory")
-    from painn_fast.spectra import compare, run
+    from painn_fast.spectra import compare, run, run_committee
 
-    (compare if settings.methods else run)(settings, resume=resume, overwrite=overwrite)
+    (compare if settings.methods else run_committee if settings.committee else run)(
+        settings, resume=resume, overwrite=overwrite
+    )
