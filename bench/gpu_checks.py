@@ -164,6 +164,7 @@ def targets(device: str, journal: Journal) -> None:
     for copies in (1, 1024):
         journal.attempt(f"ethanol-{copies} step", lambda: dynamics(copies))  # noqa: B023
     journal.attempt("ethanol-10 training", lambda: training(potential))
+    journal.attempt("ethanol-10 training, a graph", training_graph)
     journal.attempt("predicted", predicted)
 
 
@@ -217,6 +218,38 @@ def training(potential: Potential) -> dict[str, object]:
     work = Fused().prepare(problem)
     errors = disagreement(work.read(work.call()), work.expected or problem.expected)
     return {"good": max(errors.values()) <= 1e-3, "errors": errors, "ms": milliseconds(work.call, "cuda")}
+
+
+def training_graph() -> dict[str, object]:
+    """The same as one CUDA graph, a new batch each step; its parameters held against those of single operations."""
+    import tempfile
+
+    import numpy as np
+
+    from painn_fast.train import TrainSettings
+    from painn_fast.train.loop import Training, read_data
+
+    structures, random = CASES["ethanol-10"].structures() * 10, np.random.default_rng(0)
+    positions = np.stack([s.positions for s in structures]) + random.normal(scale=0.03, size=(100, 9, 3))
+    labels = {"E": random.normal(size=100), "F": random.normal(size=positions.shape)}
+    units = {"energy_unit": "eV", "length_unit": "Ang"}
+    with tempfile.TemporaryDirectory() as folder:
+        np.savez(Path(folder) / "set.npz", R=positions, z=structures[0].numbers, **labels, **units)
+        network = {"n_features": 128, "n_layers": 3}
+        given = {"data": [{"file": "set.npz"}], "representation": network, "batch_size": 10, "device": "cuda"}
+        settings = TrainSettings.parse(given)
+        data = read_data(settings, folder)
+    graph, plain = Training(settings, data), Training(settings, data)
+    captures, plain._whole = graph._whole is not None, None
+    for _ in range(4):
+        rows = plain.next_rows()
+        for each in (graph, plain):
+            each.run_step(rows)
+    error = float((graph.parameters.values - plain.parameters.values).norm() / plain.parameters.values.norm())
+    both = {"graph": graph, "plain": plain}
+    ms = {name: milliseconds(lambda each=each: each.run_step(rows), "cuda") for name, each in both.items()}
+    sizes = len(graph._whole._runs) if graph._whole is not None else 0
+    return {"good": captures and sizes > 0 and error <= 1e-4, "error": error, "sizes": sizes, "ms": ms}
 
 
 def milliseconds(call: Callable[[], object], device: str, seconds: float = 0.3, samples: int = 7) -> float:

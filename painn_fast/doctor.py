@@ -40,7 +40,7 @@ RATTLE = 0.05
 STEP = 5e-5
 """Å, of the central differences."""
 SMOOTHER = "a model trained with a larger representation.epsilon is smoother"
-REINSTALL = "reinstall: pip install --force-reinstall painn-fast, or `pip install -e .` in its folder"
+REINSTALL = "run `pip install --force-reinstall --no-deps .` in a clone of painn-fast, or `pip install -e .`"
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _gpu() -> Iterator[Check]:
 
 
 def _pictures() -> Iterator[Check]:
-    version, fix = installed("matplotlib"), "pip install 'painn-fast[plot]'"
+    version, fix = installed("matplotlib"), "pip install matplotlib"
     bad = "no matplotlib: spectra come as CSV only"
     yield _judged("pictures", version is not None, f"matplotlib {version}", bad, fix)
 
@@ -118,7 +118,7 @@ def _pictures() -> Iterator[Check]:
 def _folders() -> Iterator[Check]:
     here = Path.cwd()
     good = f"results go to {here} by default; bundled models in {MODELS}"
-    fix = "change to another folder, or give --output"
+    fix = "change to another folder, or name one for the results"
     yield _judged("folders", os.access(here, os.W_OK), good, f"cannot write to {here}", fix)
 
 

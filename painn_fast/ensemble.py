@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import copy
 import functools
-import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from painn_fast.engine import Evaluator, evaluator_for
+from painn_fast.engine.committee import Committee, mean_and_spread
+from painn_fast.engine.cpu import together
 from painn_fast.errors import PaiNNFastError, UndefinedProperty
 from painn_fast.graph import AtomicBatch
+from painn_fast.graph.kept import Workspaces
 from painn_fast.io import load
 from painn_fast.nn import Potential
 
 SPREAD = "_spread"
 PER_ATOM = {"energies", "forces", "charges"}
+VOIGT = [0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]
+"""Components of a stress, each once."""
 ADDED = {"energy", "energies", "forces", "stress", "hessian"}
 """Properties that add in a sum of models."""
 
@@ -40,6 +45,7 @@ class Several:
         if isinstance(members, str | Path | Potential):
             raise PaiNNFastError("one model where a list is expected", got=type(members).__name__, fix="write a list")
         self.members = [one if isinstance(one, Potential) else load(one, **load_options) for one in members]
+        self._committee: Committee | None = None
         if len(self.members) < 2:
             raise PaiNNFastError(f"{self.name} needs two models or more", got=len(self.members))
 
@@ -59,13 +65,35 @@ class Several:
         other.members = [copy.deepcopy(member).to(device=device, dtype=dtype) for member in self.members]
         return other
 
-    def check(self, batch: AtomicBatch, properties: Sequence[str]) -> None:
-        """Raise PaiNNFastError for properties or elements that a member cannot give."""
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_committee": None}
+
+    def evaluator(self, backend: str = "auto", properties: Sequence[str] = ()) -> Together:
+        """What computes properties of all members together; arguments as of `painn_fast.engine.evaluator_for`."""
+        parts = [evaluator_for(member, backend, names) for member, names in self.shares(properties)]
+        engines = [part.engine for part in parts if part.engine is not None]
+        if len(engines) < len(parts):
+            return Together(self, parts, None)
+        if self._committee is None or any(a is not b for a, b in zip(self._committee.engines, engines, strict=True)):
+            self._committee = Committee(self, engines)
+        return Together(self, parts, self._committee)
+
+    def require(self, properties: Sequence[str]) -> None:
+        """Raise UndefinedProperty for the first that the members do not give."""
         for name in properties:
             if name not in self.properties and name != "hessian":
                 raise UndefinedProperty(
                     f"{self.name} does not give this property", got=repr(name), expected=" | ".join(self.properties)
                 )
+
+    def require_elements(self, numbers: Set[int]) -> None:
+        """As `Potential.require_elements`, of all members."""
+        for member in self.members:
+            member.require_elements(numbers)
+
+    def check(self, batch: AtomicBatch, properties: Sequence[str]) -> None:
+        """Raise PaiNNFastError for properties or elements that a member cannot give."""
+        self.require(properties)
         for member, names in self.shares(properties):
             member.check(batch, [name for name in names if name != "hessian"])
 
@@ -73,9 +101,49 @@ class Several:
         """Each member with the properties that it has to give for these."""
         raise NotImplementedError
 
-    def combined(self, results: Sequence[dict[str, list[Any]]], properties: Sequence[str]) -> dict[str, list[Any]]:
-        """Properties of structures from what the members give of their shares, one dictionary each."""
+    def combined(self, values: Mapping[str, Tensor], properties: Sequence[str]) -> dict[str, Tensor]:
+        """Properties of a batch from what members give of their shares, by name those of all that give it [K, ...]."""
         raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Together:
+    """As `painn_fast.engine.Evaluator`, of several models: by their engines as one, or without these one by one."""
+
+    potential: Several
+    parts: list[Evaluator]
+    engine: Committee | None
+
+    def by_engine(self, properties: Sequence[str]) -> bool:
+        """Whether the engines give them."""
+        shares = zip(self.parts, self.potential.shares(properties), strict=True)
+        return self.engine is not None and all(part.by_engine(names) for part, (_, names) in shares)
+
+    def __call__(
+        self, batch: AtomicBatch, properties: Sequence[str], *, finite: bool = False, kept: Workspaces | None = None
+    ) -> dict[str, Tensor]:
+        """Properties of a batch, see `Evaluator.__call__`."""
+        if self.engine is not None and self.by_engine(properties):
+            work = kept.get(self.engine) if kept is not None else None
+            if work is None:
+                work = self.engine.workspace(batch)
+                if kept is not None:
+                    kept[self.engine] = work
+            return self.engine(work, batch.positions, properties, finite=finite)
+        shares = zip(self.parts, self.potential.shares(properties), strict=True)
+        results = [part(batch, names, finite=finite) for part, (_, names) in shares if names]
+        return self.potential.combined(together(results), properties)
+
+
+def evaluator_of(
+    model: Potential | Several, backend: str = "auto", properties: Sequence[str] = ()
+) -> Evaluator | Together:
+    """What computes properties of one model or of several; arguments as of `painn_fast.engine.evaluator_for`."""
+    return (
+        model.evaluator(backend, properties)
+        if isinstance(model, Several)
+        else evaluator_for(model, backend, properties)
+    )
 
 
 class Ensemble(Several):
@@ -117,12 +185,17 @@ class Ensemble(Several):
         needed = list(dict.fromkeys(name.removesuffix(SPREAD) for name in properties))
         return [(member, needed) for member in self.members]
 
-    def combined(self, results: Sequence[dict[str, list[Any]]], properties: Sequence[str]) -> dict[str, list[Any]]:
+    def combined(self, values: Mapping[str, Tensor], properties: Sequence[str]) -> dict[str, Tensor]:
         """Means and spreads."""
+        made: dict[str, tuple[Tensor, Tensor]] = {}
         combined = {}
         for name in properties:
-            of_members = (result[name.removesuffix(SPREAD)] for result in results)
-            combined[name] = [_combine(name, entries) for entries in zip(*of_members, strict=True)]
+            of = name.removesuffix(SPREAD)
+            if of not in made:
+                made[of] = mean_and_spread(values[of])
+            combined[name] = made[of][1] if name.endswith(SPREAD) else made[of][0]
+        if f"stress{SPREAD}" in properties:  # each component once
+            combined[f"stress{SPREAD}"] = mean_and_spread(values["stress"][..., *VOIGT])[1]
         return combined
 
 
@@ -174,26 +247,6 @@ class Sum(Several):
             for k, member in enumerate(self.members)
         ]
 
-    def combined(self, results: Sequence[dict[str, list[Any]]], properties: Sequence[str]) -> dict[str, list[Any]]:
+    def combined(self, values: Mapping[str, Tensor], properties: Sequence[str]) -> dict[str, Tensor]:
         """Sums of what adds, the rest from the member that gave it."""
-        combined = {}
-        for name in properties:
-            given = (result[name] for result in results if name in result)
-            combined[name] = [functools.reduce(operator.add, entries) for entries in zip(*given, strict=True)]
-        return combined
-
-
-def _combine(name: str, entries: Sequence[Any]) -> Any:
-    values = np.array(entries, dtype=np.float64)  # [K, ...]
-    if not name.endswith(SPREAD):
-        mean = values.mean(axis=0)
-        return mean if mean.ndim else float(mean)
-    return spread(values, per_atom=name.removesuffix(SPREAD) in PER_ATOM)
-
-
-def spread(values: np.ndarray | Tensor, *, per_atom: bool) -> Any:
-    """Standard deviation over members of values [K, ...], all components together or, in [K, n, ...], of each atom."""
-    variance = np.var(np.asarray(values), axis=0, ddof=1)
-    if per_atom:
-        return np.sqrt(variance.reshape(len(variance), -1).sum(axis=1))
-    return float(np.sqrt(variance.sum()))
+        return {name: functools.reduce(torch.add, values[name].unbind(0)) for name in properties}

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from painn_fast.engine import check_backend, evaluator_for
+from painn_fast.engine import check_backend
 from painn_fast.engine.check import require_finite
-from painn_fast.ensemble import Several
+from painn_fast.ensemble import SPREAD, VOIGT, Several, evaluator_of
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph import AtomicBatch, batch_atoms
 from painn_fast.graph.batch import OF_MOLECULES, require_structures
@@ -28,9 +28,9 @@ from painn_fast.nn.defined import defined, depends_on_cell, undefined_entry
 from painn_fast.runtime.progress import warn
 
 ATOMS_PER_BATCH = 1024
-PER_ATOM = {"energies", "forces", "charges"}
-SIMPLE = {"energy", "energies", "forces"}
-"""Those that every model with an engine has, and every structure."""
+PER_ATOM = {f"{name}{of}" for name in ("energies", "forces", "charges") for of in ("", SPREAD)}
+SIMPLE = {f"{name}{of}" for name in ("energy", "energies", "forces") for of in ("", SPREAD)}
+"""Those that every model with an engine has, and every structure; spreads, ensembles of these."""
 NUMBERED = re.compile(r"(?:structure|molecule) (\d+)")
 """The structure of a batch that an error names."""
 _warned: WeakSet[Potential] = WeakSet()
@@ -127,9 +127,7 @@ def evaluate_again(
 
 def _skips_far_pairs(model: Potential | Several, properties: Sequence[str], backend: str) -> bool:
     """Whether pairs beyond the cut-off leave the results as they are, bit for bit: on a CPU the engine skips them."""
-    if isinstance(model, Several):
-        return all(_skips_far_pairs(one, names, backend) for one, names in model.shares(properties))
-    return model.device.type == "cpu" and evaluator_for(model, backend, properties).engine is not None
+    return model.device.type == "cpu" and evaluator_of(model, backend, properties).engine is not None
 
 
 def _listed(properties: Any, molecules: Any, atoms_per_batch: Any) -> tuple[list[str], list[ase.Atoms]]:
@@ -202,15 +200,12 @@ def evaluate_batch(
     kept: Workspaces | None = None,
 ) -> dict[str, list[Any]]:  # fmt: skip
     """As `evaluate`, for a batch; `kept` as `Evaluator` has it."""
-    if isinstance(potential, Several):
-        potential.check(batch, properties)
-        shares = potential.shares(properties)
-        parts = [evaluate_batch(member, batch, names, backend=backend, kept=kept) for member, names in shares]
-        return potential.combined(parts, properties)
     direct = [name for name in properties if name != "hessian"]
     results: dict[str, list[Any]] = {}
     if direct:
-        evaluator = evaluator_for(potential, backend, direct)
+        if isinstance(potential, Several):
+            potential.require(direct)
+        evaluator = evaluator_of(potential, backend, direct)
         if evaluator.engine is None or not SIMPLE.issuperset(direct):  # an engine checks elements with the graph
             potential.check(batch, direct)
         values = evaluator(batch, direct, finite=True, kept=kept)
@@ -219,10 +214,19 @@ def evaluate_batch(
         results["hessian"] = []
         for m, one in enumerate(_single(batch)):
             with _indices_of_the_caller([m]):
-                matrix = hessian(potential, one)
+                matrix = _hessian(potential, one)
                 require_finite({"hessian": matrix.reshape(one.n_total, -1)}, one, one.positions)
             results["hessian"].append(matrix.cpu().numpy())
     return {name: results[name] for name in properties}
+
+
+def _hessian(model: Potential | Several, one: AtomicBatch) -> Tensor:
+    if isinstance(model, Potential):
+        return hessian(model, one)
+    model.check(one, ["hessian"])
+    return model.combined({"hessian": torch.stack([hessian(member, one) for member in model.members])}, ["hessian"])[
+        "hessian"
+    ]
 
 
 def loaded(model: Potential | Several | str | Path, load_options: dict[str, Any]) -> Potential | Several:
@@ -258,7 +262,7 @@ def _split(name: str, value: Tensor, batch: AtomicBatch) -> list[Any]:
         ends = np.cumsum(batch.n_atoms.cpu().numpy()).tolist()
         return [array[start:end] for start, end in zip([0, *ends], ends, strict=False)]
     if name == "stress":
-        return list(array[:, [0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]])
+        return list(array[:, *VOIGT])
     return list(array) if array.ndim > 1 else array.tolist()
 
 

@@ -6,7 +6,6 @@ suggestion. Flags of the command line override the file.
 
 from __future__ import annotations
 
-import difflib
 import math
 import platform
 import tomllib
@@ -18,9 +17,10 @@ from typing import Annotated, Any, Self, TypeVar
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, ValidationInfo
 
-from painn_fast.errors import PaiNNFastError, reading, shown
+from painn_fast.errors import PaiNNFastError, reading
 from painn_fast.runtime.atomic import atomic_write
 from painn_fast.runtime.packages import installed
+from painn_fast.settings_errors import describe
 from painn_fast.units import KINDS, format_quantity, parse_quantity
 
 LARGEST_SIZE = 10**9
@@ -135,41 +135,9 @@ def _as_our_error(cls: type[BaseModel], where: str) -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        raise PaiNNFastError(f"wrong settings: {_describe(cls, error)}", where=where) from None
+        raise PaiNNFastError(f"wrong settings: {describe(cls, error)}", where=where) from None
     except (RecursionError, OverflowError) as error:
         raise PaiNNFastError("wrong settings", where=where, got=str(error)) from None
-
-
-def _keys_at(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    """Names of the keys that are known where `path` points, as far as it leads through plain sub-settings."""
-    for step in path[:-1]:
-        field = cls.model_fields.get(str(step))
-        inner = field.annotation if field else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return _union_keys(inner)
-        cls = inner
-    return list(cls.model_fields)
-
-
-def _union_keys(annotation: Any) -> list[str]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return list(annotation.model_fields)
-    return [key for part in getattr(annotation, "__args__", ()) for key in _union_keys(part)]
-
-
-def _describe(cls: type[BaseModel], error: ValidationError) -> str:
-    problems = []
-    for problem in error.errors():
-        path = problem["loc"]
-        key = ".".join(str(step) for step in path)
-        if problem["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(str(path[-1]), _keys_at(cls, path), n=1, cutoff=0.5)
-            problems.append(f"unknown key '{key}'" + (f", did you mean '{near[0]}'?" if near else ""))
-        elif problem["type"] == "missing":
-            problems.append(f"missing key '{key}'")
-        else:
-            problems.append(f"'{key}': {problem['msg'].removeprefix('Value error, ')} (got {shown(problem['input'])})")
-    return "; ".join(problems)
 
 
 def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -206,7 +174,10 @@ def load_settings(cls: type[S], path: str | Path | None, overrides: dict[str, An
     """
     values = read_toml(path) if path is not None else {}
     values.pop("resolved", None)
-    return cls.parse(merged(values, overrides or {}), where=str(path) if path is not None else "flags")
+    where = [] if path is None else [str(path)]
+    if not where or any(value is not None for value in (overrides or {}).values()):
+        where.append("flags")
+    return cls.parse(merged(values, overrides or {}), where=" and ".join(where))
 
 
 def versions() -> dict[str, str]:

@@ -99,7 +99,7 @@ class TestAtomBlocks(Conformance):
 
     @pytest.fixture
     def way(self, monkeypatch):
-        monkeypatch.setattr("painn_fast.engine.cpu.CHUNK_ATOMS", 2)
+        monkeypatch.setattr("painn_fast.engine.chunks.CHUNK_ATOMS", 2)
         monkeypatch.setattr("painn_fast.engine.atom_blocks.BLOCK_ATOMS", 2)
         model = build("charge")
         return of_engine(CpuEngine(model, threads=2), molecular(model), states=["charge"])

@@ -7,12 +7,13 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 FLOORS = (
     {"errors", "units", "kernels", "runtime"},
-    {"graph", "settings"},
+    {"graph", "settings", "settings_errors"},
     {"nn"},
     {"io", "engine"},
     {"schnetpack", "ensemble", "evaluate", "correlation"},
     {"ase", "vibrations", "train", "md"},
     {"adapters", "label", "spectra", "testing", "select"},
+    {"learn"},
     {"bench", "doctor", "warm"},
     {"cli"},
 )

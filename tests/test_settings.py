@@ -1,9 +1,13 @@
 """Settings from TOML and flags."""
 
+import re
+
 import pytest
 
 from painn_fast.errors import PaiNNFastError
+from painn_fast.md import MDSettings
 from painn_fast.settings import Settings, Temperature, Time, load_settings, read_toml, write_resolved
+from painn_fast.train import TrainSettings
 
 
 class Inner(Settings):
@@ -91,6 +95,56 @@ def test_settings_do_not_change():
 def test_settings_made_in_python_are_refused_in_the_same_words(values, message):
     with pytest.raises(PaiNNFastError, match=f"wrong settings: {message}.*where: Example"):
         Example(**values)
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"beads": 0}, "'beads': expected 1 or more, got 0;"),
+        ({"seed": "x"}, "'seed': expected a whole number or a list, got 'x';"),
+        ({"seed": [1, "x"]}, "'seed.1': expected a whole number, got 'x';"),
+        ({"model": ["a"] * 1000}, "'model': expected a text, got ['a', 'a', "),
+        ({"remove_rotation": "never"}, "'remove_rotation': expected true or false, got 'never';"),
+        ({"remove_com_motion": "rotation"}, "'remove_com_motion': expected a list, got 'rotation';"),
+        ({"dtype": "float8"}, "'dtype': expected 'float32' or 'float64', got 'float8';"),
+        ({"model": "a", "members": ["b", "c"]}, "wrong settings: either model or members;"),
+        ({"time_step": "1"}, "missing unit of time; got: '1'; expected: fs | ps | ns | as; fix: write \"1 fs\";"),
+    ],
+)
+def test_wrong_settings_are_described_in_words(values, text):
+    with pytest.raises(PaiNNFastError) as caught:
+        MDSettings.parse(values, where="flags")
+    assert text in str(caught.value)
+    assert len(str(caught.value)) < 200
+    assert not re.search(r"Input should|constrained|tuple\[|type=", str(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("heads", "text"),
+    [
+        ([{"type": "energy", "unit": "eV"}], "unknown key 'heads.0.unit';"),
+        ([{"type": "scalar", "name": "gap", "unti": "eV"}], "unknown key 'heads.0.unti', did you mean 'unit'?"),
+        ([{"type": "enery"}], "'heads.0': expected a type of 'energy', 'dipole', "),
+        ([{}], "'heads.0': expected a key 'type', got {};"),
+        ([{"type": "scalar", "name": 3, "unit": "eV"}], "'heads.0.name': expected a text, got 3;"),
+    ],
+)
+def test_wrong_heads_are_described_by_the_keys_that_they_have(heads, text):
+    with pytest.raises(PaiNNFastError) as caught:
+        TrainSettings.parse({"data": [{"file": "x.npz"}], "heads": heads})
+    assert text in str(caught.value)
+
+
+def test_where_names_what_the_settings_came_from(toml):
+    path = toml('name = "x"\ntime_step = 1')
+    for source, flags, where in (
+        (path, {"name": None}, str(path)),
+        (path, {"name": "y"}, f"{path} and flags"),
+        (None, {"time_step": "1"}, "flags"),
+    ):
+        with pytest.raises(PaiNNFastError) as caught:
+            load_settings(Example, source, flags)
+        assert caught.value.where == where
 
 
 def test_wrong_settings_within_settings_are_named_by_their_whole_key():

@@ -86,6 +86,21 @@ def _cos_sin_turns(v):
     return tl.where((q == 1) | (q == 2), -c, c), tl.where(q >= 2, -s, s)
 
 
+@triton.jit
+def gauss(seed, pair, trajectory, step, STREAM):
+    """Numbers 2 pair and 2 pair + 1 of a trajectory at a step; the arguments have one shape."""
+    a, b, c, d = tl.philox(
+        seed.to(tl.uint64),
+        pair.to(tl.uint32),
+        trajectory.to(tl.uint32),
+        step.to(tl.uint32),
+        ((step >> 32) | (STREAM << 16)).to(tl.uint32),
+    )
+    radius = _sqrt(-2.0 * _log(_uniform(a, b)))
+    cosine, sine = _cos_sin_turns(_uniform(c, d))
+    return radius * cosine, radius * sine
+
+
 @triton.jit(do_not_specialize=["seed", "step", "stream", "trajectories", "count"])
 def normal_kernel(
     p_trajectory, p_seed, p_step, p_out, seed: tl.uint64, step: tl.int64, stream: tl.int64, trajectories: tl.int64,
@@ -103,19 +118,13 @@ def normal_kernel(
     zero = tl.zeros((ROWS, COLUMNS), tl.int64)
     if p_seed is not None:
         seed = (tl.load(p_seed + row, mask=row < trajectories, other=0) + zero).to(tl.uint64)
-    a, b, c, d = tl.philox(
-        seed,
-        (pair + zero).to(tl.uint32),
-        (trajectory + zero).to(tl.uint32),
-        (step + zero).to(tl.uint32),
-        (((step >> 32) | (stream << 16)) + zero).to(tl.uint32),
-    )
-    radius = _sqrt(-2.0 * _log(_uniform(a, b)))
-    cosine, sine = _cos_sin_turns(_uniform(c, d))
+    else:
+        seed = seed + zero.to(tl.uint64)
+    even, odd = gauss(seed, pair + zero, trajectory + zero, step + zero, stream)
     p_out += row * count + 2 * pair
     inside = (row < trajectories) & (2 * pair < count)
-    tl.store(p_out, radius * cosine, mask=inside)
-    tl.store(p_out + 1, radius * sine, mask=inside & (2 * pair + 1 < count))
+    tl.store(p_out, even, mask=inside)
+    tl.store(p_out + 1, odd, mask=inside & (2 * pair + 1 < count))
 
 
 def normal(

@@ -15,13 +15,12 @@ ATOMS = 256
 """Atoms that the sum over a molecule reads together, by one warp."""
 
 
-@triton.jit(do_not_specialize=["n"])
-def readout_fwd_kernel(
-    p_h, p_w, p_b, p_reference, p_numbers, p_atomic, p_g, n,
+@triton.jit
+def atomic_energies(
+    p_h, p_w, p_b, p_reference, p_numbers, p_atomic, p_g, row, n,
     H: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """atomic [N], and g [N, H] = w silu'(h) where asked for. A row's sum does not depend on the other rows."""
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    """atomic [N], and g [N, H] = w silu'(h) where asked for, of rows. A row's sum does not depend on the other rows."""
     i = row[:, None]
     total = tl.zeros((ROWS, COLUMNS), tl.float64)
     for first in tl.static_range(0, H, COLUMNS):
@@ -39,23 +38,40 @@ def readout_fwd_kernel(
 
 
 @triton.jit
-def molecules_kernel(p_atomic, p_atom_ptr, p_total, ATOMS: tl.constexpr):
-    """total [M], one program a molecule; the order of a sum depends on nothing but the molecule's size."""
-    m = tl.program_id(0).to(tl.int64)
+def total_of(p_atomic, p_atom_ptr, p_total, m, SCALE: tl.constexpr, ATOMS: tl.constexpr):
+    """total[m] times SCALE; the order of a sum depends on nothing but the molecule's size."""
     first, last = tl.load(p_atom_ptr + m), tl.load(p_atom_ptr + m + 1)
     total = tl.zeros((ATOMS,), tl.float64)
     while first < last:
         i = first + tl.arange(0, ATOMS)
         total += tl.load(p_atomic + i, mask=i < last, other=0.0)
         first += ATOMS
-    tl.store(p_total + m, tl.sum(total, axis=0))
+    tl.store(p_total + m, tl.sum(total, axis=0) * tl.full((), SCALE, tl.float64))
+
+
+@triton.jit(do_not_specialize=["n"])
+def readout_fwd_kernel(
+    p_h, p_w, p_b, p_reference, p_numbers, p_atomic, p_g, n,
+    H: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """`atomic_energies` of all atoms."""
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    atomic_energies(p_h, p_w, p_b, p_reference, p_numbers, p_atomic, p_g, row, n, H, ROWS, COLUMNS)
+
+
+@triton.jit
+def molecules_kernel(p_atomic, p_atom_ptr, p_total, SCALE: tl.constexpr, ATOMS: tl.constexpr):
+    """total [M], one program a molecule."""
+    total_of(p_atomic, p_atom_ptr, p_total, tl.program_id(0).to(tl.int64), SCALE, ATOMS)
 
 
 def readout(
     h: Tensor, w: Tensor, b: Tensor, reference: Tensor, numbers: Tensor, atom_ptr: Tensor, atomic: Tensor,
-    total: Tensor, g: Tensor | None = None,
+    total: Tensor, g: Tensor | None = None, *, scale: float = 1.0,
 ) -> None:  # fmt: skip
     """`reference.readout` into `atomic` [N] and `total` [M], float64; `reference.adjoint` into `g` [N, H] if given.
+
+    `total` is times `scale`.
 
     Nothing is allocated if the inputs are contiguous, and nothing waits for the device.
     """
@@ -68,8 +84,15 @@ def readout(
             readout_fwd_kernel[(triton.cdiv(n, rows),)](
                 *inputs, atomic, g, n, H=hidden, ROWS=rows, COLUMNS=columns, num_warps=warps
             )
-        if len(total) > 0:
-            molecules_kernel[(len(total),)](atomic, atom_ptr.contiguous(), total, ATOMS=ATOMS, num_warps=1)
+    molecule_totals(atomic, atom_ptr, total, scale)
+
+
+def molecule_totals(atomic: Tensor, atom_ptr: Tensor, total: Tensor, scale: float, warps: int = 1) -> None:
+    """total [M] of atomic [N], both float64, times `scale`."""
+    if len(total) > 0:
+        with torch.cuda.device_of(total):
+            given = atomic, atom_ptr.contiguous(), total
+            molecules_kernel[(len(total),)](*given, SCALE=scale, ATOMS=ATOMS, num_warps=warps)
 
 
 def blocks(hidden: int, device: torch.device | None = None) -> tuple[int, int, int]:
@@ -89,8 +112,8 @@ def cases() -> list[tuple[str, Any, dict[str, str], dict[str, Any], int]]:
         made.append(
             (f"readout F={features}", readout_fwd_kernel, _types(readout_fwd_kernel, kinds, fixed), fixed, warps)
         )
-    fixed = {"ATOMS": ATOMS}
-    made.append(("readout molecules", molecules_kernel, _types(molecules_kernel, kinds, fixed), fixed, 1))
+    of_sum: dict[str, Any] = {"SCALE": 1.0, "ATOMS": ATOMS}
+    made.append(("readout molecules", molecules_kernel, _types(molecules_kernel, kinds, of_sum), of_sum, 1))
     return made
 
 

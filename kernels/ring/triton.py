@@ -53,9 +53,20 @@ def _free(q, p, cosine, sinc, pull, m, inverse):
 
 
 @triton.jit
+def _gauss(p_next, p_trajectory, p_seed, s, number, STREAM: tl.constexpr):
+    """Random numbers of a trajectory in the next step, by their index among its P D; products must not be fused."""
+    number = number.to(tl.int64)
+    zero = tl.zeros_like(number)
+    seed, trajectory = tl.load(p_seed + s) + zero, tl.load(p_trajectory + s) + zero
+    even, odd = random.gauss(seed, number >> 1, trajectory, tl.load(p_next) + zero, STREAM)
+    return tl.where((number & 1) == 0, even, odd)
+
+
+@triton.jit
 def centroid_kernel(
-    p_momenta, p_force, p_exceeded, p_kick, p_first, p_mass, p_noise, p_damping, p_strength, p_rescaling, p_whole, D,
-    degrees, P: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, REST: tl.constexpr,
+    p_momenta, p_force, p_exceeded, p_kick, p_first, p_mass, p_next, p_trajectory, p_seed, p_damping, p_strength,
+    p_rescaling, p_whole, D, degrees, P: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, REST: tl.constexpr,
+    STREAM: tl.constexpr,
 ):  # fmt: skip
     """whole [S, 4]: the factor of a centroid's momenta after O, and the velocity x, y, z that is then taken from it.
 
@@ -67,19 +78,19 @@ def centroid_kernel(
         return
     p_momenta += s * P * D
     p_force += s * P * D
-    p_noise += s * P * D
     kick = tl.load(p_kick + s)
     damping, strength = tl.load(p_damping + s * P), tl.load(p_strength + s * P)
     kinetic, squares = tl.zeros((COLUMNS,), tl.float64), tl.zeros((COLUMNS,), tl.float64)
     x, y, z = tl.zeros((COLUMNS,), tl.float64), tl.zeros((COLUMNS,), tl.float64), tl.zeros((COLUMNS,), tl.float64)
-    mass = tl.zeros((COLUMNS,), tl.float64)
+    mass, one = tl.zeros((COLUMNS,), tl.float64), tl.zeros((COLUMNS,), tl.float64)
     for block in range(tl.cdiv(D, COLUMNS)):
         k, d, inside = _columns(D, COLUMNS, ROWS, P, block)
         at = k * D + d
         kicked = tl.load(p_momenta + at, mask=inside, other=0.0) + kick * tl.load(p_force + at, mask=inside, other=0.0)
         p = tl.sum(tl.load(p_first + k, mask=k < P, other=0.0) * kicked, axis=0)
         d = block * COLUMNS + tl.arange(0, COLUMNS)
-        xi = tl.load(p_noise + d, mask=d < D, other=0.0)
+        xi = tl.where(d < D, _gauss(p_next, p_trajectory, p_seed, s, d, STREAM), 0.0)
+        one += tl.where(d == 0, xi, 0.0)
         p = p * damping + xi * strength * tl.load(p_mass + 2 * D + d, mask=d < D, other=0.0)
         kinetic += p * p * tl.load(p_mass + D + d, mask=d < D, other=0.0)
         squares += tl.where((d > 0) & (d < degrees), xi * xi, 0.0)
@@ -93,7 +104,7 @@ def centroid_kernel(
         twice = tl.sum(kinetic, axis=0)
         c, thermal = tl.load(p_rescaling + 2 * s), tl.load(p_rescaling + 2 * s + 1)
         part = tl.where(twice > 0, thermal * (1.0 - c) / tl.where(twice > 0, twice, 1.0), 0.0)
-        one = tl.load(p_noise)
+        one = tl.sum(one, axis=0)
         factor = c + part * (one * one + tl.sum(squares, axis=0)) + 2.0 * one * tl.sqrt(c * part)
         sign = tl.where(one * tl.sqrt(part) + tl.sqrt(c) < 0, -1.0, 1.0)
         scale = tl.where(twice > 0, sign * tl.sqrt(factor), 1.0)
@@ -107,17 +118,21 @@ def centroid_kernel(
 
 @triton.jit
 def modes_kernel(
-    p_positions, p_momenta, p_force, p_before, p_exceeded, p_kick, p_matrix, p_cosine, p_sinc, p_pull, p_mass, p_noise,
-    p_damping, p_strength, p_whole, p_heat, p_gain, p_q, p_p, D, P: tl.constexpr, ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
+    p_positions, p_momenta, p_force, p_before, p_exceeded, p_kick, p_matrix, p_cosine, p_sinc, p_pull, p_mass,
+    p_next, p_number, p_trajectory, p_seed, p_damping, p_strength, p_whole, p_heat, p_gain, p_q, p_p, D,
+    P: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, STREAM: tl.constexpr,
 ):  # fmt: skip
-    """q and p [S, P, D], the modes after B A/2 O A/2, or after B A without p_noise, of a trajectory's columns.
+    """q and p [S, P, D], the modes after B A/2 O A/2, or after B A without p_damping, of a trajectory's columns.
+
+    The number of the step becomes that of p_next.
 
     matrix is the transpose of the ring's; mass [4, D] has m, 1 / m, sqrt m and the heat for a unit of p^2. heat [S]
     grows if there is but one block of columns, else gain [S, blocks] has what it is to grow by. A single bead is its
     own mode; q and p may then be its positions and momenta.
     """
     s, block = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    if (s == 0) & (block == 0):
+        tl.store(p_number, tl.load(p_next))
     if tl.load(p_exceeded + s) != 0:
         return
     k, d, inside = _columns(D, COLUMNS, ROWS, P, block)
@@ -136,13 +151,13 @@ def modes_kernel(
     pull = tl.load(p_pull + mode, mask=k < P, other=0.0)
     m, inverse = tl.load(p_mass + d, mask=d < D, other=0.0), tl.load(p_mass + D + d, mask=d < D, other=0.0)
     q, p = _free(q, p, cosine, sinc, pull, m, inverse)
-    if p_noise is not None:
+    if p_damping is not None:
         if p_gain is None:
             heat = tl.load(p_heat + s)  # before the barriers of the sum: every warp reads what one of them replaces
         before = p
         width = tl.load(p_strength + mode, mask=k < P, other=0.0) * tl.load(p_mass + 2 * D + d, mask=d < D, other=0.0)
         p = p * tl.load(p_damping + mode, mask=k < P, other=0.0)
-        p += width * tl.load(p_noise + at, mask=inside, other=0.0)
+        p += width * _gauss(p_next, p_trajectory, p_seed, s, k * D + d, STREAM)
         if p_whole is not None:
             velocity = tl.load(p_whole + 4 * s + 1 + d % 3)
             p = tl.where(k == 0, p * tl.load(p_whole + 4 * s) - m * velocity, p)
@@ -195,15 +210,18 @@ def heat_kernel(p_gain, p_exceeded, p_heat, parts, PARTS: tl.constexpr):
 
 @triton.jit(do_not_specialize_on_alignment=["p_new_energy", "p_new_force"])
 def close_kernel(
-    p_positions, p_momenta, p_force, p_before, p_energy, p_new_energy, p_new_force, p_exceeded, p_number, p_kick,
-    p_mass, p_max_kinetic, p_kinetic, move: tl.float64, force: tl.float64, N, P: tl.constexpr, ATOMS: tl.constexpr,
+    p_positions, p_momenta, p_force, p_before, p_energy, p_new_energy, p_new_force, p_exceeded, p_number, p_next,
+    p_kick, p_mass, p_max_kinetic, p_kinetic, move: tl.float64, force: tl.float64, N, P: tl.constexpr,
+    ATOMS: tl.constexpr,
 ):  # fmt: skip
     """New energy and forces of a part of a trajectory's atoms, and B; move and force are squares.
 
     kinetic [S, parts] becomes sum p^2 / m of each part, NaN where another limit is exceeded. Without it there is one
-    part, and the program checks the limit itself.
+    part, and the program checks the limit itself. next becomes the number of the next step.
     """
     s, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    if (s == 0) & (part == 0):
+        tl.store(p_next, tl.load(p_number) + 1)
     if tl.load(p_exceeded + s) != 0:
         return
     a = part * ATOMS + tl.arange(0, ATOMS)
@@ -261,41 +279,41 @@ class Steps(reference.Steps):
         ring, (S, P, N) = self.ring, self.beads[0].shape[:3]
         m = ring.masses.repeat_interleave(3)
         self._counter = torch.zeros(1, dtype=torch.int64, device=m.device)
+        self._next = torch.ones_like(self._counter)
         self._mass = torch.stack([m, 1.0 / m, m.sqrt(), 0.5 * ring.energy_unit / m])
         self._kick = ring.kick.contiguous()
         self._matrix, self._transpose = ring.matrix.contiguous(), ring.matrix.mT.contiguous()
         self._modes = ring.cosine.contiguous(), ring.sinc.contiguous(), ring.pull.contiguous()
-        self._damping, self._strength = ring.damping.contiguous(), ring.noise.contiguous()
+        self._seed = ring.seed.contiguous()
         self._rescaling = ring.rescaling.contiguous() if ring.rescaling.shape[1] else None
         self._tile, self._warps = tile(P, 3 * N)
         self._atoms, self._atom_warps = atoms(P * N)
         self._blocks = S, triton.cdiv(3 * N, self._tile["COLUMNS"])
         self._parts = S, triton.cdiv(P * N, self._atoms)
         noisy = bool(ring.damping.shape[1])
+        self._damping = ring.damping.contiguous() if noisy else None
+        self._strength = ring.noise.contiguous() if noisy else None
         coupled = noisy and (ring.rest or self._rescaling is not None)
         self._q, self._p = map(torch.empty_like, self.beads[:2]) if P > 1 else self.beads[:2]
-        self._noise = m.new_empty(S, P * 3 * N) if noisy else None
         self._whole = m.new_zeros(S, 4) if coupled else None
         self._gain = m.new_empty(self._blocks) if noisy and self._blocks[1] > 1 else None
         self._kinetic = m.new_empty(self._parts) if self._parts[1] > 1 else None
 
     def advance(self, step: int | None = None) -> None:
-        if step is None:
-            self._counter += 1
-        else:
-            self._counter.fill_(step)
+        if step is not None:
+            self._next.fill_(step)
         ring, fixed, warps = self.ring, self._tile, self._warps
         S, D = len(self.heat), self._mass.shape[1]
-        if self._noise is not None:
-            random.normal(ring.seed, self.trajectory, self._counter, fixed["P"] * D, NOISE, self._noise)
-        thermostat = self._noise, self._damping, self._strength
+        thermostat = self.trajectory, self._seed, self._damping, self._strength
+        noise = {"STREAM": NOISE, "enable_fp_fusion": False}
         if self._whole is not None:
-            given = (*self.beads[1:3], self.exceeded, self._kick, self._matrix, self._mass, *thermostat)
-            last = self._rescaling, self._whole, D, ring.degrees
-            _launch(centroid_kernel, (S,), warps, *given, *last, **fixed, REST=ring.rest)
-        given = (*self.beads, self.exceeded, self._kick, self._transpose, *self._modes, self._mass, *thermostat)
+            given = (*self.beads[1:3], self.exceeded, self._kick, self._matrix, self._mass, self._next)
+            last = *thermostat, self._rescaling, self._whole, D, ring.degrees
+            _launch(centroid_kernel, (S,), warps, *given, *last, **fixed, REST=ring.rest, **noise)
+        given = (*self.beads, self.exceeded, self._kick, self._transpose, *self._modes, self._mass)
+        given += (self._next, self._counter, *thermostat)
         last = self._whole, self.heat, self._gain, self._q, self._p, D
-        _launch(modes_kernel, self._blocks, warps, *given, *last, **fixed)
+        _launch(modes_kernel, self._blocks, warps, *given, *last, **fixed, **noise)
         if fixed["P"] > 1:
             given = (self._q, self._p, self.exceeded, self._matrix, *self.beads[:2], D)
             _launch(beads_kernel, self._blocks, warps, *given, **fixed)
@@ -304,8 +322,8 @@ class Steps(reference.Steps):
 
     def close(self, energy: Tensor, forces: Tensor, max_kinetic: Tensor, move: float, force: float) -> None:
         (S, P, N), limit = self.beads[0].shape[:3], max_kinetic.contiguous()
-        given = (*self.beads, self.energy, energy.contiguous(), forces.contiguous(), self.exceeded, self._counter)
-        last = self._kick, self._mass, limit, self._kinetic, move * move, force * force, N
+        given = (*self.beads, self.energy, energy.contiguous(), forces.contiguous(), self.exceeded)
+        last = self._counter, self._next, self._kick, self._mass, limit, self._kinetic, move * move, force * force, N
         _launch(close_kernel, self._parts, self._atom_warps, *given, *last, P=P, ATOMS=self._atoms)
         if self._kinetic is not None:
             given = self._kinetic, limit, self._counter, self.exceeded, self._parts[1]
@@ -340,7 +358,7 @@ def cases() -> list[tuple[str, Any, dict[str, str], dict[str, Any], int]]:
         ("ring heat", heat_kernel, {"PARTS": PARTS}, 1),
         ("ring check", check_kernel, {"PARTS": PARTS}, 1),
     ]
-    noise: dict[str, Any] = dict.fromkeys(("p_noise", "p_damping", "p_strength"))
+    noise: dict[str, Any] = dict.fromkeys(("p_seed", "p_trajectory", "p_damping", "p_strength"))
     whole: dict[str, Any] = {"p_whole": None}
     for P, N, ensemble, none in (
         (1, 1000, "NVE", noise | whole),
@@ -352,16 +370,19 @@ def cases() -> list[tuple[str, Any, dict[str, str], dict[str, Any], int]]:
         (fixed, warps), (together, atom_warps) = tile(P, 3 * N), atoms(P * N)
         alone = {"p_gain": None} if fixed["COLUMNS"] >= 3 * N else {}
         whole_sum = {"p_kinetic": None} if together >= P * N else {}
-        made.append((f"ring modes {ensemble} P={P} N={N}", modes_kernel, fixed | none | alone, warps))
+        made.append(
+            (f"ring modes {ensemble} P={P} N={N}", modes_kernel, fixed | none | alone | {"STREAM": NOISE}, warps)
+        )
         made.append((f"ring close P={P} N={N}", close_kernel, {"P": P, "ATOMS": together} | whole_sum, atom_warps))
         if P > 1:
             made.append((f"ring beads P={P} N={N}", beads_kernel, fixed, warps))
         if ensemble == "PILE-G":
-            made.append((f"ring centroid P={P} N={N}", centroid_kernel, fixed | {"REST": True}, warps))
+            made.append((f"ring centroid P={P} N={N}", centroid_kernel, fixed | {"REST": True, "STREAM": NOISE}, warps))
     return [(name, kernel, _signature(kernel, fixed), fixed, warps) for name, kernel, fixed, warps in made]
 
 
 def _signature(kernel: Any, fixed: dict[str, Any]) -> dict[str, str]:
-    types = {"p_exceeded": "*i64", "p_number": "*i64", "move": "fp64", "force": "fp64"}
+    numbers = ("p_exceeded", "p_number", "p_next", "p_trajectory", "p_seed")
+    types = dict.fromkeys(numbers, "*i64") | {"move": "fp64", "force": "fp64"}
     of = {a: types.get(a, "*fp64" if a.startswith("p_") else "i32") for a in kernel.arg_names}
     return {a: "constexpr" if a in fixed else kind for a, kind in of.items()}

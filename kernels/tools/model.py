@@ -17,6 +17,7 @@ from functools import lru_cache
 from typing import Any
 
 from painn_fast.kernels.launch import default
+from painn_fast.kernels.layer import triton as layers
 from painn_fast.kernels.message.triton import rows_of
 from painn_fast.kernels.node import triton as nodes
 from painn_fast.kernels.tools.static_report import all_cases, compile_case, loops
@@ -66,8 +67,6 @@ L2 = 64.0
 """Bytes a clock that a multiprocessor gets from L2."""
 BLAS = 0.7
 """Of the peak, in products of the BLAS whose tiles fill the device."""
-HOST = {"triton": 12e-6, "torch": 6e-6}
-"""Seconds of the host for a launch without a graph."""
 
 
 @dataclass(frozen=True)
@@ -174,14 +173,32 @@ def node_work(which: str, precision: str, shape: nodes.Shape, target: str, last:
     """Of `node_fwd` or `node_bwd`."""
     kernel = {"node_fwd": nodes.node_fwd_kernel, "node_bwd": nodes.node_bwd_kernel}[which]
     made = nodes.case(kernel, features, precision, shape, last=last)
-    hidden, block, depth = (made[3][key] for key in ("H", "BLOCK", "DEPTH"))
-    outer, terms = features / block, features / depth
+    return executed(made, target, _products(which, shape, last, features))
+
+
+@lru_cache
+def layer_work(
+    which: str, precision: str, shape: nodes.Shape, target: str, position: str, degree: float, forces: bool = True
+) -> Work:
+    """Of `layer_fwd` or `layer_bwd`, with so many edges an atom."""
+    kernel = {"layer_fwd": layers.layer_fwd_kernel, "layer_bwd": layers.layer_bwd_kernel}[which]
+    repeats, last = [(degree, F / layers.span_of(shape, F))], position == "last"
+    if which == "layer_fwd":
+        repeats += _products("node_fwd", shape, last) + _products("node_bwd", shape, True) * (last and forces)
+    elif position != "first":
+        repeats += _products("node_bwd", shape, False)
+    return executed(layers.case(kernel, F, precision, shape, position, forces=forces), target, repeats)
+
+
+def _products(which: str, shape: nodes.Shape, last: bool, features: int = F) -> list[tuple[float, float]]:
+    """How often the loops of a node's products run, and those around them."""
+    hidden = features // 2 if last else features
+    outer, terms = features / min(shape.block, features), features / shape.depth
     if which == "node_fwd":
-        repeats = [(terms, outer)] * 3 + [(terms, hidden / made[3]["BLOCK_H"])] + [(terms, outer)] * (not last)
-    else:
-        repeats = [(3 * terms, outer)] * (not last) + [(hidden / made[3]["DEPTH_H"], outer)]
-        repeats += [(terms, outer)] * 2 + [(2 * terms, outer)]
-    return executed(made, target, repeats)
+        after = [(terms, outer)] * (not last)
+        return [(terms, outer)] * 3 + [(terms, hidden / min(shape.block, hidden))] + after
+    repeats = [(3 * terms, outer)] * (not last) + [(hidden / min(shape.depth, hidden), outer)]
+    return [*repeats, (terms, outer), (terms, outer), (2 * terms, outer)]
 
 
 @lru_cache
@@ -211,25 +228,42 @@ SIZES = {
 
 def evaluation(size: Size, gpu: Gpu, *, forces: bool, node: str = "fused", precision: str = "ieee") -> list[Launch]:
     """The launches of one evaluation by the engine, in their order."""
-    between = _fused if node == "fused" else _blas
-    n = size.atoms
+    if node == "fused":
+        return _layers(size, gpu, forces, precision)
     listed = [_tiles("edge vectors", size.edges / 256, gpu, 64.0 * size.edges)]
     for k in range(LAYERS):
-        listed.append(_message("message_fwd", size, gpu, first=k == 0))
-        listed += between("node_fwd", n, gpu, k == LAYERS - 1, precision)
-    listed += [_tiles("readout F=128", n / 8, gpu), _tiles("readout molecules", size.molecules, gpu)]
-    for k in range(LAYERS - 1, -1, -1) if forces else ():
-        listed += between("node_bwd", n, gpu, k == LAYERS - 1, precision)
+        listed += [
+            _message("message_fwd", size, gpu, first=k == 0),
+            *_blas("node_fwd", size.atoms, gpu, k == LAYERS - 1),
+        ]
+    listed += [_tiles("readout F=128", size.atoms / 8, gpu), _tiles("readout molecules", size.molecules, gpu)]
+    if not forces:
+        return listed
+    for k in range(LAYERS - 1, -1, -1):
+        listed += _blas("node_bwd", size.atoms, gpu, k == LAYERS - 1)
         listed.append(_message("message_force_bwd", size, gpu, first=k == 0))
-    return listed
+    return [*listed, Launch("sum"), Launch("mul")]
+
+
+def _layers(size: Size, gpu: Gpu, forces: bool, precision: str) -> list[Launch]:
+    """A launch a layer, each way."""
+    shape = nodes.shape_of(precision, size.atoms)
+    programs, degree = math.ceil(size.atoms / shape.rows), size.edges / size.atoms
+    listed = []
+    for which in ("layer_fwd", "layer_bwd") if forces else ("layer_fwd",):
+        positions = ["first", *[""] * (LAYERS - 2), "last"]
+        for position in positions if which == "layer_fwd" else reversed(positions):
+            work = layer_work(which, precision, shape, gpu.target, position, degree, forces)
+            numbers = 34 if which == "layer_fwd" else 50
+            listed.append(Launch(which, work, programs, 4.0 * numbers * F * size.atoms))
+    return listed if forces else [*listed, _tiles("readout molecules", size.molecules, gpu)]
 
 
 def dynamics_step(size: Size, gpu: Gpu, **how: str) -> list[Launch]:
-    """Of Langevin dynamics: both halves of the step, the engine's launches, and what `GpuEngine.launches` adds."""
-    copy, *others = (Launch(name) for name in ("copy", "mul", "sum", "mul"))
+    """Of Langevin dynamics: both halves of the step around the engine's launches."""
     first = _tiles("ring modes Langevin P=1 N=9", size.molecules, gpu)
     last = _tiles("ring close P=1 N=9", size.molecules, gpu)
-    return [first, copy, *evaluation(size, gpu, forces=True, **how), *others, last]
+    return [first, *evaluation(size, gpu, forces=True, **how), last]
 
 
 def _tiles(name: str, programs: float, gpu: Gpu, moved: float = 0.0) -> Launch:
@@ -246,18 +280,12 @@ def _message(name: str, size: Size, gpu: Gpu, *, first: bool) -> Launch:
     )
 
 
-def _fused(which: str, atoms: int, gpu: Gpu, last: bool, precision: str) -> list[Launch]:
-    shape = nodes.shape_of(precision, atoms)
-    work = node_work(which, precision, shape, gpu.target, last)
-    return [Launch(which, work, math.ceil(atoms / shape.rows), 4.0 * 30 * F * atoms)]
-
-
 FORWARD = {"mm": (3, 1, 2), "addmm": (1, 2, 1), "addmm 2": (1, 1, 3), "addmm 3": (1, 1, 1), "addmm 4": (1, 1, 3)}
 BACKWARD = {"mm": (1, 3, 1), "addmm": (1, 1, 1), "mm 2": (1, 3, 1), "mm 3": (1, 1, 2), "addmm 2": (3, 2, 1)}
 """Products of the BLAS: rows an atom, and sides in units of F."""
 
 
-def _blas(which: str, atoms: int, gpu: Gpu, last: bool, precision: str) -> list[Launch]:
+def _blas(which: str, atoms: int, gpu: Gpu, last: bool) -> list[Launch]:
     names, products = (
         (("norm_fwd", "gate_fwd"), FORWARD) if which == "node_fwd" else (("gate_bwd", "norm_bwd"), BACKWARD)
     )
@@ -279,16 +307,29 @@ def total(launches: Sequence[Launch], gpu: Gpu) -> float:
     return sum(seconds(launch, gpu, cached=cached) for launch in launches)
 
 
-TRAINING = {"triton": 45, "torch": 420}
-"""Launches of a training step of ethanol-10, without a graph, as a driver that stands for an H200 counts them."""
+TRAINING = {
+    "message_fwd": 3, "message_bwd": 6, "message_tangent": 3, "message_bwd_tangent": 3, "message_weight_bwd": 3,
+    "message_weight_bwd_tangent": 3, "update norm_fwd": 3, "update gate_fwd": 3, "update norm_adjoint": 6,
+    "update gate_adjoint": 6, "update norm_second": 3, "update gate_second": 3,
+}  # fmt: skip
+"""Kernels of a training step on energies and forces, as a driver that stands for an H200 counts them."""
+TRAINING_TORCH = 420
+"""Operations of torch beside them."""
 
 
-def training_step() -> float:
-    """Seconds of a step, which the host's launches take; the kernels of the device are shorter."""
-    return sum(HOST[kind] * count for kind, count in TRAINING.items())
+def training_step(size: Size, gpu: Gpu) -> list[Launch]:
+    """The launches of a training step, which are one CUDA graph."""
+    listed = []
+    for name, count in TRAINING.items():
+        if name.startswith("message"):
+            work = kernel_work(f"{name} F={F}", gpu.target, (size.edges / size.atoms, 1.0))
+            listed += [Launch(name, work, size.atoms * (F // 32 // 2 // work.warps))] * count
+        else:
+            listed += [_tiles(f"{name} F={F}", size.atoms / 4, gpu)] * count
+    return listed + [Launch("torch")] * TRAINING_TORCH
 
 
-FUSED_UP_TO = {"ieee": 1024, "tf32": 2048, "bf16": 2048}
+FUSED_UP_TO = {"ieee": 16384, "tf32": 2048, "bf16": 2048}
 """As the engine chooses its node kernels; a test holds them equal."""
 
 
@@ -307,7 +348,7 @@ def predictions(gpu: Gpu, precision: str = "ieee") -> dict[str, tuple[float, int
     for case in ("ethanol-1", "ethanol-1024"):
         found[f"{case} step"] = of(case, dynamics_step)
     if precision == "ieee":
-        found["ethanol-10 training"] = training_step(), sum(TRAINING.values())
+        found["ethanol-10 training, a graph"] = of("ethanol-10", lambda size, gpu, **_: training_step(size, gpu))
     return found
 
 

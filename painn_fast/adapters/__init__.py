@@ -1,4 +1,7 @@
-"""Engines of other packages that run our models: i-PI, as a client of its sockets or in its process."""
+"""Engines of other packages that run our models: i-PI, as a client of its sockets or in its process.
+
+OpenMM, LAMMPS with its ML-IAP, and TorchSim have modules of their own: `openmm`, `lammps`, `mliap`, `torchsim`.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -23,9 +23,10 @@ from painn_fast.evaluate import evaluate
 from painn_fast.graph.batch import CLOSEST
 from painn_fast.graph.cells import check_far
 from painn_fast.io import load
-from painn_fast.io.find import MODELS, bundled
+from painn_fast.io.find import AFTER_MODEL
 from painn_fast.io.load import dtype_of
-from painn_fast.io.structures import read_structures, refuse_constraints
+from painn_fast.io.minima import minima_of, start_structures
+from painn_fast.io.structures import refuse_constraints
 from painn_fast.md.forces import ModelForces
 from painn_fast.nn import Potential
 from painn_fast.units import BOHR, HARTREE
@@ -230,8 +231,6 @@ def _check_whole(beads: Structures) -> None:
 def _structure(model: Potential | str | Path, structure: ase.Atoms | str | Path | None) -> ase.Atoms:
     if isinstance(structure, ase.Atoms):
         return structure.copy()
-    if structure is not None:
-        return read_structures(structure)[0]
-    if str(model) in bundled():
-        return read_structures(MODELS / f"{model}.xyz")[0]
-    raise PaiNNFastError("no structure", where="structure", expected="a file that ASE reads, atoms in i-PI's order")
+    if structure is None and isinstance(model, Potential) and (minima := minima_of(model)):
+        return minima[0]
+    return start_structures(structure, "" if isinstance(model, Potential) else str(model), fix=AFTER_MODEL)[0]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated
 
 import typer
@@ -17,11 +18,14 @@ from painn_fast.cli import (
     data,
     doctor,
     evaluate,
+    export,
     info,
     ipi,
     label,
+    learn,
     md,
     relax,
+    sample,
     select,
     spectrum,
     table,
@@ -44,6 +48,8 @@ VERBS: dict[str, Callable[..., None]] = {
     "eval": evaluate.evaluate,
     "convert": convert.convert,
     "data": data.data,
+    "learn": learn.learn,
+    "sample": sample.sample,
     "label": label.label,
     "select": select.select,
     "train": train.train,
@@ -51,14 +57,15 @@ VERBS: dict[str, Callable[..., None]] = {
     "relax": relax.relax,
     "vib": vib.vib,
     "md": md.md,
+    "export": export.export,
     "ipi": ipi.ipi,
     "spectrum": spectrum.spectrum,
     "bench": bench.bench,
     "doctor": doctor.doctor,
 }
 for _name, _verb in VERBS.items():  # line breaks of the source are not those of the terminal
-    _paragraphs = (inspect.getdoc(_verb) or "").split("\n\n")
-    app.command(_name, help="\n\n".join(" ".join(text.split()) for text in _paragraphs))(_verb)
+    *_paragraphs, _example = (" ".join(text.split()) for text in (inspect.getdoc(_verb) or "").split("\n\n"))
+    app.command(_name, help="\n\n".join(_paragraphs), epilog=_example)(_verb)
 
 
 def _version(wanted: bool) -> None:
@@ -87,6 +94,9 @@ def main(arguments: list[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     words = [word for word in given if word != "--traceback"]
     try:
+        verb = next((word for word in words if not word.startswith("-")), None)
+        if verb is not None and verb not in VERBS:
+            raise PaiNNFastError("no such verb", got=verb, fix=_nearest(verb, VERBS, "see painn-fast --help"))
         code = app(args=words, prog_name="painn-fast", standalone_mode=False)
     except BrokenPipeError:  # the reader, such as `head`, has had enough
         sys.stderr.close()
@@ -103,6 +113,11 @@ def main(arguments: list[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
+def _nearest(word: str, known: Iterable[str], otherwise: str) -> str:
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.55)
+    return f"did you mean {near[0]}? {otherwise}" if near else otherwise
+
+
 def describe(error: Exception) -> tuple[str, int]:
     """One line for an error, and the exit code."""
     if isinstance(error, PaiNNFastError):
@@ -110,6 +125,12 @@ def describe(error: Exception) -> tuple[str, int]:
     if isinstance(error, OSError):
         where = f"; where: {error.filename}" if error.filename else ""
         return one_line(f"{error.strerror or error}{where}"), WRONG_INPUT
+    if hasattr(error, "possibilities"):  # a flag that the verb does not have; its names are those of all flags
+        context = error.ctx  # type: ignore[attr-defined]
+        flags = [name for one in context.command.params for name in one.opts if not getattr(one, "hidden", False)]
+        word = error.option_name  # type: ignore[attr-defined]
+        fix = _nearest(word, flags, f"see {context.command_path} --help")
+        return str(PaiNNFastError("no such flag", got=word, fix=fix)), WRONG_INPUT
     if hasattr(error, "format_message"):  # a flag that the command line does not know or cannot read
         verb = getattr(getattr(error, "ctx", None), "command_path", "painn-fast")
         return f"{one_line(error.format_message()).rstrip('.')}; fix: see {verb} --help", WRONG_INPUT

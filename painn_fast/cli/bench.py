@@ -53,6 +53,8 @@ def bench(
 
     Times are in ms, memory in MB. All sides have the same weights and graph and take turns; one whose numbers differ
     from the float64 reference gets no time. "floor" is the time of the matrix products alone.
+
+    Example: painn-fast bench ethanol-1 qm9-50 --out results.json
     """
     from rich.console import Console
 

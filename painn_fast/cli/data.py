@@ -34,6 +34,8 @@ def data(
     """Print what files hold, check it as a training does, and gather it in one HDF5 file.
 
     Labels are printed and written in eV, eV/Å, e Å and Å³, other numbers in the units that the files declare.
+
+    Example: painn-fast data labelled.xyz --output set.h5
     """
     options = {"keys": pairs("--key", key), "units": pairs("--data-unit", data_unit), **options}
     check_files(*files, kind="data")

@@ -16,6 +16,8 @@ def doctor(
 
     One line a check: ok, warn or fail, what was found (forces in eV/Å, times in ms, roughness in cm-1) and how to mend
     it. The exit code is 1 if one fails.
+
+    Example: painn-fast doctor --warm
     """
     if warm:
         _warm()

@@ -52,6 +52,8 @@ def evaluate(
     Errors: energy kcal/mol, forces kcal/mol/Å, dipole D, polarizability Å³, each per component.
 
     Properties: energy eV, forces eV/Å, dipole e Å, polarizability Å³.
+
+    Example: painn-fast eval ethanol molecule.xyz --csv properties.csv
     """
     file = {"keys": pairs("--key", key), "units": pairs("--data-unit", data_unit), **file}
     check_model(model, options, dtype=dtype, device=device)

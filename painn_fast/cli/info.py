@@ -22,6 +22,8 @@ def info(
     """Show configuration, units, heads, parameters, elements, SHA-256, card and ways of evaluation of a model.
 
     The cut-off is in Å. Whatever units a model was trained in, its results come in eV, Å, e.
+
+    Example: painn-fast info ethanol
     """
     check_model(model, options)
     from painn_fast.io.describe import describe

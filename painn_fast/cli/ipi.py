@@ -43,9 +43,12 @@ def ipi(
     """Serve i-PI's ffsocket: energies, forces and virials of all beads in one batch, until i-PI ends.
 
     i-PI uses atomic units: energies and virials in hartree, forces in hartree/bohr. The model's own are eV and Å.
+
+    Example: painn-fast ipi ethanol --address localhost:31415 --clients 16
     """
     from painn_fast.adapters.ipi_client import Address, Client
     from painn_fast.errors import PaiNNFastError
+    from painn_fast.io.find import AFTER_MODEL, start_structure
     from painn_fast.runtime.progress import StatusLine
     from painn_fast.units import parse_quantity
 
@@ -54,7 +57,7 @@ def ipi(
     where = Address(unix=unix) if unix is not None else Address.parse(address or "localhost:31415")
     seconds = parse_quantity(timeout, "duration")
     check_model(model, options, dtype=dtype, device=device)
-    check_files(structure)
+    check_files(start_structure(structure, model, AFTER_MODEL))
     from painn_fast.adapters.ipi import Driver
 
     driver = Driver(model, structure, properties, dtype, device, **options)

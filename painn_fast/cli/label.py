@@ -24,8 +24,8 @@ def label(
         typer.Option(
             "--with",
             metavar="METHOD",
-            help="pyscf (energies, forces, dipoles, polarizabilities), tblite (energies, forces, dipoles), model:NAME, "
-            "or an ASE calculator as module:Class, such as ase.calculators.emt:EMT.",
+            help="pyscf (energies, forces, dipoles, polarizabilities), tblite (the same; polarizabilities too small), "
+            "model:NAME, or an ASE calculator as module:Class, such as ase.calculators.emt:EMT.",
         ),
     ],
     output: Annotated[
@@ -56,8 +56,10 @@ def label(
 
     Charge (e) and spin multiplicity come from `charge` and `spin` in the file. Finished labels are on disk at once;
     Ctrl-C, or a kill, loses only what is being computed. A structure that fails is reported and left out.
+
+    Example: painn-fast label geometries.xyz --with pyscf --output labelled.xyz
     """
-    given = {name: _value(text) for name, text in pairs("--option", option).items()}
+    given = {name: value_of(text) for name, text in pairs("--option", option).items()}
     check_files(file)
     from painn_fast.label import label as run
 
@@ -77,7 +79,7 @@ def label(
     )
 
 
-def _value(text: str) -> Any:
+def value_of(text: str) -> Any:
     """A number where it is one, else the text."""
     for kind in (int, float):
         try:

@@ -31,7 +31,10 @@ def md(
     restart needs, and energies.png: temperature, conserved quantity and drift. Ctrl-C, SIGTERM, --max-time or a file
     EXIT in the folder save and stop; --resume goes on. Under torchrun --nproc_per_node 2 -m painn_fast.cli md ...
     processes share the trajectories.
+
+    Example: painn-fast md --model ethanol --duration "5 ps" --dipole-every "1 fs"
     """
+    from painn_fast.io.find import require_model, start_structure
     from painn_fast.md.settings import MDSettings
     from painn_fast.runtime.ranks import rank_and_world_size
     from painn_fast.settings import load_settings
@@ -40,7 +43,8 @@ def md(
     for model in (settings.model, *settings.members, *settings.add):
         if model:
             check_model(model, settings.options_of(model), device=settings.device)
-    check_files(settings.structure)
+    require_model(settings.model, *settings.members)
+    check_files(start_structure(settings.structure, settings.model))
     from painn_fast.md import run
 
     path = run(settings, resume=resume, overwrite=overwrite)

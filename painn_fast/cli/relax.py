@@ -44,6 +44,8 @@ def relax(
 
     The file has energies (eV), forces (eV/Å) and with --cell stress (eV/Å³) as ASE reads them, and for each structure
     `converged` and `steps`. Constraints of the file hold. Exit code 1 if a structure has not converged.
+
+    Example: painn-fast relax ethanol geometries.xyz --output relaxed.xyz
     """
     check_model(model, options, dtype=dtype, device=device)
     check_files(file)

@@ -55,6 +55,8 @@ def select(
     """Choose the structures that the models of an ensemble disagree on most, to be labelled next.
 
     Disagreement is the standard deviation of the force on an atom, in eV/Å, of the atom where it is largest.
+
+    Example: painn-fast select md -m a.safetensors -m b.safetensors --number 50
     """
     check_files(file)
     for one in model:

@@ -47,7 +47,10 @@ def spectrum(
     "3 ps", temperatures "300 K". Flags override the file. The output folder (default: MODEL-spectrum) gets
     spectrum.png, tables as CSV, the list of peaks, the resolved settings and the trajectory; for several methods a
     folder each, and comparison.png and comparison.csv; of a committee of models a folder each, and their mean.
+
+    Example: painn-fast spectrum ethanol --method t-rpmd,classical
     """
+    from painn_fast.io.find import AFTER_MODEL, require_model, start_structure
     from painn_fast.settings import load_settings
     from painn_fast.spectra.settings import SpectrumSettings
 
@@ -57,6 +60,9 @@ def spectrum(
     settings = load_settings(SpectrumSettings, config, flags)
     if settings.model:
         check_model(settings.model, settings.load_options, device=settings.device)
+    if settings.trajectory is None:
+        require_model(settings.model)
+        start_structure(settings.structure, settings.model, AFTER_MODEL)
     check_files(settings.structure)
     for one in settings.committee:
         check_model(one, settings.load_options)

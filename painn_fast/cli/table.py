@@ -18,7 +18,10 @@ def table(
         typer.Option("--output", "-o", metavar="FILE", help="Write it here (Markdown).", show_default=False),
     ] = None,
 ) -> None:
-    """Test errors of trainings beside those in print, as Markdown; each in the unit of the printed table."""
+    """Test errors of trainings beside those in print, as Markdown; each in the unit of the printed table.
+
+    Example: painn-fast table md17-ethanol qm9-mu --output table.md
+    """
     for folder in folders:
         with reading("no finished training here", folder):
             (folder / "training.json").stat()

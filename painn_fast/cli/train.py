@@ -47,6 +47,8 @@ def train(
     Flags override the file. Ctrl-C saves and stops; --resume goes on. Into the output folder go the model, its card,
     errors, learning curves and the resolved settings; of an ensemble into member-0, member-1, ... in it. Several
     processes for one model: torchrun --nproc_per_node 2 -m painn_fast.cli train ...
+
+    Example: painn-fast train md17-ethanol --data FOLDER --max-time "8 h"
     """
     from painn_fast.errors import PaiNNFastError
     from painn_fast.settings import merged

@@ -59,8 +59,10 @@ def vib(
     first; Hessians of several are computed in batches. Of several models lines are means, with the standard deviation
     between the models as the error of the model. The folder, or one in it for each molecule of several, gets
     harmonic.csv, anharmonic.csv, thermochemistry.csv, minimum.xyz and modes.molden (Molden, Jmol, Avogadro).
+
+    Example: painn-fast vib ethanol --anharmonic --output lines
     """
-    from painn_fast.io.find import MODELS, bundled
+    from painn_fast.io.find import AFTER_MODEL, bundled, start_structure
     from painn_fast.units import parse_quantity
 
     kelvin = parse_quantity(temperature, "temperature")
@@ -71,20 +73,21 @@ def vib(
     if more and anharmonic:
         raise PaiNNFastError("anharmonic lines are of one model", got=f"{1 + len(more)} models", where="--anharmonic")
     files = [one for one in structure or [] if str(one) not in more]
-    if not files and model not in bundled():
-        raise PaiNNFastError("no structure", where="STRUCTURE", expected="a file that ASE reads")
+    if not files:
+        start_structure(None, model, AFTER_MODEL)
     check_files(*files)
     folder = output or Path(f"{Path(model).stem}-vib")
     if not overwrite and any(folder.glob("**/harmonic.csv")):
         raise PaiNNFastError("the folder holds results", where=folder, fix="take another, or --overwrite")
     from painn_fast.io import load
+    from painn_fast.io.minima import start_structures
     from painn_fast.label.structures import structures
     from painn_fast.runtime.folders import molecule_folder
     from painn_fast.runtime.progress import StatusLine
     from painn_fast.vibrations import committee, harmonic, harmonic_many
 
     potential = load(model, **options, dtype=dtype, device=device or "cpu")
-    molecules = [atoms for path in files or [MODELS / f"{model}.xyz"] for atoms in structures(path)]
+    molecules = [atoms for path in files for atoms in structures(path)] or start_structures(None, model)
     with StatusLine() as status:
         if len(molecules) == 1 and not more:  # the analytic Hessian, for the roughness, takes longer than all the rest
             spectra = [harmonic(potential, molecules[0], relaxed=no_relax)]

@@ -11,7 +11,6 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from painn_fast import units
 from painn_fast.engine import check
 from painn_fast.engine.check import (
     CHECKED_EDGES,
@@ -23,6 +22,7 @@ from painn_fast.engine.check import (
 )
 from painn_fast.engine.cuda_graph import StreamOrder, captured
 from painn_fast.engine.gpu_weights import pack
+from painn_fast.engine.layers_gpu import launch_layers
 from painn_fast.engine.passes_gpu import BlasNode, Buffers, FusedNode, Node, Wanted, buffers, launch_all
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph import AtomicBatch
@@ -33,9 +33,9 @@ AGREEMENT = {"ieee": check.AGREEMENT, "tf32x3": check.AGREEMENT, "tf32": 2e-2, "
 ROUNDING = {"ieee": 1.0, "tf32x3": 4.0, "tf32": 2.0**13, "bf16": 2.0**16}
 """Of a factor in a product, in units of that of float32."""
 NODES = ("auto", "fused", "blas")
-FUSED_UP_TO = {"ieee": 1024, "tf32": 2048, "bf16": 2048}
-"""Atoms up to which one launch does all that atoms do between two messages: about one program for each part of a large
-GPU; products of the BLAS, which need many more launches, are better shared out beyond. Chosen without measuring."""
+FUSED_UP_TO = {"ieee": 16384, "tf32": 2048, "bf16": 2048}
+"""Atoms up to which a layer is one launch each way; products of the BLAS, which need many more launches and passes over
+memory, share weights among more atoms. Chosen without measuring: "ieee" by `kernels.tools.model`."""
 FROM_SCHEDULE = {"energy", "energies", "forces", "stress"}
 FORCES = Wanted(forces=True, stress=False, vectors=False)
 GROWTH = 1.25
@@ -160,18 +160,12 @@ class GpuEngine:
         plan = self._new_plan(self._capacity(work.size, None), work.size[0].bit_length())
         with torch.no_grad():
             self._load(plan, work, mirrored=False)
-        n, factor = work.size[0], units.factor("energy", self.potential.config.energy_unit)
-        energy = torch.empty_like(plan.memory.total[: work.size[2]])
-        forces = torch.empty_like(plan.memory.positions[:n])
+        results = {"energy": plan.memory.total[: work.size[2]], "forces": plan.memory.forces[: work.size[0]]}
 
         @torch.no_grad()
         def run() -> dict[str, Tensor]:
-            plan.memory.positions[:n].copy_(positions)
-            self._launch(plan, FORCES)
-            torch.mul(plan.memory.total[: len(energy)], factor, out=energy)
-            torch.sum(plan.memory.force[:, :n], 0, dtype=torch.float64, out=forces)
-            forces.mul_(factor * self.weights.unit)
-            return {"energy": energy, "forces": forces}
+            self._launch(plan, FORCES, positions)
+            return dict(results)
 
         return run
 
@@ -232,10 +226,15 @@ class GpuEngine:
         with torch.cuda.device_of(plan.memory.positions):
             plan.runs[wanted]()
 
-    def _launch(self, plan: _Plan, wanted: Wanted) -> None:
+    def _launch(self, plan: _Plan, wanted: Wanted, positions: Tensor | None = None) -> None:
         """Launch an evaluation; the BLAS chooses its kernels here, not where a graph is replayed."""
+        w, m = self.weights, plan.memory
+        x = m.positions if positions is None else positions
         with _blas(tf32=self.precision == "tf32"):
-            launch_all(self.weights, plan.memory, wanted, plan.node)
+            if isinstance(plan.node, FusedNode) and len(w.readout) == 1 and not wanted.stress:
+                launch_layers(w, m, wanted, self.precision, x)
+            else:
+                launch_all(w, m, wanted, plan.node, x)
 
     def _node(self, atoms: int) -> Node:
         """By the power of two of atoms, so that results do not depend on what was evaluated before."""
@@ -245,9 +244,9 @@ class GpuEngine:
     def _results(self, m: Buffers, work: GpuWorkspace, properties: Sequence[str]) -> dict[str, Tensor]:
         """Our units, memory of its own; what is not requested is not made."""
         n, f, results = work.size[0], self.potential.config.representation.n_features, {}
-        energy = units.factor("energy", self.potential.config.energy_unit)
+        energy = self.weights.energy_unit
         if "energy" in properties:
-            results["energy"] = m.total[: work.size[2]] * energy
+            results["energy"] = m.total[: work.size[2]].clone()
         if "energies" in properties:
             results["energies"] = m.atomic[:n] * energy
         if "stress" in properties:
@@ -255,8 +254,8 @@ class GpuEngine:
             volume = torch.linalg.det(work.batch.cell).abs()[:, None, None]
             results["stress"] = virial.unflatten(1, (3, 3)) * energy / volume
         if "forces" in properties:
-            force = m.pair_force[:n] if "stress" in properties else m.force[:, :n].sum(0, dtype=torch.float64)
-            results["forces"] = force * (energy * self.weights.unit)
+            stress = "stress" in properties
+            results["forces"] = m.pair_force[:n] * (energy * self.weights.unit) if stress else m.forces[:n].clone()
         others = [name for name in properties if name not in FROM_SCHEDULE]
         if others:
             batch = work.batch.with_positions(m.positions[:n])

@@ -51,6 +51,7 @@ class GpuWeights:
     reference: Tensor  # [max_z] float64, atomic reference and mean, model units
     epsilon: float
     unit: float  # length units of the model in an Å
+    energy_unit: float  # eV in an energy unit of the model
 
     @property
     def features(self) -> int:
@@ -118,6 +119,7 @@ def pack(potential: Potential, products: torch.dtype | None = None) -> GpuWeight
         reference=energy.atomic_reference + energy.mean,
         epsilon=config.epsilon,
         unit=1.0 / units.factor("length", potential.config.length_unit),
+        energy_unit=units.factor("energy", potential.config.energy_unit),
     )
 
 

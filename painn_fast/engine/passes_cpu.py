@@ -137,25 +137,28 @@ def energy_and_forces(
 
 @compiled(nogil=True)
 def in_units(
-    energies: np.ndarray, forces: np.ndarray, positions: np.ndarray, molecule: np.ndarray, unit: float,
+    energies: np.ndarray, forces: np.ndarray, positions: np.ndarray, molecule: np.ndarray, unit: np.ndarray,
     energy: np.ndarray,
 ) -> bool:  # fmt: skip
-    """Atomic energies [N] and forces [N, 3], or none, from model units, and energies of molecules [M] (grow).
+    """Atomic energies [K, N] and forces [K, N, 3], or none, of K models from their units [K], and energies of molecules
+    [K, M] (grow).
 
     Returns:
         Whether these are finite, and the positions [N, 3] within `FARTHEST`.
     """
     nothing, near = 0.0, True  # zero times any number; otherwise NaN
-    for i in range(len(energies)):
-        energies[i] *= unit
-        energy[molecule[i]] += energies[i]
-        nothing += 0.0 * energies[i]
+    for i in range(len(positions)):
         for x in range(3):
             near = near and abs(positions[i, x]) <= FARTHEST
-    for i in range(len(forces)):
-        for x in range(3):
-            forces[i, x] *= unit
-            nothing += 0.0 * forces[i, x]
+    for k in range(len(unit)):
+        for i in range(len(molecule)):
+            energies[k, i] *= unit[k]
+            energy[k, molecule[i]] += energies[k, i]
+            nothing += 0.0 * energies[k, i]
+        for i in range(forces.shape[1]):
+            for x in range(3):
+                forces[k, i, x] *= unit[k]
+                nothing += 0.0 * forces[k, i, x]
     return near and nothing == 0.0
 
 

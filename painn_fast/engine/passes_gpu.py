@@ -62,19 +62,22 @@ class Buffers:
     y: Tensor  # [L, N, 3 F]
     hidden: list[Tensor]  # [N, H] of the readout
     atomic: Tensor  # [N] float64, energies in model units
-    total: Tensor  # [M] float64
+    total: Tensor  # [M] float64, eV
     # backward
     g_hidden: list[Tensor]  # [N, H]
     gs: Tensor  # [N, F]
+    gs_before: Tensor  # [N, F], of the layer before, where all layers are launched as one
     total_gs: Tensor  # [N, F], scratch
     gv: Tensor  # [N, 3, F] of v after an update
     gv_middle: Tensor  # [N, 3, F] of v before it
+    gv_before: Tensor  # [N, 3, F]
     gx: Tensor  # [N, 3 F]
     gy: Tensor  # [N, 3 F]
     g_context: Tensor  # [N, 2 F]
     g_vw: Tensor  # [N, 3, 2 F]
     narrow: Tensor  # [N, F]
     force: Tensor  # [parts, N, 3] model units, a sum over its parts
+    forces: Tensor  # [N, 3] float64, eV/Å
     gr: Tensor  # [E, 3] model units
     pair_force: Tensor  # [N, 3] float64, from gr
     virial: Tensor  # [N, 3, 3] float64, from gr
@@ -127,25 +130,28 @@ def buffers(w: GpuWeights, atoms: int, edges: int, molecules: int, device: torch
         total=double(molecules),
         g_hidden=[space(n, width) for width in widths],
         gs=space(n, f),
+        gs_before=space(n, f),
         total_gs=space(n, f),
         gv=space(n, 3, f),
         gv_middle=space(n, 3, f),
+        gv_before=space(n, 3, f),
         gx=space(n, 3 * f),
         gy=space(n, 3 * f),
         g_context=space(n, 2 * f),
         g_vw=space(n, 3, 2 * f),
         narrow=space(n, f),
         force=space(force_blocks(f, device), n, 3),
+        forces=double(n, 3),
         gr=space(edges, 3),
         pair_force=double(n, 3),
         virial=double(n, 3, 3),
     )
 
 
-def launch_all(w: GpuWeights, m: Buffers, wanted: Wanted, node: Node) -> None:
-    """Atomic energies and totals, and what else is wanted, from the graph and the positions in `m`."""
+def launch_all(w: GpuWeights, m: Buffers, wanted: Wanted, node: Node, positions: Tensor) -> None:
+    """Atomic energies and totals, and what else is wanted, from the graph in `m` and positions [N, 3] Å."""
     last = len(w.layers) - 1
-    edge_vectors(m.positions, m.receiver, m.sender, m.shift, w.unit, m.r)
+    edge_vectors(positions, m.receiver, m.sender, m.shift, w.unit, m.r)
     for k in range(last + 1):
         s, v = (m.s_first, m.v[0]) if k == 0 else (m.s, m.v[k - 1])
         out = m.s_middle, m.v_middle
@@ -157,6 +163,9 @@ def launch_all(w: GpuWeights, m: Buffers, wanted: Wanted, node: Node) -> None:
         for k in range(last, -1, -1):
             node.backward(w, m, k)
             (_message_bwd if wanted.stress else _message_force_bwd)(w, m, k)
+    if wanted.forces:
+        torch.sum(m.force, 0, dtype=torch.float64, out=m.forces)
+        m.forces.mul_(w.energy_unit * w.unit)
     if wanted.stress:
         edge_forces(m.gr, m.r, m.row_ptr, m.mirror, m.pair_force, m.virial)
 
@@ -185,7 +194,18 @@ def _readout(w: GpuWeights, m: Buffers, adjoint: bool) -> None:
     for k in range(1, len(w.readout)):
         _multiply(silu(m.hidden[k - 1]), w.readout[k].weight, m.hidden[k], w.readout[k].bias)
     last = m.g_hidden[-1] if adjoint else None
-    readout(m.hidden[-1], w.last, w.last_bias, w.reference, m.numbers, m.atom_ptr, m.atomic, m.total, last)
+    readout(
+        m.hidden[-1],
+        w.last,
+        w.last_bias,
+        w.reference,
+        m.numbers,
+        m.atom_ptr,
+        m.atomic,
+        m.total,
+        last,
+        scale=w.energy_unit,
+    )
     if adjoint:
         for k in range(len(w.readout) - 1, 0, -1):
             _multiply(m.g_hidden[k], w.readout[k].transposed, m.g_hidden[k - 1])
@@ -209,10 +229,10 @@ class FusedNode(Node):
     precision: str
 
     def forward(self, w: GpuWeights, m: Buffers, k: int, *, vectors: bool) -> None:
-        layer, following, x = w.layers[k], _mlp_of(w.readout[:1]), None
+        layer, following, x = w.layers[k], mlp_of(w.readout[:1]), None
         if k + 1 < len(w.layers):
-            following, x = _mlp_of(w.layers[k + 1].message), m.x[k + 1]
-        update = _mlp_of(layer.update)
+            following, x = mlp_of(w.layers[k + 1].message), m.x[k + 1]
+        update = mlp_of(layer.update)
         given = m.s_middle, m.v_middle, layer.mix.weight, update, following, w.epsilon, self._kept(w, m, k)
         node_fwd(*given, m.narrow, m.s, m.v[k], x, vectors=vectors, precision=self.precision)
 
@@ -230,7 +250,7 @@ class FusedNode(Node):
         return Kept(m.vw[k], m.update_hidden[k], m.y[k], following)
 
 
-def _mlp_of(layers: Sequence[Dense]) -> Mlp:
+def mlp_of(layers: Sequence[Dense]) -> Mlp:
     """One or two layers as the kernels take them."""
     first, *second = layers
     assert first.bias is not None  # as in every layer but the mixing of channels

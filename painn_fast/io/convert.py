@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from painn_fast.io.find import check_target
+from painn_fast.errors import PaiNNFastError
+from painn_fast.io.find import PROGRAM, check_target
 from painn_fast.io.load import load
 from painn_fast.io.model_file import save_model
 from painn_fast.io.schnetpack_file import NOTE, Note
@@ -17,14 +19,21 @@ from painn_fast.nn import RepresentationConfig
 from painn_fast.runtime.atomic import atomic_write
 
 
-def convert(source: str | Path, target: str | Path, *, overwrite: bool = False, **load_options: Any) -> Path:
+def convert(
+    source: str | Path, target: str | Path, *, overwrite: bool = False, properties: Sequence[str] | None = None,
+    compiled: bool = False, **load_options: Any,
+) -> Path:  # fmt: skip
     """Convert a model file.
 
     Args:
         source: what `painn_fast.load` takes.
         target: `.safetensors` for a painn-fast model, `.pt` or `.pth` for a state dict with SchNetPack's names
-            (`schnetpack_names.to_schnetpack_state_dict`), tensors alone, without pickled classes.
+            (`schnetpack_names.to_schnetpack_state_dict`), tensors alone, without pickled classes; `.pt2` for a program
+            of `torch.export`, the network in plain PyTorch with its derivatives, for any number of atoms, edges and
+            molecules.
         overwrite: replace `target` if it exists.
+        properties: results of a program, by default energy, forces, dipole and polarizability as far as it has them.
+        compiled: compile a program for this processor, by AOTInductor, which takes minutes and a C++ compiler.
         load_options: further arguments of `painn_fast.load`, such as energy_unit.
 
     Returns:
@@ -44,7 +53,14 @@ def convert(source: str | Path, target: str | Path, *, overwrite: bool = False, 
     """
     target = Path(target)
     check_target(target, overwrite=overwrite)
+    if (properties or compiled) and target.suffix != PROGRAM:
+        raise PaiNNFastError("properties and compilation are of programs", where=target, expected=f"ending {PROGRAM}")
     potential = load(source, **load_options)
+    if target.suffix == PROGRAM:
+        from painn_fast.io.exported import save_program  # takes a second to import
+
+        save_program(potential, target, properties, compiled=compiled)
+        return target
     if target.suffix == ".safetensors":
         save_model(potential, target)
         return target

@@ -12,6 +12,7 @@ from painn_fast.engine.paths import paths
 from painn_fast.errors import MissingUnits
 from painn_fast.io.find import find
 from painn_fast.io.load import load
+from painn_fast.io.minima import without_minima
 from painn_fast.nn import Potential
 from painn_fast.units import KINDS
 
@@ -49,7 +50,7 @@ def describe(name_or_path: str | Path, **load_options: Any) -> dict[str, Any]:
             kind: None if kind in unstated else getattr(config, f"{kind}_unit")
             for kind in ("energy", "length", "dipole", "polarizability")
         },
-        "provenance": dict(config.provenance),
+        "provenance": without_minima(config.provenance),
         "representation": config.representation.model_dump(mode="json"),
         "paths": {
             device: {purpose: path._asdict() for purpose, path in found.items()}

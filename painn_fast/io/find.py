@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -10,10 +11,17 @@ from painn_fast.errors import PaiNNFastError
 from painn_fast.nn.config import DipoleHead, EnergyHead, Head, PolarizabilityHead
 
 MODELS = Path(__file__).parent.parent / "models"
+SUFFIX = ".safetensors"
+MINIMA = "minima"
+"""Key of a model's provenance."""
+MAX_HEADER = 16 * 2**20
+"""Bytes of the configuration and its provenance; a few thousand are usual."""
 SAFETENSORS = b"{"
 """After eight bytes of length JSON begins."""
 DTYPES = ("float32", "float64")
-STATE_DICTS = (".pt", ".pth")
+STATE_DICTS, PROGRAM = (".pt", ".pth"), ".pt2"
+AFTER_MODEL = 'STRUCTURE after MODEL, or structure = "FILE" in settings and in Python'
+"""How verbs that take a structure without a flag are given one."""
 DEVICE = re.compile(r"(cpu|cuda)(:\d{1,4})?")
 HEADS = {"energy": EnergyHead, "dipole": DipoleHead, "polarizability": PolarizabilityHead}
 """Heads that a state dict may have, by their names."""
@@ -66,6 +74,53 @@ def declares_units(name_or_path: str | Path) -> bool:
         return file.read(16)[8:9] == SAFETENSORS
 
 
+def require_model(*models: str) -> None:
+    """Refuse settings in which no model is named.
+
+    Raises:
+        PaiNNFastError: listing the bundled ones.
+    """
+    if not any(models):
+        expected = f"a file, or a bundled model: {', '.join(bundled())}"
+        fix = 'painn-fast md --model ethanol, painn-fast spectrum ethanol, or model = "ethanol" in the settings'
+        raise PaiNNFastError("no model", where="model", expected=expected, fix=fix)
+
+
+def start_structure(
+    structure: str | Path | None, model: str, fix: str = '--structure FILE, or structure = "FILE" in the settings'
+) -> Path:
+    """The file with the structures to start from: the one that is given, that of a bundled model, or the model's own if
+    it holds minima; `painn_fast.io.minima.start_structures` reads any of them.
+
+    Args:
+        structure: a file, if one is given.
+        model: a bundled model, or a file.
+        fix: how to name a file.
+
+    Raises:
+        PaiNNFastError: if there is neither.
+    """
+    own = MODELS / f"{model}.xyz"
+    if structure is not None or (model in bundled() and own.exists()):
+        return own if structure is None else Path(structure)
+    if _has_minima(Path(model)):
+        return Path(model)
+    expected = "a file that ASE reads; bundled models have one of their own, and those of `painn-fast learn`"
+    raise PaiNNFastError("no structure to start from", where=model or "structure", expected=expected, fix=fix)
+
+
+def _has_minima(path: Path) -> bool:
+    """Whether a model's file holds minima; not whether it is intact, which `load` checks."""
+    if path.suffix != SUFFIX or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        text = file.read(min(int.from_bytes(file.read(8), "little"), MAX_HEADER))
+    try:
+        return MINIMA in json.loads(json.loads(text)["__metadata__"]["painn_fast"])["config"]["provenance"]
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
 def check_names(
     *, dtype: str | None = None, device: str | None = None, heads: str | None = None, **given: str | None
 ) -> None:
@@ -104,12 +159,13 @@ def check_target(target: Path, *, overwrite: bool = False) -> None:
     Raises:
         PaiNNFastError: saying which.
     """
-    if target.suffix not in (".safetensors", *STATE_DICTS):
+    if target.suffix not in (".safetensors", *STATE_DICTS, PROGRAM):
         raise PaiNNFastError(
             "unknown format of the target",
             where=target,
             got=f"ending '{target.suffix}'",
-            expected=f".safetensors for painn-fast, {' or '.join(STATE_DICTS)} for a state dict of SchNetPack",
+            expected=f".safetensors for painn-fast, {' or '.join(STATE_DICTS)} for a state dict of SchNetPack, "
+            f"{PROGRAM} for a program of torch.export",
         )
     if target.exists() and not overwrite:
         raise PaiNNFastError("the target exists already", where=target, fix="choose another name, or --overwrite")

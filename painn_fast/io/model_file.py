@@ -19,6 +19,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from painn_fast.errors import PaiNNFastError, reading
+from painn_fast.io.find import MAX_HEADER
 from painn_fast.nn import Potential, PotentialConfig
 from painn_fast.runtime.atomic import atomic_write
 from painn_fast.runtime.signature import FIELD, safetensors_intact
@@ -28,8 +29,6 @@ KEY = "painn_fast"
 FORMAT = "painn-fast model"
 VERSION = 2
 READABLE = (1, VERSION)
-MAX_HEADER = 16 * 2**20
-"""Characters of the configuration and its provenance; a few thousand are usual."""
 FEW = 2**24
 """Parameters that a model may have to be made before its weights are compared with those in a file: 64 MB."""
 MAX_LAYERS = 1_000

@@ -23,6 +23,7 @@ from painn_fast.graph.charge import (
     names_of_charge_and_multiplicity,
     set_charge_and_multiplicity,
 )
+from painn_fast.label.finite_field import Field, polarizability
 
 Labels = dict[str, Any]
 """energy float eV, forces [n, 3] eV/Å without constraints applied, stress [6] eV/Å³ (ASE's sign and Voigt order) of
@@ -106,8 +107,8 @@ class How:
         if self.method == "pyscf":
             return _pyscf(level, given)
         if self.method == "tblite":
-            _require("tblite", "tblite")
-            return of_calculator(_load("tblite.ase:TBLite", {"method": level, "verbosity": 0, **given}))
+            fresh = {"cache_api": False}  # with a guess from the structure before, labels would depend on their order
+            return _tblite({"method": level, "verbosity": 0, **fresh, **given})
         if self.method.startswith("model:"):
             from painn_fast.ase import PaiNNCalculator
 
@@ -115,9 +116,28 @@ class How:
         return of_calculator(_load(self.method, given))
 
 
+def _tblite(options: dict[str, Any]) -> Method:
+    """GFN2-xTB and its like, with polarizabilities of molecules by finite fields, seven calculations instead of one."""
+    _require("tblite", "tblite")
+
+    def in_field(field: np.ndarray | None) -> Method:
+        more = {} if field is None else {"electric_field": Field(field.tolist())}
+        return of_calculator(_load("tblite.ase:TBLite", {**options, **more}))
+
+    without = in_field(None)
+
+    def method(atoms: ase.Atoms, with_polarizability: bool) -> Labels:
+        labels = without(atoms, False)
+        if with_polarizability and "dipole" in labels:
+            labels["polarizability"] = polarizability(lambda field: in_field(field)(atoms, False)["dipole"])
+        return labels
+
+    return method
+
+
 def _require(module: str, package: str) -> None:
     if find_spec(module) is None:
-        raise PaiNNFastError(f"{package} is not installed", fix=f"pip install {package}, or painn-fast[label]")
+        raise PaiNNFastError(f"{package} is not installed", fix=f"pip install {package}")
 
 
 def _load(name: str, options: Mapping[str, Any]) -> Any:
@@ -150,6 +170,8 @@ def of_calculator(calculator: Any) -> Method:
     def method(atoms: ase.Atoms, with_polarizability: bool) -> Labels:
         one = atoms.copy()
         one.set_constraint()  # or ASE would give forces of 0 on fixed atoms
+        if hasattr(calculator, "reset"):  # of no structure before
+            calculator.reset()
         _set_charge(calculator, one)
         one.calc = calculator
         labels: Labels = {"energy": float(one.get_potential_energy()), "forces": one.get_forces()}

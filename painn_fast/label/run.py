@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import os
-import signal
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from multiprocessing import get_context
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import ase
 import numpy as np
 
-from painn_fast.errors import PaiNNFastError, one_line
+from painn_fast.errors import PaiNNFastError
 from painn_fast.graph.charge import charge_and_multiplicity
+from painn_fast.label.finite_field import WARNING
 from painn_fast.label.journal import Journal
-from painn_fast.label.methods import How, Method
+from painn_fast.label.methods import How
 from painn_fast.label.output import FORMATS, write
 from painn_fast.label.structures import structures
+from painn_fast.label.workers import Task, Workers
 from painn_fast.runtime.interrupt import Interrupt
 from painn_fast.runtime.progress import StatusLine, clock, warn
 
@@ -77,17 +75,33 @@ def label(
         raise PaiNNFastError("unknown kind of output", got=output.name, expected=" | ".join(FORMATS))
     how = How(method, level, tuple(sorted((options or {}).items())))
     frames = [how.charged(atoms, f"{file}, structure {k * every}") for k, atoms in enumerate(structures(file)[::every])]
-    journal_path = output.with_name(output.name + ".journal")
+    journal_path = journal_of(output)
     for path in (output, journal_path):
         if path.exists() and not (resume or finish):
             raise PaiNNFastError("the output exists already", where=path, fix="use --resume to go on, or another name")
     if not finish:
         how.make()  # its errors are raised here, once, and not by each worker process
+        if method == "tblite" and polarizability_every and not all(atoms.pbc.any() for atoms in frames):
+            warn(WARNING)
         if how.foreign and any(atoms.info.keys() & {"charge", "spin"} for atoms in frames):
             warn(
                 f"{method} is trusted to take charge and spin from its parameters, atoms.info, or the sums of initial "
                 "charges and magnetic moments; a calculator that does none of this computes neutral singlets"
             )
+    return label_frames(frames, output, how, polarizability_every=polarizability_every, workers=workers, finish=finish)
+
+
+def label_frames(
+    frames: list[ase.Atoms],
+    output: Path,
+    how: How,
+    *,
+    polarizability_every: int,
+    workers: int | Workers | None = None,
+    finish: bool = False,
+) -> Path:
+    """Label structures, or go on with it, as `label` does; `workers` may be processes that run already."""
+    journal_path = journal_of(output)
     header = {
         "structures": len(frames),
         "sha256": _fingerprint(frames),
@@ -101,12 +115,13 @@ def label(
             warn(f"{journal_path}: line {number} is damaged; its structure is labelled again")
         left = [k for k in range(len(frames)) if k not in journal.entries]
         if left and not finish:
-            _label(frames, left, how, polarizability_every, workers or os.cpu_count() or 1, journal)
+            with _running(workers, how, len(left)) as pool:
+                _label(frames, left, polarizability_every, pool, journal)
         entries = dict(sorted(journal.entries.items()))
     good = {k: entry for k, entry in entries.items() if "failed" not in entry}
     if not good:
         reasons = sorted({entry["failed"] for entry in entries.values()})
-        raise PaiNNFastError("no structure could be labelled", where=file, got="; ".join(reasons[:3]) or "nothing")
+        raise PaiNNFastError("no structure could be labelled", where=output, got="; ".join(reasons[:3]) or "nothing")
     write(output, [frames[k] for k in good], list(good.values()), how.theory)
     if len(entries) == len(frames):
         journal_path.unlink()
@@ -123,79 +138,43 @@ def _fingerprint(frames: list[ase.Atoms]) -> str:
     return digest.hexdigest()
 
 
+def journal_of(output: Path) -> Path:
+    """Where labels are kept until all are finished."""
+    return output.with_name(output.name + ".journal")
+
+
+def _running(workers: int | Workers | None, how: How, count: int) -> AbstractContextManager[Workers]:
+    """Processes for so many structures."""
+    if isinstance(workers, Workers):
+        return nullcontext(workers)
+    return Workers(how, min(workers or os.cpu_count() or 1, count))
+
+
 def _label(
-    frames: list[ase.Atoms], left: list[int], how: How, polarizability_every: int, workers: int, journal: Journal
+    frames: list[ase.Atoms], left: list[int], polarizability_every: int, pool: Workers, journal: Journal
 ) -> None:
     start, before = time.monotonic(), len(journal.entries)
-    with StatusLine() as status, Interrupt() as interrupt, _pool(how, min(workers, len(left))) as pool:
-        waiting = iter(left)
-        running: dict[Future[dict[str, Any]], int] = {}
+    with StatusLine() as status, Interrupt() as interrupt:
 
-        def submit() -> None:
-            for k in waiting:
-                wanted = bool(polarizability_every) and k % polarizability_every == 0
-                running[pool.submit(_one, frames[k], wanted)] = k
-                return
+        def tasks() -> Iterator[Task]:
+            for k in left:
+                if interrupt.signal:
+                    return
+                yield k, frames[k], bool(polarizability_every) and k % polarizability_every == 0
 
-        for _ in range(min(workers, len(left))):
-            submit()
-        while running:
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                k = running.pop(future)
-                try:
-                    entry = future.result()
-                except BrokenProcessPool:
-                    raise PaiNNFastError(
-                        "a process that labels died", where=f"structure {k} or one beside it", fix="is memory enough?"
-                    ) from None
-                journal.add(k, entry)
-                if "failed" in entry:
-                    status.keep(f"structure {k} failed: {entry['failed']}")
-                if not interrupt.signal:
-                    submit()
+        failed = sum("failed" in entry for entry in journal.entries.values())
+        for k, entry in pool.results(tasks()):
+            journal.add(k, entry)
+            if "failed" in entry:
+                failed += 1
+                status.keep(f"structure {k} failed: {entry['failed']}")
             done, passed = len(journal.entries), time.monotonic() - start
-            failed = sum("failed" in entry for entry in journal.entries.values())
             rate = (done - before) / passed
             status.update(
                 f"{done} of {len(frames)} labelled, {failed} failed, {60 * rate:.1f} a minute, "
                 f"{clock((len(frames) - done) / rate)} left"
             )
+        passed = time.monotonic() - start
         status.keep(f"{len(journal.entries)} of {len(frames)} labelled, {failed} failed, took {clock(passed)}")
     if interrupt.signal and len(journal.entries) < len(frames):
         raise PaiNNFastError("interrupted; what is labelled is saved", where=journal.path, fix="go on with --resume")
-
-
-@contextmanager
-def _pool(how: How, workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes with one thread each, which leave Ctrl-C to us."""
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        with ProcessPoolExecutor(workers, get_context("spawn"), _begin, (how,)) as pool:
-            yield pool
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
-
-
-_method: Method | None = None
-
-
-def _begin(how: How) -> None:
-    global _method  # noqa: PLW0603  one method for the life of a worker process
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _method = how.make()
-
-
-def _one(atoms: ase.Atoms, with_polarizability: bool) -> dict[str, Any]:
-    """Labels of a structure as plain lists, or {"failed": why}."""
-    method: Callable[[ase.Atoms, bool], dict[str, Any]] = _method  # type: ignore[assignment]
-    try:
-        labels = {name: np.asarray(value, dtype=float) for name, value in method(atoms, with_polarizability).items()}
-    except Exception as error:  # a calculator may fail in any way, and label the next structure all the same
-        return {"failed": one_line(str(error) or type(error).__name__)}
-    for name, value in labels.items():
-        if not np.isfinite(value).all():
-            return {"failed": f"{name} is not finite"}
-    return {name: value.tolist() for name, value in labels.items()}

@@ -98,7 +98,7 @@ def _of_trajectory(path: Path) -> list[ase.Atoms]:
 
     trajectory = Trajectory(path)
     if "positions" not in trajectory.names:
-        raise PaiNNFastError("a trajectory without positions", where=path, fix="run it with --positions-every")
+        raise PaiNNFastError("a trajectory without positions", where=path, fix='run it with --positions-every "10 fs"')
     if not trajectory.tells_charge:
         warn(f"{path} was written by a version that did not record charge and spin: taken for a neutral singlet")
     system, positions = trajectory.system, np.asarray(trajectory.positions)

@@ -11,7 +11,8 @@ import ase
 import torch
 from torch import Tensor
 
-from painn_fast.engine import Engine, Evaluator, evaluator_for
+from painn_fast.engine import Engine, Evaluator
+from painn_fast.ensemble import Ensemble, Several, Together, evaluator_of
 from painn_fast.evaluate import report_ignored_charges
 from painn_fast.graph import AtomicBatch, batch_arrays, batch_atoms
 from painn_fast.graph.batch import ALL_PAIRS_UP_TO, concatenate
@@ -19,6 +20,8 @@ from painn_fast.graph.skin import SKIN, SkinList
 from painn_fast.md.force_field import SPREAD, Evaluation, ForceField, Launches
 from painn_fast.nn import Potential
 
+PER_ATOM = {"forces", SPREAD}
+"""Results [N, ...], with an entry for each atom."""
 COPIES_PER_CHUNK = 64
 """Copies of a molecule that the reference evaluates at once; the engine chooses for itself."""
 
@@ -41,7 +44,8 @@ class ModelForces(_Mixture):
     large for that, have a list with a skin each.
 
     Args:
-        potential: works on a copy of it.
+        potential: works on a copy of it. Of an ensemble forces are the mean over the members, and `evaluate` observes
+            "forces_spread" [B, N] eV/Å in addition.
         atoms: elements, cell, charge (`info["charge"]`) and spin multiplicity (`info["spin"]`), of each molecule.
         backend: "auto", "fused" or "reference".
         skin: Å, of the list.
@@ -63,17 +67,20 @@ class ModelForces(_Mixture):
     """
 
     def __init__(
-        self, potential: Potential, atoms: ase.Atoms | Sequence[ase.Atoms], *, backend: str = "auto",
+        self, potential: Potential | Several, atoms: ase.Atoms | Sequence[ase.Atoms], *, backend: str = "auto",
         skin: float = SKIN,
     ) -> None:  # fmt: skip
         molecules = [atoms] if isinstance(atoms, ase.Atoms) else list(atoms)
         ones = [batch_atoms([molecule], potential.cutoff).to(potential.device) for molecule in molecules]
         for one in ones:
             report_ignored_charges(potential, one)
-        potential = copy.deepcopy(potential).requires_grad_(False).eval()
+        potential = copy.deepcopy(potential)
+        for member in potential.members if isinstance(potential, Several) else [potential]:
+            member.requires_grad_(False).eval()
         for one in ones:
             potential.require_elements(one.elements)
-        evaluator = evaluator_for(potential, backend)
+        evaluator = evaluator_of(potential, backend)
+        self._always = ("energy", "forces", SPREAD) if isinstance(potential, Ensemble) else ("energy", "forces")
         listed = [bool(one.pbc.any()) or not _compact(one, potential.cutoff + skin) for one in ones]
         small = [k for k, large in enumerate(listed) if not large]
         self._parts: list[tuple[list[int], _Copies]] = [
@@ -89,7 +96,7 @@ class ModelForces(_Mixture):
         return self._results([positions], tuple(properties))[0]
 
     def together(self, positions: Sequence[Tensor], properties: Sequence[str] = ()) -> list[Evaluation]:
-        results = self._results(positions, ("energy", "forces", *properties))
+        results = self._results(positions, (*self._always, *properties))
         return [(one.pop("energy"), one.pop("forces"), one) for one in results]
 
     def launches(self, positions: Sequence[Tensor]) -> Launches | None:
@@ -115,30 +122,6 @@ class ModelForces(_Mixture):
                     one[name] = _at(value, positions[k].device)
                 results[k] = one
         return results
-
-
-class EnsembleForces(_Mixture):
-    """The mean of several force fields, and their spread.
-
-    Args:
-        members: two or more.
-    """
-
-    def __init__(self, members: Sequence[ForceField]) -> None:
-        self.members = members
-
-    def observe(self, positions: Tensor, properties: Sequence[str]) -> dict[str, Tensor]:
-        return _mean([member.observe(positions, properties) for member in self.members])
-
-    def together(self, positions: Sequence[Tensor], properties: Sequence[str] = ()) -> list[Evaluation]:
-        parts = [member.together(positions, properties) for member in self.members]
-        return [_mean_and_spread(of_one) for of_one in zip(*parts, strict=True)]
-
-    def state(self) -> dict[str, Tensor]:
-        return _states(self.members)
-
-    def restore(self, state: dict[str, Tensor]) -> None:
-        _restore(self.members, state)
 
 
 class SumForces(_Mixture):
@@ -204,16 +187,6 @@ def _of(k: int, state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(f"{k}."): value for name, value in state.items() if name.startswith(f"{k}.")}
 
 
-def _mean_and_spread(parts: Sequence[Evaluation]) -> Evaluation:
-    energies, forces = torch.stack([part[0] for part in parts]), torch.stack([part[1] for part in parts])
-    spread = forces.var(dim=0).sum(dim=-1).sqrt()
-    return energies.mean(0), forces.mean(0), {**_mean([part[2] for part in parts]), SPREAD: spread}
-
-
-def _mean(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    return {name: torch.stack([part[name] for part in parts]).mean(0) for name in parts[0]}
-
-
 def _summed(parts: Sequence[Evaluation]) -> Evaluation:
     observed = {name: value for part in parts for name, value in part[2].items() if name != SPREAD}
     if SPREAD in parts[0][2]:
@@ -268,6 +241,8 @@ class _Fused(_Copies):
             return None
         flat = _flat(positions)
         run = make(self._workspace(positions), flat)
+        if run is None:
+            return None
 
         def evaluate() -> list[tuple[Tensor, Tensor]]:
             if len(positions) > 1:
@@ -291,22 +266,21 @@ def _flat(positions: Sequence[Tensor]) -> Tensor:
 
 def _apart(results: dict[str, Tensor], positions: Sequence[Tensor]) -> list[dict[str, Tensor]]:
     """Results of a batch, molecule by molecule; forces [B, N, 3]."""
-    if len(positions) == 1:
-        if "forces" in results:
-            results["forces"] = results["forces"].view_as(positions[0])
-        return [results]
-    copies, atoms = [len(x) for x in positions], [x.shape[0] * x.shape[1] for x in positions]
-    parts = {name: value.split(atoms if name == "forces" else copies) for name, value in results.items()}
-    return [
-        {name: part[k].view_as(x) if name == "forces" else part[k] for name, part in parts.items()}
-        for k, x in enumerate(positions)
-    ]
+    each = [results]
+    if len(positions) > 1:
+        copies, atoms = [len(x) for x in positions], [x.shape[0] * x.shape[1] for x in positions]
+        parts = {name: value.split(atoms if name in PER_ATOM else copies) for name, value in results.items()}
+        each = [{name: part[k] for name, part in parts.items()} for k in range(len(positions))]
+    for x, one in zip(positions, each, strict=True):
+        for name in PER_ATOM & one.keys():
+            one[name] = one[name].view(*x.shape[:2], *one[name].shape[1:])
+    return each
 
 
 class _Potential(_Copies):
     """Molecules without an engine, one after another."""
 
-    def __init__(self, evaluator: Evaluator, ones: Sequence[AtomicBatch]) -> None:
+    def __init__(self, evaluator: Evaluator | Together, ones: Sequence[AtomicBatch]) -> None:
         self.evaluator, self.ones = evaluator, ones
         self._graphs: dict[tuple[int, int], AtomicBatch] = {}
 
@@ -327,7 +301,7 @@ class _Potential(_Copies):
 class _Listed(_Copies):
     """A crystal or a large cluster, by either, with a list that is rebuilt as atoms move."""
 
-    def __init__(self, evaluator: Evaluator, one: AtomicBatch, skin: float) -> None:
+    def __init__(self, evaluator: Evaluator | Together, one: AtomicBatch, skin: float) -> None:
         self.evaluator = evaluator
         self.list = SkinList(one, evaluator.potential.cutoff, skin=skin)
         self._workspace: tuple[int, Any] | None = None

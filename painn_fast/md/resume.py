@@ -48,7 +48,7 @@ def resumed(settings: MDSettings, setup: Setup, restart: Restart, folder: Path) 
 def check_restart(settings: MDSettings, setup: Setup, restart: Restart) -> None:
     """Raise PaiNNFastError unless the restart belongs to these settings, this model and this structure."""
     began = MDSettings.parse(restart.settings, where=f"settings in {restart.file}")
-    before = began.model_dump(mode="json")
+    before = began.with_positions(restart.settings).model_dump(mode="json")
     for name, value in settings.model_dump(mode="json").items():
         if name not in FREE_TO_CHANGE | NAMES_ONLY and before[name] != value:
             raise PaiNNFastError(
@@ -131,6 +131,8 @@ def run_identity(settings: MDSettings, setup: Setup, molecule: Molecule) -> str:
     kept = settings.model_dump(mode="json", exclude=FREE_TO_CHANGE | NAMES_ONLY)
     if settings.centroids_every is None:  # younger than the first runs, which are to go on
         del kept["centroids_every"]
+    if not settings.positions_every:  # as runs have it that began when positions were recorded on request only
+        kept["positions_every"] = None
     kept["hold"] = kept.pop("remove_com_motion")  # its name when the first runs were written, which are to go on
     digest = hashlib.sha256(json.dumps([kept, setup.model, setup.config], sort_keys=True).encode())
     system = {name: getattr(molecule.system, name) for name in SYSTEM}

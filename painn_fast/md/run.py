@@ -77,6 +77,7 @@ def run(
     refuse_other_world(output, rank, world, overwrite=overwrite)
     mine = _share(settings.trajectories, rank, world)
     restart = earlier_run(folder, resume=resume, overwrite=overwrite)
+    settings = settings.with_positions(None if restart is None else restart.settings)
     setup = set_up(settings, force_field, atoms, mine)
     if restart is not None:
         setup = resumed(settings, setup, restart, folder)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -22,6 +24,9 @@ MOST_COPIES, MOST_LAGS = 10**7, 10**6
 """Of beads in all trajectories, and of a correlation function that is kept."""
 MOST_STEPS = 10**12
 """Of a run: 0.5 ms in steps of 0.5 fs. Noise has numbers up to 2^48."""
+OFTEN, MOST_FRAMES, MOST_POSITIONS = 10.0, 1000, 10**5
+"""Of positions that are recorded by default: least interval (fs), frames, and frames of all beads and trajectories, 24
+bytes an atom each, so that a run of any length adds at most 22 MB for ethanol."""
 FREE_TO_CHANGE = {"duration", "checkpoint", "max_time", "output", "device"}
 """Settings that a resumed run may have otherwise than it began."""
 
@@ -94,8 +99,9 @@ class MDSettings(LoadOptions):
     """Motions of the whole molecule that are constrained to zero under a thermostat."""
     energies_every: Interval = "5 fs"
     """Time between records of energies."""
-    positions_every: Interval | None = None
-    """Time between records of positions, such as "2 fs"; by default they are not recorded."""
+    positions_every: Time | None = None
+    """Time between records of positions, such as "2 fs", or "0 fs" for none. Default: a thousandth of the duration or
+    10 fs, whichever is longer; rarer for more than 100 beads in all trajectories."""
     velocities_every: Interval | None = None
     """Time between records of velocities, such as "2 fs"; by default they are not recorded."""
     dipole_every: Interval | None = None
@@ -156,7 +162,7 @@ class MDSettings(LoadOptions):
             raise ValueError(f"stream of {self.stream:g} fs has more than {MOST_LAGS} of its intervals")
         for name in RECORDED:
             every = getattr(self, f"{name}_every")
-            if every is not None and not _whole(every / self.longest_step):
+            if every and not _whole(every / self.longest_step):
                 raise ValueError(
                     f"{name}_every is not a multiple of time_step: {every:g} fs of {self.longest_step:g} fs"
                 )
@@ -190,7 +196,21 @@ class MDSettings(LoadOptions):
     def strides(self) -> dict[str, int]:
         """Steps between records, for what is recorded."""
         every = {name: getattr(self, f"{name}_every") for name in RECORDED}
-        return {name: round(time / self.longest_step) for name, time in every.items() if time is not None}
+        return {name: round(time / self.longest_step) for name, time in every.items() if time}
+
+    def with_positions(self, began: Mapping[str, Any] | None = None) -> MDSettings:
+        """These settings with an interval for positions, where they have none.
+
+        Args:
+            began: settings of the run that is resumed, whose interval it is then; without one nothing is recorded.
+        """
+        if self.positions_every is not None:
+            return self
+        if began is not None:
+            return self.parse(self.model_dump(mode="json") | {"positions_every": began["positions_every"] or "0 fs"})
+        frames = min(MOST_FRAMES, MOST_POSITIONS / (self.beads * self.trajectories))
+        stride = math.ceil(max(OFTEN, self.duration / frames) / self.longest_step)
+        return self.model_copy(update={"positions_every": stride * self.longest_step})
 
     @property
     def streamed(self) -> dict[str, float]:

@@ -11,18 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from painn_fast.ensemble import Ensemble
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph import batch_atoms
 from painn_fast.graph.batch import CLOSEST
 from painn_fast.graph.charge import charge_and_multiplicity
 from painn_fast.io import load
-from painn_fast.io.find import MODELS, bundled
+from painn_fast.io.find import require_model
 from painn_fast.io.load import device_of
+from painn_fast.io.minima import start_structures
 from painn_fast.io.model_file import config_fingerprint, fingerprint
-from painn_fast.io.structures import read_structures, refuse_constraints
+from painn_fast.io.structures import refuse_constraints
 from painn_fast.md import initial
 from painn_fast.md.force_field import ForceField
-from painn_fast.md.forces import EnsembleForces, ModelForces, SumForces
+from painn_fast.md.forces import ModelForces, SumForces
 from painn_fast.md.fragments import Fragments, Mode
 from painn_fast.md.settings import MDSettings
 from painn_fast.md.state import State, System
@@ -101,6 +103,8 @@ def set_up(
         PaiNNFastError: naming what does not fit.
     """
     device_of(settings.device)
+    if force_field is None:
+        require_model(settings.model, *settings.members)
     frames = _structures(settings, atoms)
     _check_frames(frames, settings.structure if atoms is None else None, first=0 in mine)
     kinds = _kinds(frames)
@@ -122,8 +126,8 @@ def set_up(
         model = " + ".join(map(_weights_of, (potentials, *([one] for one in added))))
         config = " ".join(config_fingerprint(potential.config) for potential in (*potentials, *added))
         firsts = [frames[numbers[0] % len(frames)] for numbers in of_kind.values()]
-        members = [ModelForces(potential, firsts, backend=settings.backend) for potential in potentials]
-        force_field = EnsembleForces(members) if settings.members else members[0]
+        potential = Ensemble(potentials) if settings.members else potentials[0]
+        force_field = ModelForces(potential, firsts, backend=settings.backend)
         if added:
             corrections = [ModelForces(potential, firsts, backend=settings.backend) for potential in added]
             force_field = SumForces([force_field, *corrections], _observers([potentials[0], *added]))
@@ -259,12 +263,8 @@ def _structures(settings: MDSettings, atoms: ase.Atoms | list[ase.Atoms] | None)
                 got = f"{type(frame).__name__} {str(frame)[:40]!r}"
                 fix = "give ase.Atoms, or a file as `structure` of the settings"
                 raise PaiNNFastError("not a structure", where=f"structure {k}", got=got, expected="ase.Atoms", fix=fix)
-    elif settings.structure is not None:
-        frames = read_structures(settings.structure)
-    elif settings.model in bundled() and (MODELS / f"{settings.model}.xyz").exists():
-        frames = read_structures(MODELS / f"{settings.model}.xyz")
     else:
-        raise PaiNNFastError("no structure to start from", where="structure", expected="a file that ASE reads")
+        frames = start_structures(settings.structure, settings.model)
     if not frames:
         raise PaiNNFastError("no structure to start from", where=settings.structure, got="no frames")
     return frames

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -154,7 +155,9 @@ class Simulation:
         return True
 
     def _captured(self) -> Callable[[], None] | None:
-        """A whole step of all groups, but for counting it."""
+        """A whole step of all groups, but for counting it; a limit of the spread needs every evaluation."""
+        if math.isfinite(self.guards.spread):
+            return None
         evaluate = self.force_field.launches(self._copies)
         if evaluate is None or not all(group.integrator.launches for group in self.groups):
             return None

@@ -83,7 +83,7 @@ def matplotlib() -> Any:
     try:
         import matplotlib as package
     except ImportError:
-        raise PaiNNFastError("no matplotlib to draw with", fix="pip install 'painn-fast[plot]'") from None
+        raise PaiNNFastError("no matplotlib to draw with", fix="pip install matplotlib") from None
     return package
 
 

@@ -15,9 +15,10 @@ from painn_fast import md
 from painn_fast.correlation.series import SpectrumStreams
 from painn_fast.errors import PaiNNFastError
 from painn_fast.io import load
-from painn_fast.io.find import MODELS, bundled
+from painn_fast.io.find import AFTER_MODEL, require_model
+from painn_fast.io.minima import start_structures as read_start
+from painn_fast.io.minima import without_minima
 from painn_fast.io.model_file import fingerprint
-from painn_fast.io.structures import read_structures
 from painn_fast.md import Trajectory
 from painn_fast.nn import Potential
 from painn_fast.runtime.ranks import Ranks, ranks
@@ -118,7 +119,7 @@ def progress_console(group: Ranks) -> Console:
     """For progress, of the first process only; a note if there will be no picture."""
     say = Console(file=sys.stderr, highlight=False, soft_wrap=True, quiet=not group.first)
     if not can_draw():
-        say.print("no matplotlib: there will be tables but no picture; pip install 'painn-fast[plot]'")
+        say.print("no matplotlib: there will be tables but no picture; pip install matplotlib")
     return say
 
 
@@ -173,7 +174,7 @@ def model_and_structures(
     """The model, if one is given, and the structures to start from."""
     if not settings.model:
         if trajectory is None:
-            raise PaiNNFastError("no model", where="model", expected="a bundled name or a model file")
+            require_model(settings.model)
         return None, []
     model = load(settings.model, **settings.load_options, device=settings.device)
     if not set(OBSERVED) & set(model.properties) and settings.velocities_every is None and trajectory is None:
@@ -183,14 +184,12 @@ def model_and_structures(
             got=", ".join(model.properties),
             fix='velocities_every = "2 fs" (--velocities-every) makes a power spectrum',
         )
-    own = MODELS / f"{settings.model}.xyz"
-    if settings.structure is not None:
-        return model, read_structures(settings.structure)
-    if settings.model in bundled() and own.exists():
-        return model, read_structures(own)
-    if trajectory is not None and "positions" in trajectory.names:
-        return model, trajectory.atoms()[:1]
-    raise PaiNNFastError("no structure to start from", where="structure", expected="a file that ASE reads")
+    try:
+        return model, read_start(settings.structure, settings.model, fix=AFTER_MODEL)
+    except PaiNNFastError:
+        if settings.structure is None and trajectory is not None and "positions" in trajectory.names:
+            return model, trajectory.atoms()[:1]
+        raise
 
 
 def harmonic_lines(
@@ -208,7 +207,7 @@ def harmonic_lines(
 
 def about_model(model: Potential) -> dict[str, str]:
     config = model.config
-    return {"model": config.name, "model sha256": fingerprint(model.state_dict()), **config.provenance}
+    return {"model": config.name, "model sha256": fingerprint(model.state_dict()), **without_minima(config.provenance)}
 
 
 def write_harmonic(settings: SpectrumSettings, listed: Conformers, about: dict[str, str]) -> Conformers:

@@ -228,7 +228,7 @@ class SpectrumSettings(LoadOptions):
         values |= {"ensemble": ENSEMBLES[self.method], "output": str(self.folder / DYNAMICS)}
         values |= {"energies_every": f"{10 * self.time_step!r} fs"}
         stride = max(POSITIONS_EVERY, int(self.duration / (MOST_POSITIONS * self.time_step)))
-        values |= {"positions_every": f"{stride * self.time_step!r} fs"} if positions else {}
+        values |= {"positions_every": f"{stride * self.time_step * positions!r} fs"}
         if self.method == "te-pigs":
             values |= {"beads": 1, "add": [self.correction or str(self.folder / CORRECTION)]}
         values |= {"stream": text["depth"]} if self.stream else {}

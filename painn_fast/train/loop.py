@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from painn_fast.errors import PaiNNFastError
+from painn_fast.graph import AtomicBatch
 from painn_fast.io.load import device_of
 from painn_fast.kernels import threads
 from painn_fast.kernels.jit import working_time
@@ -32,6 +35,7 @@ from painn_fast.train.optimizer import AdamW, FlatParameters
 from painn_fast.train.schedule import Plateau
 from painn_fast.train.settings import TrainSettings, labels_of
 from painn_fast.train.tensorboard import TensorBoardWriter
+from painn_fast.train.whole_step import WholeStep
 
 CHECKPOINT_EVERY = 60.0
 """Seconds between checkpoints; one is also written at the end and when a signal stops the run."""
@@ -67,7 +71,7 @@ class Training:
         self.model = first_model(settings, data["train"], elements_of(data)).to(device or settings.device)
         self.names = [name for name in labels_of(settings.heads) if data["train"].labelled(name)]
         self.weights = {name: settings.weight(name) for name in self.names}
-        self.batches = Batches(data["train"], self.model.cutoff, self.names, self.model.device)
+        self.batches = Batches(data["train"], self.model.cutoff, self.names)
         self.known = {name: _known(data["train"], name) for name in self.names}
         self.average = copy.deepcopy(self.model)
         self.parameters, self.averages = FlatParameters(self.model), FlatParameters(self.average)
@@ -82,6 +86,9 @@ class Training:
         self.history: list[dict[str, float]] = []
         self.unreadable: list[PaiNNFastError] = []  # checkpoints that are damaged
         self._order = -1, np.zeros(0, dtype=np.int64)
+        self._whole: WholeStep | None = None
+        if self.ranks.world == 1 and self.model.device.type == "cuda" and self.model.fused:
+            self._whole = WholeStep.of(self._gradients, self._update, self.names, self.model)
 
     @property
     def level_of_theory(self) -> str:
@@ -118,28 +125,50 @@ class Training:
     def run_step(self, rows: np.ndarray) -> None:
         """One optimizer step on these rows of the training set; the device is not waited for."""
         batch, labels = self.batches(rows[self.ranks.rank :: self.ranks.world])
+        counts = {name: max(int(known[rows].sum()), 1) for name, known in self.known.items()}
+        rate = self.schedule.at_step(self.step, self.epoch, self.settings)
+        share = self._share(self.step + 1)
+        self.model.require_elements(batch.elements)
+        if self._whole is not None and self._whole(batch, labels, counts, rate, share):
+            self.parameters.changed()  # as the operations of a step note where they are not replayed
+            self.averages.changed()
+        else:
+            device = self.model.device
+            on_device = batch.to(device), {name: value.to(device) for name, value in labels.items()}
+            self._update(self._gradients(*on_device, counts), rate, share)
+        self.step += 1
+        self.done += 1
+
+    def _share(self, step: int) -> float:
+        """Of the parameters in their average after a step; it falls from 1 so that the random start is forgotten."""
+        return 1 - min(self.settings.ema_decay, (1 + step) / (10 + step))
+
+    def _gradients(
+        self, batch: AtomicBatch, labels: Mapping[str, Tensor], counts: Mapping[str, int] | Mapping[str, Tensor]
+    ) -> Tensor:
+        """Gather the gradients of the loss, which is returned."""
         names = [name for name in self.names if not depends_on_cell(name) or bool(defined(name, batch.periodic).any())]
         results = self.model(batch, names, create_graph=True)
-        counts = {name: int(known[rows].sum()) for name, known in self.known.items()}
-        loss, _ = joint_loss(
-            results, labels, batch, self.weights, counts, energy_per_atom=self.settings.energy_per_atom
-        )
+        per_atom = self.settings.energy_per_atom
+        loss, _ = joint_loss(results, labels, batch, self.weights, counts, energy_per_atom=per_atom)
         self.parameters.zero_grad()
         loss.backward()
         self.parameters.collect()
+        return loss.detach()
+
+    def _update(self, loss: Tensor, rate: float | Tensor, share: float | Tensor) -> None:
+        """Everything of a step after its gradients."""
         self.ranks.sum(self.parameters.gradient)
         self.parameters.clip(self.settings.gradient_clip)
-        self.optimizer.step(self.schedule.at_step(self.step, self.epoch, self.settings))
-        self.step += 1
-        self._update_average()
-        self._loss += loss.detach()
-        self.done += 1
+        self.optimizer.step(rate)
+        self._update_average(share)
+        self._loss += loss
 
-    def _update_average(self) -> None:
-        """EMA with a decay that grows from 0 so that the random start is forgotten."""
-        decay = min(self.settings.ema_decay, (1 + self.step) / (10 + self.step))
+    def _update_average(self, share: float | Tensor) -> None:
+        """Exponential moving average."""
+        values = self.averages.values
         with torch.no_grad():
-            self.averages.values.lerp_(self.parameters.values, 1 - decay)
+            values.lerp_(self.parameters.values, share.to(values.dtype) if isinstance(share, Tensor) else share)
         self.averages.changed()
 
     def end_epoch(self) -> float:

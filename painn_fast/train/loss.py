@@ -21,7 +21,7 @@ def joint_loss(
     labels: Mapping[str, Tensor],
     batch: AtomicBatch,
     weights: Mapping[str, float],
-    counts: Mapping[str, int] | None = None,
+    counts: Mapping[str, int] | Mapping[str, Tensor] | None = None,
     *,
     energy_per_atom: bool = True,
 ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -32,7 +32,7 @@ def joint_loss(
         labels: of the same names and shapes; NaN where missing.
         batch: of both.
         weights: of the terms.
-        counts: numbers that the means are over, where this batch is only part of one.
+        counts: numbers that the means are over, 1 or more, where this batch is only part of one.
         energy_per_atom: divide the square of the energy's error by the number of atoms.
 
     Returns:
@@ -45,7 +45,7 @@ def joint_loss(
         error = torch.where(known, value - torch.where(known, label, 0.0), 0.0) ** 2
         if name == "energy" and energy_per_atom:
             error = error / batch.n_atoms
-        count = known.sum().clamp(min=1) if counts is None else max(counts[name], 1)
+        count = known.sum().clamp(min=1) if counts is None else counts[name]
         terms[name] = error.sum() / count
     total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
     return total, terms

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,7 +35,12 @@ POLL_EVERY = 0.5
 
 
 def run_members(
-    settings: TrainSettings, members: int, *, data_folder: str | Path = ".", resume: bool = False
+    settings: TrainSettings,
+    members: int,
+    *,
+    data_folder: str | Path = ".",
+    resume: bool = False,
+    start_from: Sequence[str | Path] = (),
 ) -> list[Path]:
     """Train models that differ by their seed, `settings.seed` and those after it; side by side, as far as threads go.
 
@@ -44,6 +49,7 @@ def run_members(
         members: how many.
         data_folder: where the data files are.
         resume: go on with members that have a checkpoint; those that are finished stay as they are.
+        start_from: a model for each member to start from, instead of that of the settings.
 
     Returns:
         The models. Beside their folders, errors.json has the errors of their mean on the test structures.
@@ -68,16 +74,7 @@ def run_members(
     threads = settings.threads or torch.get_num_threads()
     at_a_time = min(members, threads) if settings.device == "cpu" else members
     output = Path(settings.output)
-    each = [
-        settings.model_copy(
-            update={
-                "seed": settings.seed + k,
-                "output": str(output / f"member-{k}"),
-                "threads": max(1, threads // at_a_time),
-            }
-        )
-        for k in range(members)
-    ]
+    each = each_member(settings, members, max(1, threads // at_a_time), start_from)
     output.mkdir(parents=True, exist_ok=True)
     with StatusLine() as status, Interrupt() as interrupt:
         running: dict[int, subprocess.Popen[str]] = {}
@@ -109,6 +106,23 @@ def run_members(
         paths = [output_file(one) for one in each]
         _report(paths, read_data(settings, data_folder)["test"], settings, status)
     return paths
+
+
+def each_member(
+    settings: TrainSettings, members: int, threads: int, start_from: Sequence[str | Path] = ()
+) -> list[TrainSettings]:
+    """Settings of each member, which has its own seed, folder and, if they are given, model to start from."""
+    return [
+        settings.model_copy(
+            update={
+                "seed": settings.seed + k,
+                "output": str(Path(settings.output) / f"member-{k}"),
+                "threads": threads,
+                **({"start_from": str(start_from[k])} if start_from else {}),
+            }
+        )
+        for k in range(members)
+    ]
 
 
 def _start(settings: TrainSettings, data_folder: str | Path, *, resume: bool) -> subprocess.Popen[str]:

@@ -74,8 +74,8 @@ class AdamW:
         parts = [t.chunk(shares) for t in (values, parameters.gradient, *self._averages)]
         self._shares = list(zip(*parts, self._steps.unbind(), strict=True))
 
-    def step(self, learning_rate: float) -> None:
-        """One step along the gradient that was collected."""
+    def step(self, learning_rate: float | Tensor) -> None:
+        """One step along the gradient that was collected; the rate may be a float32 number on the device."""
 
         def work(share: tuple[Tensor, ...], _: int) -> None:
             values, gradient, first, second, step = ([t] for t in share)

@@ -1,4 +1,4 @@
-"""The real i-PI as a process of its own."""
+"""The real i-PI as a process of its own, and our dynamics to compare other engines with."""
 
 import socket
 import subprocess
@@ -9,10 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from painn_fast.adapters.ipi import Driver
 from painn_fast.adapters.ipi_client import Address, Client
 from painn_fast.io.find import MODELS
+from painn_fast.md.estimators import Estimators
+from painn_fast.md.forces import ModelForces
+from painn_fast.md.integrators import RingPolymer
+from painn_fast.md.simulation import Group, Simulation
+from painn_fast.md.state import State, System
 
 INPUT = """
 <simulation verbosity="low" floatformat="%.15e" safe_stride="1000000">
@@ -130,5 +136,27 @@ def serve(driver):
         client = Client(driver.evaluate, address, clients, timeout=60.0, **options)
         client.run()
         return client
+
+    return run
+
+
+@pytest.fixture
+def ours():
+    """Our dynamics without a thermostat: positions [T + 1, P, N, 3] Å, from velocities [P, N, 3] in Å/fs."""
+
+    def run(model, atoms, positions, velocities, *, steps, time_step, temperature=300.0):
+        system = System.from_atoms(atoms)
+        temperatures = torch.full((1,), temperature, dtype=torch.float64)
+        integrator = RingPolymer(system, "rpmd", len(positions), temperatures, time_step)
+        momenta = torch.tensor(velocities)[None] * system.masses[:, None]
+        state = State.at(torch.tensor(positions)[None], momenta, torch.zeros(1, dtype=torch.int64))
+        estimators = Estimators(system, len(positions), temperatures)
+        group = Group(system, state, temperatures, integrator, estimators)
+        simulation = Simulation([group], ModelForces(model, atoms))
+        frames = [state.positions[0].numpy().copy()]
+        for _ in range(steps):
+            simulation.step()
+            frames.append(state.positions[0].numpy().copy())
+        return np.array(frames)
 
     return run

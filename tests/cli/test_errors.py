@@ -38,6 +38,32 @@ def test_model_file_that_is_damaged(fails, damaged_model, water, own_folder, ver
     assert files(own_folder) == before
 
 
+@pytest.mark.parametrize(
+    ("words", "fix"),
+    [
+        (["trian"], "did you mean train? see painn-fast --help"),
+        (["evaluate", "ethanol"], "did you mean eval?"),
+        (["dynamics"], "fix: see painn-fast --help"),
+        (["--verison"], "did you mean --version?"),
+        (["md", "--modle", "ethanol"], "did you mean --model? see painn-fast md --help"),
+        (["md", "--time_step", "1 fs"], "did you mean --time-step?"),
+        (["ipi", "--qqq", "1"], "fix: see painn-fast ipi --help"),
+    ],
+)
+def test_verb_or_flag_that_does_not_exist(fails, words, fix):
+    fails(words, "no such", words[1] if words[0] in ("md", "ipi") else words[0], fix)
+
+
+@pytest.mark.parametrize("words", [("md", "--model"), ("spectrum",), ("ipi",)], ids=" ".join)
+def test_structure_that_is_missing(fails, damaged_model, words):
+    fails((*words, damaged_model), "no structure to start from", "--structure" if words[0] == "md" else "STRUCTURE")
+
+
+@pytest.mark.parametrize("verb", ["md", "spectrum"])
+def test_model_that_is_missing(fails, verb):
+    fails((verb,), "no model", "--model ethanol", "spectrum ethanol")
+
+
 def test_model_that_is_not_there(fails):
     fails(("info", "etanol"), "no such model", "etanol", "ethanol")
 

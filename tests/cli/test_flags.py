@@ -122,7 +122,7 @@ def test_numeric_flags_are_seen():
 @pytest.mark.parametrize(("verb", "flag"), NUMERIC)
 @pytest.mark.parametrize("value", ["many", "nan"])
 def test_what_is_no_number_is_refused_with_flag_and_value(fails, verb, flag, value):
-    arguments = {"convert": 2, "label": 1, "select": 1, "ipi": 1}.get(verb, 0)
+    arguments = {"convert": 2, "label": 1, "learn": 1, "sample": 1, "select": 1, "ipi": 1}.get(verb, 0)
     fails((verb, *["x"] * arguments, flag, value), flag, repr(value), "expected a ", f"{verb} --help")
 
 

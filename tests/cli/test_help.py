@@ -2,17 +2,21 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
 
 import pytest
+import typer.main
 
 import painn_fast
+from painn_fast.cli.app import VERBS, app
 from painn_fast.md import MDSettings
 from painn_fast.settings import Settings
 from painn_fast.spectra import SpectrumSettings
 
+COMMANDS = typer.main.get_command(app).commands
 UNITS = {
     "info": ["Å", "eV", "e "],
     "eval": ["eV", "eV/Å", "e Å", "Å³", "kcal/mol"],
@@ -22,6 +26,7 @@ UNITS = {
     "relax": ["Å", "eV", "eV/Å", "eV/Å³"],
     "vib": ["cm-1", "km/mol", "Å⁴/amu", "eV", "K"],
     "md": ["fs", "K", "Å", "eV"],
+    "export": ["Å", "fs", "ps"],
     "ipi": ["hartree", "hartree/bohr", "e a0", "a0^3", "eV"],
     "spectrum": ["fs", "K", "cm-1", "km/mol"],
     "bench": ["eV", "eV/Å", "ms", "MB"],
@@ -47,14 +52,14 @@ def test_help_names_units(run, wide, verb):
 def test_help_lists_every_verb(run, wide):
     outcome = run("--help")
     assert outcome.code == 0
-    for verb in UNITS:
+    for verb in VERBS:
         assert re.search(rf"\b{verb}\b", outcome.out)
     assert outcome.out == run().out, "no verb at all shows the help"
 
 
 def flags(text):
     """Flags and their lines of help."""
-    return {match[1]: line for line in text.splitlines() if (match := re.search(r"--([a-z][a-z-]+)", line))}
+    return {match[1]: line for line in text.splitlines() if (match := re.match(r"│.*?--([a-z][a-z-]+)", line))}
 
 
 @pytest.mark.parametrize(("verb", "settings"), [("md", MDSettings), ("spectrum", SpectrumSettings)])
@@ -71,13 +76,17 @@ def test_help_states_every_default_with_its_unit(run, wide, verb, settings: type
     assert stated > 12
 
 
-def test_help_fits_a_terminal_of_80_columns():
-    code = f"from painn_fast.cli import main\nfor verb in {list(UNITS)}: main([verb, '--help'])"
+def test_help_fits_a_terminal_of_80_columns_with_an_example_of_each_verb_on_a_line():
+    code = f"from painn_fast.cli import main\nfor verb in {list(VERBS)}: main([verb, '--help'])"
     environment = os.environ | {"COLUMNS": "80", "TERMINAL_WIDTH": "80", "PYTHONIOENCODING": "utf-8"}
     shown = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     lines = shown.stdout.splitlines()
     assert max(map(len, lines)) == 80
     assert not any("…" in line for line in lines)
+    examples = [shlex.split(line.strip()) for line in lines if line.startswith(" Example: painn-fast ")]
+    assert [words[2] for words in examples] == list(VERBS)
+    for _, _, verb, *words in examples:
+        COMMANDS[verb].make_context(verb, words)
 
 
 def test_version(run):

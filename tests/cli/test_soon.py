@@ -28,6 +28,16 @@ MISTAKES = {
         ["convert", "missing.pt", "new.safetensors"],
     ),
     "data": (["data"], ["data", "missing.npz", "--key", "energy"], ["data", "missing.npz"]),
+    "learn": (
+        ["learn", "missing.xyz", "--labels", "many"],
+        ["learn", "missing.xyz", "--pretrain", "gfn2"],
+        ["learn", "missing.xyz"],
+    ),
+    "sample": (
+        ["sample", "missing.xyz", "--count", "many"],
+        ["sample", "missing.xyz", "--option", "accuracy"],
+        ["sample", "missing.xyz"],
+    ),
     "label": (
         ["label", "missing.xyz", "--with", "pyscf", "--every", "0"],
         ["label", "missing.xyz", "--with", "pyscf", "--option", "grid"],
@@ -52,10 +62,12 @@ MISTAKES = {
         ["md", "--model", "ethanol", "--time-step", "0.5"],
         ["md", "md.toml"],
         ["md", "missing.toml"],
+        ["md"],
         ["md", "--model", "etanol"],
         ["md", "--model", "ethanol", "--device", "abacus"],
         ["md", "--model", "ethanol", "--structure", "missing.xyz"],
     ),
+    "export": (["export", "missing", "a.xyz"], ["export", "missing"], ["export", "md.toml", "a.xyz", "--every", "0"]),
     "ipi": (
         ["ipi", "ethanol", "--address", "nowhere"],
         ["ipi", "ethanol", "--timeout", "5"],

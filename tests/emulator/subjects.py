@@ -68,6 +68,9 @@ def subjects() -> dict[str, Subject]:
             quick = precision == "tf32x3" and hidden is None
             listed[title] = Subject(NODES, check, quick)
     listed["node, many atoms"] = Subject(NODES, many_atoms)
+    for features in (F, 64):
+        listed[f"engine, layers of many atoms, F={features}"] = Subject(LAYERS, _with(layers_of_many_atoms, features))
+    listed["engine, energies alone"] = Subject(LAYERS | {"molecules_kernel"}, energies_alone)
     return listed | _of_other_tests()
 
 
@@ -79,9 +82,10 @@ MESSAGES = frozenset({
     "edge_vectors_kernel", "message_fwd_kernel", "message_force_bwd_kernel", "readout_fwd_kernel", "molecules_kernel"
 })  # fmt: skip
 NODES = frozenset({"node_fwd_kernel", "node_bwd_kernel"})
+LAYERS = frozenset({"layer_fwd_kernel", "layer_bwd_kernel"})
 UPDATE = frozenset({"norm_fwd_kernel", "gate_fwd_kernel", "norm_adjoint_kernel", "gate_adjoint_kernel"})
 ENGINE = {
-    "fused": MESSAGES | NODES,
+    "fused": LAYERS,
     "blas": MESSAGES | {"norm_fwd_kernel", "gate_fwd_kernel", "norm_bwd_kernel", "gate_bwd_kernel"},
 }
 OPERATIONS = {
@@ -212,17 +216,46 @@ def _to_tf32(t):
     return (t.float().contiguous().view(torch.int32) & -0x2000).view(torch.float32).double()
 
 
-def engine(dtype, way):
-    """Energies and forces of molecules by a network of three layers, as the engine calculates them."""
-    config = PotentialConfig(representation=RepresentationConfig(n_features=F, n_layers=3), heads=(EnergyHead(),))
-    potential = random_potential(config, dtype=dtype)
-    structures = [molecule("CH3CH2OH"), Atoms("H"), molecule("H2O")]
+def _potential(dtype, features=F, layers=3):
+    config = PotentialConfig(representation=RepresentationConfig(n_features=features, n_layers=layers),
+                             heads=(EnergyHead(),))  # fmt: skip
+    return random_potential(config, dtype=dtype)
+
+
+def _evaluated(potential, names, properties, way="fused"):
+    """What the engine calculates of rattled molecules, and their batch."""
+    structures = [Atoms("H") if name == "H" else molecule(name) for name in names]
     for k, atoms in enumerate(structures):
         atoms.rattle(0.1, seed=k)
     batch = batch_atoms(structures, potential.cutoff)
     made = GpuEngine(potential, node=way)
     made.checked = True
-    got = made(made.workspace(batch), batch.positions, ["energy", "forces"])
+    return made(made.workspace(batch), batch.positions, properties), batch
+
+
+def layers_of_many_atoms(features):
+    """The shape of programs for many atoms gives the same bits as that for few."""
+    potential, kept, results = _potential(torch.float32, features, 2), nodes.FEW, []
+    try:
+        for nodes.FEW in (kept, 1):
+            results.append(_evaluated(potential, ["CH4", "H", "H2O"], ["energy", "forces"])[0])
+    finally:
+        nodes.FEW = kept
+    for name, value in results[0].items():
+        assert torch.equal(value, results[1][name]), f"{name}: other bits in programs of other numbers of atoms"
+
+
+def energies_alone():
+    """Without forces energies have the same bits as with them, where a program has as many atoms."""
+    potential = _potential(torch.float32, layers=2)
+    alone, both = (_evaluated(potential, ["H2O", "CO"], names)[0] for names in (["energy"], ["energy", "forces"]))
+    assert torch.equal(alone["energy"], both["energy"])
+
+
+def engine(dtype, way):
+    """Energies and forces of molecules by a network of three layers, as the engine calculates them."""
+    potential = _potential(dtype)
+    got, batch = _evaluated(potential, ["CH3CH2OH", "H", "H2O"], ["energy", "forces"], way)
     exact = potential.double()
     with torch.no_grad(), exact.reference():
         expected = exact(batch, ["energy", "forces"])
@@ -280,13 +313,14 @@ def _of_other_tests():
         for k, (one, other) in enumerate(zip(got, exact, strict=True)):
             assert_near(one, other, TOLERANCE["ieee"], f"result {k}")
 
-    step = frozenset({"modes_kernel", "close_kernel", "normal_kernel"})
+    step = frozenset({"modes_kernel", "close_kernel"})
+    coupled = frozenset({"centroid_kernel"})
     many = frozenset({"beads_kernel"})
     return {
-        "ring, one bead": Subject(step | {"centroid_kernel"}, lambda: ring(1, "pile-l"), True),
-        "ring, five beads": Subject(step | many | {"centroid_kernel"}, lambda: ring(5, "pile-g"), True),
+        "ring, one bead": Subject(step | coupled, lambda: ring(1, "pile-l"), True),
+        "ring, five beads": Subject(step | many | coupled, lambda: ring(5, "pile-g"), True),
         "ring, many programs": Subject(
-            step | many | {"centroid_kernel", "heat_kernel", "check_kernel"}, lambda: ring(5, "pile-g", True), True
+            step | many | coupled | {"heat_kernel", "check_kernel"}, lambda: ring(5, "pile-g", True), True
         ),
         "neighbors": Subject(frozenset({"count_kernel", "fill_kernel", "mirror_kernel"}), neighbors, True),
         "bonds": Subject(frozenset({"update_kernel"}), bonds, True),

@@ -20,7 +20,7 @@ CONFIG = PotentialConfig(
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Sizes at which a test need not be large."""
-    monkeypatch.setattr("painn_fast.engine.cpu.CHUNK_ATOMS", 20)
+    monkeypatch.setattr("painn_fast.engine.chunks.CHUNK_ATOMS", 20)
     monkeypatch.setattr("painn_fast.engine.atom_blocks.BLOCK_ATOMS", 9)
 
 

@@ -19,7 +19,7 @@ from painn_fast.testing import random_potential
 
 pytest.importorskip("triton")
 
-from painn_fast.engine import passes_gpu
+from painn_fast.engine import layers_gpu, passes_gpu
 from painn_fast.engine.gpu import GpuEngine
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -173,9 +173,9 @@ def test_positions_that_cannot_be_compared_leave_the_check_for_the_next_batch(ba
     assert engine.checked
 
 
-def gpu_engine(**more):
+def gpu_engine(node="auto", **more):
     potential = build(n_features=16, n_layers=2, n_rbf=4, **more).to(DEVICE)
-    return GpuEngine(potential)
+    return GpuEngine(potential, node=node)
 
 
 def run_gpu(engine, name="H2O"):
@@ -208,6 +208,20 @@ def test_the_gpu_engine_without_a_term_is_refused(fault, monkeypatch):
                      out=out)  # fmt: skip
 
     monkeypatch.setattr(passes_gpu, "message_force_bwd", wrong)
+    with pytest.raises(PaiNNFastError, match=DISAGREES):
+        run_gpu(gpu_engine("blas"))
+
+
+@pytest.mark.parametrize("fault", ["a force is not added", "no adjoint of the readout"])
+def test_the_gpu_engine_by_layers_without_a_term_is_refused(fault, monkeypatch):
+    right = layers_gpu.layer_bwd
+
+    def wrong(gs, gv, *arguments, add, **more):
+        if "adjoint" in fault and not add:
+            gs = torch.zeros_like(gs)
+        return right(gs, gv, *arguments, add=add and "added" not in fault, **more)
+
+    monkeypatch.setattr(layers_gpu, "layer_bwd", wrong)
     with pytest.raises(PaiNNFastError, match=DISAGREES):
         run_gpu(gpu_engine())
 

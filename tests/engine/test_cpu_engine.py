@@ -84,7 +84,7 @@ def test_float32_is_as_good_as_the_reference_in_float32():
 @pytest.mark.parametrize("option", ["sinc", "charge"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_results_do_not_depend_on_threads_or_on_the_batch_and_are_bitwise_repeatable(dtype, option, monkeypatch):
-    monkeypatch.setattr("painn_fast.engine.cpu.CHUNK_ATOMS", 40)
+    monkeypatch.setattr("painn_fast.engine.chunks.CHUNK_ATOMS", 40)
     potential = build(option, dtype)
     structures = [atoms for k in range(5) for atoms in molecules()]
     for k, atoms in enumerate(structures):

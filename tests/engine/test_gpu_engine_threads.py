@@ -72,7 +72,7 @@ def test_a_replay_does_not_touch_the_setting_of_the_process(engine, users_choice
         return lambda: seen["replayed"].append(MATMUL.allow_tf32)
 
     monkeypatch.setattr(gpu, "captured", capture)
-    monkeypatch.setattr(gpu, "launch_all", lambda *_: seen["captured"].append(MATMUL.allow_tf32))
+    monkeypatch.setattr(gpu, "launch_layers", lambda *_: seen["captured"].append(MATMUL.allow_tf32))
     given = work_of(engine)
     for _ in range(2):
         engine(*given, finite=False)

@@ -151,7 +151,10 @@ ODD_STATES = {
         r"not finite.*filter\.bias",
     ),
     "cut-off": (replaced("representation.cutoff_fn.cutoff", torch.tensor([torch.inf])), r"cutoff_fn\.cutoff"),
-    "negative": (replaced("representation.cutoff_fn.cutoff", torch.tensor([-1.0])), r"'cutoff'.*greater than"),
+    "negative": (
+        replaced("representation.cutoff_fn.cutoff", torch.tensor([-1.0])),
+        r"'cutoff': expected 0.001 or more",
+    ),
     "mollifier": (replaced("representation.cutoff_fn.eps", torch.tensor([1e-3])), r"mollifier with another epsilon"),
     "layers": (renamed("interactions.1", "interactions.2"), r"not numbered from 0.*\[0, 2\]"),
     "integers": (

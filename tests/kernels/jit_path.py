@@ -3,8 +3,10 @@
 import json
 import os
 import sys
+import tempfile
 from pathlib import Path
 
+import numpy as np
 import torch
 from ase.build import molecule
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -21,6 +23,7 @@ import painn_fast.md.fragments
 import painn_fast.md.integrators
 import painn_fast.md.simulation
 import painn_fast.nn.fused
+import painn_fast.train.whole_step
 from painn_fast.bench.problem import loss
 from painn_fast.engine.gpu import GpuEngine
 from painn_fast.graph import batch_atoms
@@ -35,6 +38,9 @@ from painn_fast.md.simulation import Group, Simulation
 from painn_fast.md.state import State, System
 from painn_fast.nn import EnergyHead, PotentialConfig, RepresentationConfig
 from painn_fast.testing import random_potential
+from painn_fast.train.loop import Training, read_data
+from painn_fast.train.settings import TrainSettings
+from painn_fast.train.whole_step import WholeStep
 
 CPU = torch.device("cpu")
 standin = Standin().install()
@@ -46,11 +52,12 @@ class Operations(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.allocated, self.waited = [], []
+        self.allocated, self.waited, self.count = [], [], 0
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         made = operation(*args, **(kwargs or {}))
         name = operation.overloadpacket.__name__
+        self.count += not operation.is_view and name != "detach"
         if name in WAITS:
             self.waited.append(name)
         known = {t.untyped_storage().data_ptr() for t in _tensors([args, kwargs or {}])}
@@ -82,7 +89,7 @@ def captured(run, device, warm_up=None):
     captures.append(
         {
             "compiled": standin.compiled[compiled:], "launched": standin.launched[launched:],
-            "allocated": operations.allocated, "waited": operations.waited,
+            "allocated": operations.allocated, "waited": operations.waited, "operations": operations.count,
         }
     )  # fmt: skip
     return lambda: None
@@ -119,6 +126,31 @@ def training():
         compiled.append(list(standin.compiled))
         standin.compiled.clear()
     return {"compiled": compiled}
+
+
+def whole_steps():
+    """Steps of a training of 10 ethanol at a time: the first launch by launch, the second captured, others replayed."""
+    painn_fast.nn.fused.BY_OPERATION = {"cpu"}
+    painn_fast.kernels.update.ops.KERNELS["cpu"] = painn_fast.kernels.update.ops.on_gpu
+    painn_fast.train.whole_step.captured = captured
+    atoms, random = molecule("CH3CH2OH"), np.random.default_rng(0)
+    positions = atoms.positions + random.normal(scale=0.05, size=(60, 9, 3))
+    with tempfile.TemporaryDirectory() as folder:
+        labels = {"E": random.normal(size=60), "F": random.normal(size=positions.shape)}
+        units = {"energy_unit": "eV", "length_unit": "Ang"}
+        np.savez(Path(folder) / "set.npz", R=positions, z=atoms.numbers, **labels, **units)
+        network = {"n_features": 128, "n_layers": 3}
+        settings = {"data": [{"file": "set.npz"}], "representation": network, "batch_size": 10}
+        parsed = TrainSettings.parse(settings)
+        training = Training(parsed, read_data(parsed, folder))
+    training._whole = WholeStep.of(training._gradients, training._update, training.names, training.model)
+    compiled = []
+    for _ in range(4):
+        training.run_step(training.next_rows())
+        compiled.append(list(standin.compiled))
+        standin.compiled.clear()
+    sizes = [list(size) for size in training._whole._runs]
+    return {"compiled": compiled, "captures": captures, "sizes": sizes}
 
 
 def engine(precision, node):
@@ -165,7 +197,7 @@ def dynamics(names, ensemble, copies, beads):
     return {"captures": captures, "waited": operations.waited}
 
 
-SCENARIOS = {"sizes": sizes, "training": training, "engine": engine, "dynamics": dynamics}
+SCENARIOS = {"sizes": sizes, "training": training, "whole_steps": whole_steps, "engine": engine, "dynamics": dynamics}
 
 
 def in_a_process(words):

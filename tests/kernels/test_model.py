@@ -81,7 +81,12 @@ work = [
 ]
 edges = [model.kernel_work("message_fwd F=128", "sm_90", (n, 1)).instructions for n in (10, 11)]
 names = [each.name for each in model.evaluation(model.SIZES["ethanol-1"], gpu, forces=True)]
-print(json.dumps([work, edges, names]))
+layers = [
+    (shape.rows, shape.warps, [model.layer_work(which, "ieee", shape, "sm_90", "", n, True).fma for n in (8, 0)])
+    for shape in shapes.values()
+    for which in ("layer_fwd", "layer_bwd")
+]
+print(json.dumps([work, edges, names, layers]))
 """
 
 
@@ -94,13 +99,15 @@ def in_a_process(*command):
 
 
 def test_counts_of_compiled_code_are_those_of_the_equations_and_launches_those_of_the_engine():
-    work, (few, more), names = in_a_process("-c", COMPILED)
+    work, (few, more), names, layers = in_a_process("-c", COMPILED)
     for rows, warps, fma, instructions, barriers in work:
         exact = rows * 15 * 128**2 / (32 * warps)  # README.md of the node: 30 F^2 flops an atom
         assert exact <= fma <= 1.05 * exact
         assert fma < instructions < 4 * fma
         assert barriers > 10
     assert 200 < more - few < 260  # instructions an edge, README.md of the message
+    for (rows, warps, (fma, alone)), filters in zip(layers, (1, 2, 1, 2), strict=True):
+        assert 1.3 < (fma - alone) / (8 * rows * filters * 20 * 3 * 128 / (32 * warps)) < 1.5  # filters, and the rest
+        assert alone > rows * 15 * 128**2 / (32 * warps)
     got = in_a_process(str(Path(__file__).with_name("jit_path.py")), "engine ieee fused")["captures"][1]["launched"]
-    short = {"readout F=128": "readout_fwd", "readout molecules": "molecules", "edge vectors": "edge_vectors"}
-    assert [f"{short.get(name, name)}_kernel" for name in names] == got
+    assert [f"{name}_kernel" for name in names] == got

@@ -2,6 +2,7 @@
 
 from importlib.util import find_spec
 
+import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
@@ -12,6 +13,7 @@ from ase.constraints import FixAtoms, FixBondLength
 
 from painn_fast.errors import PaiNNFastError
 from painn_fast.label import label
+from painn_fast.label.finite_field import Field
 from painn_fast.label.methods import How, of_calculator
 from painn_fast.testing import assert_close
 from painn_fast.train.data import read_file
@@ -66,6 +68,54 @@ def test_stress_of_tblite_is_the_derivative_of_its_energy():
     found = How("tblite").make()(atoms, False)["stress"]
     assert_close(found, _stress_by_differences(TBLite(verbosity=0, accuracy=0.01), atoms), 2e-4)
     assert np.abs(found).max() > 2e-3
+
+
+@pytest.mark.parametrize("level", ["GFN2-xTB", "GFN1-xTB"])
+@NEEDS_TBLITE
+def test_the_polarizability_of_tblite_is_the_curvature_of_its_energy_in_a_field(level):
+    from tblite.ase import TBLite
+
+    atoms, step = water(), 0.1  # V/Å
+    atoms.info["charge"] = 1.0
+    atoms.info["spin"] = 2
+    found = How("tblite", level).make()(atoms, True)["polarizability"]
+    assert np.array_equal(found, found.T)
+
+    def energy(field):
+        options = {"accuracy": 0.001, "electric_field": Field(field)}
+        return of_calculator(TBLite(method=level, verbosity=0, **options))(atoms, False)["energy"]
+
+    curvature = np.empty((3, 3))
+    for i, j in np.ndindex(3, 3):
+        corners = [(a * b, energy(step * (a * np.eye(3)[i] + b * np.eye(3)[j]))) for a in (1, -1) for b in (1, -1)]
+        curvature[i, j] = -sum(sign * value for sign, value in corners) / (4 * step**2)  # e Å²/V
+    assert_close(found, 14.399645 * curvature, 2e-3)
+
+
+@NEEDS_TBLITE
+def test_polarizabilities_of_tblite_do_not_depend_on_the_step_and_turn_with_the_molecule(monkeypatch):
+    atoms, method = water(), How("tblite").make()
+    found = method(atoms, True)["polarizability"]
+    turned = atoms.copy()
+    turned.rotate(70, (1, 2, 3))
+    turn = np.linalg.lstsq(atoms.positions, turned.positions, rcond=None)[0]
+    assert_close(method(turned, True)["polarizability"], turn.T @ found @ turn, 1e-3)
+    monkeypatch.setattr("painn_fast.label.finite_field.STEP", 0.005)
+    assert_close(method(atoms, True)["polarizability"], found, 2e-4)
+    assert 0.3 < np.trace(found) / 3 / 1.45 < 0.4, "of the measured 1.45 Å³ of water"
+    assert "polarizability" not in method(bulk("Si"), True)
+
+
+@NEEDS_TBLITE
+def test_the_size_of_polarizabilities_of_tblite_is_warned_of(tmp_path, capsys):
+    ase.io.write(tmp_path / "water.xyz", [water(seed) for seed in range(2)])
+    output = label(tmp_path / "water.xyz", tmp_path / "x.extxyz", method="tblite", workers=1, polarizability_every=2)
+    assert "half the true size" in capsys.readouterr().err
+    labelled = read_file(DataFile(file=output.name), tmp_path).labels["polarizability"]
+    assert np.isfinite(labelled[0]).all()
+    assert np.isnan(labelled[1]).all()
+    label(tmp_path / "water.xyz", tmp_path / "y.extxyz", method="tblite", workers=1, polarizability_every=0)
+    assert "half the true size" not in capsys.readouterr().err
 
 
 class NoStress:

@@ -16,7 +16,7 @@ from painn_fast.errors import PaiNNFastError
 from painn_fast.io.model_file import save_model
 from painn_fast.md import MDSettings, Trajectory, run
 from painn_fast.md.estimators import Estimators
-from painn_fast.md.forces import EnsembleForces, ForceField, ModelForces
+from painn_fast.md.forces import ForceField, ModelForces
 from painn_fast.md.geometry import closest_pair
 from painn_fast.md.guards import Guards
 from painn_fast.md.state import State, System
@@ -273,7 +273,7 @@ def members(tmp_path_factory):
 def test_the_force_of_an_ensemble_is_the_mean_and_its_spread_that_of_evaluate(members):
     atoms = molecule("CH3CH2OH")
     positions = torch.tensor(np.stack([atoms.positions, 1.01 * atoms.positions]))
-    field = EnsembleForces([ModelForces(pf.load(path), atoms) for path in members])
+    field = ModelForces(pf.Ensemble(members), atoms)
     energy, forces, observed = field.evaluate(positions, ("dipole",))
     frames = [Atoms(atoms.numbers, place) for place in positions.numpy()]
     names = ("energy", "forces", "dipole", "forces_spread")

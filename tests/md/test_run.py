@@ -286,7 +286,7 @@ def test_wrong_settings_are_one_line(tmp_path, change, message):
 def test_a_run_without_a_model_or_structure_says_so(tmp_path):
     with pytest.raises(PaiNNFastError, match="no structure to start from"):
         run(settings(tmp_path / "a"), force_field=Morse())
-    with pytest.raises(PaiNNFastError, match="no such model"):
+    with pytest.raises(PaiNNFastError, match="no model"):
         run(settings(tmp_path / "b"), atoms=DIMER)
     with pytest.raises(PaiNNFastError, match="no such structure file"):
         run(settings(tmp_path / "c", structure="nowhere.xyz"), force_field=Morse())

@@ -23,7 +23,7 @@ def columns(path):
     return dict(zip(rows[0], np.array(rows[1:], dtype=float).T, strict=True))
 
 
-def test_errors_of_sampling_and_model_are_told_apart():
+def test_errors_of_sampling_and_of_the_model():
     """1,000 frequencies, 8 models that differ by 3, each sampled with an error of 2."""
     rng = np.random.default_rng(0)
     truth = rng.normal(0.0, 3.0, (8, 1000))

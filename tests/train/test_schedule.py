@@ -79,7 +79,7 @@ def test_the_average_forgets_the_random_start_and_then_moves_by_one_minus_decay(
             parameter.fill_(1.0)
     expected = {name: value.clone() for name, value in training.average.named_parameters()}
     for training.step in (0, 10**6):
-        training._update_average()
+        training._update_average(training._share(training.step))
         decay = 0.1 if training.step == 0 else training.settings.ema_decay
         for name, value in training.average.named_parameters():
             expected[name] = decay * expected[name] + (1 - decay)

@@ -1,0 +1,440 @@
+"""The real OpenMM, by openmm-ml, gets what `evaluate` gives: on its platforms, with beads, barostats, mixed systems."""
+
+import doctest
+import importlib.metadata
+import threading
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import molecule
+from engines import require
+
+from painn_fast import Ensemble, PaiNNFastError, evaluate, load
+from painn_fast.io.find import MODELS
+from painn_fast.io.structures import read_structures
+from painn_fast.nn import EnergyHead, PotentialConfig, RepresentationConfig
+from painn_fast.nn.config import ElectronicConfig
+from painn_fast.testing import random_potential
+from painn_fast.units import AMU_A2_PER_FS2, KB, KJ_PER_MOL
+
+openmmml = require("openmmml")
+openmm = require("openmm")
+unit = openmm.unit
+from painn_fast.adapters import openmm as adapter  # noqa: E402  needs OpenMM
+
+PLATFORMS = [openmm.Platform.getPlatform(k).getName() for k in range(openmm.Platform.getNumPlatforms())]
+TIGHT = 1e-6  # eV, eV/Å
+
+
+@pytest.fixture(scope="module")
+def ethanol():
+    return read_structures(MODELS / "ethanol.xyz")[0]
+
+
+@pytest.fixture(scope="module")
+def potential():
+    return openmmml.MLPotential("painn-fast", model="ethanol")
+
+
+def config(**representation):
+    return PotentialConfig(
+        name="water",
+        representation=RepresentationConfig(n_features=8, n_layers=2, n_rbf=5, cutoff=4.0, **representation),
+        heads=(EnergyHead(),),
+        elements=(1, 8),
+    )
+
+
+@pytest.fixture(scope="module")
+def water():
+    """A model with random weights, and 8 molecules in a triclinic cell that OpenMM takes as it is."""
+    one = molecule("H2O")
+    one.set_cell([[4.2, 0.0, 0.0], [0.7, 4.4, 0.0], [-0.4, 0.5, 3.8]])
+    one.pbc = True
+    box = one * (2, 2, 2)
+    box.rattle(0.05, seed=0)
+    return random_potential(config()), box
+
+
+def topology(atoms):
+    """One residue without bonds; the cell if there is one."""
+    made = openmm.app.Topology()
+    residue = made.addResidue("ONE", made.addChain())
+    for number in atoms.numbers:
+        made.addAtom("X", openmm.app.Element.getByAtomicNumber(int(number)), residue)
+    if atoms.pbc.any():
+        made.setPeriodicBoxVectors(atoms.cell.array * unit.angstrom)
+    return made
+
+
+def context_of(system, atoms, integrator=None, platform="Reference"):
+    integrator = integrator or openmm.VerletIntegrator(0.5 * unit.femtosecond)
+    context = openmm.Context(system, integrator, openmm.Platform.getPlatformByName(platform))
+    context.setPositions(atoms.positions * unit.angstrom)
+    return context
+
+
+def results(context):
+    """Energy (eV) and forces (eV/Å)."""
+    state = context.getState(energy=True, forces=True)
+    energy = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole) * KJ_PER_MOL
+    forces = state.getForces(asNumpy=True).value_in_unit(unit.kilojoule_per_mole / unit.angstrom) * KJ_PER_MOL
+    return energy, forces
+
+
+def assert_same(context, model, atoms):
+    expected = evaluate(model, [atoms])
+    energy, forces = results(context)
+    assert abs(energy - expected["energy"][0]) < TIGHT
+    np.testing.assert_allclose(forces, expected["forces"][0], atol=TIGHT)
+
+
+def thermal(atoms, copies=1, seed=0, temperature=300.0):
+    """Velocities [P, N, 3] Å/fs."""
+    rng = np.random.default_rng(seed)
+    spread = np.sqrt(KB * temperature / atoms.get_masses() / AMU_A2_PER_FS2)
+    return rng.normal(size=(copies, len(atoms), 3)) * spread[:, None]
+
+
+def test_openmm_ml_knows_the_potential_by_its_entry_point():
+    (entry,) = importlib.metadata.entry_points(group="openmmml.potentials", name="painn-fast")
+    assert entry.load() is adapter.PotentialFactory
+
+
+def test_examples_of_docstrings_run():
+    assert doctest.testmod(adapter) == (0, 11)
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_energies_and_forces_are_those_of_evaluate(platform, potential, ethanol):
+    context = context_of(potential.createSystem(topology(ethanol)), ethanol, platform=platform)
+    for seed in range(3):
+        atoms = ethanol.copy()
+        atoms.rattle(0.05, seed=seed)
+        context.setPositions(atoms.positions * unit.angstrom)
+        assert_same(context, "ethanol", atoms)
+
+
+def test_ensembles_and_loaded_models_do_as_well(water):
+    model, box = water
+    ensemble = Ensemble([model, random_potential(config(), seed=1)])
+    for one in (model, ensemble):
+        system = openmmml.MLPotential("painn-fast", model=one).createSystem(topology(box))
+        assert_same(context_of(system, box), one, box)
+
+
+def test_a_periodic_box_is_the_one_that_the_context_has(water):
+    model, box = water
+    system = openmmml.MLPotential("painn-fast", model=model).createSystem(topology(box))
+    context = context_of(system, box)
+    assert_same(context, model, box)
+    wrapped = box.copy()
+    wrapped.positions += wrapped.cell.array[1]  # the list is made anew
+    context.setPositions(wrapped.positions * unit.angstrom)
+    assert_same(context, model, box)
+    larger = box.copy()
+    larger.set_cell(1.03 * box.cell.array, scale_atoms=True)
+    context.setPeriodicBoxVectors(*(larger.cell.array * unit.angstrom))
+    context.setPositions(larger.positions * unit.angstrom)
+    assert_same(context, model, larger)
+
+
+def test_pressure_is_that_of_the_stress(water):
+    """OpenMM gets it from energies in scaled boxes, a molecule of one atom each."""
+    model, box = water
+    system = openmmml.MLPotential("painn-fast", model=model).createSystem(topology(box), removeCMMotion=False)
+    barostat = openmm.MonteCarloBarostat(1 * unit.bar, 300 * unit.kelvin)
+    system.addForce(barostat)
+    context = context_of(system, box)
+    pressure = barostat.computeCurrentPressure(context)
+    pressure = pressure.value_in_unit(unit.bar) if unit.is_quantity(pressure) else pressure
+    (stress,) = evaluate(model, [box], ["stress"])["stress"]
+    bar = 1e5 * 1e-30 / 1.602176634e-19  # eV/Å^3
+    assert pressure * bar == pytest.approx(-stress[:3].mean(), rel=1e-4)
+
+
+def test_a_barostat_changes_the_box_and_energies_stay_right(water):
+    model, box = water
+    system = openmmml.MLPotential("painn-fast", model=model).createSystem(topology(box))
+    barostat = openmm.MonteCarloBarostat(1 * unit.bar, 300 * unit.kelvin, 2)
+    barostat.setRandomNumberSeed(1)
+    system.addForce(barostat)
+    integrator = openmm.LangevinMiddleIntegrator(300, 10.0, 0.0005)
+    integrator.setRandomNumberSeed(1)
+    context = context_of(system, box, integrator)
+    context.setVelocitiesToTemperature(300, 1)
+    integrator.step(60)
+    state = context.getState(positions=True)
+    after = box.copy()
+    after.cell = state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.angstrom)
+    after.positions = state.getPositions(asNumpy=True).value_in_unit(unit.angstrom)
+    assert abs(after.get_volume() / box.get_volume() - 1) > 1e-4
+    assert_same(context, model, after)
+
+
+def test_nve_conserves_energy_and_is_our_trajectory(potential, ethanol, ours):
+    velocities = thermal(ethanol)
+    system = potential.createSystem(topology(ethanol), removeCMMotion=False)
+    _set_masses(system, ethanol)
+    integrator = openmm.CustomIntegrator(0.0005)  # velocity Verlet; OpenMM's own is leapfrog
+    for step in ("v", "x", "v"):
+        integrator.addComputePerDof(step, "x+dt*v" if step == "x" else "v+0.5*dt*f/m")
+    context = context_of(system, ethanol, integrator)
+    context.setVelocities(velocities[0] * unit.angstrom / unit.femtosecond)
+    frames, totals = [], []
+    for _ in range(400):
+        integrator.step(1)
+        state = context.getState(positions=True, energy=True)
+        frames.append(state.getPositions(asNumpy=True).value_in_unit(unit.angstrom))
+        total = state.getPotentialEnergy() + state.getKineticEnergy()
+        totals.append(total.value_in_unit(unit.kilojoule_per_mole) * KJ_PER_MOL)
+    expected = ours(load("ethanol"), ethanol, ethanol.positions[None], velocities, steps=400, time_step=0.5)
+    np.testing.assert_allclose(frames[:50], expected[1:51, 0], atol=1e-5)
+    drift = np.polyfit(np.arange(400) * 0.5e-3, totals, 1)[0]  # eV/ps
+    assert abs(drift) < 5e-3 * 0.025 * len(ethanol)
+    assert np.std(totals) < 5e-3
+
+
+def _set_masses(system, atoms):
+    """Those of ASE, which differ from OpenMM's in the fifth digit."""
+    for k, mass in enumerate(atoms.get_masses()):
+        system.setParticleMass(k, mass)
+
+
+def beads_of(potential, ethanol, integrator, velocities, steps, *, together):
+    """Positions [T, P, N, 3] Å of ring polymers without a thermostat."""
+    arguments = {"integrator": integrator} if together else {}
+    system = potential.createSystem(topology(ethanol), removeCMMotion=False, **arguments)
+    _set_masses(system, ethanol)
+    integrator.setApplyThermostat(False)
+    context = context_of(system, ethanol, integrator)
+    rng = np.random.default_rng(5)
+    starts = ethanol.positions + 0.03 * rng.normal(size=velocities.shape)
+    for k, (start, velocity) in enumerate(zip(starts, velocities, strict=True)):
+        integrator.setPositions(k, start * unit.angstrom)
+        integrator.setVelocities(k, velocity * unit.angstrom / unit.femtosecond)
+    frames = []
+    for _ in range(steps):
+        integrator.step(1)
+        states = [integrator.getState(k, getPositions=True) for k in range(len(starts))]
+        frames.append([state.getPositions(asNumpy=True).value_in_unit(unit.angstrom) for state in states])
+    del context
+    return starts, np.array(frames)
+
+
+@pytest.fixture
+def batches(monkeypatch):
+    """Numbers of copies of the calls."""
+    seen = []
+    evaluated = adapter.Computation._evaluated
+
+    def counted(self, positions):
+        seen.append(len(positions))
+        return evaluated(self, positions)
+
+    monkeypatch.setattr(adapter.Computation, "_evaluated", counted)
+    return seen
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_ring_polymers_of_four_beads_move_as_ours(together, potential, ethanol, ours, batches):
+    velocities = thermal(ethanol, 4)
+    kind = adapter.BatchedRPMDIntegrator if together else openmm.RPMDIntegrator
+    integrator = kind(4, 300.0, 1.0, 0.0005)
+    starts, frames = beads_of(potential, ethanol, integrator, velocities, 40, together=together)
+    assert batches == ([4] * 41 if together else [1] * 164)
+    expected = ours(load("ethanol"), ethanol, starts, velocities, steps=40, time_step=0.5)
+    np.testing.assert_allclose(frames, expected[1:], atol=1e-5)
+
+
+def test_beads_in_a_batch_have_the_bits_of_beads_alone(potential, ethanol):
+    velocities = thermal(ethanol, 8)
+    integrators = adapter.BatchedRPMDIntegrator, openmm.RPMDIntegrator
+    together, alone = (
+        beads_of(potential, ethanol, kind(8, 300.0, 1.0, 0.0005), velocities, 10, together=kind is integrators[0])[1]
+        for kind in integrators
+    )
+    np.testing.assert_array_equal(together, alone)
+
+
+def test_beads_are_asked_for_one_by_one_outside_of_steps_and_with_contractions(potential, ethanol, batches):
+    integrator = adapter.BatchedRPMDIntegrator(4, 300.0, 1.0, 0.0005)
+    context = context_of(potential.createSystem(topology(ethanol), integrator=integrator), ethanol, integrator)
+    assert_same(context, "ethanol", ethanol)
+    context = context.getState(positions=True).getPositions(asNumpy=True).value_in_unit(unit.angstrom)
+    np.testing.assert_allclose(context, ethanol.positions, atol=1e-12)  # not those of a bead
+    assert batches == [1]
+    contracted = adapter.BatchedRPMDIntegrator(4, 300.0, 1.0, 0.0005, {0: 2})
+    system = potential.createSystem(topology(ethanol), integrator=contracted)
+    context = context_of(system, ethanol, contracted)
+    batches.clear()
+    contracted.step(1)
+    assert batches == [1] * 4  # two beads, before and after
+
+
+def test_threads_that_python_has_not_started_read_no_beads(ethanol):
+    integrator = adapter.BatchedRPMDIntegrator(4, 300.0, 1.0, 0.0005)
+    integrator.stepping = True
+    seen, done = [], threading.Lock()
+    done.acquire()
+
+    def ask():
+        seen.append(adapter._may_read_beads(integrator))
+        done.release()
+
+    threading._start_new_thread(ask, ())
+    assert done.acquire(timeout=10)
+    ask()
+    assert seen == [False, True]
+
+
+def test_beads_of_periodic_boxes_under_a_barostat(water, batches):
+    model, box = water
+    integrator = adapter.BatchedRPMDIntegrator(3, 300.0, 10.0, 0.0005)
+    integrator.setRandomNumberSeed(2)
+    system = openmmml.MLPotential("painn-fast", model=model).createSystem(topology(box), integrator=integrator)
+    barostat = openmm.RPMDMonteCarloBarostat(1.0, 2)
+    barostat.setRandomNumberSeed(2)
+    system.addForce(barostat)
+    context = context_of(system, box, integrator)
+    for _ in range(40):  # the barostat acts once a call, whatever the number of steps
+        integrator.step(1)
+    assert set(batches) == {1, 3}
+    assert batches.count(1) == 2 * 20  # a barostat scales the beads one by one: the first comes with those not scaled
+    volumes = []
+    for copy in range(3):
+        state = integrator.getState(copy, getPositions=True)
+        after = box.copy()
+        after.cell = state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.angstrom)
+        after.positions = state.getPositions(asNumpy=True).value_in_unit(unit.angstrom)
+        volumes.append(after.get_volume())
+        context.setPositions(after.positions * unit.angstrom)
+        assert_same(context, model, after)
+    assert abs(volumes[0] / box.get_volume() - 1) > 1e-4
+
+
+@pytest.fixture
+def mixture(ethanol):
+    """Ethanol between two argon atoms in a periodic box, with a force field of Lennard-Jones terms."""
+    atoms = Atoms("Ar") + ethanol + Atoms("Ar")
+    atoms.set_cell(np.diag([24.0, 25.0, 26.0]))
+    atoms.pbc = True
+    atoms.positions[0], atoms.positions[-1] = [5.0, 0.0, 0.0], [0.0, 5.0, 1.0]
+    system = openmm.System()
+    system.setDefaultPeriodicBoxVectors(*(atoms.cell.array * unit.angstrom))
+    force = openmm.NonbondedForce()
+    force.setNonbondedMethod(openmm.NonbondedForce.CutoffPeriodic)
+    for k, mass in enumerate(atoms.get_masses()):
+        system.addParticle(mass)
+        force.addParticle(0.0, 0.05 + 0.28 * (k % 10 == 0), 0.9)
+    system.addForce(force)
+    return atoms, system, list(range(1, len(atoms) - 1))
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_mixed_system_has_the_model_on_its_atoms_and_nothing_else(order, mixture, potential, ethanol):
+    atoms, system, inside = mixture
+    mixed = potential.createMixedSystem(topology(atoms), system, inside[::order])
+    rest = openmm.XmlSerializer.clone(mixed)
+    (added,) = [k for k, one in enumerate(mixed.getForces()) if isinstance(one, openmm.PythonForce)]
+    rest.removeForce(added)
+    wrapped = atoms.copy()
+    wrapped.positions[4] += wrapped.cell.array[2]  # of the molecule
+    energy, forces = results(context_of(mixed, wrapped))
+    other_energy, other_forces = results(context_of(rest, wrapped))
+    expected = evaluate("ethanol", [ethanol])
+    assert abs(energy - other_energy - expected["energy"][0]) < TIGHT
+    difference = forces - other_forces
+    np.testing.assert_allclose(difference[inside], expected["forces"][0], atol=TIGHT)
+    np.testing.assert_allclose(difference[[0, -1]], 0.0, atol=TIGHT)
+    assert abs(other_forces[[0, -1]]).max() > 1e-4
+
+
+def test_a_bond_that_is_cut_is_capped_by_a_hydrogen_of_the_model(potential, ethanol):
+    """openmm-ml puts it on the bond, as a virtual site; beads are then evaluated alone."""
+    made = topology(ethanol)
+    atoms = list(made.atoms())
+    made.addBond(atoms[0], atoms[1])  # the bond between the carbon atoms
+    system = openmm.System()
+    for mass in ethanol.get_masses():
+        system.addParticle(mass)
+    bonds = openmm.HarmonicBondForce()
+    bonds.addBond(0, 1, 0.153, 1000.0)
+    system.addForce(bonds)
+    distances = ethanol.get_all_distances()
+    methyl = [0, *(k for k in range(9) if ethanol.symbols[k] == "H" and distances[0, k] < 1.3)]
+    integrator = adapter.BatchedRPMDIntegrator(2, 300.0, 1.0, 0.0005)
+    info = potential.createMixedSystem(made, system, methyl, returnInfo=True, integrator=integrator)
+    mixed, both = info["system"], info["topology"]
+    (cap,) = [k for k in range(mixed.getNumParticles()) if mixed.isVirtualSite(k)]
+    assert [atom.element.symbol for atom in both.atoms()][cap] == "H"
+    context = openmm.Context(mixed, integrator, openmm.Platform.getPlatformByName("Reference"))
+    positions = np.zeros((mixed.getNumParticles(), 3))
+    positions[info["oldToNew"]] = ethanol.positions
+    context.setPositions(positions * unit.angstrom)
+    context.computeVirtualSites()
+    state = context.getState(positions=True)
+    positions = state.getPositions(asNumpy=True).value_in_unit(unit.angstrom)
+    inside = [*(info["oldToNew"][k] for k in methyl), cap]
+    capped = Atoms([*ethanol.symbols[methyl], "H"], positions[inside])
+    bond = 0.5 * 1000.0 * (ethanol.get_distance(0, 1) / 10 - 0.153) ** 2 * KJ_PER_MOL
+    assert abs(results(context)[0] - bond - evaluate("ethanol", [capped])["energy"][0]) < TIGHT
+    integrator.step(2)
+
+
+def test_an_interpolated_system_goes_from_the_force_field_to_the_model(mixture, potential):
+    atoms, system, inside = mixture
+    context = context_of(potential.createMixedSystem(topology(atoms), system, inside, interpolate=True), atoms)
+    ends = [system, potential.createMixedSystem(topology(atoms), system, inside)]
+    expected = [results(context_of(end, atoms)) for end in ends]
+    for weight in (0.0, 0.4, 1.0):
+        context.setParameter("lambda_interpolate", weight)
+        energy, forces = results(context)
+        assert abs(energy - (1 - weight) * expected[0][0] - weight * expected[1][0]) < 10 * TIGHT
+        np.testing.assert_allclose(forces, (1 - weight) * expected[0][1] + weight * expected[1][1], atol=TIGHT)
+
+
+def test_charge_and_multiplicity_reach_a_model_with_embeddings():
+    model = random_potential(config(charge_embedding=ElectronicConfig(), spin_embedding=ElectronicConfig()))
+    potential = openmmml.MLPotential("painn-fast", model=model)
+    energies = []
+    for charge, multiplicity in ((0, 1), (-1, 1), (0, 3)):
+        atoms = molecule("H2O")
+        system = potential.createSystem(topology(atoms), charge=charge, multiplicity=multiplicity)
+        atoms.info |= {"charge": charge, "spin_multiplicity": multiplicity}
+        context = context_of(system, atoms)
+        assert_same(context, model, atoms)
+        energies.append(results(context)[0])
+    assert len({round(energy, 6) for energy in energies}) == 3
+
+
+def test_a_system_that_is_serialized_and_read_has_the_model(potential, ethanol):
+    text = openmm.XmlSerializer.serialize(potential.createSystem(topology(ethanol)))
+    assert_same(context_of(openmm.XmlSerializer.deserialize(text), ethanol), "ethanol", ethanol)
+
+
+def test_options_of_the_model(ethanol):
+    exact = openmmml.MLPotential("painn-fast", model="ethanol", dtype="float64", backend="reference")
+    context = context_of(exact.createSystem(topology(ethanol)), ethanol)
+    assert_same(context, load("ethanol", dtype=torch.float64), ethanol)
+
+
+def test_errors_say_what_is_wrong(potential, ethanol):
+    with pytest.raises(PaiNNFastError, match=r"no model.*MLPotential\('painn-fast', model='ethanol'\)"):
+        openmmml.MLPotential("painn-fast")
+    with pytest.raises(PaiNNFastError, match=r"no such argument.*multiplicities.*charge"):
+        potential.createSystem(topology(ethanol), multiplicities=3)
+    with pytest.raises(PaiNNFastError, match=r"element that the model does not know.*S"):
+        potential.createSystem(topology(molecule("CH3SH")))
+    without = topology(ethanol)
+    without.addAtom("M", None, next(without.residues()))
+    with pytest.raises(PaiNNFastError, match=r"without an element.*atom 9 \(M\)"):
+        potential.createSystem(without)
+    with pytest.raises(PaiNNFastError, match=r"beads can be read.*RPMDIntegrator"):
+        potential.createSystem(topology(ethanol), integrator=openmm.RPMDIntegrator(4, 300.0, 1.0, 0.0005))
+    context = context_of(potential.createSystem(topology(ethanol)), ethanol)
+    context.setPositions(0.0 * ethanol.positions)
+    with pytest.raises(openmm.OpenMMException, match="atoms on top of each other"):
+        context.getState(energy=True)
