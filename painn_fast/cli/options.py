@@ -17,6 +17,7 @@ from painn_fast.errors import PaiNNFastError
 
 METAVARS = {
     "beads": "P",
+    "committee": "MODEL",
     "device": "DEVICE",
     "dtype": "DTYPE",
     "exclude": "FILE",

@@ -46,7 +46,7 @@ def spectrum(
     Infrared intensities are absolute, in km/mol; wavenumbers in cm-1. Quantities carry their unit: times "0.5 fs" or
     "3 ps", temperatures "300 K". Flags override the file. The output folder (default: MODEL-spectrum) gets
     spectrum.png, tables as CSV, the list of peaks, the resolved settings and the trajectory; for several methods a
-    folder each, and comparison.png and comparison.csv.
+    folder each, and comparison.png and comparison.csv; of a committee of models a folder each, and their mean.
 
     Example: painn-fast spectrum ethanol --method t-rpmd,classical
     """
@@ -64,9 +64,13 @@ def spectrum(
         require_model(settings.model)
         start_structure(settings.structure, settings.model, AFTER_MODEL)
     check_files(settings.structure)
+    for one in settings.committee:
+        check_model(one, settings.load_options)
     if settings.correction is not None:
         check_model(settings.correction)
     check_files(settings.trajectory, kind="trajectory")
-    from painn_fast.spectra import compare, run
+    from painn_fast.spectra import compare, run, run_committee
 
-    (compare if settings.methods else run)(settings, resume=resume, overwrite=overwrite)
+    (compare if settings.methods else run_committee if settings.committee else run)(
+        settings, resume=resume, overwrite=overwrite
+    )

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from painn_fast.correlation.series import SpectrumStreams
     from painn_fast.spectra.analyse import SpectrumResult, analyse
     from painn_fast.spectra.bands import Band, compare_bands
+    from painn_fast.spectra.committee import run_committee
     from painn_fast.spectra.compare import Comparison, compare
     from painn_fast.spectra.density import Analysis
     from painn_fast.spectra.infrared import InfraredSpectrum, infrared
@@ -56,6 +57,7 @@ __all__ = [
     "relax",
     "roughness",
     "run",
+    "run_committee",
 ]
 
 lazy(__name__)

@@ -74,5 +74,6 @@ def subtitle(result: SpectrumResult, settings: SpectrumSettings, about: dict[str
     second = f"window {about['window']}, resolution {settings.analysis.resolution:.0f} cm-1; {about['frames']}"
     lines = [f"{method}, {first}".removeprefix(", "), second]
     lines += [f"mean absolute errors of the model, test: {', '.join(about[TEST].split('  '))}"] if TEST in about else []
+    lines += [about["committee"]] if "committee" in about else []
     lines += [about["torsions"]] if "torsions" in about else []
     return "\n".join(lines).replace("cm-1", "cm$^{-1}$")

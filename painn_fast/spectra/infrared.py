@@ -39,6 +39,7 @@ class InfraredSpectrum:
     temperature: float  # K
     blocks: np.ndarray | None = None  # [B, K] of each trajectory, or parts of a single one
     weights: np.ndarray | None = None  # [B]
+    model_error: np.ndarray | None = None  # [K] of the mean over a committee, standard deviation between its models
 
     @classmethod
     def of(

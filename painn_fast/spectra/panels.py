@@ -20,6 +20,8 @@ from painn_fast.vibrations.sticks import Sticks
 INK, LINE, STICK, FAINT = "#222222", "#1f4e8c", "#d9822b", "#9a9a9a"
 COLOURS = (LINE, "#b5382a", "#2e8b57", "#7b4ba0", "#8c6d1f", "#3a3a3a", "#d64f9b")
 """Colours of lines in one panel; the sticks have another."""
+MODEL = "#d6b23e"
+"""Colour of the error of the model."""
 STICKS = (STICK, "#1a9a9a", "#c2479a", "#8a9a1f", FAINT)
 """Colours of the sticks of conformers, by population."""
 FAINTEST = 0.005
@@ -60,6 +62,7 @@ class Curve:
     nu: np.ndarray  # [K] cm-1
     values: np.ndarray  # [K]
     error: np.ndarray  # [K]
+    model_error: np.ndarray | None = None  # [K], of a committee
 
 
 def can_draw() -> bool:
@@ -113,11 +116,14 @@ def lines(panel: Any, curves: Sequence[Curve], overlays: Sequence[Overlay], high
     """Curves, each in a colour of its own if there are several, and overlays as high as the first of them."""
     for curve, colour in zip(curves, COLOURS * len(curves), strict=False):
         error = np.nan_to_num(curve.error)
+        if curve.model_error is not None:
+            wide = curve.values - curve.model_error, curve.values + curve.model_error
+            panel.fill_between(curve.nu, *wide, color=MODEL, alpha=0.3, lw=0, label="± model error (between models)")
         low, high = curve.values - error, curve.values + error
         panel.fill_between(curve.nu, low, high, color=colour, alpha=0.2, lw=0)
         panel.plot(curve.nu, curve.values, color=colour, lw=1.3, label=curve.label)
     shade = LINE if len(curves) == 1 else FAINT
-    panel.fill_between([], [], color=shade, alpha=0.3, lw=0, label="± standard error")
+    panel.fill_between([], [], color=shade, alpha=0.3, lw=0, label="± standard error of sampling")
     for overlay, style in zip(overlays, OVERLAYS * len(overlays), strict=False):
         scale = _top(curves[0].nu, curves[0].values, highest) / _top(overlay.wavenumber, overlay.intensity, highest)
         values = scale * overlay.intensity

@@ -150,7 +150,7 @@ def _infrared_panel(
     molecule: Sticks | None,
     overlays: Sequence[Overlay],
 ) -> None:
-    curves = [Curve(label, one.wavenumber, one.intensity, one.error) for label, one in spectra.items()]
+    curves = [Curve(label, one.wavenumber, one.intensity, one.error, one.model_error) for label, one in spectra.items()]
     lines(panel, curves, overlays, _highest(spectra))
     panel.set_ylabel("infrared absorption\nkm mol$^{-1}$ / cm$^{-1}$", y=0.5 * ROOM)
     if molecule is not None and molecule.intensity is not None:
@@ -160,7 +160,10 @@ def _infrared_panel(
 def _raman_panel(
     panel: Any, spectra: dict[str, RamanSpectrum], molecule: Sticks | None, overlays: Sequence[Overlay]
 ) -> None:
-    curves = [Curve(label, one.wavenumber, one.stokes, one.stokes_error) for label, one in spectra.items()]
+    curves = [
+        Curve(label, one.wavenumber, one.stokes, one.stokes_error, one.stokes_model_error)
+        for label, one in spectra.items()
+    ]
     lines(panel, curves, overlays, _highest(spectra))
     panel.set_ylabel("Raman, Stokes\n10$^{-30}$ cm$^2$ sr$^{-1}$ / cm$^{-1}$", y=0.5 * ROOM)
     if molecule is not None and molecule.fundamental_activity is not None:

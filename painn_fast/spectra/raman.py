@@ -53,6 +53,8 @@ class RamanSpectrum:
     laser: float  # nm
     blocks: np.ndarray | None = None  # [B, K] activity of each trajectory, or parts of a single one
     weights: np.ndarray | None = None  # [B]
+    model_error: np.ndarray | None = None  # of the mean activity of a committee, standard deviation between its models
+    stokes_model_error: np.ndarray | None = None
 
     @classmethod
     def of(

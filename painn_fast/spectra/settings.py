@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from painn_fast.errors import PaiNNFastError
+from painn_fast.io.find import MODELS, bundled
 from painn_fast.io.options import LoadOptions
 from painn_fast.md.settings import Beads, MDSettings, Trajectories
 from painn_fast.md.thermostats import Ensemble
@@ -46,6 +47,8 @@ class SpectrumSettings(LoadOptions):
 
     model: str = ""
     """A bundled model such as ethanol, or a model file."""
+    committee: tuple[str, ...] = ()
+    """A further model of a committee, with a run of its own: the spread between models is the error of the model."""
     dtype: Literal["float32", "float64"] = "float32"
     """Precision of the network in dynamics and in the harmonic spectrum; relaxation is in float64."""
     device: str = "cpu"
@@ -143,6 +146,8 @@ class SpectrumSettings(LoadOptions):
 
     @model_validator(mode="after")
     def _sensible(self) -> SpectrumSettings:
+        if self.committee and (self.methods or self.trajectory is not None or not self.model):
+            raise ValueError("a committee is of models that run, by one method")
         if self.methods:
             return self._comparison()
         if self.method != "classical" and self.quantum_correction != "harmonic":
@@ -181,6 +186,16 @@ class SpectrumSettings(LoadOptions):
         if method != "classical":
             values["quantum_correction"] = "harmonic"
         return SpectrumSettings.parse(values, where=method)
+
+    @property
+    def members(self) -> tuple[SpectrumSettings, ...]:
+        """The settings of each model of the committee, `model` first, in a folder of its own."""
+        values = self.model_dump(mode="json", exclude_none=True) | {"committee": (), "overlay": ()}
+        if self.structure is None and self.model in bundled():
+            values["structure"] = str(MODELS / f"{self.model}.xyz")
+        each = enumerate((self.model, *self.committee))
+        own = [{"model": one, "output": str(self.folder / f"member-{k}")} for k, one in each]
+        return tuple(SpectrumSettings.parse(values | one, where="committee") for one in own)
 
     @property
     def folder(self) -> Path:

@@ -30,6 +30,8 @@ def write_infrared(path: Path, spectrum: InfraredSpectrum, about: dict[str, str]
         "standard error / (km/mol per cm-1)": spectrum.error,
         "decadic absorption coefficient / (L/(mol cm))": DECADIC * spectrum.intensity,
     }
+    if spectrum.model_error is not None:
+        columns["model error / (km/mol per cm-1)"] = spectrum.model_error
     write_table(path, columns, about)
 
 
@@ -47,6 +49,9 @@ def write_raman(path: Path, spectrum: RamanSpectrum, about: dict[str, str]) -> N
         "anisotropic gamma^2 / (Ang^4/amu per cm-1)": spectrum.anisotropic,
         "depolarisation ratio": spectrum.depolarisation,
     }
+    if spectrum.model_error is not None and spectrum.stokes_model_error is not None:
+        columns["model error / (1e-30 cm2/sr per cm-1)"] = spectrum.stokes_model_error
+        columns["model error of activity / (Ang^4/amu per cm-1)"] = spectrum.model_error
     write_table(path, columns, about)
 
 
