@@ -28,8 +28,11 @@ SINGLE = (*INFERENCE, "calculator")
 """Of cases with one structure; energies and forces by ASE's calculator, of which `energy_forces` is the lower limit."""
 SIMULATOR = "simulator_step"
 """A step of ring polymers in SchNetPack's own simulator; each structure is a bead."""
-MODES = (*SINGLE, *TRAINING, SIMULATOR)
-SIDES = ("fused", "reference", "compile", "schnetpack", "accelerate", "dimenet")
+PROPERTIES = "properties"
+"""Energies, forces, dipoles and polarizabilities, beside electronic structure; no case has it by default: aspirin takes
+minutes."""
+MODES = (*SINGLE, *TRAINING, SIMULATOR, PROPERTIES)
+SIDES = ("fused", "reference", "compile", "schnetpack", "accelerate", "dimenet", "pyscf")
 """Programs that are measured; `painn_fast.bench.run` has their classes."""
 
 
@@ -113,6 +116,7 @@ def _cases() -> dict[str, Case]:
         _ethanol(1024),
         Case("qm9-50", lambda: rattled(molecules(":50"))),
         Case("qm9-100", lambda: rattled(molecules(":100")), modes=("training_energy",)),
+        Case("aspirin-1", lambda: rattled(molecules("100:")), modes=()),
         Case("aspirin-32", lambda: rattled(molecules("100:") * 32)),
         Case("water-216", lambda: [water_box((6, 6, 6))], modes=SINGLE),
         *(_scaling(*r) for r in ((1, 1, 1), (1, 1, 3), (2, 2, 3), (2, 2, 8), (5, 5, 4), (8, 8, 5), (8, 8, 16))),
@@ -152,14 +156,17 @@ def known(names: Iterable[str], allowed: Sequence[str], what: str) -> list[str]:
     return chosen
 
 
-def paper_model(device: str = "cpu") -> Potential:
-    """F = 128, 3 layers, 20 sinc functions, cosine cut-off 5 Å, float32, atomic references of zero."""
+def paper_model(device: str = "cpu", mode: str = "") -> Potential:
+    """F = 128, 3 layers, 20 sinc functions, cosine cut-off 5 Å, float32, atomic references of zero; an energy, and in
+    the mode "properties" a dipole and a polarizability."""
     import torch
 
-    from painn_fast.nn import PotentialConfig, RepresentationConfig
+    from painn_fast.nn import DipoleHead, EnergyHead, PolarizabilityHead, PotentialConfig, RepresentationConfig
     from painn_fast.testing import random_potential
 
-    potential = random_potential(PotentialConfig(representation=RepresentationConfig(), name="paper"))
+    heads = (EnergyHead(), DipoleHead(), PolarizabilityHead()) if mode == PROPERTIES else (EnergyHead(),)
+    config = PotentialConfig(representation=RepresentationConfig(), heads=heads, name="paper")
+    potential = random_potential(config)
     head = potential.heads["energy"]
     with torch.no_grad():
         for name in ("atomic_reference", "mean"):

@@ -15,16 +15,19 @@ import torch
 from torch import Tensor
 from torch.utils.data import dataloader
 
-from painn_fast.bench.cases import SIMULATOR, TRAINING
-from painn_fast.bench.problem import Numbers, Problem, Work
+from painn_fast.bench.cases import PROPERTIES, SIMULATOR, TRAINING
+from painn_fast.bench.problem import ALL, Numbers, Problem, Work
 from painn_fast.bench.sides import Side, by_calculator, optimizer_step, read_numbers
 from painn_fast.errors import PaiNNFastError
 from painn_fast.io.schnetpack_names import head_pairs, representation_pairs, to_schnetpack_state_dict
+from painn_fast.label.methods import How
 from painn_fast.nn import Potential
 from painn_fast.schnetpack import accelerate
 
 SHELL, SHORTEST = 2.0, 1e-9
 """Å, of SchNetPack's neighbour list, and fs."""
+LEVELS = {"ethanol-1": "PBE0/def2-SVPD", "aspirin-1": "PBE/def2-SVP"}
+"""Of the labels that the bundled models learned."""
 STEP = 1e-5
 """Å, of the central difference that DimeNet++'s forces are held against."""
 SLOPE_TOLERANCE = 1e-6
@@ -38,6 +41,8 @@ class SchNetPack(Side):
 
     def supports(self, problem: Problem) -> bool:
         """Beads are copies of one molecule."""
+        if problem.mode == PROPERTIES:
+            return False
         return problem.mode != SIMULATOR or len({tuple(atoms.numbers) for atoms in problem.structures}) == 1
 
     def prepare(self, problem: Problem) -> Work:
@@ -183,6 +188,25 @@ def _schnetpack_inputs(keys: Any, problem: Problem) -> dict[str, Tensor]:
         keys.idx_j: batch.sender,
         keys.offsets: batch.shift.float(),
     }
+
+
+class PySCF(Side):
+    """Electronic structure at the level of the bundled models, as `painn-fast label` computes it, on one thread."""
+
+    name, title, once = "pyscf", "PySCF", True
+
+    def supports(self, problem: Problem) -> bool:
+        """One molecule: a batch takes as long as its molecules one by one."""
+        return problem.mode == PROPERTIES and problem.case.name in LEVELS
+
+    def prepare(self, problem: Problem) -> Work:
+        (atoms,) = problem.structures
+        label = How("pyscf", LEVELS[problem.case.name]).make()
+        return Work(lambda: label(atoms, True), self._read)
+
+    @staticmethod
+    def _read(labels: dict[str, Any]) -> Numbers:
+        return {name: torch.as_tensor(labels[name], dtype=torch.float64) for name in ALL}
 
 
 class DimeNet(Side):

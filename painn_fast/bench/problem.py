@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from painn_fast.bench.cases import TRAINING, Case
+from painn_fast.bench.cases import PROPERTIES, TRAINING, Case
 from painn_fast.evaluate import evaluate
 from painn_fast.graph import AtomicBatch, batch_atoms
 from painn_fast.nn import Potential
 
-TOLERANCE = {"energy": 1e-4, "forces": 1e-4, "loss": 1e-4, "gradient": 1e-3}
+ALL = ("energy", "forces", "dipole", "polarizability")
+TOLERANCE = {**dict.fromkeys(ALL, 1e-4), "loss": 1e-4, "gradient": 1e-3}
 """Between a side in float32 and the reference in float64, relative to the largest magnitude."""
 ENERGY_WEIGHT, FORCE_WEIGHT = 0.05, 0.95
 """Of the mean squared errors, as the paper has them for MD17."""
@@ -64,6 +65,8 @@ class Problem:
     @property
     def properties(self) -> tuple[str, ...]:
         """Of the potential, for this mode."""
+        if self.mode == PROPERTIES:
+            return ALL
         return ("energy",) if self.mode in ("forward", "training_energy") else ("energy", "forces")
 
     @property
@@ -78,6 +81,7 @@ class Problem:
         double = copy.deepcopy(self.potential).double()
         values = evaluate(double, self.case.unit(), self.properties, backend="reference")
         numbers = {"energy": torch.tensor(values["energy"], dtype=torch.float64) * self.case.copies}
+        numbers |= {name: torch.from_numpy(np.stack(values[name])) for name in values if name in ALL[2:]}
         if "forces" in values:
             tiled = [np.tile(forces, (self.case.copies, 1)) for forces in values["forces"]]
             numbers["forces"] = torch.from_numpy(np.concatenate(tiled))

@@ -21,7 +21,7 @@ from painn_fast.settings import Settings
 if TYPE_CHECKING:
     import torch
 
-PACKAGES = ("torch", "triton", "numba", "numpy", "ase", "vesin", "schnetpack", "torch_geometric")
+PACKAGES = ("torch", "triton", "numba", "numpy", "ase", "vesin", "schnetpack", "torch_geometric", "pyscf")
 
 
 class Machine(Settings):

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from painn_fast import units
 from painn_fast.ase import PaiNNCalculator
-from painn_fast.bench.cases import SIMULATOR, TRAINING
-from painn_fast.bench.problem import LEARNING_RATE, Numbers, Problem, Work, loss, step_numbers, to_float64
+from painn_fast.bench.cases import PROPERTIES, SIMULATOR, TRAINING
+from painn_fast.bench.problem import ALL, LEARNING_RATE, Numbers, Problem, Work, loss, step_numbers, to_float64
 from painn_fast.engine import engine_for
 from painn_fast.errors import PaiNNFastError
 from painn_fast.evaluate import evaluate
@@ -34,6 +34,8 @@ class Side:
 
     name: ClassVar[str]
     title: ClassVar[str]
+    once: ClassVar[bool] = False
+    """Whether its work takes so long that it is timed in one call, in CPU time."""
 
     def supports(self, problem: Problem) -> bool:
         """Whether there is anything to compare; if not, the side is left out silently."""
@@ -93,7 +95,7 @@ class Compiled(Side):
         self._known: tuple[Problem, Potential, Any] | None = None
 
     def prepare(self, problem: Problem) -> Work:
-        if problem.mode in ("evaluate", "calculator"):
+        if problem.mode in ("evaluate", "calculator", PROPERTIES):
             raise PaiNNFastError("not measured: the graph would be compiled for each shape")
         if self._known is None or self._known[0] is not problem:
             torch.compiler.reset()
@@ -136,8 +138,8 @@ def _energies(potential: Potential) -> Callable[..., Tensor]:
 
 
 def read_numbers(result: Numbers) -> Numbers:
-    """Energies and forces out of a dictionary that holds them among others."""
-    return {name: to_float64(result[name]) for name in ("energy", "forces") if name in result}
+    """Energies, forces, dipoles and polarizabilities out of a dictionary that holds them among others."""
+    return {name: to_float64(result[name]) for name in ALL if name in result}
 
 
 def _end_to_end(problem: Problem, backend: str) -> Work:

@@ -20,6 +20,7 @@ WHAT = {
     "training_step": "training step",
     "training_energy": "training step, energies",
     "simulator_step": "step of SchNetPack's simulator",
+    "properties": "energy, forces, dipole, polarizability",
 }
 OURS, RIVALS = "fused", ("reference", "schnetpack")
 MANY = 4
@@ -37,9 +38,9 @@ def groups(report: Report) -> Iterator[Group]:
 
 
 def speedup(group: Group, side: str, over: str) -> float | None:
-    """How many times faster `side` is than `over`: the median of the ratios within each round."""
+    """How many times faster `side` is than `over`: median of the ratios within each round, if they shared rounds."""
     fast, slow = group.get(side), group.get(over)
-    if fast is None or slow is None or not fast.times or not slow.times:
+    if fast is None or slow is None or not fast.times or len(fast.times) != len(slow.times):
         return None
     return statistics.median(b / a for a, b in zip(fast.times, slow.times, strict=True))
 
@@ -93,10 +94,13 @@ def terminal(report: Report) -> Table:
         for result in group.values():
             cells = [result.case, result.mode, title(result.side), _cell(result)]
             if result.times:
-                worst = max((error for error in result.errors.values() if error is not None), default=0.0)
+                worst = max((error for error in result.errors.values() if error is not None), default=None)
                 cells += [milliseconds(result.iqr), _factor(over_floor(result))]
                 cells += [_factor(speedup(group, result.side, "reference"))]
-                cells += ["" if result.memory is None else f"{result.memory / 1e6:.1f}", f"{worst:.0e}"]
+                cells += [
+                    "" if result.memory is None else f"{result.memory / 1e6:.1f}",
+                    "" if worst is None else f"{worst:.0e}",
+                ]
             table.add_row(*cells)
         table.add_section()
     return table

@@ -19,19 +19,20 @@ def bench(
         typer.Argument(
             metavar="CASES",
             help="ethanol-1, ethanol-10, ethanol-16, ethanol-32, ethanol-64, ethanol-1024, qm9-50, qm9-100, "
-            "aspirin-32, water-216, scaling. Default: all up to --max-atoms.",
+            "aspirin-1, aspirin-32, water-216, scaling. Default: all up to --max-atoms.",
             show_default=False,
         ),
     ] = None,
     sides: Annotated[
-        Text, flag("NAMES", "fused, reference, compile, schnetpack, accelerate, dimenet, with commas. Default: all.")
+        Text,
+        flag("NAMES", "fused, reference, compile, schnetpack, accelerate, dimenet, pyscf, with commas. Default: all."),
     ] = None,
     modes: Annotated[
         Text,
         flag(
             "NAMES",
-            "forward, energy_forces, evaluate, calculator, training_step, training_energy, simulator_step, with "
-            "commas.",
+            "forward, energy_forces, evaluate, calculator, training_step, training_energy, simulator_step, "
+            "properties, with commas.",
         ),
     ] = None,
     device: Annotated[str, flag("DEVICE", "cpu or cuda. Default: cpu.")] = "cpu",

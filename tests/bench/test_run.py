@@ -12,6 +12,7 @@ from painn_fast.bench.problem import TOLERANCE, Problem, Work
 from painn_fast.bench.results import read_report
 from painn_fast.bench.run import run
 from painn_fast.bench.sides import Compiled, Fused, Reference
+from painn_fast.bench.table import markdown, terminal
 from painn_fast.errors import PaiNNFastError
 from painn_fast.nn import fused
 
@@ -148,6 +149,22 @@ def test_schnetpack_gives_our_numbers_with_our_weights():
     sides = ["schnetpack", "accelerate"]
     for result in run(["ethanol-1", "scaling-96"], sides=sides, modes=[*MODES, "simulator_step"], rounds=1).results:
         assert result.status == "ok", result.reason
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("pyscf"), reason="PySCF is not installed")
+def test_electronic_structure_is_timed_once_beside_the_same_properties_of_ours(monkeypatch, tmp_path):
+    monkeypatch.setattr("painn_fast.bench.peers.LEVELS", {"ethanol-1": "HF/STO-3G"})
+    sides = ["fused", "reference", "pyscf"]
+    report = run(["ethanol-1"], sides=sides, modes=["properties"], rounds=2, out=tmp_path / "results.json")
+    assert [(result.side, result.status, len(result.times)) for result in report.results] == [
+        ("fused", "ok", 2), ("reference", "ok", 2), ("pyscf", "ok", 1),
+    ]  # fmt: skip
+    assert set(report.results[0].errors) == {"energy", "forces", "dipole", "polarizability"}
+    assert report.results[2].errors == {}, "nothing of ours to be compared with"
+    assert report.results[2].median > 0.1, "seconds of one processor"
+    assert report.versions["pyscf"]
+    assert "PySCF" in markdown([report])
+    assert terminal(report).row_count == 3
 
 
 def test_a_step_of_schnetpacks_simulator_has_no_other_sides():
