@@ -238,8 +238,8 @@ class _Run:
         name = f"round-{k}"
         self._train(name, self._round_steps)
         self._explore(name)
-        found = self._held_out(name)
-        if self.stages.decide(f"ends after round {k}", lambda: self._ends(found)):
+        errors = self._held_out(name)
+        if self.stages.decide(f"ends after round {k}", lambda: self._ends(errors)):
             return True
 
         def work(path: Path) -> None:
@@ -253,9 +253,9 @@ class _Run:
         self.stages.do(f"round {k}: selection", f"round-{k + 1}/structures.xyz", work)
         return False
 
-    def _ends(self, found: dict[str, Any]) -> str:
+    def _ends(self, errors: dict[str, Any]) -> str:
         """Why no further structures are labelled; empty if they are."""
-        if found["forces"] <= self.settings.aim and not found["cold_stopped"]:
+        if errors["forces"] <= self.settings.aim and not errors["cold_stopped"]:
             return f"forces on fresh beads are within {self.settings.aim:g} kcal/mol/Å, and no trajectory was stopped"
         limit = self.settings.time
         return "the time for rounds is used up" if limit is not None and self.stages.elapsed > 0.5 * limit else ""
