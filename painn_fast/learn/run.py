@@ -238,8 +238,8 @@ class _Run:
         name = f"round-{k}"
         self._train(name, self._round_steps)
         self._explore(name)
-        found = self._held_out(name)
-        if self.stages.decide(f"ends after round {k}", lambda: self._ends(found)):
+        errors = self._held_out(name)
+        if self.stages.decide(f"ends after round {k}", lambda: self._ends(errors)):
             return True
 
         def work(path: Path) -> None:

@@ -110,7 +110,7 @@ def test_labels_are_divided_between_rounds_and_held_out_beads():
 
 def test_a_dry_run_predicts_and_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    text = prediction(LearnSettings(**TINY), molecule("H2O"))
+    text = prediction(LearnSettings(**{**TINY, "method": "spring_water:SpringWater"}), molecule("H2O"))
     assert "labels: 80 of" in text
     assert "900 steps" in text
     assert not list(tmp_path.iterdir())
