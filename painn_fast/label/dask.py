@@ -20,7 +20,7 @@ class DaskWorkers(Workers):
     """Workers of a cluster instead of processes.
 
     They have painn-fast and the method installed; each thread of a worker labels one structure at a time, so that
-    workers should have one thread each (`dask worker --nthreads 1`).
+    workers should have one thread each (dask worker, nthreads 1).
 
     Args:
         how: the method.

@@ -57,6 +57,16 @@ MISTAKES = {
         ["train", "md17-ethanol", "--data", "missing"],
     ),
     "table": (["table"], ["table", "missing"]),
+    "relax": (
+        ["relax", "ethanol", "x.xyz", "--force", "small"],
+        ["relax", "etanol", "x.xyz"],
+        ["relax", "ethanol", "missing.xyz"],
+    ),
+    "vib": (
+        ["vib", "ethanol", "--temperature", "300"],
+        ["vib", "etanol"],
+        ["vib", "ethanol", "missing.xyz"],
+    ),
     "md": (
         ["md", "--model", "ethanol", "--ensemble", "npt"],
         ["md", "--model", "ethanol", "--time-step", "0.5"],

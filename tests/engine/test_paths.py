@@ -19,7 +19,7 @@ from painn_fast.nn import Potential
 def ways(monkeypatch):
     """Those that run, in turn: an engine, or the potential with or without compiled operations."""
     seen = []
-    evaluate, forward = CpuEngine._evaluate, Potential._forward
+    evaluate, forward = CpuEngine._values, Potential._forward
 
     def by_engine(self, *arguments):
         seen.append("CPU engine")
@@ -35,7 +35,7 @@ def ways(monkeypatch):
         engine.checked = True
         return engine
 
-    monkeypatch.setattr(CpuEngine, "_evaluate", by_engine)
+    monkeypatch.setattr(CpuEngine, "_values", by_engine)
     monkeypatch.setattr(Potential, "_forward", by_itself)
     monkeypatch.setattr(select, "CpuEngine", unchecked)
     return seen
