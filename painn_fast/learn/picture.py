@@ -76,7 +76,7 @@ def _lines(axis: Any, verdict: Verdict) -> None:
     axis.axhline(0.0, color="0.6", linewidth=0.8)
     worst, mean = max(one.worst for one in verdict.lines), np.mean([one.mean for one in verdict.lines])
     axis.set(
-        title=f"Harmonic lines, {mean:.1f} cm⁻¹ apart in the mean, {worst:.1f} at most",
+        title=f"Harmonic lines\n{mean:.1f} cm⁻¹ apart in the mean, {worst:.1f} at most",
         xlabel="method / cm⁻¹",
         ylabel="model - method / cm⁻¹",
     )

@@ -8,14 +8,13 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import molecule
-from engines import require
+from engines import config, require, water_box
 
 from painn_fast import PaiNNFastError, evaluate, load
 from painn_fast.adapters import lammps as adapter
 from painn_fast.adapters.lammps import FixExternal
 from painn_fast.io.find import MODELS
 from painn_fast.io.structures import read_structures
-from painn_fast.nn import EnergyHead, PotentialConfig, RepresentationConfig
 from painn_fast.nn.config import ElectronicConfig
 from painn_fast.testing import random_potential
 from painn_fast.units import AMU_A2_PER_FS2, BOHR, HARTREE, KB, KCAL_PER_MOL
@@ -67,24 +66,9 @@ def gathered(lmp, name):
     return np.array(lmp.gather_atoms(name, 1, 3)).reshape(-1, 3)
 
 
-def config(**representation):
-    return PotentialConfig(
-        name="water",
-        representation=RepresentationConfig(n_features=8, n_layers=2, n_rbf=5, cutoff=4.0, **representation),
-        heads=(EnergyHead(),),
-        elements=(1, 8),
-    )
-
-
 @pytest.fixture(scope="module")
 def water():
-    """A model with random weights, and 8 molecules in a triclinic cell."""
-    one = molecule("H2O")
-    one.set_cell([[4.2, 0.0, 0.0], [0.7, 4.4, 0.0], [-0.4, 0.5, 3.8]])
-    one.pbc = True
-    box = one * (2, 2, 2)
-    box.rattle(0.05, seed=0)
-    return random_potential(config()), box
+    return water_box()
 
 
 @pytest.mark.parametrize(("units", "eV"), [("metal", 1.0), ("real", KCAL)], ids=["metal", "real"])

@@ -9,12 +9,11 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import molecule
-from engines import require
+from engines import config, require, water_box
 
 from painn_fast import Ensemble, PaiNNFastError, evaluate, load
 from painn_fast.io.find import MODELS
 from painn_fast.io.structures import read_structures
-from painn_fast.nn import EnergyHead, PotentialConfig, RepresentationConfig
 from painn_fast.nn.config import ElectronicConfig
 from painn_fast.testing import random_potential
 from painn_fast.units import AMU_A2_PER_FS2, KB, KJ_PER_MOL
@@ -38,24 +37,9 @@ def potential():
     return openmmml.MLPotential("painn-fast", model="ethanol")
 
 
-def config(**representation):
-    return PotentialConfig(
-        name="water",
-        representation=RepresentationConfig(n_features=8, n_layers=2, n_rbf=5, cutoff=4.0, **representation),
-        heads=(EnergyHead(),),
-        elements=(1, 8),
-    )
-
-
 @pytest.fixture(scope="module")
 def water():
-    """A model with random weights, and 8 molecules in a triclinic cell that OpenMM takes as it is."""
-    one = molecule("H2O")
-    one.set_cell([[4.2, 0.0, 0.0], [0.7, 4.4, 0.0], [-0.4, 0.5, 3.8]])
-    one.pbc = True
-    box = one * (2, 2, 2)
-    box.rattle(0.05, seed=0)
-    return random_potential(config()), box
+    return water_box()
 
 
 def topology(atoms):
