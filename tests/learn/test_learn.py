@@ -121,7 +121,7 @@ def test_a_dry_run_predicts_and_writes_nothing(tmp_path, monkeypatch):
     [
         ({"labels": 30}, "30 are too few for 3 rounds"),
         ({"pretrain": "gfn2"}, "expected METHOD:COUNT"),
-        ({"members": 1}, "greater than or equal to 2"),
+        ({"members": 1}, "expected 2 or more"),
     ],
 )
 def test_settings_that_make_no_sense(values, message):
