@@ -37,6 +37,8 @@ def _curve(axis: Any, verdict: Verdict) -> None:
     axis.axhline(verdict.settings.aim, color="0.5", linewidth=0.8)
     for one in verdict.rounds:
         axis.annotate(f" {one['round']}", (one["labels"], one["forces"]), fontsize="x-small")
+    axis.set_xticks(labels, [f"{count:,}" for count in labels])
+    axis.set_xticks([], minor=True)
     axis.set(title="Errors by round, on fresh beads", xlabel="labels trained on", ylabel="forces / kcal/mol/Å")
     axis.legend(frameon=False, fontsize="small")
 
