@@ -15,6 +15,7 @@ from torch import Tensor
 from painn_fast.engine import Evaluator, evaluator_for
 from painn_fast.engine.committee import Committee, mean_and_spread
 from painn_fast.engine.cpu import together
+from painn_fast.engine.select import workspace_of
 from painn_fast.errors import PaiNNFastError, UndefinedProperty
 from painn_fast.graph import AtomicBatch
 from painn_fast.graph.kept import Workspaces
@@ -124,11 +125,7 @@ class Together:
     ) -> dict[str, Tensor]:
         """Properties of a batch, see `Evaluator.__call__`."""
         if self.engine is not None and self.by_engine(properties):
-            work = kept.get(self.engine) if kept is not None else None
-            if work is None:
-                work = self.engine.workspace(batch)
-                if kept is not None:
-                    kept[self.engine] = work
+            work = workspace_of(self.engine, batch, kept)
             return self.engine(work, batch.positions, properties, finite=finite)
         shares = zip(self.parts, self.potential.shares(properties), strict=True)
         results = [part(batch, names, finite=finite) for part, (_, names) in shares if names]

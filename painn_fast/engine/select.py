@@ -155,6 +155,16 @@ def engine_for(potential: Potential, backend: str = "auto") -> Engine | None:
     return known.engine
 
 
+def workspace_of(engine: Engine, batch: AtomicBatch, kept: Workspaces | None) -> Any:
+    """The workspace of an engine for a batch: the kept one of this graph, or a new one, which is left there."""
+    work = kept.get(engine) if kept is not None else None
+    if work is None:
+        work = engine.workspace(batch)
+        if kept is not None:
+            kept[engine] = work
+    return work
+
+
 @dataclass(frozen=True)
 class Evaluator:
     """A model with what computes its properties: an engine, or else the potential itself."""
@@ -179,11 +189,7 @@ class Evaluator:
             kept: workspaces of this graph, where one is looked up or left for the next call.
         """
         if self.engine is not None and self.potential.known.issuperset(properties):
-            work = kept.get(self.engine) if kept is not None else None
-            if work is None:
-                work = self.engine.workspace(batch)
-                if kept is not None:
-                    kept[self.engine] = work
+            work = workspace_of(self.engine, batch, kept)
             return self.engine(work, batch.positions, properties, finite=finite)
         with torch.no_grad(), self.potential.reference() if self.backend == "reference" else nullcontext():
             values = self.potential(batch, properties)
