@@ -14,6 +14,8 @@ from painn_fast.label.workers import Entry, Task, Workers, labels_of
 
 AHEAD = 2
 """Structures that are sent for each thread of the cluster, so that none waits for the next."""
+TIMEOUT = "10s"
+"""How long a scheduler may take to answer."""
 
 
 class DaskWorkers(Workers):
@@ -36,7 +38,7 @@ class DaskWorkers(Workers):
         except ImportError:
             raise PaiNNFastError("Dask is not installed", fix="pip install distributed") from None
         try:
-            self._client = Client(address, timeout="10s", set_as_default=False)
+            self._client = Client(address, timeout=TIMEOUT, set_as_default=False)
         except (OSError, ValueError) as error:
             raise PaiNNFastError(
                 "no Dask scheduler",

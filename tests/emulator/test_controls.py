@@ -69,7 +69,7 @@ def test_a_barrier_that_is_missing_is_a_race(emulator, kernel, request):
     text = next(text for text in reversed(emulator.texts) if f".entry {kernel}(" in text)
     numbers = barriers(text)
     assert len(numbers) > 10
-    chosen = numbers if "not" not in request.config.getoption("-m") else numbers[:: len(numbers) // 3]
+    chosen = numbers if "not" not in request.config.getoption("-m") else numbers[len(numbers) // 2 :][:1]
     missed = [
         k
         for k in chosen

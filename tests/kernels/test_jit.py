@@ -121,17 +121,17 @@ TWO = "from toy.b import two; print(two(), sum(two.stats.cache_hits.values()))"
 
 def test_a_change_in_another_file_is_noticed(tmp_path, home):
     printed = []
-    for number in (1, 1, 2, 2):
+    for number in (1, 2, 2):
         toy(tmp_path, number)
         printed.append(run(TWO, tmp_path, home))
-    assert printed == ["10 0", "10 1", "20 0", "20 1"]
+    assert printed == ["10 0", "20 0", "20 1"]
 
 
 def test_each_processor_has_a_cache_of_its_own(tmp_path, home):
     toy(tmp_path, 1)
     plain = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
-    printed = [run(TWO, tmp_path, home, **variables) for variables in ({}, plain, plain, {})]
-    assert printed == ["10 0", "10 0", "10 1", "10 1"]
+    printed = [run(TWO, tmp_path, home, **variables) for variables in ({}, plain, {})]
+    assert printed == ["10 0", "10 0", "10 1"]
     assert len(list((tmp_path / "toy" / "__pycache__").glob("b.two*.nbi"))) == 2
 
 

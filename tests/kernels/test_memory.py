@@ -181,6 +181,7 @@ def peak_of_process(model, batch, backend):
     return peak
 
 
+@pytest.mark.slow
 def test_peak_memory_of_the_engine_does_not_grow_with_edges_by_features():
     model = potential("auto")
     edges, grown = 4 * F * (E - len(FEW.receiver)), {}

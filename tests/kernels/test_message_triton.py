@@ -150,18 +150,21 @@ def check(results, wanted, dtype):
         assert_close(value.cpu(), wanted[name], TOLERANCE[dtype], name)
 
 
+SLOW = pytest.mark.slow
 CASES = [
     ("one atom", 16, functions(), torch.float64),
     ("no edges", 16, functions("gaussian"), torch.float32),
     ("a lone atom in a batch", 16, functions("sinc", "cosine"), torch.float64),
     ("a lone atom in a batch", 96, functions("gaussian", "mollifier"), torch.float32),
-    ("a lone atom in a batch", 160, functions("sinc", "switch"), torch.float64),
-    ("a lone atom in a batch", 16, functions("sinc", "mollifier"), torch.float32),
-    ("a lone atom in a batch", 160, functions("gaussian", "cosine"), torch.float32),
+    pytest.param("a lone atom in a batch", 160, functions("sinc", "switch"), torch.float64, marks=SLOW),
+    pytest.param("a lone atom in a batch", 16, functions("sinc", "mollifier"), torch.float32, marks=SLOW),
+    pytest.param("a lone atom in a batch", 160, functions("gaussian", "cosine"), torch.float32, marks=SLOW),
     ("a lone atom in a batch", 96, functions("gaussians", "switch"), torch.float64),
     ("a lone atom in a batch", 16, functions("sines", "mollifier"), torch.float64),
     ("a lone atom in a batch", 16, functions("sinc", "cosine", count=20, reach=5.0), torch.float32),
-    ("a lone atom in a batch", 16, functions("gaussian", "switch", count=20, reach=5.0), torch.float32),
+    pytest.param(
+        "a lone atom in a batch", 16, functions("gaussian", "switch", count=20, reach=5.0), torch.float32, marks=SLOW
+    ),
     ("atoms that neighbour their own images", 16, functions("sinc", "switch", reach=3.1), torch.float64),
     ("atoms that neighbour their own images", 16, functions("gaussian", "cosine", reach=3.1), torch.float32),
 ]

@@ -98,6 +98,7 @@ def in_a_process(*command):
     return json.loads(run.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_counts_of_compiled_code_are_those_of_the_equations_and_launches_those_of_the_engine():
     work, (few, more), names, layers = in_a_process("-c", COMPILED)
     for rows, warps, fma, instructions, barriers in work:

@@ -74,15 +74,21 @@ def assert_equal_to_the_specification(backend, ensemble, P, rest, count):
     assert_close(other.heat.cpu(), one.heat, 1e-10, "heat")
 
 
-@pytest.mark.parametrize("P", [1, 2, 5, 16])
+@pytest.mark.parametrize(
+    ("backend", "P"),
+    [
+        *((cpu, P) for P in (1, 2, 5, 16)),
+        *((triton, P) for P in (1, 5)),
+        *(pytest.param(triton, P, marks=pytest.mark.slow) for P in (2, 16)),
+    ],
+)
 @pytest.mark.parametrize("ensemble", ENSEMBLES)
 @pytest.mark.parametrize("rest", [False, True])
-@pytest.mark.parametrize("backend", [cpu, triton])
 def test_steps_equal_the_specification(backend, ensemble, P, rest):
     assert_equal_to_the_specification(backend, ensemble, P, rest, 5 if backend is cpu else 2)
 
 
-@pytest.mark.parametrize("P", [1, 5])
+@pytest.mark.parametrize("P", [pytest.param(1, marks=pytest.mark.slow), 5])
 @pytest.mark.parametrize("ensemble", ENSEMBLES)
 def test_many_programs_a_trajectory_equal_the_specification(ensemble, P, monkeypatch):
     few_at_a_time(monkeypatch)

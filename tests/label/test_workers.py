@@ -71,9 +71,11 @@ def test_the_structures_of_a_dask_worker_that_is_killed_are_labelled_by_the_othe
     assert [found[k]["energy"] for k in range(12)] == [right(frame, False)["energy"] for frame in frames]
 
 
-def test_no_scheduler_is_an_error_with_the_address():
+def test_no_scheduler_is_an_error_with_the_address(monkeypatch):
     pytest.importorskip("distributed")
+    from painn_fast.label import dask
     from painn_fast.label.dask import DaskWorkers
 
+    monkeypatch.setattr(dask, "TIMEOUT", "1s")
     with pytest.raises(PaiNNFastError, match=r"no Dask scheduler; where: tcp://127.0.0.1:1"):
         DaskWorkers(How("tblite"), "tcp://127.0.0.1:1")

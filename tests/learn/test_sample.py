@@ -44,7 +44,7 @@ def test_the_command_writes_all_kinds_with_the_bonds_of_the_molecule(tmp_path, m
 
 def test_the_seed_decides_what_is_sampled(tmp_path):
     def positions(seed, name):
-        chosen = {"method": "model:ethanol", "count": 12, "beads": 4, "seed": seed, "output": str(tmp_path / name)}
+        chosen = {"method": "model:ethanol", "count": 6, "beads": 2, "seed": seed, "output": str(tmp_path / name)}
         return np.array(
             [one.positions for one in ase.io.read(sample(SampleSettings(**chosen), molecule("CH3CH2OH")), ":")]
         )

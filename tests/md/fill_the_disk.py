@@ -23,7 +23,7 @@ OH = Atoms("OH", positions=[[0, 0, 0], [1.4, 0, 0]])
 CASES = {
     "limit": [(2000, 3), (60_000, 26), (70_000, 26)],
     "limits": list(itertools.product((2000, 60_000, 70_000), (3, 26))),
-    "disk": [(0, 0), (0, 3), (0, 26), (65_536, 26)],
+    "disk": [(0, 0), (0, 3), (65_536, 26)],
     "disks": list(itertools.product((0, 65_536), (0, 3, 26))),
 }
 """Bytes that a file may have, or that are free, and evaluations after which it is so.

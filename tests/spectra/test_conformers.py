@@ -82,6 +82,7 @@ def test_the_picture_has_a_colour_for_each_conformer(finished):
     assert "harmonic, trans 36%" in picture
 
 
+@pytest.mark.slow
 def test_anharmonic_sticks_of_the_mixture(finished, ethanol):
     """Each conformer's own lines, infrared intensities times its population; Raman ones of fundamentals alone."""
     folder, result = finished

@@ -38,6 +38,7 @@ def alone(tmp_path_factory):
     return folder / "a"
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_spectrum_of_one(alone, tmp_path):
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in VALUES.items() if name != "model"]
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "painn_fast.cli"]

@@ -57,7 +57,7 @@ def test_a_member_that_fails_is_named_with_its_last_line(toy, tmp_path):
         run_members(settings, 2, data_folder=tmp_path)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL])
 def test_members_save_and_end_on_request_or_when_their_parent_ends(toy, tmp_path, number):
     values = {**toy, "max_epochs": 100_000, "threads": 2, "plateau_patience": 100_000}
     program = "import json, sys; from painn_fast.train import TrainSettings, run_members\n"
