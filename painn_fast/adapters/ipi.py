@@ -1,7 +1,7 @@
 """Models for i-PI: as a client of its `ffsocket`, or in its process as the custom PES of its `ffdirect`.
 
 Either way all beads that i-PI has sent are evaluated as one batch. i-PI uses atomic units: bohr, hartree, and in the
-extras "dipole" in e a0 and "polarizability" in a0^3.
+extras "dipole" in e a0, "polarizability" in a0^3 and the spreads of an ensemble in the units of their property.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 from scipy.spatial import cKDTree
 
 from painn_fast.adapters.ipi_protocol import Result, Structures
+from painn_fast.ensemble import SPREAD, Ensemble, Several
 from painn_fast.errors import PaiNNFastError
 from painn_fast.evaluate import evaluate
 from painn_fast.graph.batch import CLOSEST
@@ -31,7 +32,9 @@ from painn_fast.md.forces import ModelForces
 from painn_fast.nn import Potential
 from painn_fast.units import BOHR, HARTREE
 
-EXTRAS = {"dipole": BOHR, "polarizability": BOHR**3}
+_UNITS = {"energy": HARTREE, "forces": HARTREE / BOHR, "dipole": BOHR, "polarizability": BOHR**3}
+EXTRAS = {name: _UNITS[name] for name in ("dipole", "polarizability")}
+EXTRAS |= {f"{name}{SPREAD}": unit for name, unit in _UNITS.items()}
 """Properties that go into the extras, with their atomic units in ours."""
 
 
@@ -39,7 +42,7 @@ class Driver:
     """A model as i-PI calls it, in atomic units; of the shape of the classes in `ipi.pes`, none of which it needs.
 
     Args:
-        model: a potential, or what `painn_fast.load` takes.
+        model: a potential, or what `painn_fast.load` takes, or an ensemble or a sum of them.
         structure: elements in i-PI's order, and whether the structure is periodic: atoms, or a file that ASE reads; a
             bundled model has its own. Cells come from i-PI; a molecule only has to be smaller than half of its. Charge
             and spin multiplicity are those in `info`; momenta and constraints are i-PI's, so the latter are refused.
@@ -47,6 +50,8 @@ class Driver:
         dtype: "float32" or "float64", of the network; None keeps the file's.
         device: "cpu", "cuda", ...; None is the CPU.
         verbosity: i-PI's; ignored.
+        members: more models, in a list, or in a text with commas or blanks; `model` and these make an ensemble, whose
+            forces are the means over the members and whose spreads can be asked for, such as "forces_spread", [N].
         load_options: further arguments of `painn_fast.load`, such as energy_unit.
 
     Raises:
@@ -65,27 +70,23 @@ class Driver:
 
     def __init__(
         self,
-        model: Potential | str | Path,
+        model: Potential | Several | str | Path,
         structure: ase.Atoms | str | Path | None = None,
         properties: str | Iterable[str] = (),
         dtype: str | None = None,
         device: str | None = None,
         verbosity: Any = None,
+        members: str | Iterable[Potential | str | Path] = (),
         **load_options: Any,
     ) -> None:
         dtype_of(dtype)
         self.atoms = _structure(model, structure)
         refuse_constraints([self.atoms], "the driver of i-PI", fix="i-PI fixes atoms itself, with <fixatoms>")
-        if not isinstance(model, Potential):
-            model = load(model, dtype=dtype, device=device or "cpu", **load_options)
-        elif dtype or device or load_options:
-            got = ", ".join((f"dtype={dtype}, device={device}", *load_options))
-            raise PaiNNFastError("a model that is loaded has its type, device and units", got=got)
-        self.potential = model
-        self.properties = tuple(re.findall(r"[^,\s]+", properties) if isinstance(properties, str) else properties)
+        self.potential = _loaded(model, _listed(members), dtype, device, load_options)
+        self.properties = tuple(_listed(properties))
         self.periodic = bool(self.atoms.pbc.any())
         self._check()
-        self._molecule = None if self.periodic else ModelForces(model, self.atoms)
+        self._molecule = None if self.periodic else ModelForces(self.potential, self.atoms)
 
     def __call__(self, cell: Any, pos: Any) -> Any:
         """i-PI's call, with one structure or a list of them.
@@ -178,6 +179,30 @@ class Driver:
                 )
 
 
+def _loaded(
+    model: Potential | Several | str | Path, members: Sequence[Potential | str | Path], dtype: str | None,
+    device: str | None, options: Mapping[str, Any],
+) -> Potential | Several:  # fmt: skip
+    """The model, or the ensemble of it and members."""
+    ready = [one for one in (model, *members) if isinstance(one, Potential | Several)]
+    if ready and (dtype or device or options):
+        got = ", ".join((f"dtype={dtype}, device={device}", *options))
+        raise PaiNNFastError("a model that is loaded has its type, device and units", got=got)
+    if not isinstance(model, Several):
+        of_files: dict[str, Any] = {} if ready else {"dtype": dtype, "device": device or "cpu", **options}
+        if members:
+            return Ensemble([model, *members], **of_files)
+        return model if isinstance(model, Potential) else load(model, **of_files)
+    if members:
+        raise PaiNNFastError("members beside several models", fix="make one painn_fast.Ensemble of all of them")
+    return model
+
+
+def _listed(names: str | Iterable[Any]) -> list[Any]:
+    """Names of a text with commas or blanks, or what a list has."""
+    return re.findall(r"[^,\s]+", names) if isinstance(names, str) else list(names)
+
+
 def _structures(cells: Sequence[Any], positions: Sequence[Any]) -> Structures:
     """Cells [B, 3, 3] and positions [B, N, 3] of a call."""
     try:
@@ -228,9 +253,11 @@ def _check_whole(beads: Structures) -> None:
         )
 
 
-def _structure(model: Potential | str | Path, structure: ase.Atoms | str | Path | None) -> ase.Atoms:
+def _structure(model: Potential | Several | str | Path, structure: ase.Atoms | str | Path | None) -> ase.Atoms:
     if isinstance(structure, ase.Atoms):
         return structure.copy()
+    if isinstance(model, Several):
+        model = model.members[0]
     if structure is None and isinstance(model, Potential) and (minima := minima_of(model)):
         return minima[0]
     return start_structures(structure, "" if isinstance(model, Potential) else str(model), fix=AFTER_MODEL)[0]

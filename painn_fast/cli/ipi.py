@@ -30,10 +30,15 @@ def ipi(
         str,
         typer.Option(
             metavar="NAMES",
-            help="Into i-PI's extras: dipole (e a0), polarizability (a0^3), with commas. Default: none.",
+            help="Into i-PI's extras, with commas: dipole (e a0), polarizability (a0^3); of an ensemble also "
+            "energy_spread (hartree), forces_spread (hartree/bohr), dipole_spread, polarizability_spread. "
+            "Default: none.",
             show_default=False,
         ),
     ] = "",
+    members: Annotated[
+        list[str] | None, flag("MODEL", "Another model of an ensemble, may be repeated: forces are the means over all.")
+    ] = None,
     *,
     options: dict[str, Any],
     dtype: Dtype = None,
@@ -56,11 +61,12 @@ def ipi(
         raise PaiNNFastError("two addresses", got=f"--address {address} --unix {unix}", fix="give one of them")
     where = Address(unix=unix) if unix is not None else Address.parse(address or "localhost:31415")
     seconds = parse_quantity(timeout, "duration")
-    check_model(model, options, dtype=dtype, device=device)
+    for one in (model, *(members or ())):
+        check_model(one, options, dtype=dtype, device=device)
     check_files(start_structure(structure, model, AFTER_MODEL))
     from painn_fast.adapters.ipi import Driver
 
-    driver = Driver(model, structure, properties, dtype, device, **options)
+    driver = Driver(model, structure, properties, dtype, device, members=members or (), **options)
     driver.warm_up(clients)
     with StatusLine() as status:
         Client(driver.evaluate, where, clients, timeout=seconds, tell=status.update, keep=status.keep).run()

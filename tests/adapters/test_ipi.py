@@ -1,5 +1,6 @@
 """i-PI gets from us what `evaluate` gives, all beads in one batch, whatever way it asks."""
 
+import copy
 import importlib.metadata
 import json
 import re
@@ -13,7 +14,7 @@ import pytest
 import torch
 from ase.build import molecule
 
-from painn_fast import PaiNNFastError, evaluate, load
+from painn_fast import Ensemble, PaiNNFastError, Sum, evaluate, load
 from painn_fast.adapters.ipi import Driver
 from painn_fast.adapters.ipi_client import Address
 from painn_fast.adapters.ipi_protocol import Structures
@@ -36,8 +37,8 @@ def beads_of(atoms, count=BEADS, spread=0.05):
     """Displaced copies."""
     rng = np.random.default_rng(0)
     copies = [atoms.copy() for _ in range(count)]
-    for copy in copies:
-        copy.positions += spread * rng.normal(size=copy.positions.shape)
+    for one in copies:
+        one.positions += spread * rng.normal(size=one.positions.shape)
     return copies
 
 
@@ -59,6 +60,54 @@ def test_driver_gives_what_evaluate_gives_in_atomic_units(driver, ethanol):
         np.testing.assert_allclose(
             np.array(extras["polarizability"]) * BOHR**3, expected["polarizability"][k], atol=1e-4
         )
+
+
+def another(model, seed=0):
+    """Of the same kind with slightly other weights."""
+    other = copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in other.parameters():
+            weight *= 1.0 + 0.01 * torch.randn(weight.shape, generator=generator, dtype=weight.dtype)
+    return other
+
+
+def test_a_driver_of_several_models_gives_means_and_spreads_in_atomic_units(ethanol):
+    one = load("ethanol")
+    models, names = [one, another(one)], ("energy", "forces", "dipole", "energy_spread", "forces_spread")
+    driver = Driver(models[0], ethanol, "dipole energy_spread,forces_spread", members=models[1:])
+    beads = beads_of(ethanol)
+    expected = evaluate(Ensemble(models), beads, names)
+    for k, result in enumerate(driver.evaluate(structures(beads))):
+        extras = json.loads(result.extras)
+        assert list(extras) == ["dipole", "energy_spread", "forces_spread"]
+        np.testing.assert_allclose(result.energy * HARTREE, expected["energy"][k], rtol=1e-9)
+        np.testing.assert_allclose(result.forces * HARTREE / BOHR, expected["forces"][k], atol=1e-5)
+        np.testing.assert_allclose(np.array(extras["dipole"]) * BOHR, expected["dipole"][k], atol=1e-6)
+        np.testing.assert_allclose(extras["energy_spread"] * HARTREE, expected["energy_spread"][k], rtol=1e-3)
+        spread = np.array(extras["forces_spread"]) * HARTREE / BOHR
+        assert spread.shape == (9,)
+        np.testing.assert_allclose(spread, expected["forces_spread"][k], atol=1e-4)
+        assert spread.min() > 1e-3
+    with pytest.raises(PaiNNFastError, match=r"no such extra.*forces_spread.*dipole \| polarizability"):
+        Driver("ethanol", properties="forces_spread")
+    with pytest.raises(PaiNNFastError, match="members beside several models"):
+        Driver(Ensemble(models), ethanol, members=models)
+    with pytest.raises(PaiNNFastError, match="loaded has its type"):
+        Driver("ethanol", ethanol, members=models, dtype="float64")
+    summed = Driver(Sum(models), ethanol).evaluate(structures(beads))
+    total = evaluate(Sum(models), beads, ("forces",))["forces"]
+    np.testing.assert_allclose(summed[1].forces * HARTREE / BOHR, total[1], atol=1e-5)
+
+
+def test_a_crystal_of_several_models(crystal):
+    models = [crystal.potential, another(crystal.potential)]
+    driver = Driver(Ensemble(models), crystal.atoms, ["forces_spread"])
+    (result,) = driver.evaluate(structures([crystal.atoms]))
+    expected = evaluate(Ensemble(models), [crystal.atoms], ("forces", "forces_spread"))
+    np.testing.assert_allclose(result.forces * HARTREE / BOHR, expected["forces"][0], atol=1e-9)
+    spread = np.array(json.loads(result.extras)["forces_spread"]) * HARTREE / BOHR
+    np.testing.assert_allclose(spread, expected["forces_spread"][0], atol=1e-9)
 
 
 def test_one_structure_and_a_list_of_them_are_called_as_ipi_does(driver, ethanol):
