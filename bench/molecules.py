@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -80,22 +80,25 @@ def aspirin() -> ase.Atoms:
     return join(benzoic, place, acetic, _hydrogens(acetic, on=8)[0])[0]
 
 
-def qm9_like(count: int) -> list[ase.Atoms]:
-    """Different molecules of H, C, N, O, F with at most 9 heavy and 29 atoms, about 18 in the mean, as in QM9."""
+def qm9_like(count: int, elements: Set[int] = frozenset((1, 6, 7, 8, 9))) -> list[ase.Atoms]:
+    """Different molecules of these elements with at most 9 heavy and 29 atoms, about 18 in the mean, as in QM9."""
+    parts = [name for name in PARTS if elements.issuperset(_part(name).numbers.tolist())]
     draw = random.Random(1)  # its random() is the same in every version of Python
     found: dict[tuple[float, ...], ase.Atoms] = {}
     while len(found) < count:
-        grown = _grow(draw)
+        grown = _grow(draw, parts)
         if grown is not None:
             found.setdefault(constitution(grown), grown)
     return list(found.values())
 
 
-def _grow(draw: random.Random) -> ase.Atoms | None:
-    """Parts joined at random up to a number of heavy atoms; None if they do not fit."""
-    heavy, grown = _pick(draw, QM9_HEAVY), _part(_pick(draw, [*PARTS]))
+def _grow(draw: random.Random, parts: Sequence[str]) -> ase.Atoms | None:
+    """Parts joined at random up to a number of heavy atoms; None if they do not fit, or no hydrogen is left."""
+    heavy, grown = _pick(draw, QM9_HEAVY), _part(_pick(draw, parts))
     while (left := heavy - _heavy(grown)) > 0:
-        part = _part(_pick(draw, [name for name in PARTS if _heavy(_part(name)) <= left]))
+        part = _part(_pick(draw, [name for name in parts if _heavy(_part(name)) <= left]))
+        if not _hydrogens(grown):
+            return None
         h_a, h_b = _pick(draw, _hydrogens(grown)), _pick(draw, _hydrogens(part))
         if grown.numbers[_neighbor(grown, h_a)] != 6 and part.numbers[_neighbor(part, h_b)] != 6:
             continue  # no peroxides, hydrazines and the like

@@ -51,7 +51,7 @@ class SchNetPack(Side):
         if problem.mode == "evaluate":
             return self._end_to_end(spk, model, problem)
         if problem.mode == "calculator":
-            return by_calculator(problem, lambda: _schnetpack_calculator(spk, model, problem))
+            return by_calculator(problem, lambda: schnetpack_calculator(spk, model, problem.potential))
         if problem.mode == SIMULATOR:
             return _simulator_step(spk, model, problem)
         inputs = _schnetpack_inputs(spk.properties, problem)
@@ -109,11 +109,13 @@ def import_schnetpack() -> Any:
 
 
 def schnetpack_model(spk: Any, potential: Potential, *, with_forces: bool) -> Any:
+    """Its model with the weights of `potential`, whose only head is the energy; without energies of atoms."""
     config = potential.config.representation
+    radial_basis = {"sinc": spk.nn.BesselRBF, "gaussian": spk.nn.GaussianRBF}[config.radial_basis]
     representation = spk.representation.PaiNN(
         n_atom_basis=config.n_features,
         n_interactions=config.n_layers,
-        radial_basis=spk.nn.BesselRBF(config.n_rbf, config.cutoff),
+        radial_basis=radial_basis(config.n_rbf, config.cutoff),
         cutoff_fn=spk.nn.CosineCutoff(config.cutoff),
         activation=torch.nn.functional.silu,
         epsilon=config.epsilon,
@@ -124,19 +126,21 @@ def schnetpack_model(spk: Any, potential: Potential, *, with_forces: bool) -> An
         input_modules=[spk.atomistic.PairwiseDistances()],
         output_modules=[energy, spk.atomistic.Forces()] if with_forces else [energy],
     )
-    model.load_state_dict(to_schnetpack_state_dict(potential))
+    state = to_schnetpack_state_dict(potential)
+    model.load_state_dict({name: value for name, value in state.items() if not name.startswith("postprocessors.")})
     return model.eval().to(potential.device)
 
 
-def _schnetpack_calculator(spk: Any, model: Any, problem: Problem) -> Any:
-    """Its calculator, of a model that need not be loaded."""
+def schnetpack_calculator(spk: Any, model: Any, potential: Potential) -> Any:
+    """Its calculator, of its model with the weights of `potential`, which need not be loaded."""
 
     class Calculator(spk.interfaces.SpkCalculator):
         def _load_model(self, model_file: Any) -> Any:
             return model_file
 
-    neighbors = spk.transform.MatScipyNeighborList(cutoff=problem.potential.cutoff)
-    return Calculator(model, neighbors, energy_unit="eV", device=problem.potential.device)
+    neighbors = spk.transform.MatScipyNeighborList(cutoff=potential.cutoff)
+    unit = potential.config.energy_unit
+    return Calculator(model, neighbors, energy_unit=unit, device=potential.device)
 
 
 def _simulator_step(spk: Any, model: Any, problem: Problem) -> Work:
