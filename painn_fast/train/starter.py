@@ -93,12 +93,7 @@ def _about(frames: Frames, content: Contents, path: Path, name: str) -> list[str
         f"# {_word(path.name)}: {len(frames)} structures of {' to '.join(map(str, atoms))} atoms, elements {elements}"
         + (f", {periodic} of them periodic" if periodic else ""),
         *(f"# {label.name}: {label.about}" for label in content.labels),
-        *(
-            [
-                f"# not learned: {listed(content.left)} (bookkeeping, whole numbers without a unit, or the same everywhere)"
-            ]
-            * bool(content.left)
-        ),
+        *([f"# not learned: {listed(content.left)} ({WHY_LEFT})"] if content.left else []),
         f"# Train: painn-fast train {_word(name)}.toml --data {_word(str(path))}",
         "# All other keys and their defaults: docs/training.md, painn_fast/train/settings.py",
         "",
