@@ -13,20 +13,104 @@ import numpy as np
 
 from painn_fast.kernels.dense.cpu import add_outer, matmul
 from painn_fast.kernels.jit import compiled
-from painn_fast.kernels.message.edges_cpu import block_end, filter_slots, gather, most_edges, of_mirrors
-from painn_fast.kernels.simd import LANES, load, splat, store
+from painn_fast.kernels.message.edges_cpu import block_end, filter_slots, gather, most_edges, of_mirrors, used_panels
+from painn_fast.kernels.simd import LANES, load, opaque, splat, store
+
+
+def _of_senders(vectors):  # type: ignore[no-untyped-def]  # noqa: PLR0915 - one visit of an edge shares what it reads
+    """Both adjoints of some senders: for each vector of features one visit of their edges, sums in registers."""
+
+    @compiled(nogil=True)
+    def rows(  # type: ignore[no-untyped-def]  # noqa: PLR0915
+        gs, gv, ps, pv, x, v, tx, tv, filters, t_filters, gates, p_gates, slot, low, u, tu, row_ptr, sender, mirror,
+        start, stop, gx, gv_out, px, pv_out,
+    ):  # fmt: skip
+        f = gs.shape[1]
+        for i in range(start, stop):
+            x_i, v_i, y_i, z_i, begin, end = x[i], v[i], tx[i], tv[i], row_ptr[i], row_ptr[i + 1]
+            to_gx, to_gv, to_px, to_pv = gx[i], gv_out[i], px[i], pv_out[i]
+            for a in range(0, f, LANES):
+                b, c = opaque(a + f), opaque(a + 2 * f)
+                gx_a, gx_b, gx_c = splat(0.0, x), splat(0.0, x), splat(0.0, x)
+                px_a, px_b, px_c = splat(0.0, x), splat(0.0, x), splat(0.0, x)
+                gv_a, gv_b, gv_c = splat(0.0, x), splat(0.0, x), splat(0.0, x)
+                pv_a, pv_b, pv_c = splat(0.0, x), splat(0.0, x), splat(0.0, x)
+                x_a, x_b, x_c, y_a, y_b, y_c = (
+                    load(x_i, a), load(x_i, b), load(x_i, c), load(y_i, a), load(y_i, b), load(y_i, c),
+                )  # fmt: skip
+                for row in range(begin, end):
+                    j, e, k = np.uintp(sender[row]), np.uintp(mirror[row]), np.uintp(slot[row - low])
+                    w, tw, gate, p_gate = filters[k], t_filters[k], gates[k], p_gates[k]
+                    v_j, r_j, u_e, t_e = gv[j], pv[j], u[e], tu[e]
+                    # scalar messages
+                    g, p, w_, t_ = load(gs[j], a), load(ps[j], a), load(w, a), load(tw, a)
+                    gx_a = gx_a + g * w_ + p * t_
+                    px_a = px_a + p * w_
+                    store(gate, a, load(gate, a) + g * x_a + p * y_a)
+                    store(p_gate, a, load(p_gate, a) + p * x_a)
+                    # along the direction
+                    g0, g1, g2, p0, p1, p2 = (
+                        load(v_j, a), load(v_j, b), load(v_j, c), load(r_j, a), load(r_j, b), load(r_j, c),
+                    )  # fmt: skip
+                    u0, u1, u2 = splat(u_e[0], x), splat(u_e[1], x), splat(u_e[2], x)
+                    t0, t1, t2 = splat(t_e[0], x), splat(t_e[1], x), splat(t_e[2], x)
+                    w_, t_ = load(w, b), load(tw, b)
+                    g = g0 * u0 + g1 * u1 + g2 * u2 + p0 * t0 + p1 * t1 + p2 * t2
+                    p = p0 * u0 + p1 * u1 + p2 * u2
+                    gx_b = gx_b + g * w_ + p * t_
+                    px_b = px_b + p * w_
+                    store(gate, b, load(gate, b) + g * x_b + p * y_b)
+                    store(p_gate, b, load(p_gate, b) + p * x_b)
+                    # vectors that propagate
+                    if vectors:
+                        w_, t_ = load(w, c), load(tw, c)
+                        v0, v1, v2 = load(v_i, a), load(v_i, b), load(v_i, c)
+                        g = g0 * v0 + g1 * v1 + g2 * v2 + p0 * load(z_i, a) + p1 * load(z_i, b) + p2 * load(z_i, c)
+                        p = p0 * v0 + p1 * v1 + p2 * v2
+                        gx_c = gx_c + g * w_ + p * t_
+                        px_c = px_c + p * w_
+                        store(gate, c, load(gate, c) + g * x_c + p * y_c)
+                        store(p_gate, c, load(p_gate, c) + p * x_c)
+                        along, across = w_ * x_c, t_ * x_c + w_ * y_c
+                        gv_a = gv_a + along * g0 + across * p0
+                        gv_b = gv_b + along * g1 + across * p1
+                        gv_c = gv_c + along * g2 + across * p2
+                        pv_a = pv_a + along * p0
+                        pv_b = pv_b + along * p1
+                        pv_c = pv_c + along * p2
+                store(to_gx, a, gx_a)
+                store(to_gx, b, gx_b)
+                store(to_gx, c, gx_c)
+                store(to_px, a, px_a)
+                store(to_px, b, px_b)
+                store(to_px, c, px_c)
+                if vectors:
+                    store(to_gv, a, gv_a)
+                    store(to_gv, b, gv_b)
+                    store(to_gv, c, gv_c)
+                    store(to_pv, a, pv_a)
+                    store(to_pv, b, pv_b)
+                    store(to_pv, c, pv_c)
+
+    return rows
+
+
+_rows, _rows_first = _of_senders(True), _of_senders(False)
 
 
 @compiled(nogil=True, allocates=True)
-def dual_adjoint(  # noqa: PLR0915 - one visit of an edge shares everything it reads
+def dual_adjoint(
     gs: np.ndarray, gv: np.ndarray, ps: np.ndarray, pv: np.ndarray, x: np.ndarray, v: np.ndarray, tx: np.ndarray,
     tv: np.ndarray, basis: np.ndarray, t_basis: np.ndarray, panels: np.ndarray,
     zero: np.ndarray, u: np.ndarray, tu: np.ndarray, row_ptr: np.ndarray, sender: np.ndarray, mirror: np.ndarray,
-    ends: np.ndarray, first: int, last: int, gx: np.ndarray, gv_out: np.ndarray, px: np.ndarray, pv_out: np.ndarray,
-    g_weight: np.ndarray,
+    ends: np.ndarray, vectors: bool, first: int, last: int, gx: np.ndarray, gv_out: np.ndarray, px: np.ndarray,
+    pv_out: np.ndarray, g_weight: np.ndarray,
 ) -> None:  # fmt: skip
-    """Adjoints of x and v (g) and of their tangents (p); that of weight, which stands still, grows."""
-    f, longest, columns = gs.shape[1], most_edges(row_ptr), basis.shape[1]
+    """Adjoints of x and v (g) and of their tangents (p); that of weight, which stands still, grows.
+
+    `vectors` False: v and tv are zero, and their adjoints are not made.
+    """
+    f, longest, columns, used = gs.shape[1], most_edges(row_ptr), basis.shape[1], panels[: used_panels(panels, vectors)]
     filters, t_filters = np.empty((longest, 3 * f), gs.dtype), np.empty((longest, 3 * f), gs.dtype)
     gates, p_gates = np.empty((longest, 3 * f), gs.dtype), np.empty((longest, 3 * f), gs.dtype)
     b_row, t_row = np.empty((longest, columns), gs.dtype), np.empty((longest, columns), gs.dtype)
@@ -39,55 +123,19 @@ def dual_adjoint(  # noqa: PLR0915 - one visit of an edge shares everything it r
         of_mirrors(mirror, edge, count)
         gather(basis, edge, count, b_row)
         gather(t_basis, edge, count, t_row)
-        matmul(b_row[:count], panels, zero, filters[:count])
-        matmul(t_row[:count], panels, zero, t_filters[:count])
+        matmul(b_row[:count], used, zero, filters[:count])
+        matmul(t_row[:count], used, zero, t_filters[:count])
         gates[:count], p_gates[:count] = 0, 0
-        for i in range(start, stop):
-            x_i, v_i, y_i, z_i = x[i], v[i], tx[i], tv[i]
-            to_gx, to_gv, to_px, to_pv = gx[i], gv_out[i], px[i], pv_out[i]
-            to_gx[:], to_gv[:], to_px[:], to_pv[:] = 0, 0, 0, 0
-            for row in range(row_ptr[i], row_ptr[i + 1]):
-                j, e, k = sender[row], mirror[row], slot[row - low]
-                w, tw, gate, p_gate = filters[k], t_filters[k], gates[k], p_gates[k]
-                s_j, v_j, q_j, r_j = gs[j], gv[j], ps[j], pv[j]
-                u0, u1, u2 = splat(u[e, 0], x), splat(u[e, 1], x), splat(u[e, 2], x)
-                t0, t1, t2 = splat(tu[e, 0], x), splat(tu[e, 1], x), splat(tu[e, 2], x)
-                for a in range(0, f, LANES):
-                    b, c = a + f, a + 2 * f
-                    g0, g1, g2, p0, p1, p2 = (
-                        load(v_j, a), load(v_j, b), load(v_j, c), load(r_j, a), load(r_j, b), load(r_j, c),
-                    )  # fmt: skip
-                    # scalar messages
-                    g, p = load(s_j, a), load(q_j, a)
-                    w_, t_, x_, y_ = load(w, a), load(tw, a), load(x_i, a), load(y_i, a)
-                    store(to_gx, a, load(to_gx, a) + g * w_ + p * t_)
-                    store(to_px, a, load(to_px, a) + p * w_)
-                    store(gate, a, load(gate, a) + g * x_ + p * y_)
-                    store(p_gate, a, load(p_gate, a) + p * x_)
-                    # along the direction
-                    w_, t_, x_, y_ = load(w, b), load(tw, b), load(x_i, b), load(y_i, b)
-                    g = g0 * u0 + g1 * u1 + g2 * u2 + p0 * t0 + p1 * t1 + p2 * t2
-                    p = p0 * u0 + p1 * u1 + p2 * u2
-                    store(to_gx, b, load(to_gx, b) + g * w_ + p * t_)
-                    store(to_px, b, load(to_px, b) + p * w_)
-                    store(gate, b, load(gate, b) + g * x_ + p * y_)
-                    store(p_gate, b, load(p_gate, b) + p * x_)
-                    # vectors that propagate
-                    w_, t_, x_, y_ = load(w, c), load(tw, c), load(x_i, c), load(y_i, c)
-                    v0, v1, v2 = load(v_i, a), load(v_i, b), load(v_i, c)
-                    g = g0 * v0 + g1 * v1 + g2 * v2 + p0 * load(z_i, a) + p1 * load(z_i, b) + p2 * load(z_i, c)
-                    p = p0 * v0 + p1 * v1 + p2 * v2
-                    store(to_gx, c, load(to_gx, c) + g * w_ + p * t_)
-                    store(to_px, c, load(to_px, c) + p * w_)
-                    store(gate, c, load(gate, c) + g * x_ + p * y_)
-                    store(p_gate, c, load(p_gate, c) + p * x_)
-                    along, across = w_ * x_, t_ * x_ + w_ * y_
-                    store(to_gv, a, load(to_gv, a) + along * g0 + across * p0)
-                    store(to_gv, b, load(to_gv, b) + along * g1 + across * p1)
-                    store(to_gv, c, load(to_gv, c) + along * g2 + across * p2)
-                    store(to_pv, a, load(to_pv, a) + along * p0)
-                    store(to_pv, b, load(to_pv, b) + along * p1)
-                    store(to_pv, c, load(to_pv, c) + along * p2)
+        if vectors:
+            _rows(
+                gs, gv, ps, pv, x, v, tx, tv, filters, t_filters, gates, p_gates, slot, low, u, tu, row_ptr, sender,
+                mirror, start, stop, gx, gv_out, px, pv_out,
+            )  # fmt: skip
+        else:
+            _rows_first(
+                gs, gv, ps, pv, x, v, tx, tv, filters, t_filters, gates, p_gates, slot, low, u, tu, row_ptr, sender,
+                mirror, start, stop, gx, gv_out, px, pv_out,
+            )  # fmt: skip
         add_outer(b_row, gates, 0, count, g_weight)
         add_outer(t_row, p_gates, 0, count, g_weight)
         start = stop

@@ -91,7 +91,7 @@ def forward(w: NetworkWeights, g: Graph, m: Activations, first: int, last: int) 
         ds, v_mid = m.dot[kept], m.v_mid[middle]
         message(
             m.x[kept], m.v[before], g.basis, w.filter[k], w.layers.zero, g.u, g.row_ptr, g.sender, g.mirror, g.ends,
-            first, last, ds, v_mid,
+            k > 0, first, last, ds, v_mid,
         )  # fmt: skip
         s, s_mid = m.s[k % m.s.shape[0], first:last], m.s[(k + 1) % m.s.shape[0], first:last]
         add(s, ds[first:last], s_mid)
@@ -125,7 +125,7 @@ def tangent(
             matmul(t.active[k, first:last], d.message_2[k], d.zero, t.x[k, first:last])
         message_tangent(
             m.x[k], m.v[k], g.basis, w.filter[k], d.zero, g.u, t.x[k], t.v[k], t_basis, tu, g.row_ptr,
-            g.sender, g.mirror, g.ends, first, last, t.dot[k], t.v_mid[k],
+            g.sender, g.mirror, g.ends, k > 0, first, last, t.dot[k], t.v_mid[k],
         )  # fmt: skip
         s_mid = t.s[k + 1, first:last]
         add(s, t.dot[k, first:last], s_mid)
@@ -188,13 +188,14 @@ def reverse(
             add_outer(flat, m.v_mid[k, first:last].reshape(3 * n, f), 0, 3 * n, to.mix[k])
         adjoint(
             gs, gv, m.x[k], m.v[k], g.basis, w.filter[k], w.filter_t[k], d.zero, g.u, g.row_ptr, g.sender, g.mirror,
-            g.ends, edges, weights, first, last, gx, gv_in, g_basis, to.filter[k], g_edge,
+            g.ends, k > 0, edges, weights, first, last, gx, gv_in, g_basis, to.filter[k], g_edge,
         )  # fmt: skip
         if k == 0 and edges:
             edges_adjoint(g, g_basis, first, last, g_edge)
         if k == 0 and not scalars:
             return
-        add(gv_, gv_in[first:last], gv_)
+        if k > 0:
+            add(gv_, gv_in[first:last], gv_)
         product_bwd(
             d.message_2_t[k], m.active[k, first:last], gx[first:last], weights, d.zero, g_hidden, to.message_2[k]
         )
@@ -249,10 +250,11 @@ def dual_reverse(
         add_outer(p_flat, t.v_mid[k, rows].reshape(3 * n, f), 0, 3 * n, to.mix[k])
         dual_adjoint(
             gs, gv, ps, pv, m.x[k], m.v[k], t.x[k], t.v[k], g.basis, t_basis, w.filter[k], d.zero, g.u,
-            tu, g.row_ptr, g.sender, g.mirror, g.ends, first, last, gx, gv_in, px, pv_in, to.filter[k],
+            tu, g.row_ptr, g.sender, g.mirror, g.ends, k > 0, first, last, gx, gv_in, px, pv_in, to.filter[k],
         )  # fmt: skip
-        add(gv_, gv_in[rows], gv_)
-        add(pv_, pv_in[rows], pv_)
+        if k > 0:
+            add(gv_, gv_in[rows], gv_)
+            add(pv_, pv_in[rows], pv_)
         product_bwd(d.message_2_t[k], m.active[k, rows], gx[rows], True, d.zero, g_hidden, to.message_2[k])
         if k == 0 and still:
             activation_adjoint(d.softplus, m.hidden[k, rows], g_hidden)

@@ -12,6 +12,7 @@ import typer
 from painn_fast.cli.given import check_files, check_model
 from painn_fast.cli.options import DATA_FILE, MODEL_FILE, DataUnit, Device, Dtype, Key, Model, pairs, with_flags
 from painn_fast.runtime.atomic import atomic_write
+from painn_fast.runtime.progress import aligned
 
 
 @with_flags(options=MODEL_FILE, file=DATA_FILE)
@@ -97,20 +98,10 @@ def _usual_split(potential: Any, path: Path, options: dict[str, Any]) -> str | N
 
 
 def _errors(potential: Any, path: Path, split: str, options: dict[str, Any]) -> tuple[list[dict[str, Any]], Any]:
-    from painn_fast.train.evaluation import error_table
+    from painn_fast.train.evaluation import error_rows, error_table
 
     table = error_table(potential, path, split=split, **options, tell=lambda note: typer.echo(note, err=True))
-    rows = [
-        {
-            "property": name,
-            "MAE": f"{row['mae']:.4f}",
-            "RMSE": f"{row['rmse']:.4f}",
-            "unit": row["unit"],
-            "labels": row["labels"],
-        }
-        for name, row in table.items()
-    ]
-    return rows, {"data": str(path), "split": split, "errors": table}
+    return error_rows(table), {"data": str(path), "split": split, "errors": table}
 
 
 def _structures(potential: Any, path: Path, properties: str | None) -> tuple[list[dict[str, Any]], Any]:
@@ -165,11 +156,8 @@ def _columns(name: str, array: Any) -> list[tuple[str, float]]:
 
 def show(table: list[dict[str, Any]]) -> None:
     """Columns, the first left, the others right aligned."""
-    cells = [list(table[0]), *([str(value) for value in row.values()] for row in table)]
-    widths = [max(len(row[k]) for row in cells) for k in range(len(cells[0]))]
-    for row in cells:
-        first, *others = (text.rjust(width) for text, width in zip(row, widths, strict=True))
-        typer.echo("  ".join([first.strip().ljust(widths[0]), *others]))
+    for line in aligned(table):
+        typer.echo(line)
 
 
 def _write_csv(table: list[dict[str, Any]], target: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Self, TypeVar
 
 if TYPE_CHECKING:
@@ -82,6 +82,14 @@ def clock(seconds: float) -> str:
     whole = round(max(seconds, 0.0))
     hours, minutes = whole // 3600, whole // 60 % 60
     return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
+
+
+def aligned(table: Sequence[Mapping[str, object]]) -> list[str]:
+    """Lines of a table of rows: its columns, the first left, the others right aligned."""
+    cells = [list(table[0]), *([str(value) for value in row.values()] for row in table)]
+    widths = [max(len(row[k]) for row in cells) for k in range(len(cells[0]))]
+    padded = [[text.rjust(width) for text, width in zip(row, widths, strict=True)] for row in cells]
+    return ["  ".join([row[0].strip().ljust(widths[0]), *row[1:]]) for row in padded]
 
 
 def counted(things: Iterable[T], what: str, total: int | None = None, patience: float = 3.0) -> Iterator[T]:

@@ -149,6 +149,20 @@ def error_table(
     return table
 
 
+def error_rows(table: Table) -> list[dict[str, float | int | str]]:
+    """The table as rows of what is printed."""
+    return [
+        {
+            "property": name,
+            "MAE": f"{row['mae']:.4f}",
+            "RMSE": f"{row['rmse']:.4f}",
+            "unit": row["unit"],
+            "labels": row["labels"],
+        }
+        for name, row in table.items()
+    ]
+
+
 def format_errors(table: Table) -> str:
     """The table on one line, for progress."""
     return "  ".join(

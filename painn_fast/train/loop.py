@@ -21,14 +21,14 @@ from painn_fast.nn import Potential
 from painn_fast.nn.defined import defined, depends_on_cell
 from painn_fast.runtime import checkpoint
 from painn_fast.runtime.interrupt import Interrupt
-from painn_fast.runtime.progress import StatusLine, clock, warn
+from painn_fast.runtime.progress import StatusLine, aligned, clock, warn
 from painn_fast.runtime.ranks import Ranks, ranks
 from painn_fast.train import report
 from painn_fast.train.data import SPLITS, Dataset, join, read_split
 from painn_fast.train.data.check import check, judge
 from painn_fast.train.data.dataset import Batches, by_row
 from painn_fast.train.data.statistics import describe, format_statistics, statistics
-from painn_fast.train.evaluation import Table, errors, format_errors, predict, usable
+from painn_fast.train.evaluation import Table, error_rows, errors, format_errors, predict, usable
 from painn_fast.train.loss import joint_loss, set_references
 from painn_fast.train.model import check_units_of_scalars, elements_of, first_model, output_file, use_precision
 from painn_fast.train.optimizer import AdamW, FlatParameters
@@ -418,4 +418,9 @@ def finish(training: Training, output: Path) -> Path:
         seconds=training.seconds,
         processes=training.ranks.world,
     )
-    return report.write(finished, output)
+    path = report.write(finished, output)
+    split = finished.analysed
+    with StatusLine() as status:
+        for line in (f"errors on the {split} set:", *aligned(error_rows(finished.tables[split]))):
+            status.keep(line)
+    return path

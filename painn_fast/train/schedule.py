@@ -47,7 +47,8 @@ class Plateau:
     def at_step(self, step: int, epoch: int, settings: TrainSettings) -> float:
         """Learning rate of optimizer step `step` in epoch `epoch`, both counted from 0."""
         warmup = min(1.0, (step + 1) / settings.warmup_steps) if settings.warmup_steps else 1.0
-        cooldown = min(1.0, (settings.max_epochs - epoch) / (settings.cooldown_epochs + 1))
+        over = min(settings.cooldown_epochs, settings.max_epochs - 1)  # a shorter training cools down over all of it
+        cooldown = min(1.0, (settings.max_epochs - epoch) / (over + 1))
         return self.learning_rate * warmup * cooldown
 
     def state(self) -> dict[str, float | int | None]:

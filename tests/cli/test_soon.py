@@ -57,6 +57,11 @@ MISTAKES = {
         ["train", "md17-ethanol", "--device", "abacus"],
         ["train", "missing.toml"],
         ["train", "md17-ethanol", "--data", "missing"],
+        ["train", "md17-ethanol", "--key", "energy=E"],
+        ["train", "--new", "md.toml", "--data", "missing.xyz"],
+        ["train", "--new", "new.toml", "--data", "missing.xyz"],
+        ["train", "--new", "new.toml"],
+        ["train", "md17-ethanol", "--new", "new.toml", "--data", "missing.xyz"],
     ),
     "table": (["table"], ["table", "missing"]),
     "relax": (

@@ -170,6 +170,20 @@ def test_train_then_eval(run, labelled, own_folder):
     assert run("eval", "trained/tiny.safetensors", labelled).code == 0
 
 
+def test_a_configuration_to_start_from_is_written_once_and_then_trained(run, fails, labelled):
+    outcome = run("train", "--new", "my.toml", "--data", labelled)
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.strip() == "my.toml"
+    assert "energy: 10 structures = E, eV" in outcome.err
+    fails(("train", "--new", "my.toml", "--data", labelled), "there is such a file already", "my.toml")
+    fails(("train", "--new", "bare.toml", "--data", labelled, "--key", "energy=E_none"), "missing array", "E_none")
+    outcome = run("train", "my.toml", "--data", labelled, "--max-epochs", 1, "--set", "representation.n_features=8")
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.strip() == "my/my.safetensors"
+    assert outcome.err.splitlines()[-4].split() == ["property", "MAE", "RMSE", "unit", "labels"]
+    assert [line.split()[0] for line in outcome.err.splitlines()[-3:]] == ["energy", "forces", "dipole"]
+
+
 def test_md_writes_a_trajectory_and_resolved_settings(run, water_model, water):
     words = ("--ensemble", "langevin", "--duration", "5 fs", "--positions-every", "1 fs", "--temperature", "250 K")
     outcome = run("md", "--model", water_model, "--structure", water, *words, "-o", "run")

@@ -8,7 +8,7 @@ from ase import Atoms
 from ase.build import molecule
 
 from painn_fast.graph import batch_atoms
-from painn_fast.kernels.message.edges_cpu import BLOCK
+from painn_fast.kernels.message.edges_cpu import BLOCK, WHOLE
 from painn_fast.kernels.network import ops, reference
 from painn_fast.kernels.network.reference import Weights
 from painn_fast.kernels.radial.reference import Radial, filter_basis
@@ -211,8 +211,9 @@ def test_gradcheck_and_gradgradcheck_pass():
 
 
 def test_large_molecules_go_block_by_block():
-    graph = batch_atoms([molecule("C60"), molecule("CH3OH")], 6.0)
-    assert max(graph.row_ptr.diff()) * 60 > 3 * BLOCK
+    graph = batch_atoms([molecule("C60"), molecule("CH3OH"), molecule("isobutane")], 6.0)
+    assert graph.row_ptr[60] > 2 * WHOLE
+    assert BLOCK < graph.row_ptr[-1] - graph.row_ptr[66] <= WHOLE, "all edges of isobutane are one block"
     given = inputs(graph)
     results = [derivatives(side, graph, given)[0] for side in ("reference", "ops")]
     results += [loss_of_forces(side, graph, given, True) for side in ("reference", "ops")]

@@ -30,6 +30,8 @@ def test_the_rate_warms_up_stays_and_cools_down_linearly():
     assert_close(
         [plateau.at_step(99, epoch, given) for epoch in range(5, 10)], [1.0, 1.0, 0.75, 0.5, 0.25], 1e-15, "cool-down"
     )
+    short = settings(warmup_steps=0, max_epochs=4, cooldown_epochs=100)  # --max-epochs 4 of a longer configuration
+    assert_close([Plateau.of(short).at_step(9, epoch, short) for epoch in range(4)], [1.0, 0.75, 0.5, 0.25], 1e-15)
     plain = settings(warmup_steps=0)
     assert_close([Plateau.of(plain).at_step(step, 999, plain) for step in (0, 10**6)], [1.0, 1.0], 0.0, "neither")
 

@@ -11,10 +11,10 @@ from painn_fast.train.settings import CONFIGS
 def find_data(file: str, folder: str | Path) -> Path:
     """The file in `folder`, or the one of that name that comes with the shipped configurations.
 
-    `folder` may be the file itself, where a configuration has only one.
+    `folder` may be the file itself, where a configuration has only one; also QM9's folder of files, by its name.
     """
     own, shipped = Path(folder) / file, CONFIGS / file
-    if Path(folder).is_file():
+    if Path(folder).is_file() or (Path(folder).is_dir() and Path(folder).name == file and not own.exists()):
         return Path(folder)
     return shipped if shipped.is_file() and not own.exists() else own
 

@@ -23,6 +23,7 @@ def read_frames(source: DataFile, folder: str | Path = ".") -> Frames:
         PaiNNFastError: for a file that is missing, not understood or contradicts itself; names what and where.
     """
     path = existing_data(source.file, folder)
+    folder = path.parent if path == Path(folder) else folder  # of other files that the settings name
     with reading("not a readable data file", path):
         frames = _read(path, source, folder)
     if source.periodic is not None:
@@ -47,8 +48,7 @@ def _read(path: Path, source: DataFile, folder: str | Path) -> Frames:
         raise PaiNNFastError("geometry from another file is for .npz only", where=path)
     if kind == "npy":
         labels = dict.fromkeys(key for key in source.keys.values() if key)
-        beside = path.parent if Path(folder).is_file() else folder
-        return npy.read(path, source.symbols, labels, lambda name: find_data(name, beside))
+        return npy.read(path, source.symbols, labels, lambda name: find_data(name, folder))
     return hdf5.read(path) if kind == "hdf5" else cached(path, TEXTS[kind])
 
 
