@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from painn_fast.graph.cells import FARTHEST
-from painn_fast.kernels.dense.cpu import activation, activation_adjoint, matmul
+from painn_fast.kernels.dense.cpu import activation, activation_adjoint, aligned, matmul
 from painn_fast.kernels.jit import compiled
 from painn_fast.kernels.message.edges_cpu import gather
 from painn_fast.kernels.message.pairs_cpu import forces_of_pairs, message_bwd, message_fwd, pair_geometry
@@ -87,7 +87,9 @@ def scratch(
     """Memory for `Scratch`; `functions` are K, or 0 with a table, and `hidden` the widths of the readout."""
 
     def space(*shape: int) -> np.ndarray:
-        return np.zeros(shape, dtype)
+        memory = aligned(shape, dtype)
+        memory.fill(0)
+        return memory
 
     n, f = atoms, features
     return Scratch(
