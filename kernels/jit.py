@@ -100,7 +100,7 @@ class _Function(CPUDispatcher):
     notice: tuple[str, float] | None = None
 
     def __init__(self, function: Callable[..., Any], targetoptions: dict[str, Any]) -> None:
-        super().__init__(function, targetoptions=targetoptions)
+        super().__init__(function, targetoptions=targetoptions, pipeline_class=_WholeCompiler)
         self._part = _Part(function, targetoptions=targetoptions, pipeline_class=_PartCompiler)
 
     def enable_caching(self) -> None:
@@ -135,6 +135,20 @@ class _Part(CPUDispatcher):
         self.overloads[tuple(cres.signature.args)] = cres
 
 
+class _WholeLibrary(JITCodeLibrary):
+    """Code with its parts, which nothing else can call.
+
+    numba leaves them open to other code that has parts of the same names, of which the first is taken for all. Names
+    number the functions of a process: where code of an earlier one is loaded they can be those of other functions.
+    """
+
+    def _optimize_final_module(self) -> None:
+        for function in self._final_module.functions:
+            if function.linkage == llvm.Linkage.linkonce_odr:
+                function.linkage = "internal"
+        super()._optimize_final_module()
+
+
 class _PartLibrary(JITCodeLibrary):
     def finalize(self) -> None:
         for library in dict.fromkeys(self._linking_libraries):
@@ -142,6 +156,16 @@ class _PartLibrary(JITCodeLibrary):
                 self._reload_init.update(library._reload_init)
             self._final_module.link_in(library._get_module_for_linking(), preserve=True)
         self._finalized = True
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _LowerWhole(NativeLowering):
+    _name = "painn_fast_lower_whole"
+
+    def run_pass(self, state: Any) -> bool:
+        state.library = _WholeLibrary(state.targetctx.codegen(), state.func_id.func_qualname)
+        state.library.enable_object_caching()
+        return bool(super().run_pass(state))
 
 
 @register_pass(mutates_CFG=True, analysis_only=False)
@@ -158,12 +182,18 @@ class _LowerPart(NativeLowering):
         return True
 
 
-class _PartCompiler(CompilerBase):
+class _WholeCompiler(CompilerBase):
+    lowering: type[NativeLowering] = _LowerWhole
+
     def define_pipelines(self) -> list[Any]:
         passes = DefaultPassBuilder.define_nopython_pipeline(self.state)
-        passes.passes = [(_LowerPart if one is NativeLowering else one, text) for one, text in passes.passes]
+        passes.passes = [(self.lowering if one is NativeLowering else one, text) for one, text in passes.passes]
         passes.finalize()
         return [passes]
+
+
+class _PartCompiler(_WholeCompiler):
+    lowering = _LowerPart
 
 
 class _Cache(FunctionCache):

@@ -36,7 +36,7 @@ NUMBERED = re.compile(r"(?:structure|molecule) (\d+)")
 _warned: WeakSet[Potential] = WeakSet()
 """Models whose ignored charges and spins have been reported."""
 _kept: WeakKeyDictionary[Potential | Several, KeptGraph] = WeakKeyDictionary()
-"""The graph of the small molecule that each model evaluated last."""
+"""The graph of the structure that each model evaluated last alone."""
 
 
 def evaluate(
@@ -88,7 +88,7 @@ def evaluate(
         for group in _groups(molecules, rows, atoms_per_batch):
             chosen = [molecules[row] for row in group]
             with _indices_of_the_caller(group):
-                if len(chosen) == 1 and is_small(chosen[0]):
+                if len(chosen) == 1 and _is_kept(chosen[0], potential):
                     kept = _kept.setdefault(potential, KeptGraph())
                     values = evaluate_again(potential, chosen[0], names, kept, backend=backend)
                 else:
@@ -125,9 +125,16 @@ def evaluate_again(
     return evaluate_batch(model, batch, properties, backend=backend, kept=workspaces)
 
 
+def _is_kept(atoms: ase.Atoms, model: Potential | Several) -> bool:
+    """Whether the graph of a structure alone is left for the next call: on a GPU memory for large ones is short."""
+    return model.device.type == "cpu" or is_small(atoms)
+
+
 def _skips_far_pairs(model: Potential | Several, properties: Sequence[str], backend: str) -> bool:
     """Whether pairs beyond the cut-off leave the results as they are, bit for bit: on a CPU the engine skips them."""
-    return model.device.type == "cpu" and evaluator_of(model, backend, properties).engine is not None
+    if model.device.type != "cpu" or "hessian" in properties:
+        return False
+    return evaluator_of(model, backend, properties).engine is not None
 
 
 def _listed(properties: Any, molecules: Any, atoms_per_batch: Any) -> tuple[list[str], list[ase.Atoms]]:

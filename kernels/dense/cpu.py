@@ -30,6 +30,8 @@ from painn_fast.kernels.simd import (
 )
 
 LOG_2 = math.log(2.0)
+LINE = 64
+"""Bytes of a line of the cache."""
 ROWS = 6
 """Rows of a tile."""
 WIDEST = {32: 4, 16: 2}[REGISTERS]
@@ -44,10 +46,20 @@ PACKED_FROM = 64 if NARROW else 2**62
 narrow, and rows a power of two apart meet in a few sets of the first cache."""
 
 
+def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Memory that begins with a line of the cache: a vector across two lines takes two loads."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.empty(size + LINE, np.uint8)
+    start = -memory.ctypes.data % LINE
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
 def pack(matrix: np.ndarray) -> np.ndarray:
     """Panels [P, K, W] of a matrix [K, C], C a multiple of LANES; W is the widest that divides C."""
     (k, c), width = matrix.shape, panel_width(matrix.shape[1], matrix.itemsize)
-    return np.ascontiguousarray(matrix.reshape(k, c // width, width).transpose(1, 0, 2))
+    panels = aligned((c // width, k, width), matrix.dtype)
+    panels[:] = matrix.reshape(k, c // width, width).transpose(1, 0, 2)
+    return panels
 
 
 def panel_width(columns: int, itemsize: int) -> int:

@@ -121,25 +121,37 @@ def message_fwd(
                 store(d_j, c, load(d_j, c) - b_j * u2)
 
 
+@compiled(nogil=True)
+def _filter_and_slope(table, k, spline, columns, filters):  # type: ignore[no-untyped-def]
+    """Filter and slope of a pair, `filters` [2, 3 F]: beside the message there are too few registers for weights."""
+    h, g = _six(spline, 0, table), _six(spline, 6, table)
+    y0, y1, y2 = table[k], table[k + np.uintp(1)], table[k + np.uintp(2)]
+    y3, y4, y5 = table[k + np.uintp(3)], table[k + np.uintp(4)], table[k + np.uintp(5)]
+    to_w, to_slope = filters[0], filters[1]
+    for a in range(0, columns, LANES):
+        p0, p1, p2, p3, p4, p5 = load(y0, a), load(y1, a), load(y2, a), load(y3, a), load(y4, a), load(y5, a)
+        store(to_w, a, _sum(h, p0, p1, p2, p3, p4, p5))
+        store(to_slope, a, _sum(g, p0, p1, p2, p3, p4, p5))
+
+
 @compiled(nogil=True, error_model="numpy")
 def message_bwd(  # noqa: PLR0915 - one visit of a pair shares everything it reads
     x: np.ndarray, v: np.ndarray, gs: np.ndarray, gv: np.ndarray, table: np.ndarray, spacing: float,
     receiver: np.ndarray, sender: np.ndarray, direction: np.ndarray, distance: np.ndarray, knot: np.ndarray,
-    spline: np.ndarray, vectors: bool, gx: np.ndarray, gv_out: np.ndarray, pull: np.ndarray,
+    spline: np.ndarray, vectors: bool, filters: np.ndarray, gx: np.ndarray, gv_out: np.ndarray, pull: np.ndarray,
 ) -> None:  # fmt: skip
     """Adjoint of `message_fwd`: gx [N, 3 F] and gv_out [N, 3 F] grow, and so does pull [P, 3] = -dE/dr_ij of each pair.
 
     With `vectors` False (the first layer) only the pull is made: features there depend on no position.
+    `filters` [2, 3 F] is scratch.
     """
-    f = gs.shape[1]
+    f, ws, slopes = gs.shape[1], filters[0], filters[1]
     for q in range(receiver.shape[0]):
         if knot[q] < 0:
             continue
         k = np.uintp(knot[q])
         i, j = np.uintp(receiver[q]), np.uintp(sender[q])
-        h, g = _six(spline[q], 0, x), _six(spline[q], 6, x)
-        y0, y1, y2 = table[k], table[k + np.uintp(1)], table[k + np.uintp(2)]
-        y3, y4, y5 = table[k + np.uintp(3)], table[k + np.uintp(4)], table[k + np.uintp(5)]
+        _filter_and_slope(table, k, spline[q], 3 * f if vectors else 2 * f, filters)
         x_i, x_j, s_i, s_j, g_i, g_j, v_i, v_j = x[i], x[j], gs[i], gs[j], gv[i], gv[j], v[i], v[j]
         to_x_i, to_x_j, to_v_i, to_v_j = gx[i], gx[j], gv_out[i], gv_out[j]
         u0, u1, u2 = splat(direction[q, 0], x), splat(direction[q, 1], x), splat(direction[q, 2], x)
@@ -148,16 +160,14 @@ def message_bwd(  # noqa: PLR0915 - one visit of a pair shares everything it rea
             b, c = opaque(a + f), opaque(a + 2 * f)
             i0, i1, i2, j0, j1, j2 = load(g_i, a), load(g_i, b), load(g_i, c), load(g_j, a), load(g_j, b), load(g_j, c)
             # scalar messages: a of i <- j and of j <- i
-            p0, p1, p2, p3, p4, p5 = load(y0, a), load(y1, a), load(y2, a), load(y3, a), load(y4, a), load(y5, a)
-            w, slope = _sum(h, p0, p1, p2, p3, p4, p5), _sum(g, p0, p1, p2, p3, p4, p5)
+            w, slope = load(ws, a), load(slopes, a)
             a_i, a_j = load(s_i, a), load(s_j, a)
             gd = gd + slope * (a_j * load(x_i, a) + a_i * load(x_j, a))
             if vectors:
                 store(to_x_i, a, load(to_x_i, a) + w * a_j)
                 store(to_x_j, a, load(to_x_j, a) + w * a_i)
             # along the direction: b
-            p0, p1, p2, p3, p4, p5 = load(y0, b), load(y1, b), load(y2, b), load(y3, b), load(y4, b), load(y5, b)
-            w, slope = _sum(h, p0, p1, p2, p3, p4, p5), _sum(g, p0, p1, p2, p3, p4, p5)
+            w, slope = load(ws, b), load(slopes, b)
             b_i, b_j = i0 * u0 + i1 * u1 + i2 * u2, j0 * u0 + j1 * u1 + j2 * u2
             x_of_i, x_of_j = load(x_i, b), load(x_j, b)
             gd = gd + slope * (b_i * x_of_j - b_j * x_of_i)
@@ -170,8 +180,7 @@ def message_bwd(  # noqa: PLR0915 - one visit of a pair shares everything it rea
             gu2 = gu2 + x_of_j * i2 - x_of_i * j2
             # vectors that propagate: c
             if vectors:
-                p0, p1, p2, p3, p4, p5 = load(y0, c), load(y1, c), load(y2, c), load(y3, c), load(y4, c), load(y5, c)
-                w, slope = _sum(h, p0, p1, p2, p3, p4, p5), _sum(g, p0, p1, p2, p3, p4, p5)
+                w, slope = load(ws, c), load(slopes, c)
                 x_of_i, x_of_j = load(x_i, c), load(x_j, c)
                 c_i = i0 * load(v_j, a) + i1 * load(v_j, b) + i2 * load(v_j, c)
                 c_j = j0 * load(v_i, a) + j1 * load(v_i, b) + j2 * load(v_i, c)

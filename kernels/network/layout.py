@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 from torch.nn.functional import pad
 
-from painn_fast.kernels.dense.cpu import pack, pack_transposed, panel_width
+from painn_fast.kernels.dense.cpu import aligned, pack, pack_transposed, panel_width
 from painn_fast.kernels.network.reference import Weights
 from painn_fast.kernels.simd import LANES
 from painn_fast.kernels.threads import run
@@ -87,7 +87,7 @@ def activations(layers: int, atoms: int, features: int, dtype: np.dtype, *, keep
     """
 
     def space(*shape: int) -> np.ndarray:
-        return np.empty((shape[0], atoms, *shape[1:]), dtype)
+        return aligned((shape[0], atoms, *shape[1:]), dtype)
 
     f, every = features, layers if keep == "everything" else 1
     most = 1 if keep == "nothing" else layers
@@ -169,7 +169,7 @@ def _pack(matrices: np.ndarray, jobs: Jobs) -> np.ndarray:
     """Memory for panels [L, P, K, W] of matrices [L, K, C], and the jobs that fill it."""
     layers, rows, columns = matrices.shape
     width = panel_width(columns, matrices.itemsize)
-    to = np.empty((layers, columns // width, rows, width), matrices.dtype)
+    to = aligned((layers, columns // width, rows, width), matrices.dtype)
     panels = matrices.reshape(layers, rows, columns // width, width).transpose(0, 2, 1, 3)
     jobs += [(_copy, source, target) for source, target in zip(panels, to, strict=True)]
     return to
@@ -183,6 +183,6 @@ def _pack_transposed(matrices: np.ndarray, jobs: Jobs) -> np.ndarray:
     """Memory for panels of the transposes of matrices [L, C, K], and the jobs that fill it."""
     layers, columns, rows = matrices.shape
     width = panel_width(columns, matrices.itemsize) if columns else LANES
-    to = np.empty((layers, columns // width, rows, width), matrices.dtype)
+    to = aligned((layers, columns // width, rows, width), matrices.dtype)
     jobs += [(pack_transposed, source, target) for source, target in zip(matrices, to, strict=True)]
     return to

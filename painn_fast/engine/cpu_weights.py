@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 
 from painn_fast import units
 from painn_fast.engine.passes_cpu import EngineWeights
-from painn_fast.kernels.dense.cpu import pack
+from painn_fast.kernels.dense.cpu import aligned, pack
 from painn_fast.kernels.network.layout import arrays, pack_layers, padded
 from painn_fast.kernels.radial.table import tabulate
 from painn_fast.kernels.simd import LANES
@@ -43,11 +43,8 @@ def pack_weights(potential: Potential) -> EngineWeights:
         exact = np.stack([pack(all_parts(weight).contiguous().numpy()) for weight in filters])
     else:
         tables = [tabulate(functions, weight, dtype=potential.dtype) for weight in filters]
-        start, spacing, table = (
-            tables[0].start,
-            tables[0].spacing,
-            np.stack([all_parts(t.rows).numpy() for t in tables]),
-        )
+        start, spacing, rows = tables[0].start, tables[0].spacing, [all_parts(t.rows).numpy() for t in tables]
+        table = np.stack(rows, out=aligned((len(rows), *rows[0].shape), rows[0].dtype))
         exact = np.zeros((len(filters), 0, 0, 0), table.dtype)
     message: Any = network.message[0]
     widest = max(weight.shape[1] for weight in readout)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from painn_fast.graph.cells import FARTHEST
-from painn_fast.kernels.dense.cpu import activation, activation_adjoint, matmul
+from painn_fast.kernels.dense.cpu import activation, activation_adjoint, aligned, matmul
 from painn_fast.kernels.jit import compiled
 from painn_fast.kernels.message.edges_cpu import gather
 from painn_fast.kernels.message.pairs_cpu import forces_of_pairs, message_bwd, message_fwd, pair_geometry
@@ -70,6 +70,7 @@ class Scratch(NamedTuple):
     spline: np.ndarray  # [P, 12]
     basis: np.ndarray  # [P, 2, K] for exact filters: functions of the distance and their derivatives
     pull: np.ndarray  # [P, 3] float64, -dE/dr_ij in model units
+    filters: np.ndarray  # [2, 3 F], of one pair
     wide: np.ndarray  # [n, 3 F], scratch like the four below
     narrow: np.ndarray  # [n, F]
     double: np.ndarray  # [n, 2 F]
@@ -87,7 +88,9 @@ def scratch(
     """Memory for `Scratch`; `functions` are K, or 0 with a table, and `hidden` the widths of the readout."""
 
     def space(*shape: int) -> np.ndarray:
-        return np.zeros(shape, dtype)
+        memory = aligned(shape, dtype)
+        memory.fill(0)
+        return memory
 
     n, f = atoms, features
     return Scratch(
@@ -98,6 +101,7 @@ def scratch(
         spline=space(pairs, 12),
         basis=space(pairs if functions else 0, 2, functions),
         pull=np.zeros((pairs, 3)),
+        filters=space(2, 3 * f),
         wide=space(n, 3 * f),
         narrow=space(n, f),
         double=space(n, 2 * f),
@@ -254,7 +258,7 @@ def _visit(spacing, table, g, m, k, first, last, knot, spline, backward):  # typ
     if backward:
         message_bwd(
             a.x[k], a.v[k], m.gs, m.gv, table, spacing, receiver, sender, direction, m.distance[first:last], knot,
-            spline, k > 0, m.wide, m.gv_out, m.pull[first:last],
+            spline, k > 0, m.filters, m.wide, m.gv_out, m.pull[first:last],
         )  # fmt: skip
     else:
         message_fwd(a.x[k], a.v[k], table, receiver, sender, direction, knot, spline, k > 0, a.s[0], a.v[k + 1])

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import ase
 import numpy as np
 
 from painn_fast.errors import PaiNNFastError
 from painn_fast.nn import Potential
 from painn_fast.train.data import Dataset
-from painn_fast.vibrations.harmonic import ROUGH, roughness
+from painn_fast.vibrations.derivatives import in_float64
+from painn_fast.vibrations.harmonic import ROUGH, Roughness, roughness
+from painn_fast.vibrations.relax import relax
 
 MOST_ATOMS = 64
 """Of a molecule whose Hessian, 3 n second derivatives, is worth the time at the end of a training."""
+
+
+FEW_ATOMS = 12
+"""Of a molecule that is relaxed in plain PyTorch."""
 
 
 def surface(model: Potential, data: Dataset) -> dict[str, float | str]:
@@ -26,10 +33,20 @@ def surface(model: Potential, data: Dataset) -> dict[str, float | str]:
     energy = data.labels.get("energy", np.full(len(data), np.nan))
     row = int(np.nanargmin(energy)) if np.isfinite(energy).any() else 0  # the lowest
     try:
-        rough = roughness(model, data.atoms(row))
+        rough = _roughness(model, data.atoms(row))
     except (PaiNNFastError, np.linalg.LinAlgError) as error:  # a model that was hardly trained need not have a minimum
         return {"left_out": f"no minimum near {data.name(row)}: {error}"}
     return {"largest": rough.largest, "mean": rough.mean, "at": data.name(row)}
+
+
+def _roughness(model: Potential, atoms: ase.Atoms) -> Roughness:
+    """As `roughness`, of a few atoms without the engine in float64: compiling that takes longer than these forces."""
+    if len(atoms) > FEW_ATOMS:
+        return roughness(model, atoms)
+    double = in_float64(model)
+    with double.reference():
+        minimum = relax(double, atoms)
+    return roughness(model, minimum, relaxed=True)
 
 
 def describe_surface(values: dict[str, float | str]) -> str:

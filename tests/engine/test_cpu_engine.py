@@ -1,5 +1,6 @@
 """The engine gives what the reference gives, for every configuration that it accepts."""
 
+import numpy as np
 import pytest
 import torch
 from ase import Atoms
@@ -123,6 +124,16 @@ def test_results_do_not_change_when_the_workspace_is_used_again():
 def with_heads(*heads, **values):
     config = PotentialConfig(representation=RepresentationConfig(**{**SMALL, **values}), heads=heads)
     return random_potential(config)
+
+
+def test_rows_of_features_and_weights_begin_with_a_line_of_the_cache():
+    engine = CpuEngine(random_potential(PotentialConfig(heads=(EnergyHead(),))).float())
+    engine(engine.workspace(batch_atoms([molecule("CH3CH2OH")], 5.0)), torch.from_numpy(molecule("CH3CH2OH").positions))
+    (scratch,) = engine._memory._local.kinds.values()
+    w = engine.weights
+    weights = {name: value for name, value in w.layers._asdict().items() if np.ndim(value) == 4}
+    rows = weights | {"table": w.table} | scratch.kept._asdict() | {"gs": scratch.gs, "gv_out": scratch.gv_out}
+    assert not {name for name, array in rows.items() if array.ndim > 1 and array.size and array.ctypes.data % 64}
 
 
 def test_on_a_cpu_it_runs_every_model_in_float32_and_float64():

@@ -14,6 +14,7 @@ from painn_fast.ase import PaiNNCalculator
 from painn_fast.engine.cpu import CpuEngine
 from painn_fast.errors import PaiNNFastError
 from painn_fast.evaluate import evaluate
+from painn_fast.graph import batch_atoms
 from painn_fast.graph.kept import KeptGraph
 from painn_fast.graph.skin import SKIN
 from painn_fast.nn import DipoleHead, ElectronicConfig, EnergyHead, PotentialConfig, RepresentationConfig
@@ -120,6 +121,22 @@ def test_without_leave_a_list_has_no_skin(crystal):
         kept.batch(moved(crystal, 0.01, k), CUTOFF, CPU, lambda: SKIN)
     batch, _ = kept.batch(moved(crystal, 0.01, 2), CUTOFF, CPU)
     assert float(batch.edge_vectors().norm(dim=1).max()) <= CUTOFF
+
+
+def test_evaluate_keeps_the_graph_of_a_large_structure_that_moves(potential, crystal, monkeypatch):
+    made = []
+    monkeypatch.setattr("painn_fast.graph.kept.batch_atoms", lambda *args: made.append(1) or batch_atoms(*args))
+    model = copy.deepcopy(potential)
+    for k in range(5):
+        atoms = moved(crystal, 0.02, k)
+        forces = evaluate(model, [atoms], ["forces"])["forces"][0]
+        assert np.array_equal(forces, evaluate(potential, [atoms, molecule("H2O")], ["forces"])["forces"][0])
+    assert len(made) == 2, "a plain list, and one with a skin"
+    few = bulk("NaCl", "rocksalt", a=5.6)
+    for _ in range(2):
+        few.positions[1] += 0.01  # a Hessian is the reference's, for which pairs beyond the cut-off count
+        got = evaluate(model, [few], ["hessian"])["hessian"][0]
+        assert np.array_equal(got, evaluate(copy.deepcopy(potential), [few], ["hessian"])["hessian"][0])
 
 
 def test_copies_begin_without_a_graph():

@@ -232,3 +232,16 @@ def test_the_clock_of_limits_stands_during_compilation():
     compiling = module._compiling[-1]
     assert 0 < compiling <= between
     assert passed == pytest.approx(between - compiling, abs=0.01)
+
+
+def test_code_shares_no_part_with_code_of_other_processes(home):
+    """Whose parts can have the same names: the first that is loaded would be called by both."""
+    code = """
+import numpy as np
+from painn_fast.kernels.dense.cpu import matmul, pack
+a = np.ones((9, 48), np.float32)
+matmul(a, pack(np.ones((48, 48), np.float32)), np.zeros(48, np.float32), np.empty((9, 48), np.float32))
+(compiled,) = matmul.overloads.values()
+print(*(one.name for one in compiled.library._final_module.functions if one.linkage.name in ("linkonce_odr", "weak")))
+"""
+    assert run(code, Path(module.__file__).parents[2], home) == ""

@@ -65,9 +65,11 @@ def test_messages_and_what_they_pull_equal_autograd(structure, vectors, dtype, t
     assert_close(dv, expected[1].detach().flatten(1), tolerance, "dv")
 
     to_x, to_v, pull = np.zeros_like(given[0]), np.zeros_like(given[1]), np.zeros((p, 3))
+    filters = np.empty((2, rows.shape[1]), rows.dtype)
     message_bwd(
-        *given, rows, table.spacing, receiver, sender, direction, distance, knot, spline, vectors, to_x, to_v, pull
-    )
+        *given, rows, table.spacing, receiver, sender, direction, distance, knot, spline, vectors, filters, to_x, to_v,
+        pull,
+    )  # fmt: skip
     if p:
         assert_close(pull, -(gr - gr[batch.mirror])[pairs], 100 * tolerance, "pull")
     if vectors:

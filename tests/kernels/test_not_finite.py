@@ -179,8 +179,10 @@ def test_pairs_of_the_cpu_engine_answer_with_nan_and_without_an_exception(positi
     assert np.isnan(dv[:2]).any(axis=1).all()
     assert np.isfinite(dv[2:]).all()
     gx, gv_out, pull = np.zeros_like(x), np.zeros_like(v), np.zeros((3, 3))
+    filters = np.empty((2, rows.shape[1]), rows.dtype)
     message_bwd(
-        x, v, gs, gv, rows, table.spacing, receiver, sender, direction, distance, knot, spline, True, gx, gv_out, pull
-    )
+        x, v, gs, gv, rows, table.spacing, receiver, sender, direction, distance, knot, spline, True, filters, gx,
+        gv_out, pull,
+    )  # fmt: skip
     assert np.isnan(pull[0]).any()
     assert np.isfinite(pull[1:]).all()

@@ -1,5 +1,6 @@
 """Roughness of a finished model, for its card."""
 
+import copy
 import sys
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from painn_fast import PaiNNFastError, load
+from painn_fast.engine import CpuEngine
 from painn_fast.io.find import MODELS
 from painn_fast.io.structures import read_structures
 from painn_fast.spectra import Roughness, roughness
@@ -59,6 +61,20 @@ def test_roughness_is_that_of_the_minimum_next_to_the_lowest_structure(model, st
     assert surface(model, dataset(structures))["at"] == "set.xyz, frame 0", "no energies to go by"
 
 
+def test_a_small_molecule_relaxes_without_an_engine_in_float64(model, structures, monkeypatch):
+    """Which a training would have to compile for this alone."""
+    engines, make = [], CpuEngine.__init__
+    monkeypatch.setattr(
+        CpuEngine, "__init__", lambda self, potential: engines.append(potential.dtype) or make(self, potential)
+    )
+    single = copy.deepcopy(model).float()
+    found = surface(single, dataset(structures))
+    assert engines == [torch.float32]
+    expected = roughness(single, structures[0])
+    assert engines == [torch.float32, torch.float64]
+    assert found["largest"] == pytest.approx(expected.largest, abs=0.05)
+
+
 def test_what_has_no_single_minimum_is_left_out_with_the_reason(model, structures, monkeypatch):
     crystal = structures[0].copy()
     crystal.set_cell([9, 9, 9])
@@ -85,7 +101,7 @@ def test_what_has_no_single_minimum_is_left_out_with_the_reason(model, structure
 
 
 def test_a_rough_surface_is_described_as_one(model, structures, monkeypatch):
-    monkeypatch.setattr(sys.modules["painn_fast.train.surface"], "roughness", lambda *_: Roughness(41.0, 7.7))
+    monkeypatch.setattr(sys.modules["painn_fast.train.surface"], "roughness", lambda *_, **__: Roughness(41.0, 7.7))
     text = describe_surface(surface(model, dataset(structures)))
     assert text.startswith("at most 41.00 cm-1, 7.70 cm-1 in the mean")
     assert "train with a larger representation.epsilon" in text
