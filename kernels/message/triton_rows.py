@@ -178,35 +178,35 @@ def edge(
         z = tl.load(p_r + 3 * e + 2, mask=inside, other=1.0)
     near, d, inverse, u0, u1, u2 = geometry(x, y, z, inside, C.cutoff, DOT)
     if DOT:
-        return (d, inverse, near), (u0, u1, u2), tl.where(near, j, i), None
+        return (d, inverse, near), (u0, u1, u2), tl.where(near, j, i), near
     else:
         return (d, inverse), (u0, u1, u2), j, near
 
 
 @triton.jit
-def gathered(p, j, f, near, WIDTH: tl.constexpr):
-    """Features f of rows j of [N, WIDTH]; those that are not near are zero, or any where `near` is None."""
-    if near is None:
+def gathered(p, j, f, near, WIDTH: tl.constexpr, DOT: tl.constexpr):
+    """Features f of rows j of [N, WIDTH]; those that are not near are zero, or with DOT any."""
+    if DOT:
         return tl.load(p + j * WIDTH + f)
     else:
         return tl.load(p + j * WIDTH + f, mask=near, other=0.0)
 
 
 @triton.jit
-def three_gathered(p, j, f, near, F: tl.constexpr):
+def three_gathered(p, j, f, near, F: tl.constexpr, DOT: tl.constexpr):
     """x, y and z of [N, 3, F]."""
     return (
-        gathered(p, j, f, near, 3 * F),
-        gathered(p + F, j, f, near, 3 * F),
-        gathered(p + 2 * F, j, f, near, 3 * F),
+        gathered(p, j, f, near, 3 * F, DOT),
+        gathered(p + F, j, f, near, 3 * F, DOT),
+        gathered(p + 2 * F, j, f, near, 3 * F, DOT),
     )
 
 
 @triton.jit
-def add_message(p_x, p_v, f, u, j, near, w, sums, F: tl.constexpr, VECTORS: tl.constexpr):
+def add_message(p_x, p_v, f, u, j, near, w, sums, F: tl.constexpr, VECTORS: tl.constexpr, DOT: tl.constexpr):
     """ds and the three components of dv with the messages of one edge of each row."""
     ds, dv0, dv1, dv2 = sums
-    xa, xb, xc = three_gathered(p_x, j, f, near, F)
+    xa, xb, xc = three_gathered(p_x, j, f, near, F, DOT)
     b = xb * w[1][0]
     ds += xa * w[0][0]
     dv0 += b * u[0]
@@ -214,7 +214,7 @@ def add_message(p_x, p_v, f, u, j, near, w, sums, F: tl.constexpr, VECTORS: tl.c
     dv2 += b * u[2]
     if VECTORS:
         c = xc * w[2][0]
-        v0, v1, v2 = three_gathered(p_v, j, f, near, F)
+        v0, v1, v2 = three_gathered(p_v, j, f, near, F, DOT)
         dv0 += c * v0
         dv1 += c * v1
         dv2 += c * v2
@@ -233,7 +233,7 @@ def gather(
     known = tl.where(mask, i, 0)
     for start in range(0, F, BLOCK):
         f = start + tl.arange(0, BLOCK)[None, :]
-        wa, wb, wc = None, None, None
+        wa, wb, wc = 0, 0, 0
         if HELD or DOT:
             wa, wb, wc = filter_weights(p_weight, f, C, F, ROWS, BLOCK, DOT)
         ds = tl.load(p_s + i * F + f, mask=mask, other=0.0)
@@ -249,11 +249,11 @@ def gather(
                     p_positions, p_shift, p_r, p_sender, known, first, count, k + 1, UNIT, DTYPE, C, DOT
                 )
                 w, w2 = filters_of_two(d, d2, wa, wb, wc, C, 0)
-                ds, dv0, dv1, dv2 = add_message(p_x, p_v, f, u, j, near, w, (ds, dv0, dv1, dv2), F, VECTORS)
-                ds, dv0, dv1, dv2 = add_message(p_x, p_v, f, u2, j2, near2, w2, (ds, dv0, dv1, dv2), F, VECTORS)
+                ds, dv0, dv1, dv2 = add_message(p_x, p_v, f, u, j, near, w, (ds, dv0, dv1, dv2), F, VECTORS, DOT)
+                ds, dv0, dv1, dv2 = add_message(p_x, p_v, f, u2, j2, near2, w2, (ds, dv0, dv1, dv2), F, VECTORS, DOT)
             else:
                 w = filters(d, wa, wb, wc, p_first, p_widths, p_weight, f, C, F, ROWS, BLOCK, HELD, 0)
-                ds, dv0, dv1, dv2 = add_message(p_x, p_v, f, u, j, near, w, (ds, dv0, dv1, dv2), F, VECTORS)
+                ds, dv0, dv1, dv2 = add_message(p_x, p_v, f, u, j, near, w, (ds, dv0, dv1, dv2), F, VECTORS, DOT)
         tl.store(p_s_out + i * F + f, ds, mask=mask)
         put_three(p_v_out, i, f, mask, dv0, dv1, dv2, F)
 
@@ -266,13 +266,14 @@ def two_products(a, b, c, d):
 
 @triton.jit
 def add_force(
-    p_gs, p_gv, p_x, p_v, f, d, u, j, near, filters, own, x, v, sums, F: tl.constexpr, VECTORS: tl.constexpr
+    p_gs, p_gv, p_x, p_v, f, d, u, j, near, filters, own, x, v, sums, F: tl.constexpr, VECTORS: tl.constexpr,
+    DOT: tl.constexpr,
 ):  # fmt: skip
     """Forces and, with VECTORS, gx and the sums of gv, with one edge of each row and its mirror."""
     u0, u1, u2 = u
-    h = gathered(p_gs, j, f, near, F)
-    h0, h1, h2 = three_gathered(p_gv, j, f, near, F)
-    ya, yb, yc = three_gathered(p_x, j, f, near, F)
+    h = gathered(p_gs, j, f, near, F, DOT)
+    h0, h1, h2 = three_gathered(p_gv, j, f, near, F, DOT)
+    ya, yb, yc = three_gathered(p_x, j, f, near, F, DOT)
     f0, f1, f2, pull, gxa, gxb, gxc, gv0, gv1, gv2 = sums
     w, dw = filters[0]
     radial = dw * two_products(own[0], ya, h, x[0])
@@ -292,7 +293,7 @@ def add_force(
     if VECTORS:
         gxb += mirror * w
         w, dw = filters[2]
-        y0, y1, y2 = three_gathered(p_v, j, f, near, F)
+        y0, y1, y2 = three_gathered(p_v, j, f, near, F, DOT)
         gate = tl.fma(own[3], y2, two_products(own[2], y1, own[1], y0))
         mirror = tl.fma(h2, v[2], two_products(h1, v[1], h0, v[0]))
         radial = tl.fma(dw, two_products(gate, yc, mirror, x[2]), radial)
@@ -320,7 +321,7 @@ def scatter(
     force0, force1, force2 = none, none, none
     for start in range(0, F, BLOCK):
         f = start + tl.arange(0, BLOCK)[None, :]
-        wa, wb, wc = None, None, None
+        wa, wb, wc = 0, 0, 0
         if HELD or DOT:
             wa, wb, wc = filter_weights(p_weight, f, C, F, ROWS, BLOCK, DOT)
         x = three(p_x, i, f, mask, F)
@@ -339,9 +340,9 @@ def scatter(
             else:
                 w = filters(d, wa, wb, wc, p_first, p_widths, p_weight, f, C, F, ROWS, BLOCK, HELD, 1)
             sums = f0, f1, f2, pull, gxa, gxb, gxc, gv0, gv1, gv2
-            sums = add_force(p_gs, p_gv, p_x, p_v, f, d, u, j, near, w, own, x, v, sums, F, VECTORS)
+            sums = add_force(p_gs, p_gv, p_x, p_v, f, d, u, j, near, w, own, x, v, sums, F, VECTORS, DOT)
             if DOT:
-                sums = add_force(p_gs, p_gv, p_x, p_v, f, d2, u2, j2, near2, w2, own, x, v, sums, F, VECTORS)
+                sums = add_force(p_gs, p_gv, p_x, p_v, f, d2, u2, j2, near2, w2, own, x, v, sums, F, VECTORS, DOT)
             f0, f1, f2, pull, gxa, gxb, gxc, gv0, gv1, gv2 = sums
         force0 += total_over_features(tl.fma(pull, own0, f0))
         force1 += total_over_features(tl.fma(pull, own1, f1))
