@@ -7,6 +7,7 @@ and goes on with them. Only the next message needs all programs to be done. READ
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from painn_fast.kernels.launch import require_contiguous
-from painn_fast.kernels.message.triton import MOST_HELD
+from painn_fast.kernels.message.triton import LANES, MOST_HELD
 from painn_fast.kernels.message.triton_rows import gather, scatter
 from painn_fast.kernels.node.reference import Mlp
 from painn_fast.kernels.node.triton import DOUBLE, FEW, PRECISIONS, Kept, Shape, shape_of, sizes
@@ -24,6 +25,8 @@ from painn_fast.kernels.radial.reference import Radial
 from painn_fast.kernels.radial.triton import Constants, constants
 from painn_fast.kernels.readout.triton import ATOMS, atomic_energies, total_of
 
+PRODUCT_BYTES = 106_496
+"""Of shared memory, for filters by products: weights as two numbers each, a tile of the basis, and one of filters."""
 COLUMNS = 32
 """Hidden features of the readout that a tile sums; the order of sums is the same for any number of rows."""
 
@@ -35,10 +38,10 @@ def layer_fwd_kernel(
     p_vw, p_norm, p_hidden, p_y, p_s_out, p_v_out, p_next_hidden, p_x,
     p_last, p_last_bias, p_reference, p_numbers, p_atomic, p_g_hidden,
     p_mix_back, p_first_back, p_second_back, p_next_back, p_narrow, p_total, p_g_vw, p_gs_out, p_gv_out, n,
-    C: tl.constexpr, GATHER: tl.constexpr, HELD: tl.constexpr, UNIT: tl.constexpr, SPAN: tl.constexpr,
-    EPSILON: tl.constexpr, VECTORS: tl.constexpr, PRECISION: tl.constexpr, F: tl.constexpr, H: tl.constexpr,
-    ROWS: tl.constexpr, BLOCK: tl.constexpr, BLOCK_H: tl.constexpr, DEPTH: tl.constexpr, DEPTH_H: tl.constexpr,
-    STAGES: tl.constexpr, COLUMNS: tl.constexpr,
+    C: tl.constexpr, GATHER: tl.constexpr, HELD: tl.constexpr, DOT: tl.constexpr, UNIT: tl.constexpr,
+    SPAN: tl.constexpr, EPSILON: tl.constexpr, VECTORS: tl.constexpr, PRECISION: tl.constexpr, F: tl.constexpr,
+    H: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, BLOCK_H: tl.constexpr, DEPTH: tl.constexpr,
+    DEPTH_H: tl.constexpr, STAGES: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """A message, with GATHER of vectors too, and the node after it.
 
@@ -49,7 +52,7 @@ def layer_fwd_kernel(
     mask = i < n
     gather(
         p_x_in, p_v_in, p_s_in, p_positions, p_shift, p_r, p_filter, p_radial, p_widths, p_row_ptr, p_sender, p_s, p_v,
-        i, mask, C, F, ROWS, SPAN, GATHER, HELD, UNIT,
+        i, mask, C, F, ROWS, SPAN, GATHER, HELD, UNIT, DOT,
     )  # fmt: skip
     tl.debug_barrier()
     node_forward(
@@ -77,7 +80,7 @@ def layer_bwd_kernel(
     p_gs, p_gv, p_x_in, p_v_in, p_r, p_filter, p_radial, p_widths, p_row_ptr, p_sender, p_force,
     p_gx, p_gv_in, p_mix, p_first, p_second, p_next, p_x_weight, p_vw, p_hidden, p_y, p_next_hidden,
     p_narrow, p_total, p_g_vw, p_gs_out, p_gv_out, p_forces, p_atomic, p_atom_ptr, p_energy, n, molecules,
-    C: tl.constexpr, HELD: tl.constexpr, ADD: tl.constexpr, SPAN: tl.constexpr, SCALE: tl.constexpr,
+    C: tl.constexpr, HELD: tl.constexpr, DOT: tl.constexpr, ADD: tl.constexpr, SPAN: tl.constexpr, SCALE: tl.constexpr,
     UNIT: tl.constexpr, EPSILON: tl.constexpr, PRECISION: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr,
     BLOCK: tl.constexpr, DEPTH: tl.constexpr, STAGES: tl.constexpr, ATOMS: tl.constexpr,
 ):  # fmt: skip
@@ -97,7 +100,7 @@ def layer_bwd_kernel(
         tl.debug_barrier()  # every warp may read what one of them replaces
     f0, f1, f2 = scatter(
         p_gs, p_gv, p_x_in, p_v_in, p_r, p_filter, p_radial, p_widths, p_row_ptr, p_sender, p_gx, p_gv_in, i, mask,
-        C, F, ROWS, SPAN, p_forces is None, HELD,
+        C, F, ROWS, SPAN, p_forces is None, HELD, DOT,
     )  # fmt: skip
     if ADD:
         f0, f1, f2 = f0 + old0, f1 + old1, f2 + old2
@@ -246,7 +249,9 @@ def _launch(
     if n > 0:
         shape = layer_shape(features.dtype, PRECISION, n)
         functions = constants(radial, features.dtype)
-        fixed = {"C": functions, "HELD": functions.count <= MOST_HELD, "SPAN": span_of(shape, f, features.dtype)}
+        product = by_product(functions, features.dtype, shape)
+        span = span_of(shape, f, features.dtype, product)
+        fixed = {"C": functions, "HELD": functions.count <= MOST_HELD, "DOT": product, "SPAN": span}
         fixed |= {**constant, "PRECISION": PRECISION, **sizes(kernel, shape, f, hidden)}
         with torch.cuda.device_of(features):
             kernel[(triton.cdiv(n, shape.rows),)](*given, n, *numbers, **fixed, num_warps=shape.warps, num_stages=1)
@@ -262,16 +267,34 @@ def layer_warps(dtype: torch.dtype, precision: str, atoms: int) -> int:
     return layer_shape(dtype, precision, atoms).warps
 
 
-def span_of(shape: Shape, features: int, dtype: torch.dtype = torch.float32) -> int:
-    """Features of a message that a program has at a time, 2 a thread, or 1 of float64.
+def by_product(functions: Constants, dtype: torch.dtype, shape: Shape, lanes: int = LANES) -> bool:
+    """Whether filters are products on tensor cores: of float32 on NVIDIA, for functions that are computed one by one.
 
-    With "ieee" the features of a warp are the same for 4 rows and for 8, and with them the order of sums over features.
+    Not with 16 rows, where registers do not suffice, nor where a program may have no more than 99 kB of shared memory.
     """
-    whole = features & -features
+    regular = functions.basis in ("sinc", "gaussian") and functions.count < 32
+    return regular and dtype == torch.float32 and lanes == 32 and shape.rows < 16 and _shared_memory() >= PRODUCT_BYTES
+
+
+@lru_cache
+def _shared_memory() -> int:
+    """Bytes that a program may have on the device of this process."""
+    if not torch.cuda.is_available():
+        return PRODUCT_BYTES  # kernels are compiled or interpreted, not executed
+    devices = [torch.cuda.get_device_properties(k) for k in range(torch.cuda.device_count())]
+    return min(int(getattr(device, "shared_memory_per_block_optin", 0)) for device in devices)
+
+
+def span_of(shape: Shape, features: int, dtype: torch.dtype = torch.float32, product: bool = True) -> int:
+    """Features of a message that a program has at a time.
+
+    4 a thread where filters are a `product`, else 2, whose weights fit into registers, and 1 of float64.
+    """
+    whole, threads = features & -features, shape.warps * 32
     if dtype == torch.float64:
-        return min(whole, shape.warps * 32 // shape.rows)
+        return min(whole, threads // shape.rows)
     whole = min(whole, 128)
-    return whole if whole < 64 else max(32, 4 * whole // shape.rows)
+    return whole if whole < 64 else min(whole, max(32, (4 if product else 2) * threads // shape.rows))
 
 
 def cases(lanes: int) -> list[tuple[str, Any, dict[str, str], dict[str, Any], int]]:
@@ -280,22 +303,24 @@ def cases(lanes: int) -> list[tuple[str, Any, dict[str, str], dict[str, Any], in
     for kernel in (layer_fwd_kernel, layer_bwd_kernel):
         for precision in [name for name in PRECISIONS if name != "tf32x3" or lanes == 32]:  # AMD has no such products
             few, many = shape_of(precision, 1, lanes), shape_of(precision, FEW + 1, lanes)
-            made += [case(kernel, 128, precision, few, which) for which in ("", "first", "last")]
+            made += [case(kernel, 128, precision, few, which, lanes) for which in ("", "first", "last")]
             if few != many:
                 for which in ("", "first", "last"):
-                    name, *rest = case(kernel, 128, precision, many, which)
+                    name, *rest = case(kernel, 128, precision, many, which, lanes)
                     made.append((f"{name}, many atoms", *rest))
-        made.append(case(kernel, 64, "ieee", shape_of("ieee", 1, lanes), ""))
+        made.append(case(kernel, 64, "ieee", shape_of("ieee", 1, lanes), "", lanes))
     return made
 
 
 def case(
-    kernel: Any, features: int, precision: str, shape: Shape, which: str, *, forces: bool = True
+    kernel: Any, features: int, precision: str, shape: Shape, which: str, lanes: int = 32, *, forces: bool = True
 ) -> tuple[str, Any, dict[str, str], dict[str, Any], int]:
     """What the static report compiles for so many features; `which` is "first", "last" or "", between them."""
     functions = Constants("sinc", 20, math.pi / 5.0, 0.0, 0.0, "cosine", 5.0, 0.0)
     fixed: dict[str, Any] = {"C": functions, "GATHER": which != "first", "HELD": True, "UNIT": 1.0, "SCALE": 1.0}
-    fixed |= {"SPAN": span_of(shape, features), "EPSILON": 1e-8, "VECTORS": which != "last", "PRECISION": precision}
+    product = by_product(functions, torch.float32, shape, lanes)
+    fixed |= {"DOT": product, "SPAN": span_of(shape, features, product=product), "EPSILON": 1e-8}
+    fixed |= {"VECTORS": which != "last", "PRECISION": precision}
     fixed |= {"ADD": which != "last", "COLUMNS": COLUMNS, "ATOMS": ATOMS}
     fixed |= sizes(kernel, shape, features, features // 2 if which == "last" else features)
     fixed |= dict.fromkeys(_absent(kernel, which, forces))

@@ -222,6 +222,37 @@ def radial_values(d, inverse, p_first, p_widths, C: tl.constexpr, ORDER: tl.cons
 
 
 @triton.jit
+def basis_tile(d, inverse, near, C: tl.constexpr, COLUMNS: tl.constexpr, ORDER: tl.constexpr):
+    """fc phi_k and its derivative (0 of ORDER 0), [ROWS, COLUMNS] of d [ROWS, 1]; fc in column K, 0 behind it.
+
+    Rows that are not near are zero.
+    """
+    k = tl.arange(0, COLUMNS)[None, :]
+    if C.basis == "sinc":
+        half_turns = d * (C.base / 3.141592653589793)
+        turned = tl.floor(half_turns * (k + 1.0))
+        sine, cosine = sine_cosine(tl.fma(half_turns + 0.0 * k, k + 1.0, -turned), 3.141592653589793)
+        sign = 1.0 - 4.0 * (0.5 * turned - tl.floor(0.5 * turned))
+        psi, slope = sign * sine, sign * cosine * (C.base * (k + 1.0))
+    else:
+        scale: tl.constexpr = 0.8493218002880191 / C.width  # as in `bells`
+        away = (d - C.base - k * C.step) * scale
+        psi = tl.exp2(-away * away)
+        slope = (-1.3862943611198906 * scale) * away * psi
+    fc, dfc, _ = cutoff_values(d, C)
+    g, dg = fc, dfc
+    if C.over_d:
+        g = fc * inverse
+        dg = (dfc - g) * inverse
+    value = tl.where(near & (k <= C.count), tl.where(k < C.count, g * psi, fc), 0.0)
+    if ORDER >= 1:
+        slope = tl.where(k < C.count, tl.fma(dg, psi, g * slope), dfc)
+        return value, tl.where(near & (k <= C.count), slope, 0.0)
+    else:
+        return value, tl.zeros_like(value)
+
+
+@triton.jit
 def read(p, f, F: tl.constexpr, BLOCK_F: tl.constexpr):
     """Features f of a row that begins at p; zero beyond F."""
     if F % BLOCK_F == 0:

@@ -127,8 +127,9 @@ def executed(case: tuple[Any, ...], target: str, repeats: Sequence[tuple[float, 
         ValueError: where the code has other loops.
     """
     made, registers, _, text, labels = compile_case(case, target)
-    weights = [1.0] * len(text)
-    listed = loops(text, labels)
+    cold = _cold(text, labels)
+    weights = [1.0] * cold + [0.0] * (len(text) - cold)
+    listed = [loop for loop in loops(text, labels) if loop[1] <= cold]
     busy = [loop for loop in listed if any(map(_adds, text[slice(*loop)]))]
     inner = [a for a in busy if not any(a != b and a[0] <= b[0] and b[1] <= a[1] for b in busy)]
     if len(inner) != len(repeats):
@@ -150,6 +151,12 @@ def executed(case: tuple[Any, ...], target: str, repeats: Sequence[tuple[float, 
         registers=registers,
         shared=made.metadata.shared,
     )
+
+
+def _cold(text: Sequence[str], labels: dict[str, int]) -> int:
+    """Where what only warps with threads apart execute begins, at the end of the code."""
+    targets = [re.match(r"BRA\.DIV.*?(\.L\w+)", line) for line in text]
+    return min((labels[match[1]] for match in targets if match), default=len(text))
 
 
 def _adds(line: str) -> bool:
@@ -182,7 +189,9 @@ def layer_work(
 ) -> Work:
     """Of `layer_fwd` or `layer_bwd`, with so many edges an atom."""
     kernel = {"layer_fwd": layers.layer_fwd_kernel, "layer_bwd": layers.layer_bwd_kernel}[which]
-    repeats, last = [(degree, F / layers.span_of(shape, F))], position == "last"
+    product = shape.rows < 16  # filters by products take two edges at a time
+    span = layers.span_of(shape, F, product=product)
+    repeats, last = [(degree / 2 if product else degree, F / span)], position == "last"
     if which == "layer_fwd":
         repeats += _products("node_fwd", shape, last) + _products("node_bwd", shape, True) * (last and forces)
     elif position != "first":

@@ -82,9 +82,10 @@ work = [
 edges = [model.kernel_work("message_fwd F=128", "sm_90", (n, 1)).instructions for n in (10, 11)]
 names = [each.name for each in model.evaluation(model.SIZES["ethanol-1"], gpu, forces=True)]
 layers = [
-    (shape.rows, shape.warps, [model.layer_work(which, "ieee", shape, "sm_90", "", n, True).fma for n in (8, 0)])
+    (shape.rows, shape.warps, w.products, model.layer_work(which, "ieee", shape, "sm_90", "", 0, True).fma)
     for shape in shapes.values()
     for which in ("layer_fwd", "layer_bwd")
+    for w in [model.layer_work(which, "ieee", shape, "sm_90", "", 8, True)]
 ]
 print(json.dumps([work, edges, names, layers]))
 """
@@ -107,8 +108,11 @@ def test_counts_of_compiled_code_are_those_of_the_equations_and_launches_those_o
         assert fma < instructions < 4 * fma
         assert barriers > 10
     assert 200 < more - few < 260  # instructions an edge, README.md of the message
-    for (rows, warps, (fma, alone)), filters in zip(layers, (1, 2, 1, 2), strict=True):
-        assert 1.3 < (fma - alone) / (8 * rows * filters * 20 * 3 * 128 / (32 * warps)) < 1.5  # filters, and the rest
+    for (rows, warps, products, alone), filters in zip(layers, (1, 2, 1, 2), strict=True):
+        tiles = max(
+            1, 2 * rows * filters / 16
+        )  # of two edges a row, of 16 rows and 8 columns; 32 functions, 3 products
+        assert products == 8 / 2 * tiles * 3 * (128 / 8) * (32 / 8) * 3 / warps
         assert alone > rows * 15 * 128**2 / (32 * warps)
     got = in_a_process(str(Path(__file__).with_name("jit_path.py")), "engine ieee fused")["captures"][1]["launched"]
     assert [f"{name}_kernel" for name in names] == got
