@@ -278,11 +278,11 @@ def by_product(functions: Constants, dtype: torch.dtype, shape: Shape, lanes: in
 
 @lru_cache
 def _shared_memory() -> int:
-    """Bytes that a program may have on the device of this process."""
+    """Bytes that a program may have, on any of the devices here."""
     if not torch.cuda.is_available():
         return PRODUCT_BYTES  # kernels are compiled or interpreted, not executed
-    devices = [torch.cuda.get_device_properties(k) for k in range(torch.cuda.device_count())]
-    return min(int(getattr(device, "shared_memory_per_block_optin", 0)) for device in devices)
+    properties = triton.runtime.driver.active.utils.get_device_properties
+    return min(int(properties(k)["max_shared_mem"]) for k in range(torch.cuda.device_count()))
 
 
 def span_of(shape: Shape, features: int, dtype: torch.dtype = torch.float32, product: bool = True) -> int:
