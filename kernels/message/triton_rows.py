@@ -130,7 +130,7 @@ def filters_of_two(one, two, wa, wb, wc, C: tl.constexpr, ORDER: tl.constexpr):
 
 
 @triton.jit
-def filters(
+def filters_of_one(
     one, wa, wb, wc, p_first, p_widths, p_weight, f, C: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr,
     BLOCK: tl.constexpr, HELD: tl.constexpr, ORDER: tl.constexpr,
 ):  # fmt: skip
@@ -252,7 +252,7 @@ def gather(
                 ds, dv0, dv1, dv2 = add_message(p_x, p_v, f, u, j, near, w, (ds, dv0, dv1, dv2), F, VECTORS, DOT)
                 ds, dv0, dv1, dv2 = add_message(p_x, p_v, f, u2, j2, near2, w2, (ds, dv0, dv1, dv2), F, VECTORS, DOT)
             else:
-                w = filters(d, wa, wb, wc, p_first, p_widths, p_weight, f, C, F, ROWS, BLOCK, HELD, 0)
+                w = filters_of_one(d, wa, wb, wc, p_first, p_widths, p_weight, f, C, F, ROWS, BLOCK, HELD, 0)
                 ds, dv0, dv1, dv2 = add_message(p_x, p_v, f, u, j, near, w, (ds, dv0, dv1, dv2), F, VECTORS, DOT)
         tl.store(p_s_out + i * F + f, ds, mask=mask)
         put_three(p_v_out, i, f, mask, dv0, dv1, dv2, F)
@@ -338,7 +338,7 @@ def scatter(
                 d2, u2, j2, near2 = edge(None, None, p_r, p_sender, known, first, count, k + 1, 1.0, DTYPE, C, DOT)
                 w, w2 = filters_of_two(d, d2, wa, wb, wc, C, 1)
             else:
-                w = filters(d, wa, wb, wc, p_first, p_widths, p_weight, f, C, F, ROWS, BLOCK, HELD, 1)
+                w = filters_of_one(d, wa, wb, wc, p_first, p_widths, p_weight, f, C, F, ROWS, BLOCK, HELD, 1)
             sums = f0, f1, f2, pull, gxa, gxb, gxc, gv0, gv1, gv2
             sums = add_force(p_gs, p_gv, p_x, p_v, f, d, u, j, near, w, own, x, v, sums, F, VECTORS, DOT)
             if DOT:
