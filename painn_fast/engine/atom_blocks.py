@@ -24,6 +24,7 @@ from painn_fast.engine.passes_cpu import (
     finish,
     step,
 )
+from painn_fast.kernels.dense.cpu import aligned
 
 BLOCK_ATOMS = 162
 """Atoms in a block, at most."""
@@ -78,12 +79,14 @@ def energy_and_forces_by_blocks(
     """As `passes_cpu.energy_and_forces` to the last bit, by several threads."""
 
     call: Callable[..., None] = step
+    threads = max(map(len, (blocks.atoms, blocks.pairs, *blocks.rounds)))
+    memory = [m, *(m._replace(filters=aligned(m.filters.shape, m.filters.dtype)) for _ in range(1, threads))]
 
     def run(which: int, k: int, shares: Shares) -> None:
-        args = (w, g, m, positions, want_forces, energies, which, k)
-        others = [pool.submit(call, *args, share) for share in shares[1:]]
+        args = [(w, g, own, positions, want_forces, energies, which, k) for own in memory]
+        others = [pool.submit(call, *args[t], shares[t]) for t in range(1, len(shares))]
         for share in shares[:1]:
-            call(*args, share)
+            call(*args[0], share)
         for one in others:
             one.result()
 

@@ -70,7 +70,7 @@ class Scratch(NamedTuple):
     spline: np.ndarray  # [P, 12]
     basis: np.ndarray  # [P, 2, K] for exact filters: functions of the distance and their derivatives
     pull: np.ndarray  # [P, 3] float64, -dE/dr_ij in model units
-    filters: np.ndarray  # [2, 3 F], of one pair
+    filters: np.ndarray  # [2, 3 F], of one pair; the only memory that belongs to no atom and no pair
     wide: np.ndarray  # [n, 3 F], scratch like the four below
     narrow: np.ndarray  # [n, F]
     double: np.ndarray  # [n, 2 F]

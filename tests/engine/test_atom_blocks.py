@@ -57,6 +57,31 @@ def test_each_pair_has_its_place_and_tasks_of_a_round_share_no_atom(atoms):
     assert sorted(all_pairs) == sorted(seen)
 
 
+def test_threads_share_no_memory_but_that_of_atoms_and_of_pairs(monkeypatch):
+    """What belongs to neither is of one task at a time, and tasks of a round run at once."""
+    batch = batch_atoms([cluster()], 4.0)
+    n, pairs = len(batch.numbers), len(batch.receiver) // 2
+    assert n != pairs
+    own, step = {}, atom_blocks.step
+
+    def noted(w, g, m, *given):
+        step(w, g, m, *given)
+        which, k, share = given[-3:]
+        arrays = [(name, array) for name, array in m._asdict().items() if isinstance(array, np.ndarray)]
+        own.setdefault((which, k), []).append(
+            (share.tolist(), {name: array for name, array in arrays if array.shape[0] not in (n, pairs)})
+        )
+
+    monkeypatch.setattr(atom_blocks, "step", noted)
+    engine = CpuEngine(random_potential(CONFIG), threads=3)
+    engine(engine.workspace(batch), batch.positions, ["energy", "forces"])
+    together = max(own.values(), key=len)
+    assert len(together) > 2
+    assert together[0][1], "no such memory: this test is not needed"
+    ids = [{array.__array_interface__["data"][0] for array in arrays.values()} for _, arrays in together]
+    assert len(set.union(*ids)) >= 3 * len(together[0][1]), "three threads, each with memory of its own"
+
+
 @pytest.mark.parametrize("atoms", [crystal(), cluster()], ids=["crystal", "cluster"])
 def test_shared_by_threads_it_equals_the_reference(atoms):
     potential = random_potential(CONFIG, dtype=torch.float64)
