@@ -29,7 +29,7 @@ from painn_fast.train.model import output_file
 from painn_fast.train.report import write_json
 from painn_fast.train.settings import TrainSettings
 
-LOG = "log.txt"
+LOG, STOPPED = "log.txt", "stopped after epoch"
 POLL_EVERY = 0.5
 """Seconds between checks of the members."""
 
@@ -92,7 +92,7 @@ def run_members(
                 for k in [k for k, process in running.items() if process.poll() is not None]:
                     _stop([running[k]])
                     failed += [k] if running.pop(k).returncode else []
-                    status.keep(f"member {k}: {_last_line(each[k])}")
+                    status.keep(f"member {k}: {_last_line(each[k], ended=not failed.count(k))}")
                 if running:
                     status.update(" | ".join(f"member {k}: {_last_line(each[k])}" for k in running))
         if interrupt.signal:
@@ -165,12 +165,13 @@ def _stopped_at_the_end(running: dict[int, subprocess.Popen[str]]) -> Iterator[N
             process.wait()
 
 
-def _last_line(settings: TrainSettings) -> str:
-    """Last line of a member's log."""
+def _last_line(settings: TrainSettings, *, ended: bool = False) -> str:
+    """Last line of a member's log; of one that has `ended`, that before the table of its errors."""
     with (Path(settings.output) / LOG).open("rb") as log:
         log.seek(max(0, os.fstat(log.fileno()).st_size - 2000))
         lines = log.read().decode(errors="replace").splitlines()
-    return lines[-1] if lines else "starting"
+    before_table = [line for line in lines if ended and line.startswith(STOPPED)]
+    return (before_table or lines or ["starting"])[-1]
 
 
 def _report(paths: list[Path], test: Dataset, settings: TrainSettings, status: StatusLine) -> None:
