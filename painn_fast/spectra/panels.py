@@ -135,10 +135,10 @@ def lines(panel: Any, curves: Sequence[Curve], overlays: Sequence[Overlay], high
     for side in ("top", "right"):
         panel.spines[side].set_visible(False)
     _few_ticks(panel, room)
-    left = [text for curve in curves if (text := _beyond(curve, top, highest))]
-    for row, text in enumerate(left):
-        label = f"{curves[row].label}: {text}" if len(curves) > 1 else text
-        panel.annotate(label, (0.5, 1.0 - 0.035 * row), xycoords="axes fraction", va="top", ha="center", **NOTE)
+    beyond = [(curve.label, text) for curve in curves if (text := _beyond(curve, top, highest))]
+    if beyond:
+        note = "; ".join(f"{label} {text}" for label, text in beyond) if len(curves) > 1 else beyond[0][1]
+        panel.annotate(f"beyond the frame: {note}", (0.5, 1.0), xycoords="axes fraction", va="top", ha="center", **NOTE)
 
 
 def _beyond(curve: Curve, top: float, highest: float) -> str:
@@ -148,7 +148,7 @@ def _beyond(curve: Curve, top: float, highest: float) -> str:
         return ""
     first, last, most = curve.nu[above[0]], curve.nu[above[-1]], float(np.nanmax(curve.values[above]))
     where = f"below {last:.0f}" if above[0] == 0 else f"at {first:.0f} to {last:.0f}"
-    return f"leaves the frame {where} cm$^{{-1}}$, highest {most:.2g}"
+    return f"{where} cm$^{{-1}}$, highest {most:.2g}"
 
 
 def _top(nu: np.ndarray, values: np.ndarray, highest: float) -> float:

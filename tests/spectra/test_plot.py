@@ -9,7 +9,7 @@ import pytest
 from painn_fast import PaiNNFastError
 from painn_fast.spectra import Analysis, SpectrumSettings, draw, fit_shift, infrared, infrared_peaks, raman, raman_peaks
 from painn_fast.spectra.captions import subtitle
-from painn_fast.spectra.panels import APART, LABELS, can_draw, main_peaks, spread
+from painn_fast.spectra.panels import APART, LABELS, Curve, can_draw, lines, main_peaks, spread
 from painn_fast.spectra.peaks import Peak
 
 
@@ -137,11 +137,22 @@ def test_what_leaves_the_frame_is_written(spectra, ethanol_modes, tmp_path):
     ir, _, _ = spectra
     tall = replace(ir, intensity=np.where(ir.wavenumber < 60, 20 * ir.intensity.max(), ir.intensity))
     draw([tmp_path / "a.svg"], tall, None, ethanol_modes)
-    assert "leaves the frame below 60" in (tmp_path / "a.svg").read_text().replace("59", "60")
+    assert "beyond the frame: below 60" in (tmp_path / "a.svg").read_text().replace("59", "60")
     dipole = np.cos(np.arange(2000) / 5.0)[None, :, None] * np.eye(3)[:1]
     short = infrared(dipole, 2.0, 300.0, Analysis(depth=1000.0, highest=3500.0))
     draw([tmp_path / "b.svg"], short, None, ethanol_modes)
     assert "1 harmonic lines beyond the frame" in (tmp_path / "b.svg").read_text()
+
+
+def test_of_several_curves_the_one_that_leaves_the_frame_is_named():
+    from matplotlib.figure import Figure
+
+    nu = np.arange(0.0, 4000.0, 10.0)
+    low = np.exp(-(((nu - 2000.0) / 50.0) ** 2))
+    curves = [Curve("low", nu, low, 0 * nu), Curve("tall", nu, np.where(nu < 55, 9.0, low), 0 * nu)]
+    panel = Figure().subplots()
+    lines(panel, curves, [], 4000.0)
+    assert [text.get_text() for text in panel.texts] == ["beyond the frame: tall below 50 cm$^{-1}$, highest 9"]
 
 
 def test_a_second_maximum_of_one_height_has_its_name_too():
