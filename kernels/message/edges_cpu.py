@@ -322,49 +322,16 @@ def adjoint(
         gates[:count] = 0
         if vectors:
             _adjoint_rows(
-                gs,
-                gv,
-                x,
-                v,
-                filters,
-                gates,
-                slot,
-                low,
-                u,
-                row_ptr,
-                sender,
-                mirror,
-                edges,
-                start,
-                stop,
-                gx,
-                gv_out,
+                gs, gv, x, v, filters, gates, slot, low, u, row_ptr, sender, mirror, edges, start, stop, gx, gv_out,
                 pull,
-            )
+            )  # fmt: skip
         else:
             _adjoint_rows_first(
-                gs,
-                gv,
-                x,
-                v,
-                filters,
-                gates,
-                slot,
-                low,
-                u,
-                row_ptr,
-                sender,
-                mirror,
-                edges,
-                start,
-                stop,
-                gx,
-                gv_out,
+                gs, gv, x, v, filters, gates, slot, low, u, row_ptr, sender, mirror, edges, start, stop, gx, gv_out,
                 pull,
-            )
+            )  # fmt: skip
         if edges:
             add_pull(pull, mirror, low, high, gu)
-        if edges:
             g_row[:count] = 0
             add_product(gates[:count], transposed[: 3 * f if vectors else 2 * f], g_row[:count])
             add_rows(g_row, edge, count, g_basis)
