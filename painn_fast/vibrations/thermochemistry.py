@@ -8,7 +8,7 @@ from ase.thermochemistry import IdealGasThermo
 
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph.charge import charge_and_multiplicity
-from painn_fast.units import EV_IN_CM
+from painn_fast.units import EV_IN_CM, KB
 from painn_fast.vibrations.harmonic import HarmonicSpectrum
 
 TEMPERATURE, PRESSURE = 298.15, 101325.0
@@ -84,14 +84,15 @@ def thermochemistry(
         symmetrynumber=symmetry_number,
         spin=(multiplicity - 1.0) / 2.0,
     )
+    enthalpy = float(gas.get_enthalpy(temperature, verbose=False))
     return Thermochemistry(
         temperature=temperature,
         pressure=pressure,
         symmetry_number=symmetry_number,
         energy=energy,
         zero_point=float(lines.wavenumber.sum() / EV_IN_CM / 2.0),
-        internal_energy=float(gas.get_internal_energy(temperature, verbose=False)),
-        enthalpy=float(gas.get_enthalpy(temperature, verbose=False)),
+        internal_energy=enthalpy - KB * temperature,
+        enthalpy=enthalpy,
         entropy=float(gas.get_entropy(temperature, pressure, verbose=False)),
         free_energy=float(gas.get_gibbs_energy(temperature, pressure, verbose=False)),
     )
