@@ -83,10 +83,11 @@ def energy_and_forces_by_blocks(
     memory = [m, *(m._replace(filters=aligned(m.filters.shape, m.filters.dtype)) for _ in range(1, threads))]
 
     def run(which: int, k: int, shares: Shares) -> None:
-        args = [(w, g, own, positions, want_forces, energies, which, k) for own in memory]
-        others = [pool.submit(call, *args[t], shares[t]) for t in range(1, len(shares))]
-        for share in shares[:1]:
-            call(*args[0], share)
+        given = zip(memory, shares, strict=False)  # a round may have fewer shares than there are threads
+        tasks = [(w, g, own, positions, want_forces, energies, which, k, share) for own, share in given]
+        others = [pool.submit(call, *task) for task in tasks[1:]]
+        for task in tasks[:1]:
+            call(*task)
         for one in others:
             one.result()
 
