@@ -156,10 +156,10 @@ class SpectrumStreams:
             if about.get("version", 1) > 1 and not npz_intact(data):  # version 1 has no hash
                 raise ValueError("damaged: another SHA-256 than written")
             streams = cls(about["intervals"], about["depth"], symbols=about["symbols"], masses=about["masses"])
+            streams.restore(state)  # of this file: a state of other series is damage too
         except Exception as error:  # a damaged archive makes readers raise anything
             got = error.got if isinstance(error, PaiNNFastError) else str(error)[:200]
             raise PaiNNFastError(DAMAGED, where=path, got=got) from None
-        streams.restore(state)
         return streams
 
     def _of(self, series: str) -> dict[str, StreamingCorrelation]:

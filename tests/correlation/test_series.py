@@ -1,5 +1,7 @@
 """Spectra of a run whose frames were streamed are those of the run whose frames were kept."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -104,7 +106,12 @@ def test_invalid_input_is_refused(kept, tmp_path):
     assert SpectrumStreams.load(tmp_path) is None
     feed(empty(), kept, 0, 3).save(tmp_path)
     whole = (tmp_path / FILE).read_bytes()
-    for content in (b"nothing of the kind", whole[:1000], whole[:-100], b""):
+    with np.load(tmp_path / FILE) as file:  # a file of version 1, which has no hash, with the state of no series
+        about = json.loads(str(file["about"])) | {"version": 1}
+        content = {**file, "about": json.dumps(about), "stray": np.zeros(1)}
+    np.savez(tmp_path / "stray.npz", **content)
+    stray = (tmp_path / "stray.npz").read_bytes()
+    for content in (b"nothing of the kind", whole[:1000], whole[:-100], b"", stray):
         (tmp_path / FILE).write_bytes(content)
         with pytest.raises(PaiNNFastError, match="not a file of correlations"):
             SpectrumStreams.load(tmp_path)
