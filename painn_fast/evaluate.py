@@ -252,11 +252,12 @@ def _groups(molecules: Sequence[ase.Atoms], rows: Sequence[int], limit: int) -> 
     group: list[int] = []
     total = 0
     for row in rows:
-        if group and total + len(molecules[row]) > limit:
+        size = len(molecules[row])
+        if group and total + size > limit:
             yield group
             group, total = [], 0
         group.append(row)
-        total += len(molecules[row])
+        total += size
     yield group  # empty only if nothing was given, which batch_atoms refuses
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
 
@@ -58,8 +58,8 @@ class Workspace:
 
     def embedding(self, features: np.ndarray) -> Self:
         """The same with an engine's features before the first message [N, F], or none [0, F]."""
-        chunks = [replace(one, pairs=one.pairs._replace(embedded=features[one.atoms])) for one in self.chunks]
-        return replace(self, chunks=chunks)
+        chunks = [Chunk(one.atoms, one.pairs._replace(embedded=features[one.atoms]), one.blocks) for one in self.chunks]
+        return type(self)(self.batch, chunks)
 
 
 def divided(batch: AtomicBatch, threads: int) -> Workspace:

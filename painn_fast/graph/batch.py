@@ -239,6 +239,9 @@ def batch_atoms(molecules: Sequence[ase.Atoms], cutoff: float, *, neighbors: str
 
 def _electronic(molecules: Sequence[ase.Atoms]) -> tuple[Tensor, Tensor]:
     """Total charges [M] e and spin multiplicities [M]."""
+    if not any(atoms.info for atoms in molecules):
+        m = len(molecules)
+        return torch.from_numpy(np.zeros(m)), torch.from_numpy(np.ones(m))
     both = [
         charge_and_multiplicity(atoms.info, where=_name(molecules, k)) if atoms.info else (0.0, 1.0)
         for k, atoms in enumerate(molecules)

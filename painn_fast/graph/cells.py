@@ -86,6 +86,8 @@ def check_cells(cells: np.ndarray, pbc: np.ndarray, where: Callable[[int], str])
     Raises:
         PaiNNFastError: for the first cell that is refused.
     """
+    if not pbc.any() and np.isfinite(cells).all():
+        return
     vectors = np.where(pbc[:, :, None], cells, 0.0)
     with np.errstate(invalid="ignore", over="ignore"):
         length = np.sqrt(np.square(vectors).sum(axis=2))
