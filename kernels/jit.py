@@ -76,6 +76,12 @@ def working_time() -> float:
     return time.monotonic() - sum(_compiling)
 
 
+def is_kept(function: Any) -> bool:
+    """Whether code of a `compiled` function, for some arguments, has been kept for this processor."""
+    kept = getattr(function, "_cache", None)
+    return isinstance(kept, _Cache) and bool(kept._cache_file._load_index())
+
+
 class _Notice(event.Listener):
     """A line about a function that is about to be compiled, if someone is likely to wait for it."""
 

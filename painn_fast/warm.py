@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import redirect_stderr
+from contextlib import contextmanager, redirect_stderr
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,11 +35,38 @@ def warm() -> Iterator[str]:
 
 
 def _process(kind: str) -> str:
-    done = subprocess.run([sys.executable, "-m", "painn_fast.warm", kind], capture_output=True, text=True, check=False)
+    done = subprocess.run(_command(kind), capture_output=True, text=True, check=False)
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:] or ["no message"]
         raise PaiNNFastError("compilation failed", where=kind, got=one_line(last[0]), fix="painn-fast doctor")
     return kind
+
+
+def _command(*kinds: str) -> list[str]:
+    return [sys.executable, "-m", "painn_fast.warm", *kinds]
+
+
+@contextmanager
+def ahead_of_training(wanted: bool = True) -> Iterator[None]:
+    """Compile what a first training on forces needs last while it compiles what it needs first, if it has two threads.
+
+    A process beside this one does it: of two that need the same code one compiles it, and the other takes it. It ends
+    with the training at the latest, and what it cannot do is left to the training.
+    """
+    import torch
+
+    from painn_fast.kernels.jit import is_kept
+    from painn_fast.kernels.network import passes_cpu
+
+    if not wanted or torch.get_num_threads() == 1 or is_kept(passes_cpu.dual_reverse):
+        yield
+        return
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(_command(*AHEAD), stdin=quiet, stdout=quiet, stderr=quiet) as process:
+        try:
+            yield
+        finally:
+            process.kill()
 
 
 def _ethanol(copies: int = 1) -> Any:
@@ -84,6 +111,20 @@ def _training(dtype: str = "float32") -> None:
     model(batch, ("energy", "forces"), create_graph=True)["forces"].square().sum().backward()
 
 
+def _gradients_of_forces() -> None:
+    """The last pass of a training step alone: the others, whose results it needs, leave nothing."""
+    from painn_fast.kernels.network import passes_cpu
+
+    others = {name: getattr(passes_cpu, name) for name in ("forward", "reverse", "tangent")}
+    try:
+        for name in others:
+            setattr(passes_cpu, name, lambda *_: None)
+        _training()
+    finally:
+        for name, function in others.items():
+            setattr(passes_cpu, name, function)
+
+
 def _double() -> None:
     from painn_fast.evaluate import evaluate
     from painn_fast.io import load
@@ -101,6 +142,7 @@ def _dynamics() -> None:
 
 JOBS: dict[str, Callable[[], None]] = {
     "gradients for training": _training,
+    "gradients of forces": _gradients_of_forces,
     "energies and forces": _energies,
     "large molecules": _large,
     "float64": _double,
@@ -108,5 +150,9 @@ JOBS: dict[str, Callable[[], None]] = {
 }
 """Kinds of work, the longest first. Two that need the same code wait for each other."""
 
+AHEAD = ("gradients of forces", "energies and forces")
+"""What a training needs last."""
+
 if __name__ == "__main__":
-    JOBS[sys.argv[1]]()
+    for given in sys.argv[1:]:
+        JOBS[given]()

@@ -3,6 +3,16 @@
 import json
 import subprocess
 import sys
+import time
+
+import pytest
+import torch
+
+from painn_fast import warm
+from painn_fast.kernels import jit
+from painn_fast.kernels.network import passes_cpu
+
+PASSES = ("forward", "reverse", "tangent", "dual_reverse")
 
 VERBS = """
 import json, sys
@@ -42,3 +52,33 @@ def test_verbs_compile_nothing_after_it(tmp_path):
     codes, compiled = json.loads(done.stdout.splitlines()[-1])
     assert codes == [0, 0, 0]
     assert compiled == []
+
+
+def test_the_last_gradients_are_compiled_without_the_passes_before_them(monkeypatch):
+    called = []
+    for name in PASSES:
+        monkeypatch.setattr(passes_cpu, name, lambda *_, name=name: called.append(name))
+    ordinary = {name: getattr(passes_cpu, name) for name in PASSES}
+    warm.JOBS["gradients of forces"]()
+    assert set(called) == {"dual_reverse"}
+    assert {name: getattr(passes_cpu, name) for name in PASSES} == ordinary
+
+
+@pytest.mark.parametrize(("kept", "threads", "begins"), [(False, 2, True), (True, 2, False), (False, 1, False)])
+def test_a_process_compiles_ahead_of_a_first_training_and_ends_with_it(tmp_path, monkeypatch, kept, threads, begins):
+    script = "import os, sys, time\nopen(sys.argv[1], 'w').write(str(os.getpid()))\ntime.sleep(600)"
+    started = []
+
+    def command(*kinds):
+        started.append(kinds)
+        return [sys.executable, "-c", script, str(tmp_path / "process")]
+
+    monkeypatch.setattr(warm, "_command", command)
+    monkeypatch.setattr(jit, "is_kept", lambda _: kept)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    with warm.ahead_of_training():
+        while begins and not (tmp_path / "process").exists():
+            time.sleep(0.01)
+    assert started == ([warm.AHEAD] if begins else [])
+    with warm.ahead_of_training(wanted=False):
+        assert len(started) == begins

@@ -36,6 +36,7 @@ from painn_fast.train.schedule import Plateau
 from painn_fast.train.settings import TrainSettings, labels_of
 from painn_fast.train.tensorboard import TensorBoardWriter
 from painn_fast.train.whole_step import WholeStep
+from painn_fast.warm import ahead_of_training
 
 CHECKPOINT_EVERY = 60.0
 """Seconds between checkpoints; one is also written at the end and when a signal stops the run."""
@@ -345,7 +346,8 @@ def run(settings: TrainSettings, *, data_folder: str | Path = ".", resume: bool 
     data = read_data(settings, data_folder)
     doubts = judge(check(data, settings.representation.max_z), settings.checks)
     device_of(settings.device)
-    with ranks(settings.device) as (together, device):
+    slow = settings.device == "cpu" and "forces" in data["train"].labels
+    with ranks(settings.device) as (together, device), ahead_of_training(slow and together.first):
         training = Training(settings, data, together, device)
         if resume and checkpoint.existing(saved):
             training.restore(saved)

@@ -18,14 +18,17 @@ ROOT = Path(__file__).resolve().parents[2]
 CALL = """
 import json, sys, time
 import torch
+from painn_fast.kernels import jit
 from painn_fast.kernels.neighbors import cpu
+kept = [jit.is_kept(cpu.count_kernel)]
 positions = torch.tensor([[0.0, 0, 0], [0, 0, 1], [0, 0, 5]], dtype=torch.float64)
 start = time.perf_counter()
 row_ptr, _, _ = cpu.neighbors(positions, torch.tensor([0, 3]), 2.0)
 taken = time.perf_counter() - start
 kernel = cpu.count_kernel
+kept.append(jit.is_kept(kernel))
 hits, misses = (sum(counts.values()) for counts in (kernel.stats.cache_hits, kernel.stats.cache_misses))
-print(json.dumps([row_ptr.tolist(), hits, misses, kernel.stats.cache_path, taken]))
+print(json.dumps([row_ptr.tolist(), hits, misses, kernel.stats.cache_path, taken, kept]))
 """
 
 
@@ -37,6 +40,7 @@ def test_compiles_without_a_cache_where_nothing_can_be_written(monkeypatch):
     kernel = module.compiled()(twice)
     assert kernel(4) == 8
     assert kernel.stats.cache_path is None
+    assert not module.is_kept(kernel)
 
 
 def twice(number):
@@ -72,6 +76,7 @@ def test_a_second_process_reads_from_the_home_folder_where_the_package_cannot_be
     assert (second[1], second[2]) == (1, 0), "compiled again"
     assert Path(second[3]).is_relative_to(home)
     assert second[4] < first[4]
+    assert (first[5], second[5]) == ([False, True], [True, True])
 
 
 def toy(folder, number):
