@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, redirect_stderr
+from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,38 +35,11 @@ def warm() -> Iterator[str]:
 
 
 def _process(kind: str) -> str:
-    done = subprocess.run(_command(kind), capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-m", "painn_fast.warm", kind], capture_output=True, text=True, check=False)
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:] or ["no message"]
         raise PaiNNFastError("compilation failed", where=kind, got=one_line(last[0]), fix="painn-fast doctor")
     return kind
-
-
-def _command(*kinds: str) -> list[str]:
-    return [sys.executable, "-m", "painn_fast.warm", *kinds]
-
-
-@contextmanager
-def ahead_of_training(wanted: bool = True) -> Iterator[None]:
-    """Compile what a first training on forces needs last while it compiles what it needs first, if it has two threads.
-
-    A process beside this one does it: of two that need the same code one compiles it, and the other takes it. It ends
-    with the training at the latest, and what it cannot do is left to the training.
-    """
-    import torch
-
-    from painn_fast.kernels.jit import is_kept
-    from painn_fast.kernels.network import passes_cpu
-
-    if not wanted or torch.get_num_threads() == 1 or is_kept(passes_cpu.dual_reverse):
-        yield
-        return
-    quiet = subprocess.DEVNULL
-    with subprocess.Popen(_command(*AHEAD), stdin=quiet, stdout=quiet, stderr=quiet) as process:
-        try:
-            yield
-        finally:
-            process.kill()
 
 
 def _ethanol(copies: int = 1) -> Any:
@@ -149,9 +122,6 @@ JOBS: dict[str, Callable[[], None]] = {
     "dynamics": _dynamics,
 }
 """Kinds of work, the longest first. Two that need the same code wait for each other."""
-
-AHEAD = ("gradients of forces", "energies and forces")
-"""What a training needs last."""
 
 if __name__ == "__main__":
     for given in sys.argv[1:]:

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from painn_fast import warm
-from painn_fast.kernels import jit
 from painn_fast.kernels.network import passes_cpu
+from painn_fast.train import ahead
 
 PASSES = ("forward", "reverse", "tangent", "dual_reverse")
 
@@ -59,9 +59,15 @@ def test_the_last_gradients_are_compiled_without_the_passes_before_them(monkeypa
     for name in PASSES:
         monkeypatch.setattr(passes_cpu, name, lambda *_, name=name: called.append(name))
     ordinary = {name: getattr(passes_cpu, name) for name in PASSES}
-    warm.JOBS["gradients of forces"]()
+    warm.JOBS[ahead.AHEAD[0]]()
     assert set(called) == {"dual_reverse"}
     assert {name: getattr(passes_cpu, name) for name in PASSES} == ordinary
+
+
+def test_what_is_compiled_ahead_of_a_training_is_work_of_the_module():
+    assert set(ahead.AHEAD) <= set(warm.JOBS)
+    command = ahead._command()
+    assert command[:3] == [sys.executable, "-m", warm.__name__]
 
 
 @pytest.mark.parametrize(("kept", "threads", "begins"), [(False, 2, True), (True, 2, False), (False, 1, False)])
@@ -69,16 +75,18 @@ def test_a_process_compiles_ahead_of_a_first_training_and_ends_with_it(tmp_path,
     script = "import os, sys, time\nopen(sys.argv[1], 'w').write(str(os.getpid()))\ntime.sleep(600)"
     started = []
 
-    def command(*kinds):
-        started.append(kinds)
+    def command():
+        started.append(True)
         return [sys.executable, "-c", script, str(tmp_path / "process")]
 
-    monkeypatch.setattr(warm, "_command", command)
-    monkeypatch.setattr(jit, "is_kept", lambda _: kept)
+    monkeypatch.setattr(ahead, "_command", command)
+    monkeypatch.setattr(ahead, "is_kept", lambda _: kept)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    with warm.ahead_of_training():
-        while begins and not (tmp_path / "process").exists():
+    with ahead.compiling_ahead():
+        end = time.monotonic() + 60
+        while begins and not (tmp_path / "process").exists() and time.monotonic() < end:
             time.sleep(0.01)
-    assert started == ([warm.AHEAD] if begins else [])
-    with warm.ahead_of_training(wanted=False):
+    assert (tmp_path / "process").exists() == begins
+    assert len(started) == begins
+    with ahead.compiling_ahead(wanted=False):
         assert len(started) == begins

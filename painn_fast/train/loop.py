@@ -24,6 +24,7 @@ from painn_fast.runtime.interrupt import Interrupt
 from painn_fast.runtime.progress import StatusLine, aligned, clock, warn
 from painn_fast.runtime.ranks import Ranks, ranks
 from painn_fast.train import report
+from painn_fast.train.ahead import compiling_ahead
 from painn_fast.train.data import SPLITS, Dataset, join, read_split
 from painn_fast.train.data.check import check, judge
 from painn_fast.train.data.dataset import Batches, by_row
@@ -36,7 +37,6 @@ from painn_fast.train.schedule import Plateau
 from painn_fast.train.settings import TrainSettings, labels_of
 from painn_fast.train.tensorboard import TensorBoardWriter
 from painn_fast.train.whole_step import WholeStep
-from painn_fast.warm import ahead_of_training
 
 CHECKPOINT_EVERY = 60.0
 """Seconds between checkpoints; one is also written at the end and when a signal stops the run."""
@@ -347,7 +347,7 @@ def run(settings: TrainSettings, *, data_folder: str | Path = ".", resume: bool 
     doubts = judge(check(data, settings.representation.max_z), settings.checks)
     device_of(settings.device)
     slow = settings.device == "cpu" and "forces" in data["train"].labels
-    with ranks(settings.device) as (together, device), ahead_of_training(slow and together.first):
+    with ranks(settings.device) as (together, device), compiling_ahead(slow and together.first):
         training = Training(settings, data, together, device)
         if resume and checkpoint.existing(saved):
             training.restore(saved)
