@@ -82,6 +82,11 @@ def is_kept(function: Any) -> bool:
     return isinstance(kept, _Cache) and bool(kept._cache_file._load_index())
 
 
+def _notify(notice: tuple[str, float] | None, text: str) -> None:
+    if notice is not None and (notice[1] >= LONG or (sys.stderr is not None and sys.stderr.isatty())):
+        print(text.format(what=notice[0], seconds=notice[1]), file=sys.stderr, flush=True)
+
+
 class _Notice(event.Listener):
     """A line about a function that is about to be compiled, if someone is likely to wait for it."""
 
@@ -89,12 +94,8 @@ class _Notice(event.Listener):
         self.function = function
 
     def on_start(self, started: Any) -> None:
-        if started.data["dispatcher"] is not self.function or self.function.notice is None:
-            return
-        what, seconds = self.function.notice
-        if seconds >= LONG or (sys.stderr is not None and sys.stderr.isatty()):
-            text = f"compiling {what} for this processor, once: about {seconds:.0f} s"
-            print(text, file=sys.stderr, flush=True)
+        if started.data["dispatcher"] is self.function:
+            _notify(self.function.notice, "compiling {what} for this processor, once: about {seconds:.0f} s")
 
     def on_end(self, ended: Any) -> None:
         """Nothing to report."""
@@ -110,7 +111,7 @@ class _Function(CPUDispatcher):
         self._part = _Part(function, targetoptions=targetoptions, pipeline_class=_PartCompiler)
 
     def enable_caching(self) -> None:
-        self._cache = _Cache(self.py_func)
+        self._cache = _Cache(self)
 
     def compile(self, sig: Any) -> Any:
         with global_compiler_lock, event.install_listener("numba:compile", _Notice(self)):
@@ -205,10 +206,11 @@ class _PartCompiler(_WholeCompiler):
 class _Cache(FunctionCache):
     """Of one function. A process that does not find code locks it until `release`, so that others wait for it."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__(function)
+    def __init__(self, function: _Function) -> None:
+        super().__init__(function.py_func)
+        self._notice = function.notice
         name = f"{self._impl.filename_base}.{_processor()}"
-        self._cache_file = _CacheFile(self.cache_path, name, _stamp(function.__module__))
+        self._cache_file = _CacheFile(self.cache_path, name, _stamp(function.py_func.__module__))
         self._lock_path = Path(self.cache_path) / f"{name}.lock"
         self._lock: Any = None
 
@@ -217,7 +219,11 @@ class _Cache(FunctionCache):
         if found is None and fcntl is not None and self._lock is None:
             with suppress(OSError):  # no locks on this file system: at worst two processes compile the same
                 self._lock = self._lock_path.open("w")
-                fcntl.flock(self._lock, fcntl.LOCK_EX)
+                try:
+                    fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    _notify(self._notice, "waiting for another process that compiles {what}")
+                    fcntl.flock(self._lock, fcntl.LOCK_EX)
                 found = super().load_overload(sig, target_context)
         return found
 

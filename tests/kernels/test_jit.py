@@ -49,12 +49,19 @@ def twice(number):
 
 def run(code, path, home, **variables):
     """Standard output of a new interpreter that imports from `path` and keeps its caches under `home`."""
+    process = start(code, path, home, **variables)
+    printed, errors = process.communicate()
+    assert process.returncode == 0, errors
+    return printed.strip()
+
+
+def start(code, path, home, **variables):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")}
     environment |= {"PYTHONPATH": str(path), "HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache"), **variables}
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        [sys.executable, "-c", code], cwd=home, env=environment, stdout=pipe, stderr=pipe, text=True
+    )
 
 
 @pytest.fixture
@@ -193,6 +200,21 @@ for _ in range(2):
         print("refused", wrong._cache._lock)
 """
     assert run(call, tmp_path, home) == "refused None\nrefused None"
+
+
+@pytest.mark.skipif(module.fcntl is None, reason="no locks here")
+def test_a_wait_for_another_process_that_compiles_is_reported(tmp_path, home):
+    head = "from painn_fast.kernels.jit import compiled\n@compiled(notice=('a slow kernel', 7.2))\n"
+    (tmp_path / "slow.py").write_text(f"{head}def slow():\n    return 1\n")
+    path = run("from slow import slow; print(slow._cache._lock_path)", tmp_path, home)
+    call = "import sys; sys.stderr = sys.stdout; from slow import slow; print(slow())"
+    with open(path, "w") as lock:
+        module.fcntl.flock(lock, module.fcntl.LOCK_EX)
+        process = start(call, tmp_path, home)
+        first = process.stdout.readline()
+    rest, _ = process.communicate()
+    assert first == "waiting for another process that compiles a slow kernel\n"
+    assert rest.splitlines()[-1] == "1"
 
 
 def test_long_compilation_is_reported_once(tmp_path, home):
