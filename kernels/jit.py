@@ -242,11 +242,22 @@ class _CacheFile(IndexDataCacheFile):
     """
 
     def save(self, key: Any, data: Any) -> None:
-        """Keep compiled code; another process that writes the index at this moment may forget it, not mistake it."""
+        """Keep compiled code; another process that writes the index at this moment may forget it, not mistake it.
+
+        That of earlier versions of the function goes.
+        """
         digest = sha256(self._dump(data)).hexdigest()[:16]
-        name = f"{self._index_name.removesuffix('.nbi')}.{digest}.nbc"
+        base = self._index_name.removesuffix(".nbi")
+        name = f"{base}.{digest}.nbc"
         self._save_data(name, data)
-        self._save_index(self._load_index() | {key: name})
+        index = self._load_index() | {key: name}
+        self._save_index(index)
+        function, _, rest = base.rpartition("-")  # name-LINE.python.processor
+        tail = rest.partition(".")[2]
+        for path in Path(self._cache_path).glob(f"{function}-*.{tail}.*nb[ci]"):
+            if path.name not in {*index.values(), self._index_name}:
+                with suppress(OSError):
+                    path.unlink()
 
     def _load_index(self) -> dict[Any, str]:
         """Names of files; none where another version of the package kept code for types that no longer exist."""

@@ -175,6 +175,15 @@ def test_two_processes_that_compile_at_once_never_find_each_others_code(tmp_path
     assert len(list(tmp_path.glob("*.nbc"))) == 2
 
 
+def test_code_of_earlier_versions_is_removed(tmp_path, home):
+    head = "from painn_fast.kernels.jit import compiled\n"
+    call = "from pathlib import Path; from one import one; one(1); one(2.0); print(Path(one._cache._lock_path).parent)"
+    for number, above in (1, ""), (2, ""), (2, "\n\n"):
+        (tmp_path / "one.py").write_text(f"{head}{above}@compiled()\ndef one(x):\n    return {number} + x\n")
+        folder = Path(run(call, tmp_path, home))
+        assert [len(list(folder.glob(f"one.one*.{kind}"))) for kind in ("nbi", "nbc")] == [1, 2]
+
+
 def test_of_two_processes_one_compiles_and_the_other_waits(tmp_path, home):
     toy(tmp_path, 1)
     call = "from toy.b import two; print(two(), sum(two.stats.cache_misses.values()))"
