@@ -16,8 +16,9 @@ from painn_fast.label.methods import How
 from painn_fast.label.workers import entry_of
 from painn_fast.learn.sample import evaluations
 from painn_fast.learn.settings import LearnSettings, SampleSettings
-from painn_fast.train.loop import Training, read_data
+from painn_fast.train.loop import read_data
 from painn_fast.train.settings import TrainSettings
+from painn_fast.train.training import Training
 
 USUAL = 2000
 """Labels where neither their number nor the time is limited."""

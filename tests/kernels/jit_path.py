@@ -38,8 +38,9 @@ from painn_fast.md.simulation import Group, Simulation
 from painn_fast.md.state import State, System
 from painn_fast.nn import EnergyHead, PotentialConfig, RepresentationConfig
 from painn_fast.testing import random_potential
-from painn_fast.train.loop import Training, read_data
+from painn_fast.train.loop import read_data
 from painn_fast.train.settings import TrainSettings
+from painn_fast.train.training import Training
 from painn_fast.train.whole_step import WholeStep
 
 CPU = torch.device("cpu")

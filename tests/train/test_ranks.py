@@ -15,7 +15,8 @@ from painn_fast.runtime import checkpoint
 from painn_fast.settings import load_settings
 from painn_fast.testing import assert_close
 from painn_fast.train import TrainSettings, run
-from painn_fast.train.loop import Training, read_data
+from painn_fast.train.loop import read_data
+from painn_fast.train.training import Training
 
 GRADIENTS = """
 import sys
@@ -23,7 +24,8 @@ from pathlib import Path
 from safetensors.torch import save_file
 from painn_fast.settings import load_settings
 from painn_fast.train import TrainSettings
-from painn_fast.train.loop import Training, read_data
+from painn_fast.train.loop import read_data
+from painn_fast.train.training import Training
 from painn_fast.runtime.ranks import ranks
 
 folder = Path(sys.argv[1])

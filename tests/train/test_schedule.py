@@ -7,8 +7,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from painn_fast.testing import assert_close
 from painn_fast.train import TrainSettings
-from painn_fast.train.loop import Training, read_data
+from painn_fast.train.loop import read_data
 from painn_fast.train.schedule import Plateau
+from painn_fast.train.training import Training
 
 
 def settings(**values):

@@ -8,9 +8,10 @@ import torch
 
 from painn_fast.train import whole_step
 from painn_fast.train.data.dataset import Batches
-from painn_fast.train.loop import Training, read_data
+from painn_fast.train.loop import read_data
 from painn_fast.train.loss import joint_loss
 from painn_fast.train.settings import TrainSettings
+from painn_fast.train.training import Training
 from painn_fast.train.whole_step import WholeStep, bucket, padded
 
 
