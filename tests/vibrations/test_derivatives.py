@@ -1,8 +1,6 @@
 """Hessians and derivatives of properties: central differences on the engine, and the analytic ones."""
 
-import re
 import sys
-import warnings
 
 import ase
 import numpy as np
@@ -10,6 +8,7 @@ import pytest
 import torch
 from ase.build import molecule
 from force_fields import Morse
+from warned import warns
 
 from painn_fast import PaiNNFastError, load
 from painn_fast.io.find import MODELS
@@ -113,13 +112,8 @@ def test_the_analytic_spectrum_is_an_option(ethanol_model, ethanol_modes):
 def test_a_surface_with_a_cusp_at_its_minimum_is_warned_of(ethanol_model, ethanol):
     """The same weights with an epsilon of 1e-8; the words tell the number, what it means and what mends it."""
     rough = with_epsilon(ethanol_model, 1e-8)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.filterwarnings("always", category=UserWarning)
+    with warns(r"rough at its minimum.*up to \d+\.\d cm-1 apart.*larger representation\.eps"):
         lines = harmonic(rough, ethanol)
-    (warning,) = caught
-    assert re.search(
-        r"rough at its minimum.*up to \d+\.\d cm-1 apart.*larger representation\.eps", str(warning.message)
-    )
     assert lines.roughness.largest > 10
     assert not lines.roughness.smooth
     assert roughness(rough, lines.atoms, relaxed=True).largest == pytest.approx(lines.roughness.largest)
