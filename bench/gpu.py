@@ -13,12 +13,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 import zipfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -135,15 +137,35 @@ def run(stage: Stage, record: Record, left: float, environment: dict[str, str]) 
 
 def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
     """First they write where they are (see `gpu_setup.STACKS`); whatever a process started dies with it."""
-    for number, patience in ((signal.SIGUSR1, 1.0), (signal.SIGKILL, 5.0)):
-        for process in processes:
-            try:
-                os.killpg(process.pid, number)
-            except ProcessLookupError:
-                continue
-        end = time.monotonic() + patience
-        while any(process.poll() is None for process in processes) and time.monotonic() < end:
-            time.sleep(0.05)
+    groups = [process.pid for process in processes]
+    for pid in _listening(groups, signal.SIGUSR1):
+        _send(os.kill, pid, signal.SIGUSR1)
+    _wait(processes, 1.0)
+    for group in groups:
+        _send(os.killpg, group, signal.SIGKILL)
+    _wait(processes, 5.0)
+
+
+def _send(how: Callable[[int, int], None], to: int, number: int) -> None:
+    with suppress(ProcessLookupError):
+        how(to, number)
+
+
+def _wait(processes: Sequence[subprocess.Popen[bytes]], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while any(process.poll() is None for process in processes) and time.monotonic() < end:
+        time.sleep(0.05)
+
+
+def _listening(groups: Sequence[int], number: int) -> list[int]:
+    """Processes of groups that handle a signal. It would end others, compilers too, whose failure others report."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # of one that has ended
+            caught = re.search(r"SigCgt:\s*(\w+)", (folder / "status").read_text())
+            if caught and int(caught[1], 16) >> (number - 1) & 1 and os.getpgid(int(folder.name)) in groups:
+                found.append(int(folder.name))
+    return found
 
 
 def last_line(log: Path) -> str:

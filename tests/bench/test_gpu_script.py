@@ -86,6 +86,31 @@ def test_a_stage_that_hangs_says_where(gpu, record, tmp_path):
     assert "in in_this_function" in (record.folder / "hanging.log").read_text()
 
 
+def test_what_a_stage_has_started_ends_with_it_and_reports_no_failure_before(gpu, record, tmp_path):
+    """A compiler that a signal ends would be a failure of a kernel in the results."""
+    from gpu_setup import STACKS
+
+    (tmp_path / "sitecustomize.py").write_text(STACKS)
+    code = "import subprocess; child = subprocess.Popen(['sleep', '60']); print(child.pid, flush=True); "
+    code += "print('ended by signal', -child.wait(), flush=True)"
+    end = gpu.run(stage(gpu, "compiling", code, 2.0), record, 100, {"PYTHONPATH": str(tmp_path)})
+    text = (record.folder / "compiling.log").read_text()
+    assert end.state == "out of time"
+    assert "subprocess.py" in text
+    assert "ended by signal" not in text
+    status = Path(f"/proc/{text.split()[0]}/stat")
+    assert not status.exists() or status.read_text().rsplit(")")[-1].split()[0] == "Z"
+
+
+def test_counters_are_those_of_kernels_that_the_engine_launches(gpu):
+    from gpu_stages import HOT
+
+    pytest.importorskip("triton")
+    from painn_fast.kernels.layer import triton as layer
+
+    assert all(hasattr(layer, name) for name in HOT)
+
+
 def test_the_archive_grows_while_a_stage_runs(gpu, record, monkeypatch):
     monkeypatch.setattr(gpu, "PACK_EVERY", 0.2)
     seen = []
