@@ -126,7 +126,7 @@ def run(stage: Stage, record: Record, left: float, environment: dict[str, str]) 
         return Outcome("failed", time.monotonic() - start, str(error))
     finally:
         late = [process for process in running if process.poll() is None]
-        _end(late)
+        _end(running, late)
     seconds, message = time.monotonic() - start, " | ".join(last_line(log) for log in logs)
     if late:
         return Outcome("out of time" if limit == stage.seconds else "unfinished", seconds, message)
@@ -135,15 +135,14 @@ def run(stage: Stage, record: Record, left: float, environment: dict[str, str]) 
     return Outcome("ok" if codes <= good else "failed", seconds, message)
 
 
-def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """First they write where they are (see `gpu_setup.STACKS`); whatever a process started dies with it."""
-    groups = [process.pid for process in processes]
-    for pid in _listening(groups, signal.SIGUSR1):
+def _end(processes: Sequence[subprocess.Popen[bytes]], late: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Those that are late write where they are (see `gpu_setup.STACKS`); whatever any of them started dies with it."""
+    for pid in _listening([process.pid for process in late], signal.SIGUSR1):
         _send(os.kill, pid, signal.SIGUSR1)
-    _wait(processes, 1.0)
-    for group in groups:
-        _send(os.killpg, group, signal.SIGKILL)
-    _wait(processes, 5.0)
+    _wait(late, 1.0)
+    for process in processes:
+        _send(os.killpg, process.pid, signal.SIGKILL)
+    _wait(late, 5.0)
 
 
 def _send(how: Callable[[int, int], None], to: int, number: int) -> None:
@@ -159,8 +158,8 @@ def _wait(processes: Sequence[subprocess.Popen[bytes]], seconds: float) -> None:
 
 def _listening(groups: Sequence[int], number: int) -> list[int]:
     """Processes of groups that handle a signal. It would end others, compilers too, whose failure others report."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
+    found: list[int] = []
+    for folder in Path("/proc").glob("[0-9]*") if groups else ():
         with suppress(OSError):  # of one that has ended
             caught = re.search(r"SigCgt:\s*(\w+)", (folder / "status").read_text())
             if caught and int(caught[1], 16) >> (number - 1) & 1 and os.getpgid(int(folder.name)) in groups:
@@ -169,8 +168,14 @@ def _listening(groups: Sequence[int], number: int) -> list[int]:
 
 
 def last_line(log: Path) -> str:
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1][:140] if lines else "no output"
+    """What a process wrote last; of one that was stopped what it wrote before, and where it was."""
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()] or ["no output"]
+    stacks = [k for k, line in enumerate(lines) if line.endswith("(most recent call first):")]
+    current = [k for k in stacks if lines[k].startswith("Current thread") and k + 1 < len(lines)]
+    if not current:
+        return lines[-1][:140]
+    before = lines[stacks[0] - 1] if stacks[0] else "no output"
+    return f"{before[:140]}; stopped in {lines[current[-1] + 1]}"
 
 
 def to_do(listed: Sequence[Stage], record: Record, again: Sequence[str]) -> list[Stage]:

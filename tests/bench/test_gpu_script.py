@@ -80,9 +80,10 @@ def test_a_stage_that_hangs_says_where(gpu, record, tmp_path):
     from gpu_setup import STACKS
 
     (tmp_path / "sitecustomize.py").write_text(STACKS)
-    code = "import time\ndef in_this_function():\n    time.sleep(60)\nin_this_function()"
+    code = "import time\nprint('begun', flush=True)\ndef in_this_function():\n    time.sleep(60)\nin_this_function()"
     end = gpu.run(stage(gpu, "hanging", code, 3.0), record, 100, {"PYTHONPATH": str(tmp_path)})
     assert end.state == "out of time"
+    assert end.message == 'begun; stopped in File "<string>", line 4 in in_this_function'
     assert "in in_this_function" in (record.folder / "hanging.log").read_text()
 
 
@@ -98,8 +99,20 @@ def test_what_a_stage_has_started_ends_with_it_and_reports_no_failure_before(gpu
     assert end.state == "out of time"
     assert "subprocess.py" in text
     assert "ended by signal" not in text
-    status = Path(f"/proc/{text.split()[0]}/stat")
-    assert not status.exists() or status.read_text().rsplit(")")[-1].split()[0] == "Z"
+    assert has_ended(text.split()[0])
+
+
+def has_ended(pid):
+    status = Path(f"/proc/{pid}/stat")
+    return not status.exists() or status.read_text().rsplit(")")[-1].split()[0] == "Z"
+
+
+def test_what_a_stage_has_started_ends_with_it_also_where_it_crashes(gpu, record):
+    code = "import os, subprocess; print(subprocess.Popen(['sleep', '60']).pid, flush=True); os.kill(os.getpid(), 9)"
+    end = gpu.run(stage(gpu, "crashing", code), record, 100, {})
+    time.sleep(0.2)
+    assert end.state == "failed"
+    assert has_ended((record.folder / "crashing.log").read_text().strip())
 
 
 def test_counters_are_those_of_kernels_that_the_engine_launches(gpu):
