@@ -32,6 +32,8 @@ ENGINES = (
 )
 HOT = ("layer_fwd_kernel", "layer_bwd_kernel")
 """Kernels of the engine that take most of the time."""
+BENCHMARKS = ("-v", "-p", "no:cacheprovider", "-W", "default::pytest_benchmark.logger.PytestBenchmarkWarning")
+"""Of pytest; the warning that nothing was measured, as an error, would take the place of the reason."""
 TOOLKITS = ("/usr/local/cuda*/bin", "/usr/local/cuda*/compute-sanitizer", "/opt/nvidia/nsight-compute/*")
 
 
@@ -128,14 +130,14 @@ def suite(name: str, seconds: float, device: str, results: Path, *paths: str) ->
 
 
 def dynamics(device: str, results: Path) -> Stage:
-    words = [PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "bench/test_dynamics.py", "--device", device]
+    words = [PYTHON, "-m", "pytest", *BENCHMARKS, "bench/test_dynamics.py", "--device", device]
     words += ["--benchmark-columns=median,iqr", "--benchmark-json", str(results / "dynamics.json")]
     words += ["-k", "1-engine" if device == "cpu" else "engine or painn"]
     return Stage("dynamics", 45, [words], pytest=True)
 
 
 def operations(device: str, results: Path) -> Stage:
-    words = [PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "bench/test_operations.py", "--device", device]
+    words = [PYTHON, "-m", "pytest", *BENCHMARKS, "bench/test_operations.py", "--device", device]
     words += ["--benchmark-columns=median,iqr", "--benchmark-json", str(results / "operations.json")]
     words += ["-k", "forward and not double and norm"] if device == "cpu" else []
     return Stage("operations", 60, [words], pytest=True)

@@ -187,6 +187,22 @@ def test_the_death_of_any_stage_leaves_the_rest_and_another_call_goes_on(gpu, sh
     assert (tmp_path / "ran").read_text() == "schgx" + "sxnh" + "sg"
 
 
+def test_a_stage_for_which_no_time_is_left_keeps_how_it_ended_before(gpu, short, tmp_path):
+    short += [stage(gpu, "hanging", "import time; print('begun', flush=True); time.sleep(60)", 1.0)]
+    call(gpu, tmp_path)
+    call(gpu, tmp_path, "--minutes", "0.1")
+    (entry,) = json.loads(archived(tmp_path / "out.zip")["outcomes.json"]).values()
+    assert (entry["state"], entry["message"]) == ("out of time", "begun")
+
+
+def test_suites_of_measurements_can_be_collected():
+    files = sorted(path.name for path in BENCH.glob("test_*.py"))
+    words = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *files]
+    run = subprocess.run(words, cwd=BENCH, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout
+    assert all(f"{name}::" in run.stdout for name in files)
+
+
 def test_unknown_stages_are_named(gpu, tmp_path, capsys):
     with pytest.raises(SystemExit):
         call(gpu, tmp_path, "--only", "sanitizer")
