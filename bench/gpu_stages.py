@@ -33,7 +33,7 @@ ENGINES = (
 HOT = ("layer_fwd_kernel", "layer_bwd_kernel")
 """Kernels of the engine that take most of the time."""
 BENCHMARKS = ("-v", "-p", "no:cacheprovider", "-W", "default::pytest_benchmark.logger.PytestBenchmarkWarning")
-"""Of pytest; the warning that nothing was measured, as an error, would take the place of the reason."""
+"""Of pytest; the warning that nothing was measured, as an error, would hide the reason."""
 TOOLKITS = ("/usr/local/cuda*/bin", "/usr/local/cuda*/compute-sanitizer", "/opt/nvidia/nsight-compute/*")
 
 
