@@ -13,12 +13,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 import zipfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -124,7 +126,7 @@ def run(stage: Stage, record: Record, left: float, environment: dict[str, str]) 
         return Outcome("failed", time.monotonic() - start, str(error))
     finally:
         late = [process for process in running if process.poll() is None]
-        _end(late)
+        _end(running, late)
     seconds, message = time.monotonic() - start, " | ".join(last_line(log) for log in logs)
     if late:
         return Outcome("out of time" if limit == stage.seconds else "unfinished", seconds, message)
@@ -133,22 +135,47 @@ def run(stage: Stage, record: Record, left: float, environment: dict[str, str]) 
     return Outcome("ok" if codes <= good else "failed", seconds, message)
 
 
-def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """First they write where they are (see `gpu_setup.STACKS`); whatever a process started dies with it."""
-    for number, patience in ((signal.SIGUSR1, 1.0), (signal.SIGKILL, 5.0)):
-        for process in processes:
-            try:
-                os.killpg(process.pid, number)
-            except ProcessLookupError:
-                continue
-        end = time.monotonic() + patience
-        while any(process.poll() is None for process in processes) and time.monotonic() < end:
-            time.sleep(0.05)
+def _end(processes: Sequence[subprocess.Popen[bytes]], late: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Those that are late write where they are (see `gpu_setup.STACKS`); whatever any of them started dies with it."""
+    for pid in _listening([process.pid for process in late], signal.SIGUSR1):
+        _send(os.kill, pid, signal.SIGUSR1)
+    _wait(late, 1.0)
+    for process in processes:
+        _send(os.killpg, process.pid, signal.SIGKILL)
+    _wait(late, 5.0)
+
+
+def _send(how: Callable[[int, int], None], to: int, number: int) -> None:
+    with suppress(ProcessLookupError):
+        how(to, number)
+
+
+def _wait(processes: Sequence[subprocess.Popen[bytes]], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while any(process.poll() is None for process in processes) and time.monotonic() < end:
+        time.sleep(0.05)
+
+
+def _listening(groups: Sequence[int], number: int) -> list[int]:
+    """Processes of groups that handle a signal. It would end others, compilers too, whose failure others report."""
+    found: list[int] = []
+    for folder in Path("/proc").glob("[0-9]*") if groups else ():
+        with suppress(OSError):  # of one that has ended
+            caught = re.search(r"SigCgt:\s*(\w+)", (folder / "status").read_text())
+            if caught and int(caught[1], 16) >> (number - 1) & 1 and os.getpgid(int(folder.name)) in groups:
+                found.append(int(folder.name))
+    return found
 
 
 def last_line(log: Path) -> str:
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1][:140] if lines else "no output"
+    """What a process wrote last; of one that was stopped what it wrote before, and where it was."""
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()] or ["no output"]
+    stacks = [k for k, line in enumerate(lines) if line.endswith("(most recent call first):")]
+    current = [k for k in stacks if lines[k].startswith("Current thread") and k + 1 < len(lines)]
+    if not current:
+        return lines[-1][:140]
+    before = lines[stacks[0] - 1] if stacks[0] else "no output"
+    return f"{before[:140]}; stopped in {lines[current[-1] + 1]}"
 
 
 def to_do(listed: Sequence[Stage], record: Record, again: Sequence[str]) -> list[Stage]:
@@ -204,6 +231,8 @@ def main(words: Sequence[str] | None = None, tell: Callable[[str], None] = print
     variables, bad = environment(given.work.resolve(), given.device), False
     for stage in chosen:
         left = 60 * given.minutes - (time.monotonic() - start) - RESERVE
+        if left < stage.least and stage.name in record.outcomes:
+            continue  # how it ended before is known
         outcome = run(stage, record, left, variables)
         record.add(stage.name, outcome)
         bad |= outcome.state not in ("ok", "skipped")

@@ -1,6 +1,7 @@
 """Checks and times of the GPU engine, for `gpu.py`: a line of JSON each, in a file that grows.
 
-`python bench/gpu_checks.py --out FOLDER first | agreement --precision tf32 | targets | once --case qm9-50`
+`python bench/gpu_checks.py --out FOLDER first | compile | targets | once --case qm9-50`
+`... agreement --precision tf32 --atoms many`
 """
 
 # ruff: noqa: E402 - the time of the imports counts
@@ -35,7 +36,8 @@ from painn_fast.testing import random_potential
 
 LIMITS = {"ieee": 1e-4, "tf32x3": 1e-4, "tf32": 2e-2, "bf16": 2e-1}
 """Of the largest energy or force of a batch, by precision: far above rounding, far below a mistake."""
-AGREEMENT = ("ethanol-1", "qm9-50", "aspirin-32", "water-216")
+AGREEMENT = {"few": ("ethanol-1",), "many": ("qm9-50", "aspirin-32", "water-216")}
+"""By the division of launches."""
 INPUTS = {"numbers", "row_ptr", "receiver", "sender", "mirror", "shift", "atom_ptr", "positions", "s_first"}
 """Memory that an evaluation does not write."""
 
@@ -112,10 +114,10 @@ def first(device: str, journal: Journal) -> None:
         journal.add(f"ethanol-1 {', '.join(names)}", good=max(errors.values()) <= LIMITS["ieee"], errors=errors)
 
 
-def agreement(device: str, precision: str, journal: Journal) -> None:
+def agreement(device: str, precision: str, atoms: str, journal: Journal) -> None:
     """Against float64; bit for bit as plain launches, and in memory that held NaN."""
     potential = model(device)
-    for case in AGREEMENT if device != "cpu" else AGREEMENT[:1]:
+    for case in AGREEMENT[atoms]:
         batch = graph_of(potential, case)
         stress = ("stress",) if bool(batch.pbc.all()) else ()
         right = exact(potential, batch, ("energy", "forces", *stress))
@@ -168,6 +170,12 @@ def targets(device: str, journal: Journal) -> None:
     journal.attempt("predicted", predicted)
 
 
+def compile_targets(journal: Journal) -> None:
+    """What `targets` measures beside evaluations, once."""
+    journal.attempt("ethanol-1 step", lambda: dynamics(1, once_only=True))
+    journal.attempt("ethanol-10 training", lambda: training(model("cuda"), once_only=True))
+
+
 def predicted() -> dict[str, object]:
     """Milliseconds by the model of `kernels/tools`, where it knows this GPU, to be read beside those above."""
     from painn_fast.kernels.tools import model as performance
@@ -199,7 +207,7 @@ def evaluation(potential: Potential, case: str, names: tuple[str, ...], device: 
     return {"ms": times, "atoms": atoms, "edges": len(batch.sender), "M atoms/s": atoms / min(times.values()) / 1e3}
 
 
-def dynamics(copies: int) -> dict[str, object]:
+def dynamics(copies: int, *, once_only: bool = False) -> dict[str, object]:
     """Milliseconds of a step of Langevin dynamics of ethanol, as `md` runs it."""
     sys.path.insert(0, str(Path(__file__).parent))
     from test_dynamics import simulation
@@ -208,16 +216,20 @@ def dynamics(copies: int) -> dict[str, object]:
     with torch.no_grad():  # forces so small that atoms fly on
         potential.heads["energy"].network[-1].weight.mul_(0.01)
     run = simulation(potential, CASES["ethanol-1"].structures()[0], copies, 1)
+    if once_only:
+        run.step()
+        return {}
     ms = milliseconds(run.step, "cuda")
     return {"ms": ms, "exceeded": len(run.exceeded), "M atom-steps/s": 9 * copies / ms / 1e3}
 
 
-def training(potential: Potential) -> dict[str, object]:
+def training(potential: Potential, *, once_only: bool = False) -> dict[str, object]:
     """Milliseconds of a step, its numbers held against float64 first."""
     problem = Problem(CASES["ethanol-10"], "training_step", potential)
     work = Fused().prepare(problem)
     errors = disagreement(work.read(work.call()), work.expected or problem.expected)
-    return {"good": max(errors.values()) <= 1e-3, "errors": errors, "ms": milliseconds(work.call, "cuda")}
+    ms = {} if once_only else {"ms": milliseconds(work.call, "cuda")}
+    return {"good": max(errors.values()) <= 1e-3, "errors": errors, **ms}
 
 
 def training_graph() -> dict[str, object]:
@@ -287,18 +299,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--out", type=Path, required=True, help="folder")
-    parser.add_argument("check", choices=("first", "agreement", "targets", "once"))
+    parser.add_argument("check", choices=("first", "agreement", "compile", "targets", "once"))
     parser.add_argument("--case", default="ethanol-1", choices=list(CASES))
     parser.add_argument("--precision", default="ieee", choices=list(LIMITS))
+    parser.add_argument("--atoms", default="few", choices=list(AGREEMENT))
     given = parser.parse_args()
     if given.device == "cuda" and not torch.cuda.is_available():
         print("torch finds no CUDA device")
         return 1
-    one = f"-{given.precision}" if given.check == "agreement" else ""
+    one = f"-{given.precision}-{given.atoms}" if given.check == "agreement" else ""
     journal = Journal(given.out / f"{given.check}{one}.jsonl")
     journal.add("imports", torch=torch.__version__)
     if given.check == "agreement":
-        agreement(given.device, given.precision, journal)
+        agreement(given.device, given.precision, given.atoms, journal)
+    elif given.check == "compile":
+        compile_targets(journal)
     elif given.check == "once":
         once(given.device, given.case, given.precision, journal)
     else:

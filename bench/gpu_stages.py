@@ -30,6 +30,10 @@ ENGINES = (
     "tests/md/test_whole_step.py",
     "tests/test_conformance.py",
 )
+HOT = ("layer_fwd_kernel", "layer_bwd_kernel")
+"""Kernels of the engine that take most of the time."""
+BENCHMARKS = ("-v", "-p", "no:cacheprovider", "-W", "default::pytest_benchmark.logger.PytestBenchmarkWarning")
+"""Of pytest; the warning that nothing was measured, as an error, would hide the reason."""
 TOOLKITS = ("/usr/local/cuda*/bin", "/usr/local/cuda*/compute-sanitizer", "/opt/nvidia/nsight-compute/*")
 
 
@@ -74,7 +78,7 @@ def stages(device: str, work: Path, wheels: Path, commit: str | None = None) -> 
     return [
         Stage("setup", 30, [setup], always=True, least=0),
         Stage("first", 40, [[*checks, "first"]]),
-        Stage("agreement", 75, [[*checks, "agreement", "--precision", name] for name in PRECISIONS], least=20),
+        agreement(checks, quick),
         Stage("targets", 60, [[*checks, "targets"]], least=20),
         suite("tests-engine", 75, device, results, *ENGINES),
         suite("tests-kernels", 110, device, results, *KERNELS),
@@ -89,6 +93,16 @@ def stages(device: str, work: Path, wheels: Path, commit: str | None = None) -> 
         Stage("bench-compile", 90, [compiled], missing=no_gpu, least=45),
         Stage("consan", 60, [[*checks, "once"]], no_gpu, environment={"TRITON_INSTRUMENTATION_MODE": "consan"}),
     ]
+
+
+def agreement(checks: Sequence[str], quick: bool) -> Stage:
+    """A process for each precision, and each division of launches: compilation takes most of the time.
+
+    Beside them one compiles what `targets` is to measure.
+    """
+    sizes = ("few",) if quick else ("few", "many")
+    words = [[*checks, "agreement", "--precision", name, "--atoms", atoms] for name in PRECISIONS for atoms in sizes]
+    return Stage("agreement", 75, words if quick else [*words, [*checks, "compile"]], least=20)
 
 
 def unused(folder: Path, name: str) -> Path:
@@ -116,14 +130,14 @@ def suite(name: str, seconds: float, device: str, results: Path, *paths: str) ->
 
 
 def dynamics(device: str, results: Path) -> Stage:
-    words = [PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "bench/test_dynamics.py", "--device", device]
+    words = [PYTHON, "-m", "pytest", *BENCHMARKS, "bench/test_dynamics.py", "--device", device]
     words += ["--benchmark-columns=median,iqr", "--benchmark-json", str(results / "dynamics.json")]
     words += ["-k", "1-engine" if device == "cpu" else "engine or painn"]
     return Stage("dynamics", 45, [words], pytest=True)
 
 
 def operations(device: str, results: Path) -> Stage:
-    words = [PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "bench/test_operations.py", "--device", device]
+    words = [PYTHON, "-m", "pytest", *BENCHMARKS, "bench/test_operations.py", "--device", device]
     words += ["--benchmark-columns=median,iqr", "--benchmark-json", str(results / "operations.json")]
     words += ["-k", "forward and not double and norm"] if device == "cpu" else []
     return Stage("operations", 60, [words], pytest=True)
@@ -144,8 +158,7 @@ def counters(checks: Sequence[str], no_gpu: str) -> Stage:
     """Hardware counters of the kernels that take most of the time."""
     found = tool("ncu")
     missing = no_gpu or ("" if found else "ncu is not installed")
-    names = "regex:message_fwd_kernel|message_force_bwd_kernel|node_fwd_kernel|node_bwd_kernel"
-    words = [str(found), "--clock-control", "none", "--set", "full", "--kernel-name", names]
+    words = [str(found), "--clock-control", "none", "--set", "full", "--kernel-name", f"regex:{'|'.join(HOT)}"]
     return Stage("counters", 60, [[*words, "--launch-count", "12", *checks, "once", "--case", "qm9-50"]], missing)
 
 

@@ -27,6 +27,10 @@ SLOPE_TOLERANCE = {torch.float64: Slope(1e-4, 1e-7), torch.float32: Slope(2e-2, 
 TABLE_TOLERANCE = 1e-4
 """Of forces by the CPU engine, whose filters come from a table of splines, against those of the reference."""
 
+KERNEL_TOLERANCE = {"ieee": 1e-6, "tf32x3": 1e-6, "tf32": 2e-4, "bf16": 5e-4, "float64": 1e-12}
+"""Of a GPU kernel, and of energies and forces by several, against float64: of the norm of a result, by the precision of
+products. With "tf32" and "bf16" factors are rounded in float64 too."""
+
 
 def assert_close(got: Any, expected: Any, tolerance: float, what: str = "values") -> None:
     """Largest deviation at most `tolerance` times the largest magnitude expected; the message names the entry."""

@@ -25,7 +25,7 @@ from painn_fast.kernels.radial.reference import Radial
 from painn_fast.kernels.radial.triton import Constants, constants
 from painn_fast.kernels.readout.triton import ATOMS, atomic_energies, total_of
 
-PRODUCT_BYTES = 106_496
+PRODUCT_BYTES = 61_440
 """Of shared memory, for filters by products: weights as two numbers each, a tile of the basis, and one of filters."""
 COLUMNS = 32
 """Hidden features of the readout that a tile sums; the order of sums is the same for any number of rows."""
@@ -93,17 +93,15 @@ def layer_bwd_kernel(
     i = row[:, None]
     mask = i < n
     p_force += 3 * row
-    if ADD:
-        old0 = tl.load(p_force, mask=row < n, other=0.0)
-        old1 = tl.load(p_force + 1, mask=row < n, other=0.0)
-        old2 = tl.load(p_force + 2, mask=row < n, other=0.0)
-        tl.debug_barrier()  # every warp may read what one of them replaces
     f0, f1, f2 = scatter(
         p_gs, p_gv, p_x_in, p_v_in, p_r, p_filter, p_radial, p_widths, p_row_ptr, p_sender, p_gx, p_gv_in, i, mask,
         C, F, ROWS, SPAN, p_forces is None, HELD, DOT,
     )  # fmt: skip
     if ADD:
-        f0, f1, f2 = f0 + old0, f1 + old1, f2 + old2
+        f0 += tl.load(p_force, mask=row < n, other=0.0)
+        f1 += tl.load(p_force + 1, mask=row < n, other=0.0)
+        f2 += tl.load(p_force + 2, mask=row < n, other=0.0)
+        tl.debug_barrier()  # every warp may read what one of them replaces
     if p_forces is None:
         tl.store(p_force, f0, mask=row < n)
         tl.store(p_force + 1, f1, mask=row < n)
@@ -249,7 +247,7 @@ def _launch(
     if n > 0:
         shape = layer_shape(features.dtype, PRECISION, n)
         functions = constants(radial, features.dtype)
-        product = by_product(functions, features.dtype, shape)
+        product = by_product(functions, features.dtype)
         span = span_of(shape, f, features.dtype, product)
         fixed = {"C": functions, "HELD": functions.count <= MOST_HELD, "DOT": product, "SPAN": span}
         fixed |= {**constant, "PRECISION": PRECISION, **sizes(kernel, shape, f, hidden)}
@@ -267,13 +265,10 @@ def layer_warps(dtype: torch.dtype, precision: str, atoms: int) -> int:
     return layer_shape(dtype, precision, atoms).warps
 
 
-def by_product(functions: Constants, dtype: torch.dtype, shape: Shape, lanes: int = LANES) -> bool:
-    """Whether filters are products on tensor cores: of float32 on NVIDIA, for functions that are computed one by one.
-
-    Not with 16 rows, where registers do not suffice, nor where a program may have no more than 99 kB of shared memory.
-    """
+def by_product(functions: Constants, dtype: torch.dtype, lanes: int = LANES) -> bool:
+    """Whether filters are products on tensor cores: of float32 on NVIDIA, of functions that are computed one by one."""
     regular = functions.basis in ("sinc", "gaussian") and functions.count < 32
-    return regular and dtype == torch.float32 and lanes == 32 and shape.rows < 16 and _shared_memory() >= PRODUCT_BYTES
+    return regular and dtype == torch.float32 and lanes == 32 and _shared_memory() >= PRODUCT_BYTES
 
 
 @lru_cache
@@ -318,7 +313,7 @@ def case(
     """What the static report compiles for so many features; `which` is "first", "last" or "", between them."""
     functions = Constants("sinc", 20, math.pi / 5.0, 0.0, 0.0, "cosine", 5.0, 0.0)
     fixed: dict[str, Any] = {"C": functions, "GATHER": which != "first", "HELD": True, "UNIT": 1.0, "SCALE": 1.0}
-    product = by_product(functions, torch.float32, shape, lanes)
+    product = by_product(functions, torch.float32, lanes)
     fixed |= {"DOT": product, "SPAN": span_of(shape, features, product=product), "EPSILON": 1e-8}
     fixed |= {"VECTORS": which != "last", "PRECISION": precision}
     fixed |= {"ADD": which != "last", "COLUMNS": COLUMNS, "ATOMS": ATOMS}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from painn_fast.kernels.radial.triton import basis_tile, filter_values, radial_values, weight_rows
+from painn_fast.kernels.radial.triton import basis_tile, filter_values, half_turns, radial_values, weight_rows
 from painn_fast.kernels.update.triton import put_three, three
 
 
@@ -41,6 +41,7 @@ def geometry(x, y, z, inside, CUTOFF: tl.constexpr, DOT: tl.constexpr):
     inverse = tl.rsqrt(square)
     d = square * inverse
     d += 0.5 * inverse * (square - d * d)
+    inverse = tl.fma(tl.fma(-d, inverse, 1.0), inverse, inverse)
     near = inside & ~(d >= CUTOFF)  # NaN is kept
     if not DOT:
         d, inverse = tl.where(near, d, 0.5 * CUTOFF), tl.where(near, inverse, 2.0 / CUTOFF)
@@ -53,28 +54,38 @@ COLUMNS = tl.constexpr(32)
 
 @triton.jit
 def high_and_low(a):
-    """The two numbers of TF32, rounded, whose sum is a to 2^-22; zero for the low one of NaN."""
-    high = ((a.to(tl.int32, bitcast=True) + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
-    low = ((a - high).to(tl.int32, bitcast=True) + 0x1000) & -0x2000
-    return high, low.to(tl.float32, bitcast=True)
+    """The two numbers of 11 bits each whose sum is a to 2^-22, where both are normal numbers of float16."""
+    high = a.to(tl.float16)
+    return high, (a - high.to(tl.float32)).to(tl.float16)
+
+
+@triton.jit
+def power_of_two(exponent):
+    return ((exponent + 127) << 23).to(tl.float32, bitcast=True)
 
 
 @triton.jit
 def filter_weights(
     p_weight, f, C: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, DOT: tl.constexpr
 ):
-    """Of the three gates, for features f [1, BLOCK]: high and low [COLUMNS, BLOCK], or K + 1 rows."""
+    """Of the three gates, for features f [1, BLOCK]: high and low [COLUMNS, BLOCK], or K + 1 rows.
+
+    The fourth is what filters are to be multiplied by: with DOT a power of two of each feature, as its largest weight
+    is between 2^14 and 2^15 there.
+    """
     if DOT:
         k = tl.arange(0, COLUMNS)[:, None]
         p = p_weight + k * (3 * F) + f
         known = k <= C.count
-        return (
-            high_and_low(tl.load(p, mask=known, other=0.0)),
-            high_and_low(tl.load(p + F, mask=known, other=0.0)),
-            high_and_low(tl.load(p + 2 * F, mask=known, other=0.0)),
-        )
+        a, b = tl.load(p, mask=known, other=0.0), tl.load(p + F, mask=known, other=0.0)
+        c = tl.load(p + 2 * F, mask=known, other=0.0)
+        largest = tl.max(tl.maximum(tl.maximum(tl.abs(a), tl.abs(b)), tl.abs(c)), axis=0)[None, :]
+        exponent = tl.maximum((largest.to(tl.int32, bitcast=True) >> 23) - 127, -80)
+        scale, unit = power_of_two(14 - exponent), power_of_two(exponent - 14) * (1.0 / C.scale)
+        return high_and_low(a * scale), high_and_low(b * scale), high_and_low(c * scale), unit
     else:
-        return weight_rows(p_weight, f + tl.zeros((ROWS, 1), tl.int32), C.count + 1, F, BLOCK)
+        a, b, c = weight_rows(p_weight, f + tl.zeros((ROWS, 1), tl.int32), C.count + 1, F, BLOCK)
+        return a, b, c, 1.0
 
 
 @triton.jit
@@ -93,23 +104,21 @@ def halves(tile):
 
 @triton.jit
 def split_product(high, low, weight):
-    """A product of float32 as three of TF32."""
-    w = tl.dot(low, weight[0], input_precision="tf32")
-    w = tl.dot(high, weight[1], w, input_precision="tf32")
-    return tl.dot(high, weight[0], w, input_precision="tf32")
+    """A product of float32 as three of float16."""
+    return tl.dot(high, weight[0], tl.dot(high, weight[1], tl.dot(low, weight[0])))
 
 
 @triton.jit
-def filters_of_two(one, two, wa, wb, wc, C: tl.constexpr, ORDER: tl.constexpr):
+def filters_of_two(one, two, turns, wa, wb, wc, C: tl.constexpr, ORDER: tl.constexpr):
     """(w, w') of the three gates for a tile of edges, and for another, from (d, 1 / d) of both; w' with ORDER 1."""
-    value, slope = basis_tile(one[0], one[1], one[2], C, COLUMNS, ORDER)
-    value_2, slope_2 = basis_tile(two[0], two[1], two[2], C, COLUMNS, ORDER)
+    value, slope = basis_tile(one[0], one[1], one[2], turns, C, COLUMNS, ORDER)
+    value_2, slope_2 = basis_tile(two[0], two[1], two[2], turns, C, COLUMNS, ORDER)
     basis = stacked(value, value_2)
     if ORDER == 1:
         basis = stacked(basis, stacked(slope, slope_2))
     elif basis.shape[0] == 8:  # a tensor core takes 16 rows
         basis = stacked(basis, tl.zeros_like(basis))
-    high, low = high_and_low(basis)
+    high, low = high_and_low(basis * C.scale)
     a, b, c = split_product(high, low, wa), split_product(high, low, wb), split_product(high, low, wc)
     if ORDER == 1:
         a, da = halves(a)
@@ -136,7 +145,7 @@ def filters_of_one(
 ):  # fmt: skip
     """(w, w') of the three gates; w' with ORDER 1."""
     if not HELD:
-        wa, wb, wc = filter_weights(p_weight, f, C, F, ROWS, BLOCK, False)
+        wa, wb, wc, _ = filter_weights(p_weight, f, C, F, ROWS, BLOCK, False)
     psi, g, fc = radial_values(one[0], one[1], p_first, p_widths, C, ORDER)
     K: tl.constexpr = C.count
     return (
@@ -231,30 +240,31 @@ def gather(
     DTYPE: tl.constexpr = p_s.dtype.element_ty
     first, count, most = row(p_row_ptr, i, mask)
     known = tl.where(mask, i, 0)
+    turns = half_turns(p_first, C, COLUMNS) if DOT else 0
     for start in range(0, F, BLOCK):
         f = start + tl.arange(0, BLOCK)[None, :]
-        wa, wb, wc = 0, 0, 0
+        wa, wb, wc, unit = 0, 0, 0, 1.0
         if HELD or DOT:
-            wa, wb, wc = filter_weights(p_weight, f, C, F, ROWS, BLOCK, DOT)
-        ds = tl.load(p_s + i * F + f, mask=mask, other=0.0)
-        if VECTORS:
-            dv0, dv1, dv2 = three(p_v, i, f, mask, F)
-        else:
-            zero = tl.zeros((ROWS, BLOCK), DTYPE)
-            dv0, dv1, dv2 = zero, zero, zero
+            wa, wb, wc, unit = filter_weights(p_weight, f, C, F, ROWS, BLOCK, DOT)
+        zero = tl.zeros((ROWS, BLOCK), DTYPE)
+        ds, dv0, dv1, dv2 = zero, zero, zero, zero
         for k in tl.range(0, most, 2 if DOT else 1, num_stages=1):
             d, u, j, near = edge(p_positions, p_shift, p_r, p_sender, known, first, count, k, UNIT, DTYPE, C, DOT)
             if DOT:
                 d2, u2, j2, near2 = edge(
                     p_positions, p_shift, p_r, p_sender, known, first, count, k + 1, UNIT, DTYPE, C, DOT
                 )
-                w, w2 = filters_of_two(d, d2, wa, wb, wc, C, 0)
+                w, w2 = filters_of_two(d, d2, turns, wa, wb, wc, C, 0)
                 ds, dv0, dv1, dv2 = add_message(p_x, p_v, f, u, j, near, w, (ds, dv0, dv1, dv2), F, VECTORS, DOT)
                 ds, dv0, dv1, dv2 = add_message(p_x, p_v, f, u2, j2, near2, w2, (ds, dv0, dv1, dv2), F, VECTORS, DOT)
             else:
                 w = filters_of_one(d, wa, wb, wc, p_first, p_widths, p_weight, f, C, F, ROWS, BLOCK, HELD, 0)
                 ds, dv0, dv1, dv2 = add_message(p_x, p_v, f, u, j, near, w, (ds, dv0, dv1, dv2), F, VECTORS, DOT)
-        tl.store(p_s_out + i * F + f, ds, mask=mask)
+        tl.store(p_s_out + i * F + f, tl.load(p_s + i * F + f, mask=mask, other=0.0) + ds * unit, mask=mask)
+        dv0, dv1, dv2 = dv0 * unit, dv1 * unit, dv2 * unit
+        if VECTORS:
+            v0, v1, v2 = three(p_v, i, f, mask, F)
+            dv0, dv1, dv2 = v0 + dv0, v1 + dv1, v2 + dv2
         put_three(p_v_out, i, f, mask, dv0, dv1, dv2, F)
 
 
@@ -317,13 +327,14 @@ def scatter(
     DTYPE: tl.constexpr = p_gs.dtype.element_ty
     first, count, most = row(p_row_ptr, i, mask)
     known = tl.where(mask, i, 0)
+    turns = half_turns(p_first, C, COLUMNS) if DOT else 0
     none = tl.zeros((ROWS,), DTYPE)
     force0, force1, force2 = none, none, none
     for start in range(0, F, BLOCK):
         f = start + tl.arange(0, BLOCK)[None, :]
-        wa, wb, wc = 0, 0, 0
+        wa, wb, wc, unit = 0, 0, 0, 1.0
         if HELD or DOT:
-            wa, wb, wc = filter_weights(p_weight, f, C, F, ROWS, BLOCK, DOT)
+            wa, wb, wc, unit = filter_weights(p_weight, f, C, F, ROWS, BLOCK, DOT)
         x = three(p_x, i, f, mask, F)
         own0, own1, own2 = three(p_gv, i, f, mask, F)
         own = tl.load(p_gs + i * F + f, mask=mask, other=0.0), own0, own1, own2
@@ -336,7 +347,7 @@ def scatter(
             d, u, j, near = edge(None, None, p_r, p_sender, known, first, count, k, 1.0, DTYPE, C, DOT)
             if DOT:
                 d2, u2, j2, near2 = edge(None, None, p_r, p_sender, known, first, count, k + 1, 1.0, DTYPE, C, DOT)
-                w, w2 = filters_of_two(d, d2, wa, wb, wc, C, 1)
+                w, w2 = filters_of_two(d, d2, turns, wa, wb, wc, C, 1)
             else:
                 w = filters_of_one(d, wa, wb, wc, p_first, p_widths, p_weight, f, C, F, ROWS, BLOCK, HELD, 1)
             sums = f0, f1, f2, pull, gxa, gxb, gxc, gv0, gv1, gv2
@@ -344,10 +355,11 @@ def scatter(
             if DOT:
                 sums = add_force(p_gs, p_gv, p_x, p_v, f, d2, u2, j2, near2, w2, own, x, v, sums, F, VECTORS, DOT)
             f0, f1, f2, pull, gxa, gxb, gxc, gv0, gv1, gv2 = sums
-        force0 += total_over_features(tl.fma(pull, own0, f0))
-        force1 += total_over_features(tl.fma(pull, own1, f1))
-        force2 += total_over_features(tl.fma(pull, own2, f2))
+        force0 += total_over_features(tl.fma(pull, own0, f0) * unit)
+        force1 += total_over_features(tl.fma(pull, own1, f1) * unit)
+        force2 += total_over_features(tl.fma(pull, own2, f2) * unit)
         if VECTORS:
-            put_three(p_gx, i, f, mask, gxa, gxb, gxc, F)
-            put_three(p_gv_out, i, f, mask, own0 + x[2] * gv0, own1 + x[2] * gv1, own2 + x[2] * gv2, F)
+            put_three(p_gx, i, f, mask, gxa * unit, gxb * unit, gxc * unit, F)
+            xc = x[2] * unit
+            put_three(p_gv_out, i, f, mask, own0 + xc * gv0, own1 + xc * gv1, own2 + xc * gv2, F)
     return force0, force1, force2

@@ -9,6 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from painn_fast.kernels.readout.triton import sigmoid
 from painn_fast.kernels.update.triton import put_three, three
 
 
@@ -23,12 +24,12 @@ def product(a, b, total, PRECISION: tl.constexpr):
 
 @triton.jit
 def silu(h):
-    return h / (1.0 + tl.exp(-h))
+    return h * sigmoid(h)
 
 
 @triton.jit
 def silu_slope(h):
-    p = 1.0 / (1.0 + tl.exp(-h))
+    p = sigmoid(h)
     return p * (1.0 + h * (1.0 - p))
 
 
@@ -70,14 +71,14 @@ def node_forward(
     tl.debug_barrier()
     for start in range(0, F, BLOCK):  # hidden = [s, |V|] W1 + b1
         c = start + tl.arange(0, BLOCK)[None, :]
-        total = bias(p_first_bias, c, mask)
+        of_s, of_norm = bias(p_first_bias, c, mask), tl.zeros((ROWS, BLOCK), DTYPE)  # shorter sums: less rounding
         for first in tl.range(0, F, DEPTH, num_stages=STAGES):
             p_row = i * F + first + depth[None, :]
             p_weight = p_first + (first + depth)[:, None] * F + c
-            total = product(tl.load(p_s + p_row, mask=mask, other=0.0), tl.load(p_weight), total, PRECISION)
+            of_s = product(tl.load(p_s + p_row, mask=mask, other=0.0), tl.load(p_weight), of_s, PRECISION)
             norm = tl.load(p_norm + p_row, mask=mask, other=0.0)
-            total = product(norm, tl.load(p_weight + F * F), total, PRECISION)
-        tl.store(p_hidden + i * F + c, total, mask=mask)
+            of_norm = product(norm, tl.load(p_weight + F * F), of_norm, PRECISION)
+        tl.store(p_hidden + i * F + c, of_s + of_norm, mask=mask)
     tl.debug_barrier()
     for start in range(0, F, BLOCK):  # (A, B, G) = silu(hidden) W2 + b2, and the gate
         c = start + tl.arange(0, BLOCK)[None, :]
@@ -164,21 +165,22 @@ def node_backward(
     tl.debug_barrier()
     for start in range(0, F, BLOCK):  # of the update's hidden layer, from gy = (gs, <gv, W>, gs <V, W>)
         c = start + tl.arange(0, BLOCK)[None, :]
-        total = tl.zeros((ROWS, BLOCK), DTYPE)
+        zero = tl.zeros((ROWS, BLOCK), DTYPE)
+        of_A, of_B, of_G = zero, zero, zero
         for first in tl.range(0, F, DEPTH, num_stages=STAGES):
             k = first + depth[None, :]
             p_weight = p_second + (first + depth)[:, None] * F + c
             gs = tl.load(p_total + i * F + k, mask=mask, other=0.0)
-            total = product(gs, tl.load(p_weight), total, PRECISION)
+            of_A = product(gs, tl.load(p_weight), of_A, PRECISION)
             b0, b1, b2 = three(p_vw + F, i, k, mask, 2 * F)
             if INNER:
                 g0, g1, g2 = three(p_gv, i, k, mask, F)
                 gB = g0 * b0 + g1 * b1 + g2 * b2
-                total = product(gB, tl.load(p_weight + F * F), total, PRECISION)
+                of_B = product(gB, tl.load(p_weight + F * F), of_B, PRECISION)
             a0, a1, a2 = three(p_vw, i, k, mask, 2 * F)
             gG = gs * (a0 * b0 + a1 * b1 + a2 * b2)
-            total = product(gG, tl.load(p_weight + 2 * F * F), total, PRECISION)
-        total *= silu_slope(tl.load(p_hidden + i * F + c, mask=mask, other=0.0))
+            of_G = product(gG, tl.load(p_weight + 2 * F * F), of_G, PRECISION)
+        total = (of_A + of_B + of_G) * silu_slope(tl.load(p_hidden + i * F + c, mask=mask, other=0.0))
         tl.store(p_narrow + i * F + c, total, mask=mask)
     tl.debug_barrier()
     for start in range(0, F, BLOCK):  # of [s, |V|], and of V and W
@@ -194,7 +196,9 @@ def node_backward(
         g_dot = total * tl.load(p_y + i * (3 * F) + 2 * F + c, mask=mask, other=0.0)
         a0, a1, a2 = three(p_vw, i, c, mask, 2 * F)
         b0, b1, b2 = three(p_vw + F, i, c, mask, 2 * F)
-        stretch /= tl.sqrt(a0 * a0 + a1 * a1 + a2 * a2 + EPSILON)
+        square = a0 * a0 + a1 * a1 + a2 * a2 + EPSILON
+        inverse = tl.rsqrt(square)
+        stretch *= inverse + inverse * (0.5 - 0.5 * square * inverse * inverse)  # a Newton step
         x, y, z = g_dot * b0 + stretch * a0, g_dot * b1 + stretch * a1, g_dot * b2 + stretch * a2
         put_three(p_g_vw, i, c, mask, x, y, z, 2 * F)
         x, y, z = g_dot * a0, g_dot * a1, g_dot * a2

@@ -47,6 +47,14 @@ class Constants:
         """Whether the functions are divided by d."""
         return self.basis in ("sinc", "sines")
 
+    @property
+    def scale(self) -> float:
+        """A power of two; times it no function or slope is larger than 2^15, which float16 holds, and few are small."""
+        edge = 4.0 / (self.cutoff - self.switch_on)  # no slope of a cut-off is larger
+        if self.over_d:
+            return 2.0 ** math.floor(14.0 - 2.0 * math.log2(max(1.0, self.count * self.base, edge)))
+        return 2.0 ** math.floor(14.0 - math.log2(max(1.0, 1.0 / self.width + edge)))
+
 
 def constants(radial: Radial, dtype: torch.dtype) -> Constants:
     """Read the functions back from their device once for each `Radial`; later calls cost nothing and never wait."""
@@ -222,18 +230,34 @@ def radial_values(d, inverse, p_first, p_widths, C: tl.constexpr, ORDER: tl.cons
 
 
 @triton.jit
-def basis_tile(d, inverse, near, C: tl.constexpr, COLUMNS: tl.constexpr, ORDER: tl.constexpr):
+def half_turns(p_first, C: tl.constexpr, COLUMNS: tl.constexpr):
+    """Frequencies [1, COLUMNS] over pi, as sums of two numbers: an angle is many half turns, and not to be rounded."""
+    high: tl.constexpr = 0.31830987334251404  # float32(1 / pi)
+    low: tl.constexpr = 0.3183098861837907 - high
+    if C.basis == "sinc":
+        k = tl.arange(0, COLUMNS)[None, :]
+        a = tl.load(p_first + k, mask=k < C.count, other=0.0)
+        per = a * high
+        return per, tl.fma(a, high, -per) + a * low
+    else:
+        return 0.0, 0.0
+
+
+@triton.jit
+def basis_tile(d, inverse, near, turns, C: tl.constexpr, COLUMNS: tl.constexpr, ORDER: tl.constexpr):
     """fc phi_k and its derivative (0 of ORDER 0), [ROWS, COLUMNS] of d [ROWS, 1]; fc in column K, 0 behind it.
 
-    Rows that are not near are zero.
+    Rows that are not near are zero; `turns` are those of `half_turns`.
     """
     k = tl.arange(0, COLUMNS)[None, :]
     if C.basis == "sinc":
-        half_turns = d * (C.base / 3.141592653589793)
-        turned = tl.floor(half_turns * (k + 1.0))
-        sine, cosine = sine_cosine(tl.fma(half_turns + 0.0 * k, k + 1.0, -turned), 3.141592653589793)
+        per, rest = turns
+        turned = tl.floor(d * per)
+        along, per = tl.broadcast(d, per)
+        part = tl.fma(along, per, -turned) + d * rest
+        sine, cosine = sine_cosine(part, 3.141592653589793)
         sign = 1.0 - 4.0 * (0.5 * turned - tl.floor(0.5 * turned))
-        psi, slope = sign * sine, sign * cosine * (C.base * (k + 1.0))
+        psi, slope = sign * sine, sign * cosine * per
     else:
         scale: tl.constexpr = 0.8493218002880191 / C.width  # as in `bells`
         away = (d - C.base - k * C.step) * scale
@@ -246,7 +270,8 @@ def basis_tile(d, inverse, near, C: tl.constexpr, COLUMNS: tl.constexpr, ORDER: 
         dg = (dfc - g) * inverse
     value = tl.where(near & (k <= C.count), tl.where(k < C.count, g * psi, fc), 0.0)
     if ORDER >= 1:
-        slope = tl.where(k < C.count, tl.fma(dg, psi, g * slope), dfc)
+        rise = g * 3.141592653589793 if C.basis == "sinc" else g
+        slope = tl.where(k < C.count, tl.fma(dg, psi, rise * slope), dfc)
         return value, tl.where(near & (k <= C.count), slope, 0.0)
     else:
         return value, tl.zeros_like(value)

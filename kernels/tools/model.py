@@ -189,9 +189,8 @@ def layer_work(
 ) -> Work:
     """Of `layer_fwd` or `layer_bwd`, with so many edges an atom."""
     kernel = {"layer_fwd": layers.layer_fwd_kernel, "layer_bwd": layers.layer_bwd_kernel}[which]
-    product = shape.rows < 16  # filters by products take two edges at a time
-    span = layers.span_of(shape, F, product=product)
-    repeats, last = [(degree / 2 if product else degree, F / span)], position == "last"
+    span = layers.span_of(shape, F)
+    repeats, last = [(degree / 2, F / span)], position == "last"  # two edges at a time
     if which == "layer_fwd":
         repeats += _products("node_fwd", shape, last) + _products("node_bwd", shape, True) * (last and forces)
     elif position != "first":

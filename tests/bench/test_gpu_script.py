@@ -80,10 +80,48 @@ def test_a_stage_that_hangs_says_where(gpu, record, tmp_path):
     from gpu_setup import STACKS
 
     (tmp_path / "sitecustomize.py").write_text(STACKS)
-    code = "import time\ndef in_this_function():\n    time.sleep(60)\nin_this_function()"
+    code = "import time\nprint('begun', flush=True)\ndef in_this_function():\n    time.sleep(60)\nin_this_function()"
     end = gpu.run(stage(gpu, "hanging", code, 3.0), record, 100, {"PYTHONPATH": str(tmp_path)})
     assert end.state == "out of time"
+    assert end.message == 'begun; stopped in File "<string>", line 4 in in_this_function'
     assert "in in_this_function" in (record.folder / "hanging.log").read_text()
+
+
+def test_what_a_stage_has_started_ends_with_it_and_reports_no_failure_before(gpu, record, tmp_path):
+    """A compiler that a signal ends would be a failure of a kernel in the results."""
+    from gpu_setup import STACKS
+
+    (tmp_path / "sitecustomize.py").write_text(STACKS)
+    code = "import subprocess; child = subprocess.Popen(['sleep', '60']); print(child.pid, flush=True); "
+    code += "print('ended by signal', -child.wait(), flush=True)"
+    end = gpu.run(stage(gpu, "compiling", code, 2.0), record, 100, {"PYTHONPATH": str(tmp_path)})
+    text = (record.folder / "compiling.log").read_text()
+    assert end.state == "out of time"
+    assert "subprocess.py" in text
+    assert "ended by signal" not in text
+    assert has_ended(text.split()[0])
+
+
+def has_ended(pid):
+    status = Path(f"/proc/{pid}/stat")
+    return not status.exists() or status.read_text().rsplit(")")[-1].split()[0] == "Z"
+
+
+def test_what_a_stage_has_started_ends_with_it_also_where_it_crashes(gpu, record):
+    code = "import os, subprocess; print(subprocess.Popen(['sleep', '60']).pid, flush=True); os.kill(os.getpid(), 9)"
+    end = gpu.run(stage(gpu, "crashing", code), record, 100, {})
+    time.sleep(0.2)
+    assert end.state == "failed"
+    assert has_ended((record.folder / "crashing.log").read_text().strip())
+
+
+def test_counters_are_those_of_kernels_that_the_engine_launches(gpu):
+    from gpu_stages import HOT
+
+    pytest.importorskip("triton")
+    from painn_fast.kernels.layer import triton as layer
+
+    assert all(hasattr(layer, name) for name in HOT)
 
 
 def test_the_archive_grows_while_a_stage_runs(gpu, record, monkeypatch):
@@ -147,6 +185,22 @@ def test_the_death_of_any_stage_leaves_the_rest_and_another_call_goes_on(gpu, sh
     # only what is asked for
     call(gpu, tmp_path, "--only", "good", "--again", "good", archive="third.zip", work="other")
     assert (tmp_path / "ran").read_text() == "schgx" + "sxnh" + "sg"
+
+
+def test_a_stage_for_which_no_time_is_left_keeps_how_it_ended_before(gpu, short, tmp_path):
+    short += [stage(gpu, "hanging", "import time; print('begun', flush=True); time.sleep(60)", 1.0)]
+    call(gpu, tmp_path)
+    call(gpu, tmp_path, "--minutes", "0.1")
+    (entry,) = json.loads(archived(tmp_path / "out.zip")["outcomes.json"]).values()
+    assert (entry["state"], entry["message"]) == ("out of time", "begun")
+
+
+def test_suites_of_measurements_can_be_collected():
+    files = sorted(path.name for path in BENCH.glob("test_*.py"))
+    words = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *files]
+    run = subprocess.run(words, cwd=BENCH, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout
+    assert all(f"{name}::" in run.stdout for name in files)
 
 
 def test_unknown_stages_are_named(gpu, tmp_path, capsys):

@@ -137,6 +137,11 @@ def _bf16(x):
     return np.where(np.isnan(x), np.uint32(0x7FFF), rounded)
 
 
+def f16x2(high, low):
+    high, low = (np.asarray(x).astype(np.float16).view(np.uint16).astype(np.uint32) for x in (high, low))
+    return high << np.uint32(16) | low
+
+
 def rni(x, kind):
     return _clipped(np.rint(x), kind)
 
@@ -177,7 +182,8 @@ def reduce(operation, values):
 
 
 PRODUCTS = {
-    "m16n8k8 tf32": ("u4", "u4", "f4"), "m16n8k16 bf16": ("u4", "u4", "f4"), "m16n8k16 f64": ("f8", "f8", "f8"),
+    "m16n8k8 tf32": ("u4", "u4", "f4"), "m16n8k16 bf16": ("u4", "u4", "f4"), "m16n8k16 f16": ("u4", "u4", "f4"),
+    "m16n8k16 f64": ("f8", "f8", "f8"),
 }  # fmt: skip
 """Products of a tensor core, with the kinds of A, B and C."""
 
@@ -188,6 +194,8 @@ def product(shape, a, b, c):
         a, b = ([(x & np.uint32(0xFFFFE000)).view(np.float32) for x in part] for part in (a, b))
     elif shape == "m16n8k16 bf16":
         a, b = ([_pairs(x) for x in part] for part in (a, b))
+    elif shape == "m16n8k16 f16":
+        a, b = ([x.view(np.float16).reshape(*x.shape, 2) for x in part] for part in (a, b))
     a, b = ([x.reshape(len(c[0]), 8, -1) for x in part] for part in (a, b))  # lane = 4 x row + column
     A = np.concatenate([np.concatenate(a[k::2], axis=2) for k in (0, 1)], axis=1)
     B = np.concatenate([x.transpose(0, 2, 1) for x in b], axis=1)

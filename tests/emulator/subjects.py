@@ -19,13 +19,11 @@ from painn_fast.kernels.node.reference import Mlp, node
 from painn_fast.kernels.radial.reference import Radial
 from painn_fast.kernels.tools.tuning import subjects as tuned
 from painn_fast.nn import EnergyHead, PotentialConfig, RepresentationConfig
-from painn_fast.testing import random_potential
+from painn_fast.testing import KERNEL_TOLERANCE, random_potential
 
 SIZES = [13, 1, 5]
 """Atoms of each molecule; the one alone has no neighbours."""
 F, EPSILON = 128, 1e-8
-TOLERANCE = {"ieee": 1e-6, "tf32x3": 1e-6, "tf32": 2e-4, "bf16": 5e-4, "float64": 1e-12}
-"""Of the norm of a result, by precision; of "tf32" and "bf16" from products of factors that are rounded as there."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +118,7 @@ def operation(name, dtype, programs, basis):
         got = tuned._calls(problem)[name]()
     finally:
         numbers |= before
-    tolerance = TOLERANCE["float64" if dtype == torch.float64 else "ieee"]
+    tolerance = KERNEL_TOLERANCE["float64" if dtype == torch.float64 else "ieee"]
     for k, (one, other) in enumerate(zip(got, expected, strict=True)):
         assert_near(one, other, tolerance, f"result {k}")
 
@@ -177,7 +175,7 @@ def between_messages(precision, hidden):
     nodes.node_bwd(gs, gv, g_next, *weights, EPSILON, kept, empty(F), empty(F), empty(3, 2 * F), gs_out, gv_out, **how)
     results = (s_out, v_out, kept.next_hidden if hidden else x, gs_out, gv_out)
     for name, got, right in zip(("s", "v", "next", "gs", "gv"), results, (*expected, *adjoints), strict=True):
-        assert_near(got, right, TOLERANCE[precision], name)
+        assert_near(got, right, KERNEL_TOLERANCE[precision], name)
     return results
 
 
@@ -259,8 +257,9 @@ def engine(dtype, way):
     exact = potential.double()
     with torch.no_grad(), exact.reference():
         expected = exact(batch, ["energy", "forces"])
+    tolerance = KERNEL_TOLERANCE["float64" if dtype == torch.float64 else "ieee"]
     for name in ("energy", "forces"):
-        assert_near(got[name], expected[name], 1e-11 if dtype == torch.float64 else 5e-6, name)
+        assert_near(got[name], expected[name], tolerance, name)
 
 
 def _of_other_tests():
@@ -311,7 +310,7 @@ def _of_other_tests():
         finally:
             tests.ops.KERNELS.update(kept)
         for k, (one, other) in enumerate(zip(got, exact, strict=True)):
-            assert_near(one, other, TOLERANCE["ieee"], f"result {k}")
+            assert_near(one, other, KERNEL_TOLERANCE["ieee"], f"result {k}")
 
     step = frozenset({"modes_kernel", "close_kernel"})
     coupled = frozenset({"centroid_kernel"})

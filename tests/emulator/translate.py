@@ -357,7 +357,7 @@ class _Block:
     def do_cvt(self, i):
         to, *sources = i.operands
         modes, into, origin = i.parts[1:-2], i.parts[-2], i.parts[-1]
-        if into in ("tf32", "bf16x2"):
+        if into in ("tf32", "bf16x2", "f16x2"):
             values = ", ".join(self.value(source, "f4") for source in sources)
             self.set(i, to, "u4", f"a.{into}({values})")
             return

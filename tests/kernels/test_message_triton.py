@@ -12,7 +12,7 @@ from ase.build import molecule
 from painn_fast.graph import batch_atoms
 from painn_fast.kernels.launch import launches
 from painn_fast.kernels.message.reference import message as reference
-from painn_fast.kernels.radial.reference import Radial, cutoff_function, radial_basis
+from painn_fast.kernels.radial.reference import Radial, cutoff_function, filter_basis, radial_basis
 from painn_fast.testing import TOLERANCE, assert_close
 
 triton = pytest.importorskip("triton")
@@ -398,3 +398,20 @@ def test_residuals_and_sums_in_memory_that_is_there():
     assert_close(out[0].cpu(), gx.cpu(), 1e-14)
     assert_close(out[1].cpu(), (gv + gv_in).cpu(), 1e-14)
     assert_close(out[2][0].cpu(), (1.0 + force).cpu(), 1e-14)
+
+
+@pytest.mark.parametrize("unit", [0.1, 1.0, 1.9, 100.0])  # of length, in Å: a cut-off of 5 Å and others
+@pytest.mark.parametrize("basis", ["sinc", "gaussian"])
+@pytest.mark.parametrize(("function", "on"), [("cosine", 0.0), ("mollifier", 0.0), ("switch", 4.8)])
+def test_radial_functions_times_their_scale_are_numbers_of_float16(unit, basis, function, on):
+    cutoff, count = 5.0 / unit, 31
+    k = torch.arange(1, count + 1, dtype=torch.float64)
+    first = k * math.pi / cutoff if basis == "sinc" else (k - 1) * cutoff / (count - 1)
+    radial = Radial(basis, first, torch.full_like(first, cutoff / (count - 1)), function, cutoff, on / unit)
+    d = torch.linspace(1e-3 * cutoff, cutoff, 2001, dtype=torch.float64)[:-1].requires_grad_()
+    values = filter_basis(d, radial)
+    slopes = [torch.autograd.grad(column.sum(), d, retain_graph=True)[0] for column in values.T]
+    scale = constants(radial, torch.float32).scale
+    largest = scale * max(float(values.detach().abs().max()), *(float(slope.abs().max()) for slope in slopes))
+    assert math.log2(scale) % 1 == 0
+    assert 2.0**10 < largest < 2.0**15

@@ -112,7 +112,7 @@ def test_counts_of_compiled_code_are_those_of_the_equations_and_launches_those_o
         tiles = max(
             1, 2 * rows * filters / 16
         )  # of two edges a row, of 16 rows and 8 columns; 32 functions, 3 products
-        assert products == 8 / 2 * tiles * 3 * (128 / 8) * (32 / 8) * 3 / warps
+        assert products == 8 / 2 * tiles * 3 * (128 / 8) * (32 / 16) * 3 / warps
         assert alone > rows * 15 * 128**2 / (32 * warps)
     got = in_a_process(str(Path(__file__).with_name("jit_path.py")), "engine ieee fused")["captures"][1]["launched"]
     assert [f"{name}_kernel" for name in names] == got
