@@ -61,7 +61,7 @@ def _hash_position(data: bytes) -> int | None:
 def signed_npz(arrays: dict[str, np.ndarray]) -> bytes:
     """An uncompressed archive of NumPy's with its SHA-256 as the comment."""
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]  # before NumPy 2.1, allow_pickle=False would be an array of that name
     with zipfile.ZipFile(buffer, "a") as archive:
         archive.comment = BLANK.encode()
     data = buffer.getvalue()[: -len(BLANK)]
