@@ -20,7 +20,31 @@ def rows(text):
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()[2:]]
 
 
-SPILLED = {("node_fwd F=64 ieee, many atoms", "sm_80"): 8, ("layer_fwd F=128 ieee, last", "gfx942"): 144}
+SPILLED = {
+    ("layer_bwd F=64 ieee", "sm_80"): 8,
+    ("node_fwd F=64 ieee, many atoms", "sm_80"): 8,
+    ("layer_bwd F=128 tf32x3", "sm_80"): 168,
+    ("layer_bwd F=128 tf32x3, first", "sm_80"): 32,
+    ("layer_bwd F=128 tf32x3, last", "sm_80"): 168,
+    ("layer_bwd F=128 tf32", "sm_80"): 168,
+    ("layer_bwd F=128 tf32, first", "sm_80"): 32,
+    ("layer_bwd F=128 tf32, last", "sm_80"): 168,
+    ("layer_bwd F=128 bf16", "sm_80"): 192,
+    ("layer_bwd F=128 bf16, first", "sm_80"): 32,
+    ("layer_bwd F=128 bf16, last", "sm_80"): 192,
+    ("layer_fwd F=128 ieee", "sm_100"): 24,
+    ("layer_fwd F=128 ieee, first", "sm_100"): 32,
+    ("layer_bwd F=128 ieee, many atoms", "sm_100"): 16,
+    ("layer_bwd F=128 ieee, last, many atoms", "sm_100"): 8,
+    ("layer_bwd F=128 tf32x3", "sm_100"): 24,
+    ("layer_bwd F=128 tf32x3, last", "sm_100"): 24,
+    ("layer_bwd F=128 tf32", "sm_100"): 24,
+    ("layer_bwd F=128 tf32, last", "sm_100"): 24,
+    ("layer_bwd F=128 bf16", "sm_100"): 16,
+    ("layer_bwd F=128 bf16, last", "sm_100"): 16,
+    ("layer_bwd F=64 ieee", "sm_100"): 16,
+    ("layer_fwd F=128 ieee, last", "gfx942"): 148,
+}
 """Bytes a thread of the exceptions that node/README.md and layer/README.md list."""
 
 
