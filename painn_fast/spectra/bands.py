@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.integrate import trapezoid
 
 from painn_fast.spectra.infrared import InfraredSpectrum
 from painn_fast.spectra.peaks import VIBRATIONS_FROM, Shift, centre_of, fit_shift
@@ -156,7 +157,7 @@ def _position(
         without = (y - share * blocks[:, inside]) / (1.0 - share)
         centres = np.array([centre_of(x, one, CORE) for one in without])
         error = float(np.sqrt((len(blocks) - 1) * np.mean((centres - centres.mean()) ** 2)))
-    return BandPosition(centre_of(x, y, CORE), error, float(x[np.argmax(y)]), float(np.trapezoid(y, x)))
+    return BandPosition(centre_of(x, y, CORE), error, float(x[np.argmax(y)]), float(trapezoid(y, x)))
 
 
 def _band(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy
+from scipy.integrate import trapezoid
 
 from painn_fast.correlation.online import Correlation, velocity_correlation
 from painn_fast.errors import PaiNNFastError
@@ -180,7 +181,7 @@ def standard_error(mean: np.ndarray, blocks: np.ndarray, weights: np.ndarray) ->
 def integral(wavenumber: np.ndarray, values: np.ndarray, low: float, high: float) -> float:
     """Integral of a spectrum [K] between two wavenumbers, cm-1."""
     inside = (wavenumber >= low) & (wavenumber <= high)
-    return float(np.trapezoid(values[inside], wavenumber[inside]))
+    return float(trapezoid(values[inside], wavenumber[inside]))
 
 
 def nyquist(interval: float) -> float:
