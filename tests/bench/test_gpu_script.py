@@ -94,7 +94,7 @@ def test_what_a_stage_has_started_ends_with_it_and_reports_no_failure_before(gpu
     (tmp_path / "sitecustomize.py").write_text(STACKS)
     code = "import subprocess; child = subprocess.Popen(['sleep', '60']); print(child.pid, flush=True); "
     code += "print('ended by signal', -child.wait(), flush=True)"
-    end = gpu.run(stage(gpu, "compiling", code, 2.0), record, 100, {"PYTHONPATH": str(tmp_path)})
+    end = gpu.run(stage(gpu, "compiling", code, 5.0), record, 100, {"PYTHONPATH": str(tmp_path)})
     text = (record.folder / "compiling.log").read_text()
     assert end.state == "out of time"
     assert "subprocess.py" in text
