@@ -34,7 +34,9 @@ products. With "tf32" and "bf16" factors are rounded in float64 too."""
 
 def assert_close(got: Any, expected: Any, tolerance: float, what: str = "values") -> None:
     """Largest deviation at most `tolerance` times the largest magnitude expected; the message names the entry."""
-    got, expected = np.asarray(got, dtype=float), np.asarray(expected, dtype=float)
+    got, expected = (
+        np.asarray(one.detach() if isinstance(one, torch.Tensor) else one, dtype=float) for one in (got, expected)
+    )
     assert got.shape == expected.shape, f"{what}: got shape {got.shape}, expected {expected.shape}"
     assert np.isfinite(got).all(), f"{what}: not finite"
     scale = max(float(np.abs(expected).max(initial=0.0)), 1e-12)

@@ -48,10 +48,10 @@ def test_log_gets_a_line_now_and_then_and_all_that_is_kept(capsys):
     with StatusLine(every=1000.0) as line:
         for k in range(5):
             line.update(f"step {k}")
-        line.keep("the end, " + "however long " * 20)
+        line.keep("the end, " + "however long it is, " * 20 + "stays")
     first, last = capsys.readouterr().err.splitlines()
     assert first == "step 0"
-    assert last.endswith("however long ")
+    assert last.endswith("however long it is, stays")
 
 
 def test_narrow_terminal_shows_the_whole_line(monkeypatch, capsys):
