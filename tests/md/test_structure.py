@@ -45,6 +45,8 @@ def test_constraints_of_a_file_are_refused_with_its_name(tmp_path, name):
     atoms = molecule("H2O", cell=[9, 9, 9], pbc=True)
     atoms.set_constraint(FixAtoms([0]))
     atoms.write(tmp_path / name)
+    if not ase.io.read(tmp_path / name).constraints:
+        pytest.skip("this version of ASE keeps no constraints there")
     with pytest.raises(PaiNNFastError, match=rf"constraints.*{name}, structure 0.*FixAtoms of atoms 0.*move_mask"):
         run(settings(tmp_path / "run", structure=str(tmp_path / name)), force_field=Morse())
     free = structures(tmp_path / name)[0]
