@@ -247,15 +247,17 @@ class _CacheFile(IndexDataCacheFile):
         That of earlier versions of the function goes.
         """
         digest = sha256(self._dump(data)).hexdigest()[:16]
-        base = self._index_name.removesuffix(".nbi")
-        name = f"{base}.{digest}.nbc"
+        name = f"{self._index_name.removesuffix('.nbi')}.{digest}.nbc"
         self._save_data(name, data)
         index = self._load_index() | {key: name}
         self._save_index(index)
-        function, _, rest = base.rpartition("-")  # name-LINE.python.processor
-        tail = rest.partition(".")[2]
-        for path in Path(self._cache_path).glob(f"{function}-*.{tail}.*nb[ci]"):
-            if path.name not in {*index.values(), self._index_name}:
+        self._remove_others({*index.values(), self._index_name})
+
+    def _remove_others(self, kept: set[str]) -> None:
+        """Files of this function for this processor that are not `kept`; a change above it moves its line."""
+        function, _, rest = self._index_name.removesuffix(".nbi").rpartition("-")  # name-LINE.python.processor
+        for path in Path(self._cache_path).glob(f"{function}-*.{rest.partition('.')[2]}.*nb[ci]"):
+            if path.name not in kept:
                 with suppress(OSError):
                     path.unlink()
 
