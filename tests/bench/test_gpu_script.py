@@ -41,6 +41,11 @@ def stage(gpu, name, code, seconds=20, **more):
     return gpu.Stage(name, seconds, [python(code)], **more)
 
 
+def outside_xdist():
+    """The environment without the variables by which a worker of pytest-xdist is known: pytest of a child is no worker."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+
+
 def archived(path):
     with zipfile.ZipFile(path) as file:
         assert file.testzip() is None
@@ -198,8 +203,8 @@ def test_a_stage_for_which_no_time_is_left_keeps_how_it_ended_before(gpu, short,
 def test_suites_of_measurements_can_be_collected():
     files = sorted(path.name for path in BENCH.glob("test_*.py"))
     words = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *files]
-    run = subprocess.run(words, cwd=BENCH, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stdout
+    run = subprocess.run(words, cwd=BENCH, env=outside_xdist(), capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
     assert all(f"{name}::" in run.stdout for name in files)
 
 
@@ -261,8 +266,7 @@ def test_wheels_are_unpacked_where_python_lacks_them_and_what_it_has_is_left(tmp
 def test_the_journal_has_each_result_and_another_run_leaves_out_what_passed(tmp_path):
     (tmp_path / "test_some.py").write_text("def test_a():\n    pass\ndef test_b():\n    assert 1 == 2\n")
     words = [sys.executable, "-m", "pytest", "-q", "-p", "gpu_journal", "-p", "no:cacheprovider", "-n", "2", "."]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
-    environment |= {"PAINN_FAST_JOURNAL": str(tmp_path / "journal.jsonl"), "PYTHONPATH": str(BENCH)}
+    environment = outside_xdist() | {"PAINN_FAST_JOURNAL": str(tmp_path / "journal.jsonl"), "PYTHONPATH": str(BENCH)}
     for expected in (["passed", "failed"], ["passed", "failed", "failed"]):
         run = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert run.returncode == 1, run.stdout + run.stderr
