@@ -77,6 +77,7 @@ def one_by_one(calculator: Any, structures: list[ase.Atoms]) -> tuple[list[ase.A
 
 def relaxations(potential: Potential, some: list[ase.Atoms]) -> dict[str, Any]:
     """Of all molecules, by each way."""
+    print(f"in one batch: {len(some)} molecules", file=sys.stderr)
     relaxed, cpu, clock = timed(lambda: relax_many(potential, some, tolerance=FORCE, steps=STEPS))
     batch = np.array([end.energy for end in relaxed])
     rows: dict[str, Any] = {"batch": {"processor": cpu, "clock": clock, "steps": sum(end.steps for end in relaxed)}}
@@ -88,6 +89,7 @@ def relaxations(potential: Potential, some: list[ase.Atoms]) -> dict[str, Any]:
     except ImportError as error:
         print(f"no SchNetPack: {error}", file=sys.stderr)
     for name, (calculator, every) in sides.items():
+        print(f"one by one: {name}, {len(some[::every])} molecules", file=sys.stderr)
         one_by_one(calculator, some[:1])
         (ends, steps), cpu, clock = timed(lambda: one_by_one(calculator, some[::every]))  # noqa: B023  called at once
         away = np.array(pf.evaluate(potential, ends, ["energy"])["energy"]) - batch[::every]
@@ -102,6 +104,7 @@ def relaxations(potential: Potential, some: list[ase.Atoms]) -> dict[str, Any]:
 def second_derivatives(potential: Potential, some: list[ase.Atoms]) -> dict[str, Any]:
     """Hessians of all molecules in batches, and analytic ones of a few."""
     few = some[:: max(1, len(some) // FEW)]
+    print(f"Hessians of {len(some)} molecules in batches, analytic ones of {len(few)}", file=sys.stderr)
     list(derivatives_of_many(potential, some[:2], ()))
     hessian(potential, some[0], "analytic")
     _, cpu, clock = timed(lambda: list(derivatives_of_many(potential, some, ())))
@@ -120,6 +123,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the numbers here too, as JSON")
     given = parser.parse_args()
     potential = energy_alone(pf.load("ethanol"))
+    print(f"putting together {given.count} molecules that come to a minimum", file=sys.stderr)
     some = molecules(potential, given.count)
     measured = {
         "relaxation": relaxations(potential, some),
