@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,7 @@ class Verdict:
     conformers: Conformers
     stability: list[Stability]
     lines: list[Lines]  # empty unless asked for
-    times: dict[str, float]  # seconds of each stage
+    times: dict[str, float]  # seconds of each stage, and of the parts of this one
 
 
 def examine(
@@ -64,9 +65,13 @@ def examine(
     model = load(chosen)
     listed = conformers_of(model, starts, settings.temperature)
     minima = [one.atoms for one in listed.members]
-    lines = []
+    times = read_json(folder / TIMES)
+    lines, start = [], time.monotonic()
     if settings.check_hessian:
         lines = compared(listed, MethodForces(how, starts[0], workers=workers))
+        times["lines of the method"], start = time.monotonic() - start, time.monotonic()
+    moved = stability(chosen, minima, settings.temperature, settings.beads, settings.dynamics, folder / "stability")
+    times["dynamics without a thermostat"] = time.monotonic() - start
     return Verdict(
         name=starts[0].get_chemical_formula(),
         theory=how.theory,
@@ -75,9 +80,7 @@ def examine(
         rounds=[{"round": name, **read_json(folder / name / "held-out.json")} for name in rounds],
         held_out=held_out(models, chosen, [folder / rounds[-1] / "held-out.xyz"]),
         conformers=listed,
-        stability=stability(
-            chosen, minima, settings.temperature, settings.beads, settings.dynamics, folder / "stability"
-        ),
+        stability=moved,
         lines=lines,
-        times=read_json(folder / TIMES),
+        times=times,
     )

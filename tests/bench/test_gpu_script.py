@@ -42,7 +42,7 @@ def stage(gpu, name, code, seconds=20, **more):
 
 
 def outside_xdist():
-    """The environment without the variables by which a worker of pytest-xdist is known: pytest of a child is no worker."""
+    """The environment without the variables of a worker of pytest-xdist, which pytest of a child is not."""
     return {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
 
 

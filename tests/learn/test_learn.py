@@ -98,6 +98,13 @@ def test_lines_are_compared_with_those_of_the_method(folder):
     assert 3000 < method[2] < 4000  # a stretch of 40 eV/Å^2: sqrt(40 eV/Å^2 / 0.95 amu) is 3380 cm-1
 
 
+def test_times_of_all_parts_are_reported(folder):
+    table = (folder / "report.md").read_text().split("## Time")[1].split("##")[0]
+    assert {"sampling", "final: training", "lines of the method", "dynamics without a thermostat"} <= {
+        row.split("|")[1].strip() for row in table.splitlines() if row.startswith("| ")
+    }
+
+
 def test_labels_are_divided_between_rounds_and_held_out_beads():
     found = counts(LearnSettings(labels=500, rounds=3), 0.0)
     assert (found.held_out, found.first, found.later) == (25, 213, 106)  # 3 x 25 + 213 + 2 x 106 = 500
