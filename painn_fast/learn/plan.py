@@ -13,7 +13,7 @@ import numpy as np
 from painn_fast.errors import PaiNNFastError
 from painn_fast.kernels import threads
 from painn_fast.label.methods import How
-from painn_fast.label.workers import entry_of
+from painn_fast.label.workers import Workers
 from painn_fast.learn.sample import evaluations
 from painn_fast.learn.settings import LearnSettings, SampleSettings
 from painn_fast.train.loop import read_data
@@ -78,20 +78,22 @@ def _affordable(settings: LearnSettings, seconds_per_cheap: float) -> int:
 
 
 def seconds_per_label(how: How, atoms: ase.Atoms, *, with_polarizability: bool = False) -> float:
-    """Time of one label of a slightly displaced structure, by this process; the shortest of some, if they take little.
+    """Time of one label of a slightly displaced structure, by one process with one thread, as labels are computed.
+
+    It is the shortest of some, if they take little.
 
     Raises:
         PaiNNFastError: if the method fails.
     """
-    method = how.make()
     one = how.charged(atoms)
-    entry_of(method, one, with_polarizability)  # what is loaded and compiled at first
-    one.positions += np.random.default_rng(0).normal(scale=0.02, size=one.positions.shape)
-    taken: list[float] = []
-    while len(taken) < LABELS_TIMED and sum(taken) < ENOUGH:
-        start = time.monotonic()
-        entry = entry_of(method, one, with_polarizability)
-        taken.append(time.monotonic() - start)
+    with Workers(how, 1) as worker:
+        worker.all([one], with_polarizability=with_polarizability)  # what is loaded and compiled at first
+        one.positions += np.random.default_rng(0).normal(scale=0.02, size=one.positions.shape)
+        taken: list[float] = []
+        while len(taken) < LABELS_TIMED and sum(taken) < ENOUGH:
+            start = time.monotonic()
+            (entry,) = worker.all([one], with_polarizability=with_polarizability)
+            taken.append(time.monotonic() - start)
     if "failed" in entry:
         raise PaiNNFastError(
             "the method fails", where=f"{how.theory}, {one.get_chemical_formula()}", got=entry["failed"]

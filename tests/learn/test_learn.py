@@ -1,6 +1,7 @@
 """`painn-fast learn`: from one geometry to a model that carries its minima, and what is reported of it."""
 
 import csv
+import os
 
 import ase.io
 import numpy as np
@@ -11,8 +12,9 @@ import painn_fast as pf
 from painn_fast.cli import main
 from painn_fast.errors import PaiNNFastError
 from painn_fast.io.minima import minima_of
+from painn_fast.label.methods import How
 from painn_fast.learn import LearnSettings, learn, prediction
-from painn_fast.learn.plan import counts
+from painn_fast.learn.plan import counts, seconds_per_label
 from painn_fast.units import factor
 from painn_fast.vibrations import harmonic
 
@@ -103,6 +105,16 @@ def test_times_of_all_parts_are_reported(folder):
     assert {"sampling", "final: training", "lines of the method", "dynamics without a thermostat"} <= {
         row.split("|")[1].strip() for row in table.splitlines() if row.startswith("| ")
     }
+
+
+def test_labels_are_timed_where_they_are_computed_in_a_process_of_one_thread(tmp_path, monkeypatch):
+    monkeypatch.setenv("PROCESS_WATER", str(tmp_path / "log.txt"))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert 0.0 < seconds_per_label(How("spring_water:ProcessWater"), molecule("H2O")) < 1.0
+    processes = (tmp_path / "log.txt").read_text().split()
+    assert len(processes) > 2
+    assert len(set(processes)) == 1
+    assert processes[0] not in ("0", str(os.getpid()))
 
 
 def test_labels_are_divided_between_rounds_and_held_out_beads():
