@@ -10,6 +10,7 @@ import numpy as np
 from painn_fast.learn.report import LIMITS, correlation_of_spread
 from painn_fast.learn.verdict import Verdict
 from painn_fast.runtime.atomic import atomic_write
+from painn_fast.runtime.log_axis import plain_numbers
 
 
 def draw(verdict: Verdict, path: Path) -> None:
@@ -39,6 +40,7 @@ def _curve(axis: Any, verdict: Verdict) -> None:
         axis.annotate(f" {one['round']}", (one["labels"], one["forces"]), fontsize="x-small")
     axis.set_xticks(labels, [f"{count:,}" for count in labels])
     axis.set_xticks([], minor=True)
+    plain_numbers(axis.yaxis)
     axis.set(title="Errors by round, on fresh beads", xlabel="labels trained on", ylabel="forces / kcal/mol/Å")
     axis.legend(frameon=False, fontsize="small")
 
@@ -57,6 +59,7 @@ def _spread(axis: Any, verdict: Verdict) -> None:
     axis.loglog(verdict.held_out.spread.ravel(), error.ravel(), ".", markersize=2, alpha=0.5)
     ends = [error.min(), error.max()]
     axis.loglog(ends, ends, color="0.6", linewidth=0.8)
+    plain_numbers(axis.xaxis, axis.yaxis)
     axis.set(
         title=f"Spread and error, rank correlation {correlation_of_spread(verdict):.2f}",
         xlabel="spread of the force on an atom / kcal/mol/Å",

@@ -16,6 +16,7 @@ import numpy as np
 from painn_fast.io.model_file import save_model
 from painn_fast.nn import Potential
 from painn_fast.runtime.atomic import atomic_write
+from painn_fast.runtime.log_axis import plain_numbers
 from painn_fast.settings import write_resolved
 from painn_fast.train.data import Dataset, write_split
 from painn_fast.train.data.statistics import statistics
@@ -103,12 +104,15 @@ def write(finished: Finished, output: Path) -> Path:
     """Write the model, and beside it all that is known of it; pictures only if matplotlib is installed."""
     settings, model = finished.settings, finished.model
     provenance = {
-        "data": "; ".join(f"{source.file} ({source.origin})" for source in settings.data),
+        "data": "; ".join(
+            f"{source.file} ({source.origin})" if source.origin else source.file for source in settings.data
+        ),
         "data_sha256": finished.data_sha256,
         "level_of_theory": finished.level_of_theory,
         "description": settings.description,
         "limits": settings.limits,
         "epochs": str(finished.epochs),
+        **({"weights of": Path(settings.start_from).name} if settings.start_from else {}),
     }
     provenance |= {
         f"MAE, {split}": format_errors(table) for split, table in finished.tables.items() if split != "train"
@@ -154,7 +158,7 @@ def model_card(finished: Finished) -> str:
         unit = next((entry["unit"] for entry in entries if entry), "")
         if any(cells):
             rows.append(f"| {name} | {' | '.join(cells)} | {unit} |")
-    origin = f"from the weights of {settings.start_from}, " if settings.start_from else ""
+    origin = f"from the weights of {Path(settings.start_from).name}, " if settings.start_from else ""
     rate = f"learning rate {settings.learning_rate:g}, batches of {finished.batch_size}, seed {settings.seed}"
     counts = ", ".join(f"{n} {split}" for split, n in facts["structures"].items())
     elements = ", ".join(f"{row['element']} {row['mae']:.4f}" for row in facts.get("forces_by_element", []))
@@ -240,6 +244,7 @@ def _learning_curves(finished: Finished, output: Path) -> None:
     for axis, name in zip(others, names, strict=True):
         axis.semilogy(epochs, [entry[name] for entry in history], color="C1")
         axis.set(xlabel="epoch", ylabel=f"validation MAE / {finished.unit(name)[1]}", title=name)
+    plain_numbers(*(axis.yaxis for axis in (losses, *others)))
     _save(figure, output)
 
 

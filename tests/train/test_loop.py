@@ -307,6 +307,8 @@ def test_a_training_starts_from_the_weights_of_a_model(toy, tmp_path):
     for name, tensor in load_model(first).state_dict().items():
         if not name.endswith("atomic_reference"):  # moved to where the labels are
             assert torch.allclose(tensor, tuned[name], atol=1e-6), name
+    card = (tmp_path / "second").glob("*.md")
+    assert f"from the weights of {first.name}, 1 epochs" in next(card).read_text()  # without folders of this machine
     again["output"] = str(tmp_path / "third")
     with pytest.raises(PaiNNFastError, match=r"another representation.*n_features 32 instead of 16"):
         train(toy, tmp_path, **again | {"representation": {**toy["representation"], "n_features": 32}})
