@@ -298,6 +298,18 @@ def test_wheels_are_unpacked_where_python_lacks_them_and_what_it_has_is_left(tmp
     assert run.stdout.split() == ["unpacked", str(tmp_path / "work/site/painn_fast/kernels/ring/__init__.py")]
 
 
+def test_wheels_to_bring_are_the_versions_that_the_tests_pass_with():
+    from gpu_setup import BROUGHT, REQUIRED
+
+    def pins(path):
+        lines = [line.split(";")[0].strip() for line in path.read_text().splitlines() if not line.startswith("#")]
+        return dict(line.split("==") for line in lines)
+
+    brought, tested = pins(BENCH / "gpu_wheels.txt"), pins(ROOT / "constraints.txt")
+    assert {REQUIRED[module] for module in BROUGHT} <= brought.keys() & tested.keys()
+    assert all(brought[name] == tested[name] for name in brought.keys() & tested.keys())
+
+
 def test_the_journal_has_each_result_and_another_run_leaves_out_what_passed(tmp_path):
     (tmp_path / "test_some.py").write_text("def test_a():\n    pass\ndef test_b():\n    assert 1 == 2\n")
     words = [sys.executable, "-m", "pytest", "-q", "-p", "gpu_journal", "-p", "no:cacheprovider", "-n", "2", "."]
