@@ -130,7 +130,9 @@ def run(stage: Stage, record: Record, left: float, environment: dict[str, str]) 
     finally:
         late = [process for process in running if process.poll() is None]
         _end(running, late)
-    seconds, message = time.monotonic() - start, " | ".join(last_line(log) for log in logs)
+    seconds = time.monotonic() - start
+    ends = ["" if process in late else ended_by(process.returncode) for process in running]
+    message = " | ".join(last_line(log) + end for log, end in zip(logs, ends, strict=True))
     if late:
         return Outcome("out of time" if limit == stage.seconds else "unfinished", seconds, message)
     codes = {process.returncode for process in running}
@@ -168,6 +170,11 @@ def _listening(groups: Sequence[int], number: int) -> list[int]:
             if caught and int(caught[1], 16) >> (number - 1) & 1 and os.getpgid(int(folder.name)) in groups:
                 found.append(int(folder.name))
     return found
+
+
+def ended_by(code: int) -> str:
+    """The signal, of a process that was ended by one."""
+    return f"; ended by signal {-code}" if code < 0 else ""
 
 
 def last_line(log: Path) -> str:

@@ -78,8 +78,8 @@ def stages(device: str, work: Path, wheels: Path, commit: str | None = None) -> 
     compiled = [*bench, "ethanol-1", "ethanol-64", "qm9-50", "--modes", "energy_forces", "--rounds", "7"]
     compiled += ["--sides", "fused,reference,compile", "--out", str(unused(results, "bench-compile"))]
     return [
-        Stage("setup", 30, [setup], always=True, least=0),
-        Stage("first", 40, [[*checks, "first"]]),
+        Stage("setup", 40, [setup], always=True, least=0),
+        Stage("first", 50, [[*checks, "first"]]),
         agreement(checks, quick),
         Stage("targets", 60, [[*checks, "targets"]], least=20),
         suite("tests-engine", 75, device, results, *ENGINES),
@@ -88,6 +88,7 @@ def stages(device: str, work: Path, wheels: Path, commit: str | None = None) -> 
         counters(checks, no_gpu),
         Stage("bench", 100, [[*bench, *_cases(quick), "--out", str(unused(results, "bench"))]], least=30),
         dynamics(device, results),
+        Stage("linked", 60, [[*checks, "linked"]], no_gpu, least=30),
         Stage("tuner", 75, [tuned], missing=no_gpu, least=30),
         Stage("precision", 60, [precision], missing=no_gpu, least=30),
         Stage("roofline", 25, [roofline], reads=written("bench")),

@@ -73,7 +73,7 @@ def test_how_stages_end(gpu, record):
     assert {name: (end.state, end.message) for name, end in ends.items()} == {
         "good": ("ok", "b"),
         "failing": ("failed", "ValueError: so"),
-        "crashing": ("failed", "begun"),
+        "crashing": ("failed", "begun; ended by signal 9"),
         "hanging": ("out of time", "begun"),
         "missing": ("skipped", "there is no such tool"),
         "no program": ("failed", "[Errno 2] No such file or directory: '/no/such/program'"),
