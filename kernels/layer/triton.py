@@ -6,6 +6,7 @@ and goes on with them. Only the next message needs all programs to be done. READ
 
 from __future__ import annotations
 
+import ctypes
 import math
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -299,10 +300,20 @@ def _shared_memory() -> int:
     return min(int(properties(k)["max_shared_mem"]) for k in range(torch.cuda.device_count()))
 
 
+def driver_version() -> int:
+    """The CUDA that NVIDIA's driver has, 12030 for 12.3; 0 without a driver."""
+    version = ctypes.c_int(0)
+    try:
+        ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
+    except OSError:
+        return 0
+    return version.value
+
+
 @lru_cache
 def can_be_linked() -> bool:
     """On NVIDIA from sm_90 on, with a driver that has such launches in CUDA graphs too (12.3), on all devices here."""
-    if torch.version.hip or not torch.cuda.is_available() or torch._C._cuda_getDriverVersion() < 12030:
+    if torch.version.hip or not torch.cuda.is_available() or driver_version() < 12030:
         return False
     return all(torch.cuda.get_device_capability(k) >= (9, 0) for k in range(torch.cuda.device_count()))
 

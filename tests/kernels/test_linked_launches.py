@@ -1,5 +1,6 @@
 """Linked launches: a program touches no memory before all launches ahead of its own have ended."""
 
+import ctypes
 import json
 import os
 import subprocess
@@ -58,6 +59,21 @@ def test_other_launches_wait_for_nothing_and_links_cost_no_registers_that_spill(
         assert linked["spilled"] == plain["spilled"] == 0
 
 
+def test_the_version_is_that_of_the_driver(monkeypatch):
+    class Driver:
+        def __init__(self, name):
+            assert name == "libcuda.so.1"
+
+        def cuDriverGetVersion(self, pointer):
+            pointer._obj.value = 12080
+
+    monkeypatch.setattr(layer.ctypes, "CDLL", Driver)
+    assert layer.driver_version() == 12080
+    load = ctypes.PyDLL  # CDLL of another name
+    monkeypatch.setattr(layer.ctypes, "CDLL", lambda name: load(f"no-such-folder/{name}"))
+    assert layer.driver_version() == 0
+
+
 def test_without_a_gpu_nothing_is_linked(monkeypatch):
     monkeypatch.setattr(layer.torch.cuda, "is_available", lambda: False)
     layer.can_be_linked.cache_clear()
@@ -70,7 +86,7 @@ def test_without_a_gpu_nothing_is_linked(monkeypatch):
 def test_links_need_a_device_and_a_driver_that_have_them(monkeypatch, capability, version, possible):
     for name, value in {"is_available": True, "device_count": 1, "get_device_capability": capability}.items():
         monkeypatch.setattr(layer.torch.cuda, name, lambda *_, value=value: value)
-    monkeypatch.setattr(layer.torch._C, "_cuda_getDriverVersion", lambda: version, raising=False)
+    monkeypatch.setattr(layer, "driver_version", lambda: version)
     layer.can_be_linked.cache_clear()
     assert layer.can_be_linked() == possible
     layer.can_be_linked.cache_clear()
