@@ -36,8 +36,8 @@ PACK_EVERY = 10.0
 """Seconds."""
 LARGEST_FILE = 2**20
 """Bytes of a file in the archive; of a longer one its beginning and its end."""
-FINISHED = ("ok", "failed", "skipped")
-"""What another call need not repeat."""
+FINISHED = ("ok", "failed")
+"""What another call need not repeat; it may have what a skipped stage lacked."""
 RESERVE = 5.0
 """Seconds at the end of a call for the archive."""
 
@@ -104,6 +104,9 @@ def run(stage: Stage, record: Record, left: float, environment: dict[str, str]) 
         return Outcome("skipped", 0.0, stage.missing)
     if left < stage.least:
         return Outcome("unfinished", 0.0, "no time left")
+    read = [str(path) for pattern in stage.reads for path in sorted(record.folder.glob(pattern))]
+    if stage.reads and not read:
+        return Outcome("skipped", 0.0, f"no {' or '.join(stage.reads)} among the results")
     limit, start = min(stage.seconds, left), time.monotonic()
     logs = [record.folder / f"{stage.name}{f'-{k}' if k else ''}.log" for k in range(len(stage.commands))]
     running: list[subprocess.Popen[bytes]] = []
@@ -112,7 +115,7 @@ def run(stage: Stage, record: Record, left: float, environment: dict[str, str]) 
             with log.open("ab") as file:
                 running.append(
                     subprocess.Popen(
-                        command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
+                        [*command, *read], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
                         start_new_session=True, env=os.environ | environment | stage.environment,
                     )
                 )  # fmt: skip
@@ -127,7 +130,9 @@ def run(stage: Stage, record: Record, left: float, environment: dict[str, str]) 
     finally:
         late = [process for process in running if process.poll() is None]
         _end(running, late)
-    seconds, message = time.monotonic() - start, " | ".join(last_line(log) for log in logs)
+    seconds = time.monotonic() - start
+    ends = ["" if process in late else ended_by(process.returncode) for process in running]
+    message = " | ".join(last_line(log) + end for log, end in zip(logs, ends, strict=True))
     if late:
         return Outcome("out of time" if limit == stage.seconds else "unfinished", seconds, message)
     codes = {process.returncode for process in running}
@@ -165,6 +170,11 @@ def _listening(groups: Sequence[int], number: int) -> list[int]:
             if caught and int(caught[1], 16) >> (number - 1) & 1 and os.getpgid(int(folder.name)) in groups:
                 found.append(int(folder.name))
     return found
+
+
+def ended_by(code: int) -> str:
+    """The signal, of a process that was ended by one."""
+    return f"; ended by signal {-code}" if code < 0 else ""
 
 
 def last_line(log: Path) -> str:

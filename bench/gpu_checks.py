@@ -1,6 +1,6 @@
 """Checks and times of the GPU engine, for `gpu.py`: a line of JSON each, in a file that grows.
 
-`python bench/gpu_checks.py --out FOLDER first | compile | targets | once --case qm9-50`
+`python bench/gpu_checks.py --out FOLDER first | compile | targets | linked | once --case qm9-50`
 `... agreement --precision tf32 --atoms many`
 """
 
@@ -176,6 +176,40 @@ def compile_targets(journal: Journal) -> None:
     journal.attempt("ethanol-10 training", lambda: training(model("cuda"), once_only=True))
 
 
+def linked(device: str, journal: Journal) -> None:
+    """Launches that may begin while the one before ends, beside those that may not."""
+    potential = model(device)
+    for case in ("ethanol-1", "qm9-50", "ethanol-64"):
+        journal.attempt(f"{case} linked", lambda: links(potential, case, device))  # noqa: B023
+        if device == "cpu":
+            return
+
+
+def links(potential: Potential, case: str, device: str, moves: int = 20) -> dict[str, object]:
+    """Milliseconds of both as graphs, and whether they give the same bits, at other positions in each replay."""
+    from painn_fast.kernels.layer import triton as layer
+
+    batch, ms, results = graph_of(potential, case), {}, []
+    generator = torch.Generator().manual_seed(0)
+    moved = [0.05 * torch.randn(batch.positions.shape, generator=generator, dtype=torch.float64) for _ in range(moves)]
+    kept = layer.LINKED
+    try:
+        for layer.LINKED in (False, True):
+            engine, x = made(potential), batch.positions.clone()
+            run = engine.launches(engine.workspace(batch), x)
+            replay, memory = captured(lambda: run() and None, x.device), run()  # noqa: B023
+            results.append([])
+            for move in moved:
+                x.copy_(batch.positions + move.to(x.device))
+                replay()
+                results[-1].append(torch.cat([value.flatten() for value in memory.values()]))
+            ms["linked" if layer.LINKED else "one by one"] = milliseconds(replay, device)
+    finally:
+        layer.LINKED = kept
+    other = sum(not torch.equal(one, two) for one, two in zip(*results, strict=True))
+    return {"good": other == 0, "possible": layer.can_be_linked(), "other bits": other, "of": moves, "ms": ms}
+
+
 def predicted() -> dict[str, object]:
     """Milliseconds by the model of `kernels/tools`, where it knows this GPU, to be read beside those above."""
     from painn_fast.kernels.tools import model as performance
@@ -299,7 +333,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--out", type=Path, required=True, help="folder")
-    parser.add_argument("check", choices=("first", "agreement", "compile", "targets", "once"))
+    parser.add_argument("check", choices=("first", "agreement", "compile", "targets", "linked", "once"))
     parser.add_argument("--case", default="ethanol-1", choices=list(CASES))
     parser.add_argument("--precision", default="ieee", choices=list(LIMITS))
     parser.add_argument("--atoms", default="few", choices=list(AGREEMENT))
@@ -317,7 +351,7 @@ def main() -> int:
     elif given.check == "once":
         once(given.device, given.case, given.precision, journal)
     else:
-        {"first": first, "targets": targets}[given.check](given.device, journal)
+        {"first": first, "targets": targets, "linked": linked}[given.check](given.device, journal)
     print("not as expected" if journal.bad else "all as expected", f"after {time.perf_counter() - START:.0f} s")
     return int(journal.bad)
 

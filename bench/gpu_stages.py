@@ -50,6 +50,7 @@ class Stage:
         always: in every call.
         pytest: having no test is no failure.
         environment: variables of its own.
+        reads: patterns of result files of other stages, whose paths are added to the commands; skipped without any.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Stage:
     always: bool = False
     pytest: bool = False
     environment: dict[str, str] = field(default_factory=dict)
+    reads: Sequence[str] = ()
 
 
 def stages(device: str, work: Path, wheels: Path, commit: str | None = None) -> list[Stage]:
@@ -72,12 +74,12 @@ def stages(device: str, work: Path, wheels: Path, commit: str | None = None) -> 
     setup = [PYTHON, str(BENCH / "gpu_setup.py"), str(work), str(wheels), *([commit] if commit else [])]
     tuned = [PYTHON, "-m", "painn_fast.kernels.tools.tuning", "--seconds", "60", "--out", str(results / "tuned")]
     precision = [PYTHON, "bench/precision.py", "--device", device, "--out", str(results / "precision.json")]
-    roofline = [PYTHON, "bench/roofline.py", str(results / "bench.json"), "--device", device]
+    roofline = [PYTHON, "bench/roofline.py", "--device", device, *(["--quick"] if quick else [])]
     compiled = [*bench, "ethanol-1", "ethanol-64", "qm9-50", "--modes", "energy_forces", "--rounds", "7"]
     compiled += ["--sides", "fused,reference,compile", "--out", str(unused(results, "bench-compile"))]
     return [
-        Stage("setup", 30, [setup], always=True, least=0),
-        Stage("first", 40, [[*checks, "first"]]),
+        Stage("setup", 40, [setup], always=True, least=0),
+        Stage("first", 50, [[*checks, "first"]]),
         agreement(checks, quick),
         Stage("targets", 60, [[*checks, "targets"]], least=20),
         suite("tests-engine", 75, device, results, *ENGINES),
@@ -86,9 +88,10 @@ def stages(device: str, work: Path, wheels: Path, commit: str | None = None) -> 
         counters(checks, no_gpu),
         Stage("bench", 100, [[*bench, *_cases(quick), "--out", str(unused(results, "bench"))]], least=30),
         dynamics(device, results),
+        Stage("linked", 60, [[*checks, "linked"]], no_gpu, least=30),
         Stage("tuner", 75, [tuned], missing=no_gpu, least=30),
         Stage("precision", 60, [precision], missing=no_gpu, least=30),
-        Stage("roofline", 25, [roofline]),
+        Stage("roofline", 25, [roofline], reads=written("bench")),
         operations(device, results),
         Stage("bench-compile", 90, [compiled], missing=no_gpu, least=45),
         Stage("consan", 60, [[*checks, "once"]], no_gpu, environment={"TRITON_INSTRUMENTATION_MODE": "consan"}),
@@ -105,9 +108,14 @@ def agreement(checks: Sequence[str], quick: bool) -> Stage:
     return Stage("agreement", 75, words if quick else [*words, [*checks, "compile"]], least=20)
 
 
+def written(name: str) -> tuple[str, str]:
+    """Patterns of the files that `unused` names."""
+    return f"{name}.json", f"{name}-[0-9].json"
+
+
 def unused(folder: Path, name: str) -> Path:
     """A result file of its own for each call: one that was cut short has results too."""
-    count = len([*folder.glob(f"{name}.json"), *folder.glob(f"{name}-[0-9].json")])
+    count = len([path for pattern in written(name) for path in folder.glob(pattern)])
     return folder / (f"{name}-{count + 1}.json" if count else f"{name}.json")
 
 

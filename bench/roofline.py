@@ -1,4 +1,4 @@
-"""How near to the machine's limits: `python bench/roofline.py RESULTS.json --device cuda`.
+"""How near to the machine's limits: `python bench/roofline.py RESULTS.json [...] --device cuda`.
 
 The limits are measured here, in float32: a large matrix product for flops, a large copy for bytes. What an evaluation
 must do is counted: flops of the products over atoms and of the edges; bytes of every intermediate over atoms, written
@@ -7,12 +7,13 @@ once and read once (gathers along edges come from the cache). The roof is the lo
 
 import argparse
 import time
+from collections.abc import Iterator
 
 import torch
 
 from painn_fast.bench.cases import CASES
 from painn_fast.bench.floor import shapes
-from painn_fast.bench.results import read_report
+from painn_fast.bench.results import Report, read_report
 from painn_fast.bench.table import milliseconds
 from painn_fast.nn import RepresentationConfig
 
@@ -62,28 +63,35 @@ def _best(work, device: torch.device, tries: int = 10) -> float:
     return min(times[2:])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", help="file that `painn-fast bench --out` wrote")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--quick", action="store_true", help="a smaller product for the peak")
-    given = parser.parse_args()
-    report = read_report(given.results)
+def lines(report: Report, top_flops: float, top_bytes: float) -> Iterator[str]:
+    """Of the table, one a measured side of a case in a mode."""
     config = RepresentationConfig.parse(dict(report.model))
-    top_flops, top_bytes = peaks(torch.device(given.device), quick=given.quick)
-    print(f"peak: {top_flops / 1e12:.3g} Tflop/s in float32, {top_bytes / 1e9:.4g} GB/s copied")
-    print(f"{'':<50}{'ms':>9}{'Tflop/s':>10}{'% peak':>8}{'GB/s':>9}{'% peak':>8}{'% roof':>8}")
     for result in report.results:
         if result.median is None or result.mode not in PASSES or result.side == "dimenet" or result.case not in CASES:
             continue
         compute = flops(result.atoms, result.edges, result.mode, config) / result.median
         memory = bytes_moved(result.atoms, result.mode, config) / result.median
         percent = [100 * compute / top_flops, 100 * memory / top_bytes]
-        print(
+        yield (
             f"{result.case} {result.mode} {result.side}".ljust(50)
             + f"{milliseconds(result.median):>9}{compute / 1e12:>10.3g}{percent[0]:>8.1f}"
             + f"{memory / 1e9:>9.3g}{percent[1]:>8.1f}{max(percent):>8.1f}"
         )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", nargs="+", help="files that `painn-fast bench --out` wrote")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--quick", action="store_true", help="a smaller product for the peak")
+    given = parser.parse_args()
+    reports = [read_report(path) for path in given.results]
+    top_flops, top_bytes = peaks(torch.device(given.device), quick=given.quick)
+    print(f"peak: {top_flops / 1e12:.3g} Tflop/s in float32, {top_bytes / 1e9:.4g} GB/s copied")
+    print(f"{'':<50}{'ms':>9}{'Tflop/s':>10}{'% peak':>8}{'GB/s':>9}{'% peak':>8}{'% roof':>8}")
+    for report in reports:
+        for line in lines(report, top_flops, top_bytes):
+            print(line)
 
 
 if __name__ == "__main__":

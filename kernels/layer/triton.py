@@ -6,6 +6,7 @@ and goes on with them. Only the next message needs all programs to be done. READ
 
 from __future__ import annotations
 
+import ctypes
 import math
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from painn_fast.kernels.launch import require_contiguous
 from painn_fast.kernels.message.triton import LANES, MOST_HELD
@@ -27,8 +29,21 @@ from painn_fast.kernels.readout.triton import ATOMS, atomic_energies, total_of
 
 PRODUCT_BYTES = 61_440
 """Of shared memory, for filters by products: weights as two numbers each, a tile of the basis, and one of filters."""
+LINKED = False
+"""Whether a launch may begin while the one before it ends, where that is possible; README.md has what is known."""
 COLUMNS = 32
 """Hidden features of the readout that a tile sums; the order of sums is the same for any number of rows."""
+
+
+@triton.jit
+def begin(LINKED: tl.constexpr):
+    """Where launches are linked, wait until all before have ended and their numbers can be seen; the next may begin.
+
+    Nothing may come before it, and no program may leave it out: the next launch waits for the end of this one alone.
+    """
+    if LINKED:
+        gdc_wait()
+        gdc_launch_dependents()
 
 
 @triton.jit(do_not_specialize=["n"])
@@ -41,13 +56,14 @@ def layer_fwd_kernel(
     C: tl.constexpr, GATHER: tl.constexpr, HELD: tl.constexpr, DOT: tl.constexpr, UNIT: tl.constexpr,
     SPAN: tl.constexpr, EPSILON: tl.constexpr, VECTORS: tl.constexpr, PRECISION: tl.constexpr, F: tl.constexpr,
     H: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, BLOCK_H: tl.constexpr, DEPTH: tl.constexpr,
-    DEPTH_H: tl.constexpr, STAGES: tl.constexpr, COLUMNS: tl.constexpr,
+    DEPTH_H: tl.constexpr, STAGES: tl.constexpr, COLUMNS: tl.constexpr, LINKED: tl.constexpr,
 ):  # fmt: skip
     """A message, with GATHER of vectors too, and the node after it.
 
     Before a readout (p_atomic) energies of atoms; where their adjoint is wanted (p_g_hidden) also gs_out and gv_out,
     of s and v before the node.
     """
+    begin(LINKED)
     i = (tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS))[:, None]
     mask = i < n
     gather(
@@ -82,13 +98,14 @@ def layer_bwd_kernel(
     p_narrow, p_total, p_g_vw, p_gs_out, p_gv_out, p_forces, p_atomic, p_atom_ptr, p_energy, n, molecules,
     C: tl.constexpr, HELD: tl.constexpr, DOT: tl.constexpr, ADD: tl.constexpr, SPAN: tl.constexpr, SCALE: tl.constexpr,
     UNIT: tl.constexpr, EPSILON: tl.constexpr, PRECISION: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr,
-    BLOCK: tl.constexpr, DEPTH: tl.constexpr, STAGES: tl.constexpr, ATOMS: tl.constexpr,
+    BLOCK: tl.constexpr, DEPTH: tl.constexpr, STAGES: tl.constexpr, ATOMS: tl.constexpr, LINKED: tl.constexpr,
 ):  # fmt: skip
     """The adjoint of a message, and of the node before it: gs_out, gv_out, and the force [N, 3] so far.
 
     In the first layer (p_forces) there is no node before: energies [M] and forces [N, 3] leave in float64, times
     SCALE and, for forces, UNIT.
     """
+    begin(LINKED)
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     i = row[:, None]
     mask = i < n
@@ -251,8 +268,11 @@ def _launch(
         span = span_of(shape, f, features.dtype, product)
         fixed = {"C": functions, "HELD": functions.count <= MOST_HELD, "DOT": product, "SPAN": span}
         fixed |= {**constant, "PRECISION": PRECISION, **sizes(kernel, shape, f, hidden)}
+        fixed["LINKED"] = LINKED and can_be_linked()
+        options = {"num_warps": shape.warps, "num_stages": 1}
+        options |= {"launch_pdl": True} if fixed["LINKED"] else {}
         with torch.cuda.device_of(features):
-            kernel[(triton.cdiv(n, shape.rows),)](*given, n, *numbers, **fixed, num_warps=shape.warps, num_stages=1)
+            kernel[(triton.cdiv(n, shape.rows),)](*given, n, *numbers, **fixed, **options)
 
 
 def layer_shape(dtype: torch.dtype, precision: str, atoms: int) -> Shape:
@@ -278,6 +298,24 @@ def _shared_memory() -> int:
         return PRODUCT_BYTES  # kernels are compiled or interpreted, not executed
     properties = triton.runtime.driver.active.utils.get_device_properties
     return min(int(properties(k)["max_shared_mem"]) for k in range(torch.cuda.device_count()))
+
+
+def driver_version() -> int:
+    """The CUDA that NVIDIA's driver has, 12030 for 12.3; 0 without a driver."""
+    version = ctypes.c_int(0)
+    try:
+        ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
+    except OSError:
+        return 0
+    return version.value
+
+
+@lru_cache
+def can_be_linked() -> bool:
+    """On NVIDIA from sm_90 on, with a driver that has such launches in CUDA graphs too (12.3), on all devices here."""
+    if torch.version.hip or not torch.cuda.is_available() or driver_version() < 12030:
+        return False
+    return all(torch.cuda.get_device_capability(k) >= (9, 0) for k in range(torch.cuda.device_count()))
 
 
 def span_of(shape: Shape, features: int, dtype: torch.dtype = torch.float32, product: bool = True) -> int:
@@ -308,14 +346,22 @@ def cases(lanes: int) -> list[tuple[str, Any, dict[str, str], dict[str, Any], in
 
 
 def case(
-    kernel: Any, features: int, precision: str, shape: Shape, which: str, lanes: int = 32, *, forces: bool = True
+    kernel: Any,
+    features: int,
+    precision: str,
+    shape: Shape,
+    which: str,
+    lanes: int = 32,
+    *,
+    forces: bool = True,
+    linked: bool = False,
 ) -> tuple[str, Any, dict[str, str], dict[str, Any], int]:
     """What the static report compiles for so many features; `which` is "first", "last" or "", between them."""
     functions = Constants("sinc", 20, math.pi / 5.0, 0.0, 0.0, "cosine", 5.0, 0.0)
     fixed: dict[str, Any] = {"C": functions, "GATHER": which != "first", "HELD": True, "UNIT": 1.0, "SCALE": 1.0}
     product = by_product(functions, torch.float32, lanes)
     fixed |= {"DOT": product, "SPAN": span_of(shape, features, product=product), "EPSILON": 1e-8}
-    fixed |= {"VECTORS": which != "last", "PRECISION": precision}
+    fixed |= {"VECTORS": which != "last", "PRECISION": precision, "LINKED": linked}
     fixed |= {"ADD": which != "last", "COLUMNS": COLUMNS, "ATOMS": ATOMS}
     fixed |= sizes(kernel, shape, features, features // 2 if which == "last" else features)
     fixed |= dict.fromkeys(_absent(kernel, which, forces))

@@ -135,7 +135,7 @@ def schnetpack_calculator(spk: Any, model: Any, potential: Potential) -> Any:
     """Its calculator, of its model with the weights of `potential`, which need not be loaded."""
 
     class Calculator(spk.interfaces.SpkCalculator):
-        def _load_model(self, model_file: Any) -> Any:
+        def _load_model(self, model_file: Any, *_: Any) -> Any:  # 2.2 gives device and dtype too
             return model_file
 
     neighbors = spk.transform.MatScipyNeighborList(cutoff=potential.cutoff)
@@ -148,7 +148,7 @@ def _simulator_step(spk: Any, model: Any, problem: Problem) -> Work:
     md, calculators = (importlib.import_module(f"schnetpack.md{name}") for name in ("", ".calculators"))
 
     class Calculator(calculators.SchNetPackCalculator):  # type: ignore[name-defined]
-        def _load_model(self, model_file: Any) -> Any:
+        def _load_model(self, model_file: Any, *_: Any) -> Any:  # 2.2 gives device and dtype too
             return model_file
 
     structures, cutoff = problem.structures, problem.potential.cutoff

@@ -10,6 +10,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
+
+from painn_fast.bench.results import Result, new_report, write_report
+from painn_fast.nn import RepresentationConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCH = ROOT / "bench"
@@ -69,7 +73,7 @@ def test_how_stages_end(gpu, record):
     assert {name: (end.state, end.message) for name, end in ends.items()} == {
         "good": ("ok", "b"),
         "failing": ("failed", "ValueError: so"),
-        "crashing": ("failed", "begun"),
+        "crashing": ("failed", "begun; ended by signal 9"),
         "hanging": ("out of time", "begun"),
         "missing": ("skipped", "there is no such tool"),
         "no program": ("failed", "[Errno 2] No such file or directory: '/no/such/program'"),
@@ -200,6 +204,37 @@ def test_a_stage_for_which_no_time_is_left_keeps_how_it_ended_before(gpu, short,
     assert (entry["state"], entry["message"]) == ("out of time", "begun")
 
 
+def test_a_stage_is_skipped_until_the_results_that_it_reads_are_there(gpu, short, tmp_path):
+    from gpu_stages import unused, written
+
+    results = tmp_path / "work" / "results"
+    short += [stage(gpu, "roofline", "import sys; print(*sys.argv[1:])", reads=written("bench"))]
+    assert call(gpu, tmp_path)[0] == 0
+    (entry,) = json.loads(archived(tmp_path / "out.zip")["outcomes.json"]).values()
+    assert (entry["state"], entry["message"]) == ("skipped", "no bench.json or bench-[0-9].json among the results")
+    (results / "bench.json").touch()
+    (results / "bench-compile.json").touch()
+    unused(results, "bench").touch()
+    assert call(gpu, tmp_path)[0] == 0
+    assert archived(tmp_path / "out.zip")["roofline.log"].split() == [
+        str(results / name) for name in ("bench.json", "bench-2.json")
+    ]
+
+
+def test_per_cent_of_the_limits_of_each_result_file(tmp_path):
+    paths = [str(tmp_path / name) for name in ("bench.json", "bench-2.json")]
+    for path, case in zip(paths, ("ethanol-1", "qm9-50"), strict=True):
+        facts = {"case": case, "mode": "energy_forces", "side": "fused", "structures": 1, "atoms": 9, "edges": 72}
+        measured = Result.parse({**facts, "status": "ok", "times": (0.001,), "median": 0.001})
+        report = new_report(torch.device("cpu"), RepresentationConfig().model_dump())
+        write_report(report.model_copy(update={"results": (measured,)}), path)
+    words = [sys.executable, str(BENCH / "roofline.py"), *paths, "--quick"]
+    run = subprocess.run(words, capture_output=True, text=True, check=True)
+    table = [line.split() for line in run.stdout.splitlines()[2:]]
+    assert [line[:3] for line in table] == [[case, "energy_forces", "fused"] for case in ("ethanol-1", "qm9-50")]
+    assert all(float(line[-1]) > 0 for line in table)
+
+
 def test_suites_of_measurements_can_be_collected():
     files = sorted(path.name for path in BENCH.glob("test_*.py"))
     words = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *files]
@@ -261,6 +296,18 @@ def test_wheels_are_unpacked_where_python_lacks_them_and_what_it_has_is_left(tmp
     code = "import lacked_by_all_pythons as m, painn_fast, painn_fast.kernels.ring as r; print(m.text, r.__file__)"
     run = subprocess.run(python(code), cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["unpacked", str(tmp_path / "work/site/painn_fast/kernels/ring/__init__.py")]
+
+
+def test_wheels_to_bring_are_the_versions_that_the_tests_pass_with():
+    from gpu_setup import BROUGHT, REQUIRED
+
+    def pins(path):
+        lines = [line.split(";")[0].strip() for line in path.read_text().splitlines() if not line.startswith("#")]
+        return dict(line.split("==") for line in lines)
+
+    brought, tested = pins(BENCH / "gpu_wheels.txt"), pins(ROOT / "constraints.txt")
+    assert {REQUIRED[module] for module in BROUGHT} <= brought.keys() & tested.keys()
+    assert all(brought[name] == tested[name] for name in brought.keys() & tested.keys())
 
 
 def test_the_journal_has_each_result_and_another_run_leaves_out_what_passed(tmp_path):

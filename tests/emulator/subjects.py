@@ -10,10 +10,12 @@ import torch
 from ase import Atoms
 from ase.build import molecule
 from torch.utils._python_dispatch import TorchDispatchMode
+from triton.runtime.driver import driver
 
 from painn_fast.engine.gpu import GpuEngine
 from painn_fast.graph import batch_atoms
 from painn_fast.kernels.launch import launches
+from painn_fast.kernels.layer import triton as layers
 from painn_fast.kernels.node import triton as nodes
 from painn_fast.kernels.node.reference import Mlp, node
 from painn_fast.kernels.radial.reference import Radial
@@ -68,6 +70,7 @@ def subjects() -> dict[str, Subject]:
     listed["node, many atoms"] = Subject(NODES, many_atoms)
     for features in (F, 64):
         listed[f"engine, layers of many atoms, F={features}"] = Subject(LAYERS, _with(layers_of_many_atoms, features))
+    listed["engine, linked launches"] = Subject(LAYERS, linked_launches)
     listed["engine, energies alone"] = Subject(LAYERS | {"molecules_kernel"}, energies_alone)
     return listed | _of_other_tests()
 
@@ -241,6 +244,22 @@ def layers_of_many_atoms(features):
         nodes.FEW = kept
     for name, value in results[0].items():
         assert torch.equal(value, results[1][name]), f"{name}: other bits in programs of other numbers of atoms"
+
+
+def linked_launches():
+    """The same bits where a program waits for the launches before its own, and lets the next begin."""
+    potential, kept, results = _potential(torch.float32, layers=2), (layers.LINKED, layers.can_be_linked), []
+    texts = driver.active.texts
+    try:
+        layers.can_be_linked = lambda: True
+        for layers.LINKED in (False, True):
+            results.append(_evaluated(potential, ["H2O", "CO"], ["energy", "forces"])[0])
+            waits = sum("griddepcontrol.wait" in text for text in texts)
+            assert (waits > 0) == layers.LINKED
+    finally:
+        layers.LINKED, layers.can_be_linked = kept
+    for name, value in results[0].items():
+        assert torch.equal(value, results[1][name]), f"{name}: other bits where launches are linked"
 
 
 def energies_alone():
