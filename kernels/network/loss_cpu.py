@@ -90,3 +90,14 @@ def add_filters(parts: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> None
                 else:
                     bias[layer, c] = value
                 at += 1
+
+
+@compiled(nogil=True)
+def join_filters(weight: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
+    """Filters [L, K + 1, 3 F] of weight [L, 3 F, K] and bias [L, 3 F]."""
+    rows = weight.shape[2]
+    for layer in range(weight.shape[0]):
+        for c in range(weight.shape[1]):
+            for k in range(rows):
+                out[layer, k, c] = weight[layer, c, k]
+            out[layer, rows, c] = bias[layer, c]

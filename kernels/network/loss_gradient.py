@@ -73,15 +73,17 @@ class LossGradient:
         sums = self._sums[: len(bounds)]
         g_s, losses = np.empty_like(s), np.zeros(len(bounds))
 
+        graph = given.row_ptr, given.sender, given.mirror
+        whole = graph_of(given.r, self.radial, graph, given.n_atoms)
+
         def work(part: tuple[int, int], number: int) -> None:
             molecules, atoms = slice(*np.searchsorted(ends, part).tolist()), slice(*part)
-            graph = _part(given, self.radial, part, molecules)
             own = Labels(
                 labels.energy[molecules], labels.energy_weight[molecules],
                 None if labels.forces is None else labels.forces[atoms], labels.force_weight,
             )  # fmt: skip
-            memory = self._memory(len(graph.ends), s.dtype)
-            losses[number] = self._passes(memory, graph, s[atoms], own, g_s[atoms], views_of(sums[number], self.like))
+            memory, to = self._memory(part[1] - part[0], s.dtype), views_of(sums[number], self.like)
+            losses[number] = self._passes(memory, _within(whole, *part), s[atoms], own, g_s[atoms], to)
             self._free.append(memory)
 
         run(work, bounds)
@@ -127,10 +129,12 @@ class LossGradient:
         return loss
 
 
-def _part(given: Structures, radial: Radial, atoms: tuple[int, int], molecules: slice) -> passes_cpu.Graph:
-    """The graph of whole molecules alone."""
-    first, last = atoms
-    row_ptr = given.row_ptr[first : last + 1]
-    low, high = int(row_ptr[0]), int(row_ptr[-1])
-    inside = row_ptr - low, given.sender[low:high] - first, given.mirror[low:high] - low
-    return graph_of(given.r[low:high], radial, inside, given.n_atoms[molecules])
+def _within(graph: passes_cpu.Graph, first: int, last: int) -> passes_cpu.Graph:
+    """The graph of some of the molecules, atoms `first` to `last` - 1."""
+    low, high = int(graph.row_ptr[first]), int(graph.row_ptr[last])
+    edges = slice(low, high)
+    return passes_cpu.Graph(
+        graph.basis[edges], graph.slope[edges], graph.u[edges], graph.inverse[edges],
+        graph.row_ptr[first : last + 1] - low, graph.sender[edges] - first, graph.mirror[edges] - low,
+        graph.ends[first:last] - first,
+    )  # fmt: skip

@@ -94,8 +94,7 @@ def fill(to: NetworkWeights, w: Any) -> None:
         if k == len(w.filter):
             _pack_both(w.readout_1, to.readout_1, to.readout_1_t)
             return
-        _pack(w.filter[k], to.filter[k])
-        to.filter_t[k, :, : w.filter.shape[1]] = w.filter[k].T
+        _fill_filter(w.filter[k], to.filter[k], to.filter_t[k])
         _pack_layer(to.layers, w, k)
 
     run(work, range(len(w.filter) + 1))
@@ -126,6 +125,14 @@ def _fill_layer(  # type: ignore[no-untyped-def]
     _copy(message_2_bias, to.message_2_bias[k])
     _copy(update_1_bias, to.update_1_bias[k])
     _copy(update_2_bias, to.update_2_bias[k])
+
+
+@compiled(nogil=True)
+def _fill_filter(matrix, panels, transposed):  # type: ignore[no-untyped-def]
+    _pack(matrix, panels)
+    for k in range(matrix.shape[0]):
+        for c in range(matrix.shape[1]):
+            transposed[c, k] = matrix[k, c]
 
 
 @compiled(nogil=True)

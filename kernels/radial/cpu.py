@@ -13,6 +13,10 @@ from painn_fast.kernels.jit import compiled
 from painn_fast.kernels.radial.reference import Radial
 from painn_fast.kernels.radial.slopes import filter_basis_and_slope
 from painn_fast.kernels.simd import LANES
+from painn_fast.kernels.threads import run
+
+MOST = 2048
+"""Edges that a thread takes at a time."""
 
 
 def edge_functions(r: Tensor, mirror: Tensor, radial: Radial) -> tuple[np.ndarray, ...]:
@@ -32,10 +36,11 @@ def edge_functions(r: Tensor, mirror: Tensor, radial: Radial) -> tuple[np.ndarra
     if radial.basis == "sinc" and radial.cutoff_function == "cosine" and harmonic:
         shapes = (columns,), (columns,), (3,), ()
         basis, slope, u, inverse = (r.new_empty((len(r), *shape)).numpy() for shape in shapes)
-        _sinc_and_cosine(
-            r.contiguous().numpy(), mirror.numpy(), float(first[-1]) / k, k, radial.cutoff, basis, slope, u, inverse
-        )
-        return basis, slope, u, inverse
+        given = r.contiguous().numpy(), mirror.numpy(), float(first[-1]) / k, k, radial.cutoff
+        to = basis, slope, u, inverse
+        cuts = range(0, len(r) + MOST - 1, MOST)
+        run(lambda edges, _: _sinc_and_cosine(*given, *edges, *to), [(e, min(e + MOST, len(r))) for e in cuts])
+        return to
     d = torch.linalg.vector_norm(r, dim=1)
     functions = [pad(t, (0, columns - k - 1)) for t in filter_basis_and_slope((d + d[mirror]) / 2, radial)]
     per = 1.0 / d
@@ -49,14 +54,16 @@ def _length(r, e):  # type: ignore[no-untyped-def]
 
 
 @compiled(nogil=True, error_model="numpy")
-def _sinc_and_cosine(r, mirror, frequency, k, cutoff, basis, slope, u, inverse):  # type: ignore[no-untyped-def]
+def _sinc_and_cosine(  # type: ignore[no-untyped-def]
+    r, mirror, frequency, k, cutoff, low, high, basis, slope, u, inverse
+):  # fmt: skip
     """Frequencies are multiples of the first: sines and cosines of all follow from those of one."""
-    for e in range(r.shape[0]):
+    for e in range(low, high):
         length, other = _length(r, e), mirror[e]
         inverse[e] = 1.0 / length
         for c in range(3):
             u[e, c] = r[e, c] / length
-        if other < e:
+        if low <= other < e:
             for c in range(basis.shape[1]):
                 basis[e, c], slope[e, c] = basis[other, c], slope[other, c]
             continue

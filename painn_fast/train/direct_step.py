@@ -13,7 +13,7 @@ from torch import Tensor
 from painn_fast import units
 from painn_fast.graph import AtomicBatch
 from painn_fast.kernels import threads
-from painn_fast.kernels.network.loss_cpu import add_filters, add_parts
+from painn_fast.kernels.network.loss_cpu import add_filters, add_parts, join_filters
 from painn_fast.kernels.network.loss_gradient import Labels, LossGradient, Structures
 from painn_fast.kernels.network.packing import fill, network_panels
 from painn_fast.kernels.network.reference import Weights
@@ -59,11 +59,16 @@ class DirectStep:
             self._flat.pack()
             length = units.factor("length", self.model.config.length_unit)
             r = (batch.edge_vectors() / length).to(self.model.dtype)
-            s = self.model.representation.embed(batch)
+            network: Any = self.model.representation
+            with torch.set_grad_enabled(bool(network.electronic)):
+                s = network.embed(batch)
             given = Structures(s.detach(), r, batch.n_atoms, batch.row_ptr, batch.sender, batch.mirror)
             result = self._loss(given, self._labels(batch, labels, counts))
             self._flat.collect(result.weights)
-            torch.autograd.backward(s, torch.from_numpy(result.s))
+            if s.requires_grad:
+                torch.autograd.backward(s, torch.from_numpy(result.s))
+            else:  # it is an embedding of the elements alone
+                network.embedding.weight.grad.index_add_(0, batch.numbers, torch.from_numpy(result.s))
         return torch.tensor(result.loss, dtype=torch.float64)
 
     def _labels(self, batch: AtomicBatch, labels: Mapping[str, Tensor], counts: Mapping[str, Any]) -> Labels:
@@ -131,8 +136,7 @@ class _FlatWeights:
 
     def pack(self) -> None:
         """Have the weights of now in `panels`."""
-        weight, bias = self._filters
-        self._whole_filters[:, :-1], self._whole_filters[:, -1] = weight.transpose(0, 2, 1), bias
+        join_filters(*self._filters, self._whole_filters)
         fill(self.panels, self._weights)
 
     def collect(self, parts: np.ndarray) -> None:
