@@ -79,6 +79,35 @@ def store(_, array, index, value):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
+def transpose(_, source, start, stride, to, to_start, to_stride):  # type: ignore[no-untyped-def]
+    """A square of LANES rows, `stride` numbers apart from `start` on, into as many columns of another array."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        vector = llvm_vector(source.dtype)
+        align = source.dtype.bitwidth // 8
+
+        def address(k, row):  # type: ignore[no-untyped-def]
+            data = context.make_array(signature.args[k])(context, builder, args[k]).data
+            place = builder.add(args[k + 1], builder.mul(args[k + 2], context.get_constant(types.intp, row)))
+            return builder.bitcast(builder.gep(data, [place]), vector.as_pointer())
+
+        def mixed(one, other, lanes):  # type: ignore[no-untyped-def]
+            return builder.shuffle_vector(one, other, ir.Constant(ir.VectorType(ir.IntType(32), LANES), lanes))
+
+        rows, lanes, half = [builder.load(address(0, row), align=align) for row in range(LANES)], range(LANES), LANES
+        while half := half // 2:  # exchange the two squares beside the diagonal, of all squares of twice this size
+            for k in (k for k in lanes if not k & half):
+                one, other = rows[k], rows[k + half]
+                rows[k] = mixed(one, other, [lane if not lane & half else LANES + lane - half for lane in lanes])
+                rows[k + half] = mixed(one, other, [lane + half if not lane & half else LANES + lane for lane in lanes])
+        for row in range(LANES):
+            builder.store(rows[row], address(3, row), align=align)
+        return context.get_dummy_value()
+
+    return types.void(source, types.intp, types.intp, to, types.intp, types.intp), codegen
+
+
+@intrinsic
 def opaque(_, index):  # type: ignore[no-untyped-def]
     """The same index, which the compiler cannot derive from others.
 

@@ -27,6 +27,7 @@ from painn_fast.kernels.simd import (
     repeat,
     splat,
     store,
+    transpose,
 )
 
 LOG_2 = math.log(2.0)
@@ -70,12 +71,12 @@ def panel_width(columns: int, itemsize: int) -> int:
 
 @compiled(nogil=True)
 def pack_transposed(matrix: np.ndarray, panels: np.ndarray) -> None:
-    """`pack` of the transpose of a matrix [C, K], into `panels`."""
-    width = panels.shape[2]
+    """`pack` of the transpose of a matrix [C, K], into `panels`; K a multiple of LANES."""
+    depth, width = panels.shape[1], panels.shape[2]
     for p in range(panels.shape[0]):
-        for c in range(width):
-            for k in range(panels.shape[1]):
-                panels[p, k, c] = matrix[p * width + c, k]
+        for k in range(0, depth, LANES):
+            for c in range(0, width, LANES):
+                transpose(matrix, (p * width + c) * depth + k, depth, panels[p], k * width + c, width)
 
 
 @intrinsic(prefer_literal=True)
@@ -196,9 +197,12 @@ def add_matmul(a: np.ndarray, panels: np.ndarray, out: np.ndarray) -> None:
 
 
 @compiled(nogil=True, allocates=True)
-def _add(left, depth, b, first, out):  # type: ignore[no-untyped-def]
-    """out [M, C] += the product of `left`, as `_tile` takes it, and `depth` rows of b, from column `first` on."""
+def _add(left, depth, b, first, grow, out):  # type: ignore[no-untyped-def]
+    """out [M, C] = or (`grow`) += the product of `left`, as `_tile` takes it, and `depth` rows of b from `first` on."""
     rows, columns, most = out.shape[0], out.shape[1], 4 * WIDEST // out.itemsize
+    blank = np.zeros((1, most * LANES), out.dtype)
+    if depth == 0 and not grow:
+        out[:] = 0
     packed = np.empty((BLOCK if rows >= PACKED_FROM else 0, most * LANES), out.dtype)
     for begin in range(0, depth, BLOCK):  # an entry's sum goes on where the block before has left it
         deep = min(BLOCK, depth - begin)
@@ -214,20 +218,26 @@ def _add(left, depth, b, first, out):  # type: ignore[no-untyped-def]
                     for c in range(0, width, LANES):
                         store(packed[k], c, load(b[begin + k], first + column + c))
                 right = (packed, 0, packed.shape[1])
-            _panel(width, rows, deep, strip, right, to, to)
+            _panel(width, rows, deep, strip, right, to if grow or begin > 0 else (blank, 0, 0), to)
             column += width
 
 
 @compiled(nogil=True)
 def add_product(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
     """out [M, C] += a [M, K] b [K, C], with b as it is; C a multiple of LANES."""
-    _add((a, 0, a.shape[1], 1), b.shape[0], b, 0, out)
+    _add((a, 0, a.shape[1], 1), b.shape[0], b, 0, True, out)
 
 
 @compiled(nogil=True)
 def add_outer(a: np.ndarray, b: np.ndarray, first: int, rows: int, out: np.ndarray) -> None:
     """out [K, C] += a^T b over the first `rows` rows of a [., K] and of columns `first` and on of b [., C]."""
-    _add((a, 0, 1, a.shape[1]), rows, b, first, out)
+    _add((a, 0, 1, a.shape[1]), rows, b, first, True, out)
+
+
+@compiled(nogil=True)
+def outer(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+    """out [K, C] = a^T b over the rows of a [M, K] and b [M, C]."""
+    _add((a, 0, 1, a.shape[1]), a.shape[0], b, 0, False, out)
 
 
 @compiled(nogil=True, inline="always")

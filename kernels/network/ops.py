@@ -25,19 +25,11 @@ from torch.nn.functional import pad
 
 from painn_fast.kernels.derivatives import views, wanted
 from painn_fast.kernels.network import passes_cpu, reference
-from painn_fast.kernels.network.layout import (
-    Activations,
-    Keep,
-    NetworkWeights,
-    activations,
-    arrays,
-    pack_network,
-    padded,
-)
+from painn_fast.kernels.network.layout import Activations, Keep, NetworkWeights, activations
+from painn_fast.kernels.network.packing import arrays, fill, network_panels, padded
 from painn_fast.kernels.network.reference import Weights
+from painn_fast.kernels.radial.cpu import edge_functions
 from painn_fast.kernels.radial.reference import Radial
-from painn_fast.kernels.radial.slopes import filter_basis_and_slope
-from painn_fast.kernels.simd import LANES
 from painn_fast.kernels.threads import ours, run
 
 PART_ATOMS, MOST_PARTS = 40, 16
@@ -67,8 +59,8 @@ def network(
     f, weights = s.shape[1], padded(weights)
     s = pad(s, (0, weights.message_1.shape[-1] - f)) if weights.message_1.shape[-1] > f else s
     with ours():  # a parallel operation of torch just before would leave its threads spinning on our cores
-        graph = _graph(r, radial, weights.filter.shape[1], (row_ptr, sender, mirror), n_atoms)
-    call = _Call(radial, activation, epsilon, *graph, edges_once, edges_or_weights, keep)
+        graph = graph_of(r, radial, (row_ptr, sender, mirror), n_atoms)
+    call = _Call(radial, activation, epsilon, graph, parts(n_atoms), edges_once, edges_or_weights, keep)
     if packed is not None:
         call.weights, call.packed = packed
     if torch.is_grad_enabled() and any(t.requires_grad for t in (s, r, *weights)):
@@ -87,8 +79,10 @@ class Packed(NamedTuple):
 
 def pack_weights(weights: Weights, activation: str, epsilon: float, *, backward: bool = True) -> Packed:
     """Pack weights, padded before, for many evaluations; without `backward` for results alone."""
-    given, rows = arrays(weights), weights.filter.shape[1]
-    return Packed(given, pack_network(given, rows + -rows % LANES, epsilon, activation, backward=backward))
+    given = arrays(weights)
+    panels = network_panels(given, epsilon, activation, backward=backward)
+    fill(panels, given)
+    return Packed(given, panels)
 
 
 def parts(n_atoms: Tensor) -> list[tuple[int, int]]:
@@ -104,20 +98,10 @@ def parts(n_atoms: Tensor) -> list[tuple[int, int]]:
     return list(pairwise(bounds)) or [(0, 0)]
 
 
-def _graph(
-    r: Tensor, radial: Radial, filter_rows: int, graph: tuple[Tensor, ...], n_atoms: Tensor
-) -> tuple[passes_cpu.Graph, list[tuple[int, int]]]:
-    """Geometry and graph as the passes read them, and the parts that they take."""
-    with torch.no_grad():
-        d = torch.linalg.vector_norm(r, dim=1)
-        basis, slope = (
-            pad(t, (0, -filter_rows % LANES)) for t in filter_basis_and_slope((d + d[graph[2]]) / 2, radial)
-        )
-        inverse = 1.0 / d
-        geometry = basis, slope, r * inverse[:, None], inverse
-    ends = np.cumsum(n_atoms.numpy())
-    arrays = [t.contiguous().numpy() for t in (*geometry, *graph)]
-    return passes_cpu.Graph(*[*arrays, np.repeat(ends, n_atoms.numpy())]), parts(n_atoms)
+def graph_of(r: Tensor, radial: Radial, graph: tuple[Tensor, Tensor, Tensor], n_atoms: Tensor) -> passes_cpu.Graph:
+    """Geometry and graph (row_ptr, sender, mirror) as the passes read them."""
+    arrays = [*edge_functions(r.detach(), graph[2], radial), *(t.contiguous().numpy() for t in graph)]
+    return passes_cpu.Graph(*[*arrays, np.repeat(np.cumsum(n_atoms.numpy()), n_atoms.numpy())])
 
 
 class _Tangent(NamedTuple):
@@ -160,11 +144,12 @@ class _Call:
         """The pass along t_edge [E, 3]."""
         passes_cpu.tangent(self.packed, self.graph, self.track, to.track, t_edge, to.still, *part, to.basis, to.u)
 
-    def gradients(self, flat: np.ndarray) -> Any:
-        """Views of a gradient in the shapes of the weights."""
-        ends = list(accumulate(array.size for array in self.weights))
-        shaped: Any = [flat[e - w.size : e].reshape(w.shape) for e, w in zip(ends, self.weights, strict=True)]
-        return Weights(*shaped)
+
+def views_of(flat: np.ndarray, weights: Any) -> Any:
+    """Views of a gradient in the shapes of `weights`, which are arrays."""
+    ends = list(accumulate(array.size for array in weights))
+    shaped: Any = [flat[e - w.size : e].reshape(w.shape) for e, w in zip(ends, weights, strict=True)]
+    return Weights(*shaped)
 
 
 def _forward(call: _Call, s: Tensor, weights: Weights, *, keep: Keep) -> tuple[Tensor, Tensor, Tensor]:
@@ -286,13 +271,12 @@ def _reverse(
     graph, dual = call.graph, bool(tangent)
     total = sum(array.size for array in call.weights) if of_weights or dual else 0
     sums = np.empty((len(call.parts), total), graph.u.dtype)
-    outputs = [call.gradients(one) if total else call.weights for one in sums]  # which are not written to
+    outputs = [views_of(one, call.weights) if total else call.weights for one in sums]  # which are not written to
     common: tuple[Any, ...] = call.packed, graph, call.track
     gs, gv, g_read = _copies(*outer)
     g_edge = np.empty_like(graph.u) if edges else np.empty((0, 3), graph.u.dtype)
 
     def work(part: tuple[int, int], k: int) -> None:
-        sums[k] = 0
         if dual:
             t = tangent[0]
             if t.late is not None:
@@ -309,7 +293,7 @@ def _reverse(
     ends = [torch.from_numpy(gs) if scalars or dual else None, torch.from_numpy(g_edge) if edges else None]
     if not total:
         return [*ends, *(None for _ in call.weights)]
-    return [*ends, *map(torch.from_numpy, call.gradients(_summed(sums)))]
+    return [*ends, *map(torch.from_numpy, views_of(_summed(sums), call.weights))]
 
 
 def _summed(sums: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from painn_fast.kernels.dense.cpu import activation, activation_adjoint, add_matmul, add_outer, matmul
+from painn_fast.kernels.dense.cpu import activation, activation_adjoint, add_matmul, add_outer, matmul, outer
 from painn_fast.kernels.jit import compiled
 from painn_fast.kernels.message.edges_cpu import adjoint, message, message_tangent
 from painn_fast.kernels.message.forward_over_reverse_cpu import dual_adjoint
@@ -27,6 +27,7 @@ from painn_fast.kernels.network.pointwise_cpu import (
     add,
     add_read_out,
     add_rows,
+    clear,
     dual_read_out,
     edges_adjoint,
     edges_tangent,
@@ -35,6 +36,7 @@ from painn_fast.kernels.network.pointwise_cpu import (
     norm_dual,
     norm_tangent,
     product_bwd,
+    product_dual,
     read_out,
     spread_out,
 )
@@ -151,12 +153,14 @@ def reverse(
     weights: bool, scalars: bool, first: int, last: int, g_basis: np.ndarray, g_edge: np.ndarray, to: Weights,
 ) -> None:  # fmt: skip
     """Adjoint of `forward`: gs [N, F] becomes that of s (if `scalars`), g_edge [E, 3] that of r (if `edges`), and `to`
-    (if `weights`, which needs `scalars`) grows.
+    (if `weights`, which needs `scalars`) that of the weights.
 
     gv [N, 3 F] is used up; g_basis [E, K] is room for a sum.
     """
     if edges:
         g_basis[g.row_ptr[first] : g.row_ptr[last]], g_edge[g.row_ptr[first] : g.row_ptr[last]] = 0, 0
+    if weights:
+        clear(to)
     d, n, f = w.layers, last - first, m.s.shape[2]
     gs_, gv_ = gs[first:last], gv[first:last]
     gy, g_hidden, g_context = np.empty((n, 3 * f), gs.dtype), np.empty((n, f), gs.dtype), np.empty((n, 2 * f), gs.dtype)
@@ -171,7 +175,7 @@ def reverse(
             add_read_out(g_read, m.read_active, first, last, to.readout_2[0])
             to.readout_2_bias[0] += g_read[first:last].sum()
             add_rows(g_read_hidden, to.readout_1_bias)
-            add_outer(g_read_hidden, m.s[-1, first:last], 0, n, to.readout_1)
+            outer(g_read_hidden, m.s[-1, first:last], to.readout_1)
     for k in range(m.x.shape[0] - 1, -1, -1):
         vw = m.vw[k, first:last]
         gate_bwd(gs_, gv_, vw, m.dot[k, first:last], True, gy)
@@ -185,7 +189,7 @@ def reverse(
         flat = g_vw.reshape(3 * n, 2 * f)
         add_matmul(flat, d.mix_t[k], gv_.reshape(3 * n, f))
         if weights:
-            add_outer(flat, m.v_mid[k, first:last].reshape(3 * n, f), 0, 3 * n, to.mix[k])
+            outer(flat, m.v_mid[k, first:last].reshape(3 * n, f), to.mix[k])
         adjoint(
             gs, gv, m.x[k], m.v[k], g.basis, w.filter[k], w.filter_t[k], d.zero, g.u, g.row_ptr, g.sender, g.mirror,
             g.ends, k > 0, edges, weights, first, last, gx, gv_in, g_basis, to.filter[k], g_edge,
@@ -204,7 +208,7 @@ def reverse(
         if weights:
             add_rows(gx[first:last], to.message_2_bias[k])
             add_rows(g_hidden, to.message_1_bias[k])
-            add_outer(g_hidden, m.s[k, first:last], 0, n, to.message_1[k])
+            outer(g_hidden, m.s[k, first:last], to.message_1[k])
 
 
 @compiled(nogil=True, allocates=True, notice=("gradients of forces, 4 of 4", 6))
@@ -215,9 +219,10 @@ def dual_reverse(
 ) -> None:  # fmt: skip
     """Adjoint of `forward` and `tangent` together: from gs, gv, g_read of values and ps, pv, p_read of tangents.
 
-    gs becomes the adjoint of s and ps, unless `still` as in `tangent`, that of its tangent; `to` grows. Those of the
-    edges and of their tangents are not made.
+    gs becomes the adjoint of s and ps, unless `still` as in `tangent`, that of its tangent; `to` becomes that of the
+    weights. Those of the edges and of their tangents are not made.
     """
+    clear(to)
     d, n, f = w.layers, last - first, m.s.shape[2]
     rows = slice(first, last)
     gs_, gv_, ps_, pv_ = gs[rows], gv[rows], ps[rows], pv[rows]
@@ -232,11 +237,15 @@ def dual_reverse(
         dual_read_out(w, m, t, gs_, g_read, ps_, p_read, first, last, to)
     for k in range(m.x.shape[0] - 1, -1, -1):
         gate_dual(m.vw[k], m.dot[k], t.vw[k], t.dot[k], gs_, gv_, ps_, pv_, first, gy, py)
-        product_bwd(d.update_2_t[k], m.update_active[k, rows], gy, True, d.zero, g_hidden, to.update_2[k])
-        product_bwd(d.update_2_t[k], t.update_active[k, rows], py, True, d.zero, p_hidden, to.update_2[k])
+        product_dual(
+            d.update_2_t[k], m.update_active[k, rows], t.update_active[k, rows], gy, py, d.zero, g_hidden, p_hidden,
+            to.update_2[k],
+        )  # fmt: skip
         activation_dual(d.softplus, m.update_hidden[k, rows], t.update_hidden[k, rows], g_hidden, p_hidden)
-        product_bwd(d.update_1_t[k], m.context[k, rows], g_hidden, True, d.zero, g_context, to.update_1[k])
-        product_bwd(d.update_1_t[k], t.context[k, rows], p_hidden, True, d.zero, p_context, to.update_1[k])
+        product_dual(
+            d.update_1_t[k], m.context[k, rows], t.context[k, rows], g_hidden, p_hidden, d.zero, g_context, p_context,
+            to.update_1[k],
+        )  # fmt: skip
         add_rows(gy, to.update_2_bias[k])
         add_rows(g_hidden, to.update_1_bias[k])
         norm_dual(
@@ -246,7 +255,7 @@ def dual_reverse(
         g_flat, p_flat = g_vw.reshape(3 * n, 2 * f), p_vw.reshape(3 * n, 2 * f)
         add_matmul(g_flat, d.mix_t[k], gv_.reshape(3 * n, f))
         add_matmul(p_flat, d.mix_t[k], pv_.reshape(3 * n, f))
-        add_outer(g_flat, m.v_mid[k, rows].reshape(3 * n, f), 0, 3 * n, to.mix[k])
+        outer(g_flat, m.v_mid[k, rows].reshape(3 * n, f), to.mix[k])
         add_outer(p_flat, t.v_mid[k, rows].reshape(3 * n, f), 0, 3 * n, to.mix[k])
         dual_adjoint(
             gs, gv, ps, pv, m.x[k], m.v[k], t.x[k], t.v[k], g.basis, t_basis, w.filter[k], d.zero, g.u,
@@ -255,15 +264,19 @@ def dual_reverse(
         if k > 0:
             add(gv_, gv_in[rows], gv_)
             add(pv_, pv_in[rows], pv_)
-        product_bwd(d.message_2_t[k], m.active[k, rows], gx[rows], True, d.zero, g_hidden, to.message_2[k])
         if k == 0 and still:
+            product_bwd(d.message_2_t[k], m.active[k, rows], gx[rows], True, d.zero, g_hidden, to.message_2[k])
             activation_adjoint(d.softplus, m.hidden[k, rows], g_hidden)
         else:
-            product_bwd(d.message_2_t[k], t.active[k, rows], px[rows], True, d.zero, p_hidden, to.message_2[k])
+            product_dual(
+                d.message_2_t[k], m.active[k, rows], t.active[k, rows], gx[rows], px[rows], d.zero, g_hidden, p_hidden,
+                to.message_2[k],
+            )  # fmt: skip
             activation_dual(d.softplus, m.hidden[k, rows], t.hidden[k, rows], g_hidden, p_hidden)
             add_matmul(p_hidden, d.message_1_t[k], ps_)
-            add_outer(p_hidden, t.s[k, rows], 0, n, to.message_1[k])
         add_matmul(g_hidden, d.message_1_t[k], gs_)
         add_rows(gx[rows], to.message_2_bias[k])
         add_rows(g_hidden, to.message_1_bias[k])
-        add_outer(g_hidden, m.s[k, rows], 0, n, to.message_1[k])
+        outer(g_hidden, m.s[k, rows], to.message_1[k])
+        if k > 0 or not still:
+            add_outer(p_hidden, t.s[k, rows], 0, n, to.message_1[k])

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from painn_fast.kernels.dense.cpu import add_matmul, add_outer, matmul, sigmoid
+from painn_fast.kernels.dense.cpu import add_matmul, add_outer, matmul, outer, sigmoid
 from painn_fast.kernels.jit import compiled
 from painn_fast.kernels.simd import LANES, load, splat, store, total
 
 
 @compiled(nogil=True, allocates=True)
 def dual_read_out(w, m, t, gs, g_read, ps, p_read, first, last, to):  # type: ignore[no-untyped-def]
-    """gs and ps grow by the adjoints of s and of its tangent, `to` by that of the weights."""
+    """gs and ps grow by the adjoints of s and of its tangent, biases and readout_2 of `to` by those of the weights."""
     n, rows = last - first, slice(first, last)
     g_hidden, p_hidden = np.empty_like(m.read_hidden[rows]), np.empty_like(m.read_hidden[rows])
     spread_out(g_read, w.readout_2, first, last, g_hidden)
@@ -26,7 +26,7 @@ def dual_read_out(w, m, t, gs, g_read, ps, p_read, first, last, to):  # type: ig
     add_read_out(p_read, t.read_active, first, last, to.readout_2[0])
     to.readout_2_bias[0] += g_read[rows].sum()
     add_rows(g_hidden, to.readout_1_bias)
-    add_outer(g_hidden, m.s[-1, rows], 0, n, to.readout_1)
+    outer(g_hidden, m.s[-1, rows], to.readout_1)
     add_outer(p_hidden, t.s[-1, rows], 0, n, to.readout_1)
 
 
@@ -94,10 +94,31 @@ def add_read_out(g, active, first, last, out):  # type: ignore[no-untyped-def]
 
 @compiled(nogil=True)
 def product_bwd(transposed, x, gy, weights, zero, gx, g_weight):  # type: ignore[no-untyped-def]
-    """gx = gy W^T, and g_weight [out, in] += gy^T x with `weights`."""
+    """gx = gy W^T, and g_weight [out, in] = gy^T x with `weights`."""
     matmul(gy, transposed, zero, gx)
     if weights:
-        add_outer(gy, x, 0, x.shape[0], g_weight)
+        outer(gy, x, g_weight)
+
+
+@compiled(nogil=True)
+def product_dual(transposed, x, tx, gy, py, zero, gx, px, g_weight):  # type: ignore[no-untyped-def]
+    """gx = gy W^T, px = py W^T, and g_weight [out, in] = gy^T x + py^T tx."""
+    product_bwd(transposed, x, gy, True, zero, gx, g_weight)
+    matmul(py, transposed, zero, px)
+    add_outer(py, tx, 0, tx.shape[0], g_weight)
+
+
+@compiled(nogil=True)
+def clear(to):  # type: ignore[no-untyped-def]
+    """Gradients of weights that are added up; the others, of matrices of atoms, are set."""
+    to.filter[:] = 0
+    to.message_1_bias[:] = 0
+    to.message_2_bias[:] = 0
+    to.update_1_bias[:] = 0
+    to.update_2_bias[:] = 0
+    to.readout_1_bias[:] = 0
+    to.readout_2[:] = 0
+    to.readout_2_bias[:] = 0
 
 
 @compiled(nogil=True)

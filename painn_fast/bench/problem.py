@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -96,13 +96,15 @@ class Problem:
         return step_numbers(error, list(double.parameters()))
 
 
+def loss_weights(names: Collection[str]) -> dict[str, float]:
+    """Of the mean squared errors in the loss of a training step."""
+    return {"energy": ENERGY_WEIGHT, "forces": FORCE_WEIGHT} if "forces" in names else {"energy": 1.0}
+
+
 def loss(outputs: Mapping[str, Tensor], targets: Numbers) -> Tensor:
     """Weighted mean squared errors of energies [M] and, if they are given, forces [N, 3]."""
-    of_energy = (outputs["energy"] - targets["energy"]).square().mean()
-    if "forces" not in outputs:
-        return of_energy
-    of_forces = (outputs["forces"] - targets["forces"]).square().mean()
-    return ENERGY_WEIGHT * of_energy + FORCE_WEIGHT * of_forces
+    weights = loss_weights(outputs)
+    return torch.stack([w * (outputs[name] - targets[name]).square().mean() for name, w in weights.items()]).sum()
 
 
 def step_numbers(error: Tensor, parameters: Sequence[Tensor]) -> Numbers:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import cycle
 from typing import Any, ClassVar
 
@@ -14,12 +13,23 @@ from torch import Tensor
 from painn_fast import units
 from painn_fast.ase import PaiNNCalculator
 from painn_fast.bench.cases import PROPERTIES, SIMULATOR, TRAINING
-from painn_fast.bench.problem import ALL, LEARNING_RATE, Numbers, Problem, Work, loss, step_numbers, to_float64
+from painn_fast.bench.problem import (
+    ALL,
+    LEARNING_RATE,
+    Numbers,
+    Problem,
+    Work,
+    loss,
+    loss_weights,
+    step_numbers,
+    to_float64,
+)
 from painn_fast.engine import engine_for
 from painn_fast.errors import PaiNNFastError
 from painn_fast.evaluate import evaluate
 from painn_fast.kernels import threads
 from painn_fast.nn import Potential
+from painn_fast.train.direct_step import DirectStep
 from painn_fast.train.optimizer import AdamW, FlatParameters
 
 SHIFT = 0.01
@@ -183,16 +193,35 @@ def _training_step(problem: Problem, backend: str) -> Work:
     if backend == "fused" and not potential.fused:
         raise PaiNNFastError("the fused operations do not run here", where=str(potential.device))
     batch, targets, names = problem.batch, problem.targets, problem.properties
-    flat = FlatParameters(potential) if backend == "fused" else None  # as in our training loop
-    work = optimizer_step(potential, lambda: potential(batch, names, create_graph=True), targets, flat=flat)
     if backend == "reference":
-        return work
+        return optimizer_step(potential, lambda: potential(batch, names, create_graph=True), targets)
+    return _as_in_our_loop(potential, problem)
+
+
+def _as_in_our_loop(potential: Potential, problem: Problem) -> Work:
+    """A step of our training loop, of a model of its own."""
+    batch, names, flat = problem.batch, problem.properties, FlatParameters(potential)
+    targets = {name: target for name, target in problem.targets.items() if name in names}
+    weights, counts = loss_weights(names), {name: target.numel() for name, target in targets.items()}
+    direct = DirectStep.of(potential, flat, weights, energy_per_atom=False)
+    optimizer = AdamW(flat, weight_decay=0.01)  # torch's default
+
+    def gradient() -> Tensor:
+        if direct is not None:
+            return direct(batch, targets, counts)
+        flat.zero_grad()
+        error = loss(potential(batch, names, create_graph=True), targets)
+        error.backward()
+        flat.collect()
+        return error
 
     def call() -> Tensor:
-        with threads.ours():  # as in our training loop
-            return work.call()
+        with threads.ours():
+            error = gradient()
+            optimizer.step(LEARNING_RATE)
+        return error
 
-    return replace(work, call=call)
+    return Work(call, lambda error: step_numbers(error, list(potential.parameters())), steps=True)
 
 
 def optimizer_step(
@@ -200,26 +229,15 @@ def optimizer_step(
     outputs: Callable[[], Any],
     targets: Numbers,
     parameters: Callable[[], list[Tensor]] | None = None,
-    flat: FlatParameters | None = None,
 ) -> Work:
     """A step of AdamW on what `outputs` gives for energy and forces; `parameters` in our order, if not the model's."""
-    if flat:
-        ours = AdamW(flat, weight_decay=0.01)  # torch's default
-
-        def step() -> None:
-            flat.collect()
-            ours.step(LEARNING_RATE)
-
-        zero_grad = flat.zero_grad
-    else:
-        optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
-        zero_grad, step = optimizer.zero_grad, optimizer.step
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
 
     def call() -> Tensor:
-        zero_grad()
+        optimizer.zero_grad()
         error = loss(outputs(), targets)
         error.backward()
-        step()
+        optimizer.step()
         return error
 
     def read(error: Tensor) -> Numbers:

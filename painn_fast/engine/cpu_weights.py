@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 from painn_fast import units
 from painn_fast.engine.passes_cpu import EngineWeights
 from painn_fast.kernels.dense.cpu import aligned, pack
-from painn_fast.kernels.network.layout import arrays, pack_layers, padded
+from painn_fast.kernels.network.packing import arrays, pack_layers, padded
 from painn_fast.kernels.radial.table import tabulate
 from painn_fast.kernels.simd import LANES
 from painn_fast.nn import Potential

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from painn_fast.engine.select import refusal
 from painn_fast.nn import Potential
-from painn_fast.nn.fused import reason_for_reference
+from painn_fast.nn.fused import reason_for_autograd, reason_for_reference
 
 DEVICES = {"cpu": "CPU", "cuda": "GPU"}
 INFERENCE = ("evaluate", "calculator", "md")
@@ -42,10 +42,20 @@ def _on(potential: Potential, device: str) -> dict[str, Path]:
         inference = Path(f"{DEVICES[device]} engine", f"{dtype}: {filters}")
     else:
         inference = Path(own.way, refused)
-    found = dict.fromkeys(INFERENCE, inference) | {"training": own, "hessian": own}
+    found = dict.fromkeys(INFERENCE, inference) | {"training": _training(potential, device, own), "hessian": own}
     if "forces" not in potential.known:
         found |= dict.fromkeys(("md", "hessian"), Path("none", "the model has no energy"))
     return found
+
+
+def _training(potential: Potential, device: str, own: Path) -> Path:
+    if device != "cpu" or own.way == "reference" or "energy" not in potential.heads:
+        return own
+    network: Any = potential.heads["energy"].network
+    reason = reason_for_autograd(potential.representation, network)
+    if reason is not None:
+        return Path(own.way, f"by autograd: {reason}")
+    return Path(own.way, "energies and forces without autograd, other labels by autograd")
 
 
 def _without_engine(potential: Potential, device: str) -> Path:

@@ -16,6 +16,7 @@ from painn_fast.kernels.network.ops import DTYPES
 from painn_fast.kernels.network.ops import network as whole_network
 from painn_fast.kernels.network.reference import Weights
 from painn_fast.kernels.radial.reference import Radial
+from painn_fast.kernels.simd import LANES
 from painn_fast.kernels.update.ops import gate, norm
 from painn_fast.nn.layers import linears
 from painn_fast.nn.painn import PaiNN
@@ -42,6 +43,25 @@ def reason_for_reference(network: PaiNN, device: str) -> str | None:
         return None if given in DTYPES else f"no compiled operations for {str(given).removeprefix('torch.')}"
     ablation = network.config.ablation
     return None if ablation in ALL_MESSAGES else f"no operation for the messages of ablation '{ablation}'"
+
+
+def reason_for_autograd(network: PaiNN, readout: nn.Module) -> str | None:
+    """Why a training on energies and forces on a CPU takes autograd; None if it does without.
+
+    Args:
+        network: which compiled operations run on a CPU.
+        readout: the network of the energy.
+    """
+    config, ends = network.config, linears(readout) if isinstance(readout, nn.Sequential) else []
+    if config.ablation != "none":
+        return f"ablation '{config.ablation}'"
+    if config.shared_filters or config.shared_interactions:
+        return "layers share weights"
+    if len(ends) != 4:
+        return f"{len(ends) // 2} layers of the readout, not 2"
+    if config.n_features % LANES or len(ends[0]) % LANES:
+        return f"{config.n_features} features and {len(ends[0])} of the readout, not multiples of {LANES}"
+    return None
 
 
 def features(

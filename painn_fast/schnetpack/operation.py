@@ -18,7 +18,7 @@ from torch.nn.functional import silu, softplus
 from painn_fast.kernels import threads
 from painn_fast.kernels.neighbors.mirror_cpu import ASYMMETRIC, INSIDE, mirrors, same_bits
 from painn_fast.kernels.network import ops
-from painn_fast.kernels.network.layout import padded
+from painn_fast.kernels.network.packing import padded
 from painn_fast.kernels.network.reference import Weights
 from painn_fast.kernels.radial.reference import Radial
 from painn_fast.nn.radial import CosineCutoff, GaussianBasis, SincBasis

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
@@ -32,6 +34,12 @@ class FlatParameters:
         pieces = self.gradient.split(sizes)
         self._gradients = [piece.view_as(p) for piece, p in zip(pieces, self.parameters, strict=True)]
 
+    def starts(self) -> dict[int, int]:
+        """Where each parameter, by its `id`, begins in `gradient`, of which its own is a view from now on."""
+        self._attach()
+        starts = [0, *accumulate(parameter.numel() for parameter in self.parameters)]
+        return {id(parameter): start for parameter, start in zip(self.parameters, starts, strict=False)}
+
     def zero_grad(self) -> None:
         """Forget the parameters' gradients: the next backward pass leaves its own where they are, without a copy."""
         for parameter in self.parameters:
@@ -43,13 +51,18 @@ class FlatParameters:
             [(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in self.parameters],
             out=self.gradient,
         )
+        self._attach()
+
+    def _attach(self) -> None:
         for parameter, gradient in zip(self.parameters, self._gradients, strict=True):
             parameter.grad = gradient
 
     def clip(self, largest: float) -> None:
         """Scale the gradient down to a norm of `largest`, if it is longer."""
         norm = torch.linalg.vector_norm(self.gradient)
-        self.gradient.mul_((largest / (norm + 1e-6)).clamp(max=1.0))
+        scale = (largest / (norm + 1e-6)).clamp(max=1.0)
+        if scale.device.type != "cpu" or float(scale) != 1.0:
+            self.gradient.mul_(scale)
 
     def changed(self) -> None:
         """Count a change of every parameter, as an operation in place would: autograd and caches notice it."""

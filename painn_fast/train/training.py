@@ -13,6 +13,7 @@ from torch import Tensor
 
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph import AtomicBatch
+from painn_fast.kernels import threads
 from painn_fast.nn import Potential
 from painn_fast.nn.defined import defined, depends_on_cell
 from painn_fast.runtime import checkpoint
@@ -20,6 +21,7 @@ from painn_fast.runtime.progress import warn
 from painn_fast.runtime.ranks import Ranks
 from painn_fast.train.data import Dataset
 from painn_fast.train.data.dataset import Batches, by_row
+from painn_fast.train.direct_step import DirectStep
 from painn_fast.train.evaluation import Table, errors, format_errors, predict
 from painn_fast.train.loss import joint_loss
 from painn_fast.train.model import elements_of, first_model, use_precision
@@ -74,6 +76,9 @@ class Training:
         self._whole: WholeStep | None = None
         if self.ranks.world == 1 and self.model.device.type == "cuda" and self.model.fused:
             self._whole = WholeStep.of(self._gradients, self._update, self.names, self.model)
+        self._direct = DirectStep.of(
+            self.model, self.parameters, self.weights, energy_per_atom=settings.energy_per_atom
+        )
 
     @property
     def level_of_theory(self) -> str:
@@ -132,6 +137,8 @@ class Training:
         self, batch: AtomicBatch, labels: Mapping[str, Tensor], counts: Mapping[str, int] | Mapping[str, Tensor]
     ) -> Tensor:
         """Gather the gradients of the loss, which is returned."""
+        if self._direct is not None:
+            return self._direct(batch, labels, counts)
         names = [name for name in self.names if not depends_on_cell(name) or bool(defined(name, batch.periodic).any())]
         results = self.model(batch, names, create_graph=True)
         per_atom = self.settings.energy_per_atom
@@ -152,8 +159,10 @@ class Training:
     def _update_average(self, share: float | Tensor) -> None:
         """Exponential moving average."""
         values = self.averages.values
-        with torch.no_grad():
-            values.lerp_(self.parameters.values, share.to(values.dtype) if isinstance(share, Tensor) else share)
+        share = share.to(values.dtype) if isinstance(share, Tensor) else share
+        pieces = 2 if values.device.type == "cpu" else 1
+        pairs = list(zip(values.chunk(pieces), self.parameters.values.chunk(pieces), strict=True))
+        threads.run(lambda pair, _: pair[0].lerp_(pair[1], share), pairs)
         self.averages.changed()
 
     def end_epoch(self) -> float:

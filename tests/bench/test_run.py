@@ -15,6 +15,7 @@ from painn_fast.bench.sides import Compiled, Fused, Reference
 from painn_fast.bench.table import markdown, terminal
 from painn_fast.errors import PaiNNFastError
 from painn_fast.nn import fused
+from painn_fast.train.direct_step import DirectStep
 
 MODES = ["forward", "energy_forces", "evaluate", "calculator", "training_step", "training_energy"]
 WORDS = {"rounds": 3, "modes": ["energy_forces"]}
@@ -71,8 +72,9 @@ class Failing(Reference):
      (Compiled, "forward", 0), (Fused, "training_step", 1)],
 )  # fmt: skip
 def test_the_compiled_network_runs_in_the_training_of_the_fused_side_only(monkeypatch, side, mode, calls):
-    called, network = [], fused.whole_network
+    called, network, step = [], fused.whole_network, DirectStep.__call__
     monkeypatch.setattr(fused, "whole_network", lambda *given, **more: called.append(1) or network(*given, **more))
+    monkeypatch.setattr(DirectStep, "__call__", lambda *given: called.append(1) or step(*given))
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
     problem = Problem(CASES["ethanol-1"], mode, paper_model())
     work = side().prepare(problem)

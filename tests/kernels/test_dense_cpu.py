@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from painn_fast.kernels.dense.cpu import activation, activation_adjoint, add_matmul, add_outer, matmul, pack
+from painn_fast.kernels.dense.cpu import (
+    BLOCK,
+    activation,
+    activation_adjoint,
+    add_matmul,
+    add_outer,
+    matmul,
+    outer,
+    pack,
+    pack_transposed,
+)
 from painn_fast.kernels.simd import LANES
 from painn_fast.testing import TOLERANCE, assert_close
 
@@ -55,6 +65,25 @@ def test_outer_products_add_up(columns, dtype):
     out = before.copy()
     add_outer(a, b, LANES, 9, out)
     assert_close(out, before + a[:9].T.astype(float) @ b[:9, LANES:].astype(float), TOLERANCE[DTYPES[dtype]])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rows", [0, 9, BLOCK + 5])
+def test_an_outer_product_takes_the_place_of_what_was_there(rows, dtype):
+    a, b = numbers(rows, 21, dtype=dtype), numbers(rows, 3 * LANES, dtype=dtype, seed=1)
+    out = np.full((21, 3 * LANES), np.nan, dtype)
+    outer(a, b, out)
+    assert_close(out, a.T.astype(float) @ b.astype(float), TOLERANCE[DTYPES[dtype]])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("columns", [1, 4, 6])
+def test_a_transpose_is_packed_as_such(columns, dtype):
+    matrix = numbers(columns * LANES, 3 * LANES, dtype=dtype)
+    expected = pack(np.ascontiguousarray(matrix.T))
+    panels = np.full_like(expected, np.nan)
+    pack_transposed(matrix, panels)
+    assert np.array_equal(panels, expected)
 
 
 def exact(softplus, h):

@@ -11,6 +11,7 @@ from painn_fast.graph import batch_atoms
 from painn_fast.kernels.message.edges_cpu import BLOCK, WHOLE
 from painn_fast.kernels.network import ops, reference
 from painn_fast.kernels.network.reference import Weights
+from painn_fast.kernels.radial.cpu import edge_functions
 from painn_fast.kernels.radial.reference import Radial, filter_basis
 from painn_fast.kernels.radial.slopes import filter_basis_and_slope
 from painn_fast.kernels.simd import LANES
@@ -264,6 +265,29 @@ def test_slopes_of_the_radial_functions_are_their_derivatives(name):
     for k in range(expected.shape[1]):
         (right,) = torch.autograd.grad(expected[:, k].sum(), d, retain_graph=True)
         assert_close(slope[:, k].detach(), right, 1e-12)
+
+
+UNEQUAL = Radial("sinc", torch.tensor([1.0, 2.1, 3.0]).double(), torch.ones(3).double(), "cosine", 3.0)
+
+
+@pytest.mark.parametrize("name", [*RADIALS, "frequencies that are no multiples"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_functions_of_edges_are_those_of_the_distance_of_a_pair(name, dtype):
+    given = RADIALS.get(name, UNEQUAL)
+    one = Radial(
+        given.basis, given.first.to(dtype), given.widths.to(dtype), given.cutoff_function, 3.0, given.switch_on
+    )
+    r = torch.randn(40, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    r = (r / r.norm(dim=1, keepdim=True) * torch.linspace(0.3, 3.2, 40)[:, None]).to(dtype)
+    r, mirror = torch.cat([r, -1.0001 * r]), torch.cat([torch.arange(40, 80), torch.arange(40)])
+    basis, slope, u, inverse = edge_functions(r, mirror, one)
+    d = r.double().norm(dim=1)
+    k, tolerance = len(one.first) + 1, 10 * TOLERANCE[dtype]
+    for got, expected in zip((basis, slope), filter_basis_and_slope((d + d[mirror]) / 2, given), strict=True):
+        assert_close(got[:, :k], expected, tolerance)
+        assert not got[:, k:].any()
+    assert_close(u, r.double() / d[:, None], tolerance)
+    assert_close(inverse, 1 / d, tolerance)
 
 
 def test_once_leaves_second_derivatives_in_the_edges_out_and_nothing_else():

@@ -14,6 +14,7 @@ import torch
 
 from painn_fast.errors import PaiNNFastError
 from painn_fast.io import convert, load_model
+from painn_fast.kernels.simd import LANES
 from painn_fast.runtime import checkpoint
 from painn_fast.settings import load_settings
 from painn_fast.train import TrainSettings, load_config, loop, report, run, shipped
@@ -66,6 +67,15 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(toy, tmp_path, st
     train(toy, tmp_path, max_epochs=first)
     train(toy, tmp_path, resume=True)
     assert_same_state(weights(toy["output"]), straight)
+
+
+def test_a_resumed_run_without_autograd_equals_an_uninterrupted_one_bit_for_bit(toy, tmp_path):
+    direct = toy | {"heads": [{"type": "energy"}]}
+    direct["representation"] = toy["representation"] | {"n_features": 2 * LANES}
+    train(direct, tmp_path, output=str(tmp_path / "straight"))
+    train(direct, tmp_path, max_epochs=2)
+    train(direct, tmp_path, resume=True)
+    assert_same_state(weights(toy["output"]), weights(tmp_path / "straight"))
 
 
 def test_a_run_that_is_stopped_by_a_signal_says_so_and_resumes(toy, tmp_path, straight, monkeypatch):
