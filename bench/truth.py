@@ -174,7 +174,7 @@ def correction(
     with tempfile.TemporaryDirectory() as folder:
         trajectory = dynamics(
             field, ensemble="pile-l", beads=beads, trajectories=trajectories, temperature=f"{temperature} K",
-            equilibration="0.2 ps", duration=duration, centroids_every="2 fs", output=folder,
+            equilibration="0.2 ps", duration=duration, positions_every="2 fs", output=folder,
         )  # fmt: skip
         frames = force_differences(trajectory, field)
     moved = np.concatenate([frame.positions - atoms.positions for frame in frames])[:, :2]

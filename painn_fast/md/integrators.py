@@ -5,8 +5,11 @@ H_P = sum_j p_j^2 / 2m + sum_j m omega_P^2 (x_j - x_{j+1})^2 / 2 + sum_j V(x_j) 
     without a thermostat   B(dt/2) A(dt) B(dt/2)                    velocity Verlet, RPMD
     with one               B(dt/2) A(dt/2) O(dt) A(dt/2) B(dt/2)    BAOAB: Leimkuhler, Matthews, AMRX 2013, 34
 
-B kicks the beads with the forces of V; A moves the free ring polymer exactly, in normal modes; O is the thermostat. All
-but the forces is `painn_fast.kernels.ring`.
+B kicks the beads with the forces of V; A moves the free ring polymer in normal modes, exactly in RPMD and T-RPMD; O is
+the thermostat. PILE-L and PILE-G, which sample, move it by the Cayley transform instead: modes turn by
+atan(omega dt / 2) in half a step, which gives the positions of a harmonic oscillator their exact variance whatever the
+time step (Korol, Rosa-Raíces, Bou-Rabee, Miller, J. Chem. Phys. 152, 104102 (2020)). All but the forces is
+`painn_fast.kernels.ring`.
 """
 
 from __future__ import annotations
@@ -26,6 +29,10 @@ from painn_fast.units import AMU_A2_PER_FS2, KB
 
 if TYPE_CHECKING:
     from painn_fast.md.settings import Motion
+
+
+SAMPLING = ("pile-l", "pile-g")
+"""Ensembles whose time correlations mean nothing."""
 
 
 class RingPolymer:
@@ -63,7 +70,7 @@ class RingPolymer:
         thermal = n_beads * KB / AMU_A2_PER_FS2 * temperature  # [S] amu Å^2 / fs^2
         none = torch.empty(len(temperature), 0, dtype=torch.float64, device=temperature.device)
         drift = (dt if gamma is None else 0.5 * dt)[:, None]  # A is whole, or before and after O
-        angle = omega * drift
+        angle = torch.atan(omega * drift) if ensemble in SAMPLING else omega * drift
         decay = none if gamma is None else gamma * dt[:, None]
         self.ring = Ring(
             kick=0.5 * dt / AMU_A2_PER_FS2,

@@ -28,6 +28,8 @@ DYNAMICS = "dynamics"
 CORRECTION = Path("te-pigs/training/te-pigs.safetensors")
 PATH_INTEGRALS = Path("te-pigs/path-integrals")
 """Of te-pigs, within the output."""
+SAMPLED, SETTLED = 12, 100.0
+"""Most trajectories of path integrals of te-pigs, and fs after which their beads are in equilibrium about centroids."""
 
 DEPTH = 3000.0
 """fs, the default, for a resolution of 15 cm-1."""
@@ -110,10 +112,12 @@ class SpectrumSettings(LoadOptions):
     """Wavelength of the Raman laser."""
     sampling_temperature: Temperature = "600 K"
     """Temperature of the path integrals of te-pigs."""
-    sampling_duration: Interval = "0.5 ps"
-    """Time of each trajectory of the path integrals of te-pigs."""
+    sampling_time_step: TimeStep = "1 fs"
+    """Time step of the path integrals of te-pigs."""
+    sampling_duration: Interval = "0.3 ps"
+    """Time of each trajectory of the path integrals of te-pigs, of which there are 12 at most."""
     sampling_every: Interval = "2 fs"
-    """Time between centroids that the correction of te-pigs is trained on."""
+    """Time between frames of the path integrals that the correction of te-pigs is trained on."""
     correction: str | None = None
     """A correction that te-pigs trained before, instead of sampling and training."""
     correction_training: str = "te-pigs"
@@ -244,7 +248,10 @@ class SpectrumSettings(LoadOptions):
             "beads": self.beads,
             "temperature": f"{self.sampling_temperature!r} K",
         }
-        text |= {"duration": f"{self.sampling_duration!r} fs", "centroids_every": f"{self.sampling_every!r} fs"}
+        text |= {"duration": f"{self.sampling_duration!r} fs", "positions_every": f"{self.sampling_every!r} fs"}
+        text |= {"time_step": f"{self.sampling_time_step!r} fs", "trajectories": min(self.trajectories, SAMPLED)}
+        text |= {"equilibration": f"{min(self.equilibration, SETTLED)!r} fs"}
+        text |= {"energies_every": f"{10 * self.sampling_time_step!r} fs"}
         text |= {"stream": None, "output": str(self.folder / PATH_INTEGRALS)}
         return MDSettings.parse(text, where="sampling")
 

@@ -26,11 +26,13 @@ from painn_fast.io import load
 from painn_fast.io.structures import write_extxyz
 from painn_fast.md import ForceField, ModelForces, Trajectory
 from painn_fast.runtime.ranks import rank_and_world_size
+from painn_fast.spectra.mean_force import mean_forces
 from painn_fast.spectra.settings import CORRECTION, SpectrumSettings
+from painn_fast.vibrations.internal_coordinates import bonds
 
 DATASET = "centroids.xyz"
 CHUNK = 256
-"""Centroids that are evaluated at once."""
+"""Copies that are evaluated at once."""
 
 
 def train_correction(settings: SpectrumSettings, start: list[ase.Atoms], *, resume: bool, overwrite: bool) -> None:
@@ -51,7 +53,10 @@ def train_correction(settings: SpectrumSettings, start: list[ase.Atoms], *, resu
     training = settings.folder / CORRECTION.parent
     if overwrite:
         shutil.rmtree(training, ignore_errors=True)
-    trajectory = Trajectory(md.run(settings.sampling(), atoms=start, resume=resume, overwrite=overwrite))
+    sampling = settings.sampling()
+    spread = np.linspace(0, len(start) - 1, min(len(start), sampling.trajectories)).round().astype(int)
+    some = [start[k] for k in spread]  # of all conformers
+    trajectory = Trajectory(md.run(sampling, atoms=some, resume=resume, overwrite=overwrite))
     model = load(settings.model, **settings.load_options, dtype=settings.dtype, device=settings.device)
     frames = force_differences(trajectory, ModelForces(model, start[0]))
     write_extxyz(folder / DATASET, frames)
@@ -63,36 +68,43 @@ def force_differences(trajectory: Trajectory, force_field: ForceField) -> list[a
     """Centroids of path integrals, with the mean force over the beads less the force at the centroid as their forces.
 
     Args:
-        trajectory: of ring polymers, with centroids.
+        trajectory: of ring polymers in equilibrium, with positions.
         force_field: that they moved in.
 
     Returns:
-        A structure for each centroid of trajectories that no guard stopped.
+        A structure for each frame of trajectories that no guard stopped; `mean_forces` reduces the scatter.
 
     Raises:
-        PaiNNFastError: if the trajectory has no centroids, or none are left.
+        PaiNNFastError: if the trajectory has no positions, or none are left.
 
     Example:
         >>> from ase.build import molecule
         >>> from painn_fast import load, md
         >>> from painn_fast.spectra.te_pigs import force_differences
         >>> chosen = {"ensemble": "pile-l", "beads": 4, "temperature": "600 K", "start": "free", "duration": "3 fs"}
-        >>> path = md.run(md.MDSettings(model="ethanol", centroids_every="1 fs", **chosen))
+        >>> path = md.run(md.MDSettings(model="ethanol", positions_every="1 fs", **chosen))
         >>> field = md.ModelForces(load("ethanol"), molecule("CH3CH2OH"))
         >>> frames = force_differences(md.Trajectory(path), field)
         >>> len(frames), bool(abs(frames[0].get_forces().sum(axis=0)).max() < 1e-3)  # eV/Å, no force on the whole
         (4, True)
     """
-    centroids = trajectory.centroids
-    n = len(trajectory.system.numbers)
-    positions, forces = (centroids[name].reshape(-1, n, 3) for name in ("positions", "forces"))
-    finite = np.isfinite(positions).all(axis=(1, 2)) & np.isfinite(forces).all(axis=(1, 2))
-    if not finite.any():
+    beads = trajectory.positions  # [T, S, P, N, 3]
+    beads = beads.reshape(-1, *beads.shape[2:])
+    beads = beads[np.isfinite(beads).all(axis=(1, 2, 3))]
+    if not len(beads):
         raise PaiNNFastError("no centroids", where=trajectory.path, expected="frames of trajectories that went on")
-    positions, forces = positions[finite], forces[finite]
-    parts = torch.from_numpy(positions).split(CHUNK)
-    physical = np.concatenate([force_field(part)[1].numpy(force=True) for part in parts])
-    frames = [trajectory.system.atoms(one) for one in positions]
-    for frame, difference in zip(frames, forces - physical, strict=True):
+    centroids = beads.mean(axis=1)
+    forces = _forces(force_field, beads.reshape(-1, *beads.shape[2:])).reshape(beads.shape)
+    physical = _forces(force_field, centroids)
+    masses = trajectory.system.masses.numpy()
+    pairs = bonds(trajectory.system.atoms(centroids[0]))
+    means = mean_forces(beads, forces, masses, pairs, trajectory.temperature, physical)
+    frames = [trajectory.system.atoms(one) for one in centroids]
+    for frame, difference in zip(frames, means - physical, strict=True):
         frame.calc = SinglePointCalculator(frame, forces=difference)
     return frames
+
+
+def _forces(force_field: ForceField, positions: np.ndarray) -> np.ndarray:
+    """At positions [n, N, 3] Å, eV/Å."""
+    return np.concatenate([force_field(part)[1].numpy(force=True) for part in torch.from_numpy(positions).split(CHUNK)])

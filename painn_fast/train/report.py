@@ -85,7 +85,7 @@ class Finished:
             "precision": settings.precision,
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
             "change_under_rotation": rotation_change(self.model, data),
-            "roughness": surface(self.model, self.data["train"]),
+            "roughness": {"left_out": "a short report"} if self.short else surface(self.model, self.data["train"]),
         }
         if "forces" in self.predicted[self.analysed] and data.labelled("forces"):
             size, unit = self.unit("forces")
@@ -94,6 +94,11 @@ class Finished:
             facts |= {"forces_by_element": by_element(forces, data, size)}
             facts |= {"forces_by_magnitude": by_magnitude(forces, data, size)}
         return facts
+
+    @property
+    def short(self) -> bool:
+        """Whether there are neither pictures nor a roughness."""
+        return self.settings.report == "short"
 
     def unit(self, name: str) -> tuple[float, str]:
         """Size and name of the unit in which errors of a label are reported."""
@@ -135,7 +140,7 @@ def write(finished: Finished, output: Path) -> Path:
     if worst is not None:
         write_worst(output / "worst.xyz", worst, values, data, model)
     write_json(finished.facts, output / "training.json")
-    if importlib.util.find_spec("matplotlib"):
+    if importlib.util.find_spec("matplotlib") and not finished.short:
         pictures(finished, output)
     return path
 

@@ -127,6 +127,8 @@ class TrainSettings(Settings):
     """Units that errors are reported in; default kcal/mol, kcal/mol/Å, D, Å³ and, for other energies, meV."""
     checks: Literal["error", "warn"] = "error"
     """Whether doubtful data stop the training before it begins, or are only reported."""
+    report: Literal["full", "short"] = "full"
+    """Whether the report has pictures and the roughness of the surface at a minimum."""
     tensorboard: bool = False
     """Write learning curves for TensorBoard too (pip install tensorboard)."""
     seed: Seed = 0

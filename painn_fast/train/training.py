@@ -259,7 +259,7 @@ class Training:
 
     def _frozen(self) -> dict[str, object]:
         """The settings that a resumed run must share; its length is one of them if the learning rate hangs on it."""
-        free = {"max_time", "threads", "output", "early_stop", "tensorboard", "report_units", "checks"}
+        free = {"max_time", "threads", "output", "early_stop", "report", "tensorboard", "report_units", "checks"}
         free |= {"max_epochs"} if self.settings.cooldown_epochs == 0 else set()
         return self.settings.model_dump(mode="json", exclude=free)
 

@@ -18,6 +18,7 @@ from painn_fast.testing import assert_close
 SHORT = {
     "model": "ethanol", "method": "te-pigs", "trajectories": 2, "beads": 2, "equilibration": "2 fs",
     "duration": "60 fs", "depth": "50 fs", "sampling_duration": "20 fs", "sampling_every": "0.5 fs",
+    "sampling_time_step": "0.5 fs",
 }  # fmt: skip
 
 
@@ -48,7 +49,7 @@ def test_centroids_are_means_over_beads_of_positions_and_forces(tmp_path):
 def test_springs_need_no_correction(tmp_path):
     atoms = molecule("H2O")
     values = {"ensemble": "pile-l", "beads": 8, "temperature": "600 K", "start": "free", "duration": "20 fs"}
-    values |= {"centroids_every": "2 fs", "output": str(tmp_path), "fragments": "off"}
+    values |= {"centroids_every": "2 fs", "positions_every": "2 fs", "output": str(tmp_path), "fragments": "off"}
     trajectory = Trajectory(md.run(MDSettings.parse(values), force_field=Springs(), atoms=atoms))
     frames = force_differences(trajectory, Springs())
     assert max(abs(frame.get_forces()).max() for frame in frames) < 1e-12
@@ -112,9 +113,11 @@ def test_a_correction_can_be_used_again(finished, tmp_path):
 def test_settings_of_te_pigs():
     settings = SpectrumSettings(model="ethanol", method="te-pigs")
     assert (settings.beads, settings.sampling().beads, settings.dynamics().beads) == (8, 8, 1)
+    many = SpectrumSettings(model="ethanol", method="te-pigs", trajectories=64)
+    assert (many.sampling().trajectories, many.sampling().time_step, many.sampling().equilibration) == (12, 1.0, 100.0)
     both = SpectrumSettings(model="ethanol", method="t-rpmd,te-pigs")
     assert (both.of("t-rpmd").beads, both.of("te-pigs").beads) == (16, 8)
     assert both.of("te-pigs").dynamics().add == ("ethanol-spectrum/te-pigs/te-pigs/training/te-pigs.safetensors",)
     assert both.of("t-rpmd").dynamics().add == ()
-    with pytest.raises(PaiNNFastError, match="centroids_every is not a multiple"):
+    with pytest.raises(PaiNNFastError, match="positions_every is not a multiple"):
         SpectrumSettings(model="ethanol", method="te-pigs", sampling_every="0.7 fs")
