@@ -33,6 +33,15 @@ class SpringWater(Calculator):
         self.results = {"energy": energy, "forces": forces, "dipole": CHARGES @ x}
 
 
+class DearWater(SpringWater):
+    """Stiffer springs, and another zero of the energy."""
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        self.results["energy"] = 1.1 * self.results["energy"] - 2000.0
+        self.results["forces"] *= 1.1
+
+
 class CountedWater(SpringWater):
     """The same; `log` is a file with a line for each structure that was computed."""
 

@@ -40,9 +40,22 @@ def label(
             metavar="NAME=VALUE", help="Of the method, such as grid_level=3 or conv_tol=1e-10 (Hartree) of pyscf."
         ),
     ] = None,
+    properties: Annotated[
+        str | None,
+        flag(
+            "NAMES",
+            "Labels to compute, of energy, forces, stress, dipole and polarizability, such as dipole,polarizability. "
+            "Default: all that the method gives.",
+        ),
+    ] = None,
     polarizability_every: Annotated[
-        int, flag("N", "Polarizability of every Nth structure too, 0 for none. Default: 5.", parser=number(0))
-    ] = 5,
+        int | None,
+        flag(
+            "N",
+            "Polarizability of every Nth structure too, 0 for none. Default: 5, or 1 if it is among the properties.",
+            parser=number(0),
+        ),
+    ] = None,
     every: Annotated[int, flag("N", "Label every Nth structure of the file. Default: 1.", parser=number(1))] = 1,
     workers: Annotated[
         int | None, flag("N", "Processes. Default: one for each processor.", parser=number(1, 4096))
@@ -70,6 +83,7 @@ def label(
             method=method,
             level=level,
             options=given,
+            properties=tuple(name.strip() for name in properties.split(",")) if properties else (),
             polarizability_every=polarizability_every,
             every=every,
             workers=workers,

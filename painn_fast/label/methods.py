@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ import ase
 import numpy as np
 from ase.calculators.calculator import PropertyNotImplementedError
 
-from painn_fast import units
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph.charge import (
     CHARGE_KEYS,
@@ -44,11 +42,14 @@ class How:
         level: theory; "PBE0/def2-SVPD" for pyscf, "GFN2-xTB" for tblite.
         options: further arguments: grid_level, conv_tol and memory (MB) for pyscf, those of the calculator for others;
             a total charge (e) and spin multiplicity there are those of all structures.
+        properties: names of labels, such as ("dipole", "polarizability"), so that forces are not computed; () for all
+            that the method gives.
     """
 
     method: str
     level: str | None = None
     options: tuple[tuple[str, Any], ...] = ()
+    properties: tuple[str, ...] = ()
 
     @property
     def theory(self) -> str:
@@ -93,27 +94,45 @@ class How:
         return name.lower() in TOTALS and not (self.foreign and name.lower() == "spin")
 
     def make(self) -> Method:
-        """The method itself.
+        """The method itself; of a structure without one of the properties that are asked for, it raises.
 
         Raises:
             PaiNNFastError: if it is not installed, or does not understand its level or options.
         """
-        made = self._make()
-        return lambda atoms, with_polarizability: made(self.charged(atoms), with_polarizability)
+        made, asked = self._make(), self.properties
+
+        def method(atoms: ase.Atoms, with_polarizability: bool) -> Labels:
+            labels = made(self.charged(atoms), with_polarizability)
+            if not asked:
+                return labels
+            wanted = [name for name in asked if name != "polarizability" or with_polarizability]
+            missing = [name for name in wanted if name not in labels]
+            if missing:
+                raise PaiNNFastError(
+                    "the method does not give this", where=f"{self.theory}, {atoms.get_chemical_formula()}",
+                    got=", ".join(missing), expected=" | ".join(labels),
+                )  # fmt: skip
+            return {name: labels[name] for name in wanted}
+
+        return method
 
     def _make(self) -> Method:
         given = {name: value for name, value in self.options if self.foreign or not self._is_total(name)}
         level = self.level or DEFAULT_LEVEL.get(self.method, "")
+        with_forces = not self.properties or "forces" in self.properties
         if self.method == "pyscf":
-            return _pyscf(level, given)
+            _require("pyscf", "pyscf")
+            from painn_fast.label import pyscf
+
+            return pyscf.method(level, given, with_forces)
         if self.method == "tblite":
             fresh = {"cache_api": False}  # with a guess from the structure before, labels would depend on their order
             return _tblite({"method": level, "verbosity": 0, **fresh, **given})
         if self.method.startswith("model:"):
             from painn_fast.ase import PaiNNCalculator
 
-            return of_calculator(PaiNNCalculator(self.method.removeprefix("model:"), **given))
-        return of_calculator(_load(self.method, given))
+            return of_calculator(PaiNNCalculator(self.method.removeprefix("model:"), **given), with_forces)
+        return of_calculator(_load(self.method, given), with_forces)
 
 
 def _tblite(options: dict[str, Any]) -> Method:
@@ -161,7 +180,7 @@ def _load(name: str, options: Mapping[str, Any]) -> Any:
         raise PaiNNFastError("the calculator cannot be set up", where=name, got=got) from None
 
 
-def of_calculator(calculator: Any) -> Method:
+def of_calculator(calculator: Any, with_forces: bool = True) -> Method:
     """A calculator of ASE as a method; what it raises PropertyNotImplementedError for is left out."""
     given = set(calculator.implemented_properties)
     if not {"energy", "forces"} <= given:
@@ -174,7 +193,9 @@ def of_calculator(calculator: Any) -> Method:
             calculator.reset()
         _set_charge(calculator, one)
         one.calc = calculator
-        labels: Labels = {"energy": float(one.get_potential_energy()), "forces": one.get_forces()}
+        labels: Labels = {"energy": float(one.get_potential_energy())}
+        if with_forces:
+            labels["forces"] = one.get_forces()
         wanted = ["stress"] * bool(one.pbc.all()) + ["dipole"] * (not one.pbc.any())
         for name in [*wanted, *["polarizability"] * with_polarizability]:
             if name in given:
@@ -203,73 +224,3 @@ def _set_charge(calculator: Any, atoms: ase.Atoms) -> None:
         atoms.set_initial_charges(np.full(n, charge / n))
     if multiplicity > 1 and not atoms.has("initial_magmoms") and not setting.keys() & {"multiplicity", "mult"}:
         atoms.set_initial_magnetic_moments(np.full(n, (multiplicity - 1) / n))
-
-
-def _pyscf(level: str, options: dict[str, Any]) -> Method:
-    """Kohn-Sham DFT or Hartree-Fock with density fitting; the gradient includes the response of the grid."""
-    _require("pyscf", "pyscf")
-    xc, slash, basis = level.partition("/")
-    unknown = options.keys() - {"grid_level", "conv_tol", "memory"}
-    if not slash or unknown:
-        raise PaiNNFastError(
-            "pyscf does not understand this",
-            got=", ".join(sorted(unknown)) or repr(level),
-            expected="a level such as PBE0/def2-SVPD; options grid_level, conv_tol, memory",
-        )
-    with warnings.catch_warnings(action="ignore"):  # pyscf-properties calls each of its modules "under testing"
-        from pyscf import dft, gto, lib, scf
-
-    lib.num_threads(1)
-
-    def method(atoms: ase.Atoms, with_polarizability: bool) -> Labels:
-        where = atoms.get_chemical_formula()
-        charge, multiplicity = charge_and_multiplicity(atoms.info, where=where)
-        if atoms.pbc.any():
-            got = f"pbc={atoms.pbc.tolist()}"
-            raise PaiNNFastError("pyscf labels molecules in vacuum", where=where, got=got, fix="choose another method")
-        if charge != int(charge):
-            raise PaiNNFastError("a charge that no molecule has", where=where, got=charge, expected="a whole number")
-        spin = int(multiplicity) - 1
-        molecule = gto.M(
-            atom=[(int(z), position) for z, position in zip(atoms.numbers, atoms.positions, strict=True)],
-            basis=basis,
-            charge=int(charge),
-            spin=spin,
-            unit="Angstrom",
-            verbose=0,
-            max_memory=float(options.get("memory", 4000)),
-        )
-        if xc.upper() == "HF":
-            field = (scf.UHF if spin else scf.RHF)(molecule).density_fit()
-        else:
-            field = (dft.UKS if spin else dft.RKS)(molecule, xc=xc.lower()).density_fit()
-            field.grids.level = int(options.get("grid_level", 2))
-        field.conv_tol = float(options.get("conv_tol", 1e-9))
-        energy = field.kernel()
-        if not field.converged:
-            raise PaiNNFastError("the self-consistent field did not converge")
-        slope = field.nuc_grad_method()
-        slope.grid_response = True
-        labels = {
-            "energy": float(energy) * units.HARTREE,
-            "forces": -slope.kernel() * (units.HARTREE / units.BOHR),
-            "dipole": field.dip_moment(unit="AU", verbose=0) * units.BOHR,
-        }
-        if with_polarizability:
-            labels["polarizability"] = _pyscf_polarizability(field, spin) * units.BOHR**3
-        return labels
-
-    return method
-
-
-def _pyscf_polarizability(field: Any, spin: int) -> np.ndarray:
-    _require("pyscf.prop", "pyscf-properties")
-    if spin:
-        fix = "use --polarizability-every 0"
-        raise PaiNNFastError("pyscf gives no polarizabilities of open shells", fix=fix)
-    with warnings.catch_warnings(action="ignore"):
-        from pyscf.prop.polarizability import rhf, rks
-
-    module = rks if hasattr(field, "xc") else rhf
-    tensor: np.ndarray = module.Polarizability(field).polarizability()
-    return tensor

@@ -60,8 +60,9 @@ def _with_labels(atoms: ase.Atoms, labels: dict[str, Any], level: str) -> ase.At
         del labelled.arrays[name]
     charge, multiplicity = charge_and_multiplicity(atoms.info, where=atoms.get_chemical_formula())
     set_charge_and_multiplicity(labelled.info, charge, multiplicity)
-    own = {name: np.asarray(labels[name]) for name in ("forces", "stress", "dipole") if name in labels}
-    labelled.calc = SinglePointCalculator(labelled, energy=labels["energy"], **own)
+    own = {name: labels[name] for name in ("energy", "forces", "stress", "dipole") if name in labels}
+    results = {name: value if name == "energy" else np.asarray(value) for name, value in own.items()}
+    labelled.calc = SinglePointCalculator(labelled, **results)
     if "polarizability" in labels:
         labelled.info["polarizability"] = np.asarray(labels["polarizability"]).reshape(9)
     labelled.info |= {f"{name}_unit": unit for name, unit in UNITS.items() if name in labels}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from painn_fast.graph.charge import charge_and_multiplicity
 from painn_fast.label.finite_field import WARNING
 from painn_fast.label.journal import Journal
 from painn_fast.label.methods import How
-from painn_fast.label.output import FORMATS, write
+from painn_fast.label.output import FORMATS, UNITS, write
 from painn_fast.label.structures import structures
 from painn_fast.label.workers import Task, Workers
 from painn_fast.runtime.interrupt import Interrupt
@@ -32,7 +32,8 @@ def label(
     method: str,
     level: str | None = None,
     options: dict[str, Any] | None = None,
-    polarizability_every: int = 5,
+    properties: Sequence[str] = (),
+    polarizability_every: int | None = None,
     every: int = 1,
     workers: int | None = None,
     resume: bool = False,
@@ -49,7 +50,10 @@ def label(
         method: "pyscf", "tblite", "model:NAME", or an ASE calculator as "module:Class".
         level: "PBE0/def2-SVPD" for pyscf, "GFN2-xTB" for tblite.
         options: of the method; `charge` and `multiplicity` are those of all structures.
-        polarizability_every: of every so many structures also the polarizability, where the method has one; 0 for none.
+        properties: to label with, of energy, forces, stress, dipole and polarizability; default: all that the method
+            gives. Without forces among them labels take less time.
+        polarizability_every: of every so many structures also the polarizability, where the method has one; 0 for none;
+            default: 5, or 1 where `properties` names the polarizability.
         every: label every so many structures of the file.
         workers: processes, each on one thread; default: one for each processor.
         resume: go on with the structures that the journal lacks.
@@ -73,7 +77,10 @@ def label(
     output = Path(output)
     if output.suffix not in FORMATS:
         raise PaiNNFastError("unknown kind of output", got=output.name, expected=" | ".join(FORMATS))
-    how = How(method, level, tuple(sorted((options or {}).items())))
+    polarizability_every = _every(properties, polarizability_every)
+    how = How(
+        method, level, tuple(sorted((options or {}).items())), tuple(name for name in UNITS if name in properties)
+    )
     frames = [how.charged(atoms, f"{file}, structure {k * every}") for k, atoms in enumerate(structures(file)[::every])]
     journal_path = journal_of(output)
     for path in (output, journal_path):
@@ -89,6 +96,26 @@ def label(
                 "charges and magnetic moments; a calculator that does none of this computes neutral singlets"
             )
     return label_frames(frames, output, how, polarizability_every=polarizability_every, workers=workers, finish=finish)
+
+
+def _every(properties: Sequence[str], polarizability_every: int | None) -> int:
+    """Of every so many structures the polarizability.
+
+    Raises:
+        PaiNNFastError: for names of no label, or a polarizability that is asked for and not to be computed.
+    """
+    unknown = [name for name in properties if name not in UNITS]
+    if unknown:
+        raise PaiNNFastError("no such labels", got=", ".join(unknown), expected=" | ".join(UNITS))
+    if not properties:
+        return 5 if polarizability_every is None else polarizability_every
+    asked = "polarizability" in properties
+    if polarizability_every is not None and bool(polarizability_every) != asked:
+        raise PaiNNFastError(
+            "the properties and the number of polarizabilities contradict each other",
+            got=f"{', '.join(properties)}; the polarizability of every {polarizability_every}",
+        )
+    return polarizability_every or int(asked)
 
 
 def label_frames(
@@ -110,6 +137,8 @@ def label_frames(
         "options": dict(how.options),
         "polarizability_every": polarizability_every,
     }
+    if how.properties:
+        header["properties"] = list(how.properties)
     with Journal(journal_path, header) as journal:
         for number in journal.damaged:
             warn(f"{journal_path}: line {number} is damaged; its structure is labelled again")

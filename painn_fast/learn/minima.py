@@ -46,7 +46,7 @@ def conformers(surface: MethodForces, given: ase.Atoms, *, seed: int, rdkit: boo
     check_molecule(given)
     begin = starts(given, torsions(given), STARTS, seed)
     if importlib.util.find_spec("rdkit") is not None if rdkit is None else rdkit:
-        begin += embedded(given, seed)
+        begin += embedded(given, seed, round(surface.atoms.info.get("charge", 0)))
     relaxed, energies = minima(surface.evaluated, begin)
     bonds = connected(given)
     whole = [k for k, one in enumerate(relaxed) if np.isfinite(energies[k]) and (connected(one) == bonds).all()]
@@ -64,8 +64,14 @@ def conformers(surface: MethodForces, given: ase.Atoms, *, seed: int, rdkit: boo
     return [relaxed[k] for k in kept]
 
 
-def embedded(given: ase.Atoms, seed: int) -> list[ase.Atoms]:
-    """Conformers that RDKit embeds, of the bonds that it perceives; none where it perceives no valid molecule."""
+def embedded(given: ase.Atoms, seed: int, charge: int) -> list[ase.Atoms]:
+    """Conformers that RDKit embeds, of the bonds that it perceives; none where it perceives no valid molecule.
+
+    Args:
+        given: the molecule.
+        seed: of the embedding.
+        charge: e, of the molecule.
+    """
     try:
         from rdkit import Chem
         from rdkit.Chem import rdDetermineBonds, rdDistGeom
@@ -75,7 +81,7 @@ def embedded(given: ase.Atoms, seed: int) -> list[ase.Atoms]:
     lines += [f"{symbol} {x} {y} {z}" for symbol, (x, y, z) in zip(given.symbols, given.positions, strict=True)]
     molecule = Chem.MolFromXYZBlock("\n".join(lines))
     try:
-        rdDetermineBonds.DetermineBonds(molecule, charge=round(float(given.info.get("charge", 0))))
+        rdDetermineBonds.DetermineBonds(molecule, charge=charge)
     except ValueError as error:
         warnings.warn(f"RDKit finds no bonds, and no conformers: {error}", UserWarning, stacklevel=2)
         return []

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import ase
+import ase.io
 import numpy as np
 import torch
 
@@ -88,6 +89,7 @@ def _step(settings: LearnSettings, molecule: ase.Atoms) -> float:
         folder = Path(name)
         path = folder / "tried.xyz"
         write(path, frames, labels, "none")
-        data = training.split(path, folder, "trial")
-        chosen = training.settings_of(settings, data, training.heads([path]), TRIED - 2, 1, folder)
+        labelled = ase.io.read(path, ":")
+        data = training.split(path, labelled, folder, "trial")
+        chosen = training.settings_of(settings, data, training.heads(labelled), TRIED - 2, 1, folder)
         return seconds_per_step(chosen, folder)

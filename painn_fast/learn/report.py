@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import spearmanr
 
+from painn_fast.label.methods import How
 from painn_fast.learn.verdict import Verdict
 from painn_fast.runtime.atomic import atomic_write
 from painn_fast.runtime.progress import clock
@@ -38,6 +39,10 @@ def _parts(verdict: Verdict) -> Iterator[str]:
         f"{final['forces']:.3f} kcal/mol/Å; the aim of {settings.aim:g} is {reached}. "
         f"Labels ended because {verdict.why}.\n"
     )
+    if settings.cheap_labels is not None:
+        method, level, count = settings.cheap_labels
+        theory = How(method, level).theory
+        yield f"The first training started from weights of a training on {count} labels of {theory}.\n"
     yield from _rounds(verdict)
     yield from _conformers(verdict)
     yield from _stability(verdict)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import ase
+import ase.io
 import numpy as np
 import torch
 
@@ -152,6 +153,7 @@ class _Run:
         self.files: list[Path] = []  # labelled, to train on
         self.tests: list[Path] = []  # labelled beads that are held out
         self.models: list[Path] = []  # the committee
+        self._read: dict[Path, list[ase.Atoms]] = {}
 
     @cached_property
     def counts(self) -> Counts:
@@ -177,6 +179,12 @@ class _Run:
         self._explore("final")
         self._held_out("final")
         return self._finish()
+
+    def _labelled(self, file: Path) -> list[ase.Atoms]:
+        """Structures of a finished file with their labels, read once."""
+        if file not in self._read:
+            self._read[file] = ase.io.read(file, ":")
+        return self._read[file]
 
     def _random(self, name: str) -> np.random.Generator:
         return np.random.default_rng([self.settings.seed, *name.encode()])
@@ -243,7 +251,7 @@ class _Run:
             return True
 
         def work(path: Path) -> None:
-            known = [one for file in self.files for one in read_structures(file)]
+            known = [one for file in self.files for one in self._labelled(file)]
             explored = read_explored(self.folder / name / "explored.npz", self.given)
             fresh = read_structures(self.folder / name / "fresh.xyz")
             random = self._random(f"next {k}")
@@ -265,17 +273,16 @@ class _Run:
         start = list(self.models)
 
         def work(path: Path) -> None:
+            labelled = {file: self._labelled(file) for file in self.files}
             data = [
                 part
-                for file in self.files
-                for part in training.split(file, self.folder, f"{file.parent.name}, {self.how.theory}")
+                for file, frames in labelled.items()
+                for part in training.split(file, frames, self.folder, f"{file.parent.name}, {frames[0].info['theory']}")
             ]
             if name == "final":
                 data += [{"file": file.relative_to(self.folder).as_posix(), "use_as": "test"} for file in self.tests]
-            structures = sum(
-                len(read_structures(self.folder / one["file"])) for one in data if one["use_as"] == "train"
-            )
-            heads = training.heads(self.files)
+            structures = sum(len(training.to_train(frames)) for frames in labelled.values())
+            heads = training.heads([one for frames in labelled.values() for one in frames])
 
             def make(count: int, output: Path) -> TrainSettings:
                 return training.settings_of(self.settings, data, heads, structures, count, output)
@@ -330,7 +337,7 @@ class _Run:
         def compare(path: Path) -> None:
             chosen = training.best(self.models)
             explored = read_explored(self.folder / name / "explored.npz", self.given)
-            labels = sum(len(read_structures(file)) for file in self.files)
+            labels = sum(len(self._labelled(file)) for file in self.files)
             table = held_out(self.models, chosen, [path.parent / "held-out.xyz"]).table
             stopped = {"stopped": list(explored.stopped), "cold_stopped": explored.cold_stopped}
             write_json(path, {"labels": labels, **table, **stopped})

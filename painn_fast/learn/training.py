@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import ase
-import ase.io
 import numpy as np
 import torch
 
@@ -27,14 +26,10 @@ BATCH, VALIDATIONS = 10, 40
 """Structures of a step; validations of a training, about."""
 
 
-def split(labelled: Path, folder: Path, origin: str) -> list[dict[str, str]]:
+def split(labelled: Path, frames: Sequence[ase.Atoms], folder: Path, origin: str) -> list[dict[str, str]]:
     """Write the training and the validation structures of a labelled file beside it; both as files of a training."""
-    frames = ase.io.read(labelled, ":")
     files = []
-    for use, rows in (
-        ("train", [one for k, one in enumerate(frames) if k % VALIDATION]),
-        ("validation", frames[::VALIDATION]),
-    ):
+    for use, rows in (("train", to_train(frames)), ("validation", frames[::VALIDATION])):
         path = labelled.with_name(f"{labelled.stem}-{use}.xyz")
         if not path.exists():
             write_extxyz(path, rows)
@@ -42,9 +37,13 @@ def split(labelled: Path, folder: Path, origin: str) -> list[dict[str, str]]:
     return files
 
 
-def heads(labelled: Sequence[Path]) -> list[dict[str, str]]:
-    """Heads for the labels of files."""
-    frames: list[ase.Atoms] = [one for path in labelled for one in ase.io.read(path, ":")]
+def to_train(frames: Sequence[ase.Atoms]) -> list[ase.Atoms]:
+    """Those that are not for validation."""
+    return [one for k, one in enumerate(frames) if k % VALIDATION]
+
+
+def heads(frames: Sequence[ase.Atoms]) -> list[dict[str, str]]:
+    """Heads for the labels of structures."""
     found = [{"type": "energy"}]
     if all("dipole" in one.calc.results for one in frames):
         found.append({"type": "dipole"})

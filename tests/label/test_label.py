@@ -16,6 +16,7 @@ from ase.build import molecule
 from ase.calculators.emt import EMT
 
 from painn_fast import units
+from painn_fast.cli import main
 from painn_fast.errors import PaiNNFastError
 from painn_fast.label import label
 from painn_fast.label.journal import Journal
@@ -202,6 +203,44 @@ def test_what_cannot_be_is_refused_before_anything_is_computed(tmp_path, changes
     with pytest.raises(PaiNNFastError, match=message):
         label(tmp_path / "in.xyz", tmp_path / given.pop("output"), **given)
     assert not (tmp_path / "out.xyz.journal").exists()
+
+
+@pytest.mark.parametrize("name", ["out.xyz", "out.npz"])
+def test_the_command_labels_with_the_properties_that_are_asked_for(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    ase.io.write("in.xyz", shaken(3))
+    words = ["label", "in.xyz", "--with", "model:ethanol", "--workers", "1"]
+    assert main([*words, "--properties", "polarizability,dipole", "-o", name]) == 0
+    assert main([*words, "--polarizability-every", "1", "-o", "all.npz"]) == 0
+    found, right = (read_file(DataFile(file=file), tmp_path).labels for file in (name, "all.npz"))
+    assert set(found) == {"dipole", "polarizability"}
+    assert {"energy", "forces"} < set(right)
+    for label_name, values in found.items():
+        assert np.isfinite(values).all()
+        assert_close(values, right[label_name], 1e-6)
+
+
+def test_properties_and_polarizabilities_that_contradict_each_other(tmp_path):
+    ase.io.write(tmp_path / "in.xyz", shaken(1))
+    for properties, every, message in (
+        (("dipole",), 2, "contradict each other; got: dipole; the polarizability of every 2"),
+        (("dipole", "polarizability"), 0, "contradict each other"),
+        (("mu",), None, r"no such labels; got: mu; expected: energy \| forces"),
+    ):
+        with pytest.raises(PaiNNFastError, match=message):
+            label(
+                tmp_path / "in.xyz", tmp_path / "out.xyz", method="model:ethanol", properties=properties,
+                polarizability_every=every,
+            )  # fmt: skip
+
+
+def test_a_journal_of_other_properties_is_not_gone_on_with(tmp_path, halting):
+    ase.io.write(tmp_path / "in.xyz", shaken(2))
+    given = {"method": halting, "workers": 1, "resume": True}
+    with pytest.raises(PaiNNFastError, match=r"no structure could be labelled.*does not give this"):
+        label(tmp_path / "in.xyz", tmp_path / "out.xyz", properties=["dipole"], **given)
+    with pytest.raises(PaiNNFastError, match=r"another run.*properties = \['energy'\].*properties = \['dipole'\]"):
+        label(tmp_path / "in.xyz", tmp_path / "out.xyz", properties=["energy"], **given)
 
 
 def test_pyscf_gives_labels_that_belong_to_each_other_in_our_units():

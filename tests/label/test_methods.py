@@ -1,6 +1,8 @@
 """What methods label: the real forces, of the charge and spin that the structure has."""
 
+from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 
 import ase.io
 import numpy as np
@@ -12,12 +14,13 @@ from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms, FixBondLength
 
 from painn_fast.errors import PaiNNFastError
-from painn_fast.label import label
-from painn_fast.label.finite_field import Field
+from painn_fast.label import label, pyscf
+from painn_fast.label.finite_field import Field, polarizability
 from painn_fast.label.methods import How, of_calculator
 from painn_fast.testing import assert_close
 from painn_fast.train.data import read_file
 from painn_fast.train.settings import DataFile
+from painn_fast.units import BOHR, HARTREE
 
 
 def _needs(name):
@@ -187,6 +190,79 @@ def test_pyscf_computes_the_ion_under_all_names_of_its_charge():
 def test_what_pyscf_does_not_compute(change, message):
     with pytest.raises(PaiNNFastError, match=message):
         How("pyscf", SMALLEST).make()(Atoms("H2", [[0, 0, 0], [0, 0, 0.74]], **change), False)
+
+
+@NEEDS_PYSCF
+@pytest.mark.parametrize(
+    ("level", "name", "charge"),
+    [("PBE/def2-SVP", "H2O", 0), ("HF/STO-3G", "H2O", 0), ("PBE0/STO-3G", "H2O", 1), ("HF/STO-3G", "H2", 0)],
+)
+def test_polarizabilities_of_pyscf_are_the_derivatives_of_its_dipole_by_a_field(level, name, charge):
+    atoms = molecule(name)
+    atoms.rotate(40, (1, 2, 3))
+    atoms.info.update(charge=charge, spin=1 + charge)
+    found = How("pyscf", level).make()(atoms, True)["polarizability"]
+    assert np.array_equal(found, found.T)
+    core = pyscf.field_of(atoms, level, {}).get_hcore()
+
+    def dipole(strength):  # V/Å
+        field = pyscf.field_of(atoms, level, {"conv_tol": 1e-12})
+        position = field.mol.intor("int1e_r")
+        field.get_hcore = lambda *_: core + np.einsum("x,xpq->pq", strength * BOHR / HARTREE, position)
+        field.kernel()
+        return field.dip_moment(unit="AU", verbose=0) * BOHR
+
+    assert_close(found, polarizability(dipole), 2e-4)
+    assert np.trace(found) > 0.3  # Å³
+
+
+@NEEDS_PYSCF
+@pytest.mark.parametrize(
+    ("level", "options", "message"),
+    [
+        ("PBE0", {}, "got: 'PBE0'; expected: a level such as PBE0/def2-SVPD"),
+        (SMALLEST, {"grid": 3}, "got: grid; expected.*grid_level"),
+    ],
+)
+def test_options_that_pyscf_does_not_understand(level, options, message):
+    with pytest.raises(PaiNNFastError, match=message):
+        How("pyscf", level, tuple(options.items())).make()
+
+
+class WithoutForces(Calculator):
+    """Energies and dipoles; forces that must not be asked for."""
+
+    implemented_properties = ["energy", "forces", "dipole"]
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        assert "forces" not in properties
+        self.results = {"energy": 1.0, "dipole": atoms.positions.sum(axis=0)}
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        How("model:ethanol", properties=("dipole",)),
+        How("test_methods:WithoutForces", properties=("dipole",)),
+        pytest.param(How("pyscf", SMALLEST, properties=("dipole",)), marks=NEEDS_PYSCF),
+    ],
+    ids=lambda how: how.method,
+)
+def test_properties_that_are_asked_for_are_those_of_all_and_forces_cost_nothing(how, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    if how.method == "pyscf":
+        monkeypatch.setattr("pyscf.grad.rhf.GradientsBase.kernel", None)
+    labels = how.make()(water(), False)
+    assert set(labels) == {"dipole"}
+    monkeypatch.undo()
+    if how.method != "test_methods:WithoutForces":
+        assert_close(labels["dipole"], replace(how, properties=()).make()(water(), False)["dipole"], 1e-6)
+
+
+def test_a_property_that_a_method_does_not_give_is_named():
+    with pytest.raises(PaiNNFastError, match=r"does not give this.*got: dipole; expected: energy"):
+        How("ase.calculators.emt:EMT", properties=("energy", "dipole")).make()(water(), False)
 
 
 @NEEDS_TBLITE

@@ -106,7 +106,7 @@ def test_labels_of_each_method_in_each_format_are_read_and_learned(how, tmp_path
     if how.method in ("tblite", "pyscf") and not find_spec(how.method):
         pytest.skip(f"no {how.method}")
     frames, method = hydroxide(), how.make()
-    labels = [method(atoms, k % 3 == 0 and how.method == "pyscf" and bool(find_spec("pyscf.prop")))
+    labels = [method(atoms, k % 3 == 0 and how.method == "pyscf")
               for k, atoms in enumerate(frames)]  # fmt: skip
     for suffix in FORMATS:
         write(tmp_path / f"x{suffix}", frames, labels, how.theory)

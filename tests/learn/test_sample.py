@@ -1,10 +1,12 @@
 """`painn-fast sample`: what is sampled, and how structures are chosen."""
 
 from collections import Counter
+from importlib.util import find_spec
 
 import ase.io
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import molecule
 
 from painn_fast.cli import main
@@ -12,14 +14,17 @@ from painn_fast.errors import PaiNNFastError
 from painn_fast.label.methods import How
 from painn_fast.learn import SampleSettings, sample
 from painn_fast.learn.displaced import amplitudes, near, strained
-from painn_fast.learn.minima import Minimum, conformers, modes
+from painn_fast.learn.minima import Minimum, conformers, embedded, modes
 from painn_fast.learn.pick import descriptors, spread_out
 from painn_fast.learn.surface import MethodForces
 from painn_fast.units import KB
 from painn_fast.vibrations import harmonic
+from painn_fast.vibrations.conformers import ROUGHLY, SAME_ENERGY
+from painn_fast.vibrations.isometries import isometries
 from painn_fast.vibrations.torsions import connected
 
 ETHANOL = How("model:ethanol")
+NEEDS_RDKIT = pytest.mark.skipif(find_spec("rdkit") is None, reason="no rdkit")
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +64,48 @@ def test_conformers_of_a_surface_are_those_of_its_model():
     with MethodForces(ETHANOL, ethanol) as surface:
         found = conformers(surface, ethanol, seed=0, rdkit=False)
     assert len(found) == 2  # trans and gauche, of which the mirror image is no other
+
+
+@NEEDS_RDKIT
+@pytest.mark.skipif(find_spec("tblite") is None, reason="no tblite")
+def test_rdkit_adds_conformers_and_loses_none():
+    given = _of_smiles("OCC1CC1")  # a ring, and two torsions
+    with MethodForces(How("tblite"), given, workers=1) as surface:
+        plain, more = (conformers(surface, given, seed=0, rdkit=with_rdkit) for with_rdkit in (False, True))
+        energies = [surface.evaluated(found)[0] for found in (plain, more)]
+    assert len(plain) > 1
+    assert all((connected(one) == connected(given)).all() for one in more)
+    for one, energy in zip(plain, energies[0], strict=True):
+        near = np.flatnonzero(np.abs(energies[1] - energy) < SAME_ENERGY)
+        assert any(any(isometries(more[k], one, ROUGHLY)) for k in near)
+
+
+@NEEDS_RDKIT
+@pytest.mark.parametrize(("smiles", "charge"), [("OC1CCC1", 0), ("C[NH3+]", 1), ("CC(=O)[O-]", -1)])
+def test_rdkit_embeds_the_bonds_of_the_molecule_in_the_order_of_its_atoms(smiles, charge):
+    given = _of_smiles(smiles)
+    found = embedded(given, 0, charge)
+    assert len(found) == 32
+    for one in found:
+        assert (one.numbers == given.numbers).all()
+        assert (connected(one) == connected(given)).all()
+    assert np.array_equal(found[5].positions, embedded(given, 0, charge)[5].positions)
+    assert not np.array_equal(found[5].positions, embedded(given, 1, charge)[5].positions)
+
+
+@NEEDS_RDKIT
+def test_what_rdkit_takes_for_no_molecule_has_no_conformers_of_it():
+    with pytest.warns(UserWarning, match="RDKit finds no bonds"):
+        assert embedded(_of_smiles("C[NH3+]"), 0, 0) == []
+
+
+def _of_smiles(text):
+    from rdkit import Chem
+    from rdkit.Chem import rdDistGeom
+
+    made = Chem.AddHs(Chem.MolFromSmiles(text))
+    rdDistGeom.EmbedMolecule(made, randomSeed=1)
+    return Atoms([atom.GetSymbol() for atom in made.GetAtoms()], made.GetConformer().GetPositions())
 
 
 def test_lines_of_a_method_are_those_of_the_harmonic_spectrum(minimum):
