@@ -60,9 +60,7 @@ class FlatParameters:
     def clip(self, largest: float) -> None:
         """Scale the gradient down to a norm of `largest`, if it is longer."""
         norm = torch.linalg.vector_norm(self.gradient)
-        scale = (largest / (norm + 1e-6)).clamp(max=1.0)
-        if scale.device.type != "cpu" or float(scale) != 1.0:
-            self.gradient.mul_(scale)
+        self.gradient.mul_((largest / (norm + 1e-6)).clamp(max=1.0))
 
     def changed(self) -> None:
         """Count a change of every parameter, as an operation in place would: autograd and caches notice it."""

@@ -144,6 +144,7 @@ def whole_steps():
         settings = {"data": [{"file": "set.npz"}], "representation": network, "batch_size": 10}
         parsed = TrainSettings.parse(settings)
         training = Training(parsed, read_data(parsed, folder))
+    training._direct = None  # which the model of a GPU has not
     training._whole = WholeStep.of(training._gradients, training._update, training.names, training.model)
     compiled = []
     for _ in range(4):

@@ -1,7 +1,6 @@
 """`painn-fast learn --pretrain`: dear labels are learned from the weights of a training on cheap ones."""
 
 import json
-import re
 
 import ase.io
 import numpy as np
@@ -95,7 +94,7 @@ def test_cheap_labels_are_not_trained_on_again_and_count_extra(folder):
 def test_the_card_tells_of_the_cheap_labels(folder):
     text = (folder / "model.md").read_text()
     assert "from weights of a training on 100 labels of spring_water:SpringWater" in text
-    assert re.search(r"from the weights of .*pretrain/member-\d/model.safetensors", text)
+    assert "from the weights of model.safetensors" in text
     assert "Level of theory**: spring_water:DearWater" in text
     card = (folder / "pretrain/member-0/model.md").read_text()
     assert "pretrain, spring_water:SpringWater" in card
