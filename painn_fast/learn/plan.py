@@ -44,24 +44,31 @@ class Counts:
     held_out: int  # of each training
 
 
-def counts(settings: LearnSettings, seconds_per_label: float, seconds_per_cheap: float = 0.0) -> Counts:
+@dataclass(frozen=True)
+class Costs:
+    """Seconds of one process with one thread."""
+
+    label: float  # with its share of the polarizabilities
+    cheap: float  # an evaluation of the cheap surface
+
+
+def counts(settings: LearnSettings, seconds: Costs | None = None) -> Counts:
     """Labels of each round.
 
     Args:
         settings: with their number, or a time.
-        seconds_per_label: of one process.
-        seconds_per_cheap: of an evaluation of the cheap surface.
+        seconds: needed where the time is limited.
     """
     total = settings.labels or USUAL
-    if settings.labels is None and settings.time is not None:
-        possible = LABEL_SHARE * settings.time * (settings.workers or os.cpu_count() or 1) / seconds_per_label
+    if settings.labels is None and settings.time is not None and seconds is not None:
+        possible = LABEL_SHARE * settings.time * (settings.workers or os.cpu_count() or 1) / seconds.label
         total = int(min(max(possible, LEAST, 20 * (settings.rounds + 1)), MOST))
     held_out = max(10, min(100, round(HELD_OUT * total)))
     left = total - held_out * settings.rounds
     after = settings.rounds - 1
     first = left - left // 2 // after * after if after else left
-    if settings.time is not None and after:
-        first = min(first, _affordable(settings, seconds_per_cheap))
+    if settings.time is not None and seconds is not None and after:
+        first = min(first, _affordable(settings, seconds.cheap))
     later = (left - first) // after if after else 0
     return Counts(total, left - after * later, later, held_out)
 
@@ -77,36 +84,36 @@ def _affordable(settings: LearnSettings, seconds_per_cheap: float) -> int:
     return count
 
 
-def seconds_per_label(how: How, atoms: ase.Atoms, *, with_polarizability: bool = False) -> float:
-    """Time of one label of a slightly displaced structure, by one process with one thread, as labels are computed.
-
-    It is the shortest of some, if they take little.
+def costs(settings: LearnSettings, how: How, cheap: How, atoms: ase.Atoms) -> Costs:
+    """Times of a label and of the cheap surface, for slightly displaced structures, as labels are computed.
 
     Raises:
-        PaiNNFastError: if the method fails.
+        PaiNNFastError: if a method fails.
     """
+    every = polarizability_every(settings, settings.labels or USUAL)
+    plain, *more = _seconds(how, atoms, (False, True) if every else (False,))
+    label = plain + sum(max(other - plain, 0.0) / every for other in more)
+    return Costs(label, plain if how == cheap else _seconds(cheap, atoms, (False,))[0])
+
+
+def _seconds(how: How, atoms: ase.Atoms, with_polarizability: tuple[bool, ...]) -> list[float]:
+    """Of a label without and with a polarizability, in one process: the shortest of some, if they take little."""
     one = how.charged(atoms)
+    random, result = np.random.default_rng(0), []
     with Workers(how, 1) as worker:
-        worker.all([one], with_polarizability=with_polarizability)  # what is loaded and compiled at first
-        one.positions += np.random.default_rng(0).normal(scale=0.02, size=one.positions.shape)
-        taken: list[float] = []
-        while len(taken) < LABELS_TIMED and sum(taken) < ENOUGH:
-            start = time.monotonic()
-            (entry,) = worker.all([one], with_polarizability=with_polarizability)
-            taken.append(time.monotonic() - start)
-    if "failed" in entry:
-        raise PaiNNFastError(
-            "the method fails", where=f"{how.theory}, {one.get_chemical_formula()}", got=entry["failed"]
-        )
-    return min(taken)
-
-
-def seconds_per_label_in_all(settings: LearnSettings, how: How, atoms: ase.Atoms) -> float:
-    """Time of a label, with its share of the polarizabilities."""
-    plain, every = seconds_per_label(how, atoms), polarizability_every(settings, settings.labels or USUAL)
-    if not every:
-        return plain
-    return plain + max(seconds_per_label(how, atoms, with_polarizability=True) - plain, 0.0) / every
+        for wanted in with_polarizability:
+            worker.all([one], with_polarizability=wanted)  # what is loaded and compiled at first
+            moved, taken = one.copy(), list[float]()
+            moved.positions += random.normal(scale=0.02, size=one.positions.shape)
+            while len(taken) < LABELS_TIMED and sum(taken) < ENOUGH:
+                start = time.monotonic()
+                (entry,) = worker.all([moved], with_polarizability=wanted)
+                taken.append(time.monotonic() - start)
+            if "failed" in entry:
+                where = f"{how.theory}, {one.get_chemical_formula()}"
+                raise PaiNNFastError("the method fails", where=where, got=entry["failed"])
+            result.append(min(taken))
+    return result
 
 
 def polarizability_every(settings: LearnSettings, total: int) -> int:

@@ -13,7 +13,7 @@ import torch
 
 from painn_fast.label.output import write
 from painn_fast.learn import training
-from painn_fast.learn.plan import counts, seconds_per_label, seconds_per_label_in_all, seconds_per_step
+from painn_fast.learn.plan import costs, counts, seconds_per_step
 from painn_fast.learn.run import methods
 from painn_fast.learn.sample import evaluations, structure_of
 from painn_fast.learn.settings import LearnSettings, SampleSettings
@@ -48,17 +48,16 @@ def prediction(settings: LearnSettings, atoms: ase.Atoms | None = None) -> str:
     given = structure_of(settings.structure, atoms)
     how, cheap = methods(settings)
     workers = settings.workers or os.cpu_count() or 1
-    of_label = seconds_per_label_in_all(settings, how, given)
-    of_cheap = of_label if how == cheap else seconds_per_label(cheap, given)
-    planned = counts(settings, of_label, of_cheap)
-    sampling = of_cheap * evaluations(SampleSettings(count=planned.first, beads=settings.beads)) / workers
-    labelling = of_label * planned.total / workers
+    seconds = costs(settings, how, cheap, given)
+    planned = counts(settings, seconds)
+    sampling = seconds.cheap * evaluations(SampleSettings(count=planned.first, beads=settings.beads)) / workers
+    labelling = seconds.label * planned.total / workers
     of_step = _step(settings, given) * -(-settings.members // min(settings.members, torch.get_num_threads()))
     steps = (settings.rounds - 1) * settings.steps + settings.final_steps
     trained = of_step * steps if settings.time is None else max(settings.time - sampling - labelling, 0.0)
     lines = [
-        f"sampling: {1000 * of_cheap:.3g} ms a structure of {cheap.theory}, {clock(sampling)}",
-        f"labels: {planned.total} of {1000 * of_label:.3g} ms, {workers} at a time, {clock(labelling)}",
+        f"sampling: {1000 * seconds.cheap:.3g} ms a structure of {cheap.theory}, {clock(sampling)}",
+        f"labels: {planned.total} of {1000 * seconds.label:.3g} ms, {workers} at a time, {clock(labelling)}",
         f"training: {settings.members} models, {1000 * of_step:.3g} ms a step of all, {trained / of_step:.0f} steps, "
         f"{clock(trained)}",
         f"total: {clock(sampling + labelling + trained)} and some minutes for exploration and verdict",

@@ -32,10 +32,9 @@ from painn_fast.learn.plan import (
     ROUND_SHARE,
     VERDICT_SHARE,
     Counts,
+    costs,
     counts,
     polarizability_every,
-    seconds_per_label,
-    seconds_per_label_in_all,
     seconds_per_step,
 )
 from painn_fast.learn.report import csv, text
@@ -161,9 +160,8 @@ class _Run:
 
         def make() -> dict[str, int]:
             if self.settings.time is None:
-                return vars(counts(self.settings, 0.0))
-            seconds = seconds_per_label_in_all(self.settings, self.how, self.given)
-            return vars(counts(self.settings, seconds, seconds_per_label(self.cheap.how, self.given)))
+                return vars(counts(self.settings))
+            return vars(counts(self.settings, costs(self.settings, self.how, self.cheap.how, self.given)))
 
         return Counts(**self.stages.decide("counts", make))
 

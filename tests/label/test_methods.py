@@ -217,6 +217,53 @@ def test_polarizabilities_of_pyscf_are_the_derivatives_of_its_dipole_by_a_field(
 
 
 @NEEDS_PYSCF
+@pytest.mark.parametrize(("alpha", "beta"), [(1, 0), (-0.7, 0), (1, 1), (2.5, -0.3)])
+@pytest.mark.parametrize("turned", [(False, False), (True, False), (False, True), (True, True)])
+def test_products_of_pyscf_by_numpy(turned, alpha, beta):
+    from pyscf.lib import numpy_helper
+
+    random = np.random.default_rng(0)
+    a, b = (
+        np.asarray(random.normal(size=shape), order="F" if other else "C")
+        for shape, other in zip(((5, 3), (3, 4)), turned, strict=True)
+    )
+    before = random.normal(size=(5, 4))
+    own = numpy_helper._dgemm
+    with pyscf.products_by_numpy():
+        assert numpy_helper._dgemm is not own
+        result = before.copy()
+        returned = numpy_helper.ddot(a, b, alpha, result, beta)
+    assert numpy_helper._dgemm is own
+    np.testing.assert_allclose(returned, alpha * (a @ b) + beta * before, rtol=1e-13, atol=1e-13)
+    np.testing.assert_array_equal(result, returned)
+
+
+@NEEDS_PYSCF
+def test_parts_of_matrices_are_multiplied_by_pyscf():
+    from pyscf.lib import numpy_helper
+
+    a, b, c = (np.random.default_rng(k).normal(size=(6, 6)) for k in range(3))
+    own, expected = numpy_helper._dgemm, c.copy()
+    expected[2:5, 1:3] = a[1:4, 2:6] @ b[2:6, 1:3]
+    with pyscf.products_by_numpy():
+        numpy_helper._dgemm("N", "N", 3, 2, 4, a, b, c, 1, 0, 8, 13, 13)
+    np.testing.assert_allclose(c, expected, rtol=1e-13, atol=1e-13)
+    assert numpy_helper._dgemm is own
+
+
+@NEEDS_PYSCF
+def test_another_pyscf_keeps_its_products(monkeypatch):
+    from pyscf.lib import numpy_helper
+
+    def other(a, b):
+        raise AssertionError
+
+    monkeypatch.setattr(numpy_helper, "_dgemm", other)
+    with pyscf.products_by_numpy():
+        assert numpy_helper._dgemm is other
+
+
+@NEEDS_PYSCF
 @pytest.mark.parametrize(
     ("level", "options", "message"),
     [

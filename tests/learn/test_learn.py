@@ -14,7 +14,7 @@ from painn_fast.errors import PaiNNFastError
 from painn_fast.io.minima import minima_of
 from painn_fast.label.methods import How
 from painn_fast.learn import LearnSettings, learn, prediction
-from painn_fast.learn.plan import counts, seconds_per_label
+from painn_fast.learn.plan import Costs, costs, counts
 from painn_fast.units import factor
 from painn_fast.vibrations import harmonic
 
@@ -110,7 +110,9 @@ def test_times_of_all_parts_are_reported(folder):
 def test_labels_are_timed_where_they_are_computed_in_a_process_of_one_thread(tmp_path, monkeypatch):
     monkeypatch.setenv("PROCESS_WATER", str(tmp_path / "log.txt"))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert 0.0 < seconds_per_label(How("spring_water:ProcessWater"), molecule("H2O")) < 1.0
+    how = How("spring_water:ProcessWater")
+    found = costs(LearnSettings(**TINY), how, how, molecule("H2O"))
+    assert 0.0 < found.cheap <= found.label < 1.0
     processes = (tmp_path / "log.txt").read_text().split()
     assert len(processes) > 2
     assert len(set(processes)) == 1
@@ -118,11 +120,11 @@ def test_labels_are_timed_where_they_are_computed_in_a_process_of_one_thread(tmp
 
 
 def test_labels_are_divided_between_rounds_and_held_out_beads():
-    found = counts(LearnSettings(labels=500, rounds=3), 0.0)
+    found = counts(LearnSettings(labels=500, rounds=3))
     assert (found.held_out, found.first, found.later) == (25, 213, 106)  # 3 x 25 + 213 + 2 x 106 = 500
-    timed = counts(LearnSettings(time="10 min", rounds=1, workers=2), 1.0)
+    timed = counts(LearnSettings(time="10 min", rounds=1, workers=2), Costs(1.0, 0.0))
     assert timed.total == 300  # a quarter of 600 s, two at a time
-    slow = counts(LearnSettings(time="10 min", rounds=2, labels=1000, workers=2), 0.1, 0.01)
+    slow = counts(LearnSettings(time="10 min", rounds=2, labels=1000, workers=2), Costs(0.1, 0.01))
     assert slow.first < 450 < slow.later  # sampling has a tenth of the time, 12,000 evaluations
     assert slow.first + slow.later + 2 * slow.held_out == 1000
 
