@@ -13,7 +13,13 @@ from painn_fast.cli.options import MODEL_FILE, Device, Dtype, Model, flag, numbe
 from painn_fast.errors import PaiNNFastError
 
 if TYPE_CHECKING:
-    from painn_fast.vibrations import AnharmonicSpectrum, CommitteeLines, HarmonicSpectrum, Thermochemistry
+    from painn_fast.vibrations import (
+        AnharmonicSpectrum,
+        CommitteeAnharmonic,
+        CommitteeLines,
+        HarmonicSpectrum,
+        Thermochemistry,
+    )
 
 STANDS_OUT = 0.02
 """Share of the strongest infrared intensity from which overtones and combinations are printed."""
@@ -70,8 +76,6 @@ def vib(
     more = [str(one) for one in structure or [] if one.suffix == ".safetensors" or str(one) in bundled()]
     for one in more:
         check_model(one, options)
-    if more and anharmonic:
-        raise PaiNNFastError("anharmonic lines are of one model", got=f"{1 + len(more)} models", where="--anharmonic")
     files = [one for one in structure or [] if str(one) not in more]
     if not files:
         start_structure(None, model, AFTER_MODEL)
@@ -84,65 +88,67 @@ def vib(
     from painn_fast.label.structures import structures
     from painn_fast.runtime.folders import molecule_folder
     from painn_fast.runtime.progress import StatusLine
-    from painn_fast.vibrations import committee, harmonic, harmonic_many
+    from painn_fast.vibrations import anharmonic as anharmonic_lines
+    from painn_fast.vibrations import harmonic, harmonic_many
 
     potential = load(model, **options, dtype=dtype, device=device or "cpu")
+    members = [potential, *(load(one, **options, dtype=dtype, device=device or "cpu") for one in more)]
     molecules = [atoms for path in files for atoms in structures(path)] or start_structures(None, model)
     with StatusLine() as status:
         if len(molecules) == 1 and not more:  # the analytic Hessian, for the roughness, takes longer than all the rest
             spectra = [harmonic(potential, molecules[0], relaxed=no_relax)]
         else:
             spectra = harmonic_many(potential, molecules, relaxed=no_relax, tell=status.update)
-        others = [
-            harmonic_many(load(one, **options, dtype=dtype, device=device or "cpu"), [own.atoms for own in spectra])
-            for one in more
-        ]
-        for k, (lines, *rest) in enumerate(zip(spectra, *others, strict=True)):
-            status.update(f"molecule {k + 1} of {len(spectra)}: {lines.atoms.get_chemical_formula()}")
-            own_folder = molecule_folder(folder, k, lines.atoms.get_chemical_formula(), len(spectra))
+        others = [harmonic_many(one, [own.atoms for own in spectra]) for one in members[1:]]
+        for k, each in enumerate(zip(spectra, *others, strict=True)):
+            formula = each[0].atoms.get_chemical_formula()
+            status.update(f"molecule {k + 1} of {len(spectra)}: {formula}")
+            own_folder = molecule_folder(folder, k, formula, len(spectra))
             gas = (kelvin, pressure, symmetry_number)
-            several = committee([lines, *rest]) if rest else None
-            _report(potential, lines, own_folder, several, anharmonic=anharmonic, gas=gas, title=len(spectra) > 1)
+            pairs = zip(members, each, strict=True)
+            two = [anharmonic_lines(one, lines.atoms, lines=lines) for one, lines in pairs] if anharmonic else []
+            _report(potential, each, two, own_folder, gas=gas, title=len(spectra) > 1)
     typer.echo(folder)
 
 
 def _report(
     model: Any,
-    lines: HarmonicSpectrum,
+    harmonic: tuple[HarmonicSpectrum, ...],
+    anharmonic: list[AnharmonicSpectrum],
     folder: Path,
-    several: CommitteeLines | None,
     *,
-    anharmonic: bool,
     gas: tuple[float, float, int],
     title: bool,
 ) -> None:
-    """Compute what is left for one molecule, write its files and print its tables."""
+    """Compute what is left for one molecule, from the lines of each model, write its files and print its tables."""
     from painn_fast.evaluate import evaluate
     from painn_fast.io.structures import write_extxyz
     from painn_fast.runtime.progress import warn
     from painn_fast.spectra import table
     from painn_fast.spectra.run import about_model
-    from painn_fast.vibrations import anharmonic as anharmonic_lines
-    from painn_fast.vibrations import sticks, thermochemistry
+    from painn_fast.vibrations import committee, committee_anharmonic, sticks, thermochemistry
     from painn_fast.vibrations.molden import write_molden
 
+    lines, own = harmonic[0], anharmonic[0] if anharmonic else None
+    several = committee(harmonic) if len(harmonic) > 1 else None
+    both = committee_anharmonic(anharmonic) if len(anharmonic) > 1 else None
     about = about_model(model) | {"structure": lines.atoms.get_chemical_formula()}
     if title:
         typer.echo(f"\n{folder.name}")
     header = {"what": "harmonic spectrum at the minimum", **about, **lines.about()}
+    means = {}
     if several is not None:
         lines = several.lines
-        header["committee"] = f"means over {several.members} models; model and minimum are those of the first"
-    table.write_harmonic(folder / "harmonic.csv", lines, header, several)
+        means = {"committee": f"means over {several.members} models; model and minimum are those of the first"}
+    table.write_harmonic(folder / "harmonic.csv", lines, header | means, several)
     write_extxyz(folder / "minimum.xyz", lines.atoms)
     write_molden(folder / "modes.molden", lines)
     minimum = bool((lines.wavenumber > 0).all())
-    own = None
-    if anharmonic:
-        own = anharmonic_lines(model, lines.atoms, lines=lines)
-        header = {"what": "anharmonic lines, GVPT2", **about, **own.about()}
-        table.write_anharmonic(folder / "anharmonic.csv", sticks(own), header)
-    _show_modes(lines, own, several)
+    if own is not None:
+        own = own if both is None else both.lines
+        header = {"what": "anharmonic lines, GVPT2", **about, **own.about(), **means}
+        table.write_anharmonic(folder / "anharmonic.csv", sticks(own), header, both)
+    _show_modes(lines, own, several, both)
     if not minimum:
         warn("imaginary frequencies: no thermochemistry")
         return
@@ -173,7 +179,12 @@ def _quantities(thermo: Thermochemistry, own: AnharmonicSpectrum | None) -> dict
     }
 
 
-def _show_modes(lines: HarmonicSpectrum, own: AnharmonicSpectrum | None, several: CommitteeLines | None) -> None:
+def _show_modes(
+    lines: HarmonicSpectrum,
+    own: AnharmonicSpectrum | None,
+    several: CommitteeLines | None,
+    both: CommitteeAnharmonic | None,
+) -> None:
     """Fundamentals, then the overtones and combinations that stand out, and what they rest on."""
     from painn_fast.vibrations import sticks
 
@@ -186,6 +197,8 @@ def _show_modes(lines: HarmonicSpectrum, own: AnharmonicSpectrum | None, several
             row["model error / cm-1"] = f"{several.wavenumber_error[k]:.1f}"
         if own is not None:
             row["anharmonic / cm-1"] = f"{own.wavenumber[at]:.1f}" if k in fundamentals else "-"
+        if both is not None:
+            row["model error of it / cm-1"] = f"{both.wavenumber_error[at]:.1f}" if k in fundamentals else "-"
         for title, values in (("IR / km/mol", source.intensity), ("Raman / Å⁴/amu", source.activity)):
             if values is not None:
                 row[title] = f"{values[at]:.2f}"

@@ -15,7 +15,7 @@ from painn_fast.spectra.infrared import DECADIC, InfraredSpectrum
 from painn_fast.spectra.peaks import Peak
 from painn_fast.spectra.power import PowerSpectrum
 from painn_fast.spectra.raman import RamanSpectrum
-from painn_fast.vibrations.committee import CommitteeLines
+from painn_fast.vibrations.committee import CommitteeAnharmonic, CommitteeLines
 from painn_fast.vibrations.harmonic import HarmonicSpectrum
 from painn_fast.vibrations.sticks import Sticks
 
@@ -95,8 +95,13 @@ def write_harmonic(
     write_table(path, columns, about)
 
 
-def write_anharmonic(path: Path, lines: Sticks, about: dict[str, str]) -> None:
-    """Anharmonic lines; intensities of a mixture have the weight of the conformer."""
+def write_anharmonic(
+    path: Path, lines: Sticks, about: dict[str, str], committee: CommitteeAnharmonic | None = None
+) -> None:
+    """Anharmonic lines; intensities of a mixture have the weight of the conformer.
+
+    Of a committee, whose means they then are, the standard deviations follow, where all models have the line.
+    """
     columns: Columns = {"line": lines.labels, "wavenumber / cm-1": lines.wavenumber}
     if lines.intensity is not None:
         columns["IR intensity / (km/mol)"] = lines.intensity
@@ -109,6 +114,15 @@ def write_anharmonic(path: Path, lines: Sticks, about: dict[str, str]) -> None:
     if lines.conformer is not None:
         columns["conformer"] = [lines.conformers[k][0] for k in lines.conformer]
         columns["population"] = [lines.conformers[k][1] for k in lines.conformer]
+    if committee is not None:
+        for name, title in (
+            ("wavenumber", "model error / cm-1"),
+            ("intensity", "model error of IR intensity / (km/mol)"),
+            ("activity", "model error of Raman activity / (Ang^4/amu)"),
+        ):
+            if errors := committee.errors(name):
+                known = [errors[label] for label in lines.labels]
+                columns[title] = [None if np.isnan(value) else value for value in known]
     write_table(path, columns, about)
 
 

@@ -7,7 +7,7 @@ from painn_fast.runtime.lazy import lazy
 if TYPE_CHECKING:
     from painn_fast.vibrations.anharmonic import AnharmonicSpectrum, anharmonic
     from painn_fast.vibrations.batch_relax import Relaxed, relax_many
-    from painn_fast.vibrations.committee import CommitteeLines, committee
+    from painn_fast.vibrations.committee import CommitteeAnharmonic, CommitteeLines, committee, committee_anharmonic
     from painn_fast.vibrations.conformers import Conformer, Conformers, conformers
     from painn_fast.vibrations.derivatives import hessian
     from painn_fast.vibrations.harmonic import HarmonicSpectrum, Roughness, harmonic, harmonic_many, roughness
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AnharmonicSpectrum",
+    "CommitteeAnharmonic",
     "CommitteeLines",
     "Conformer",
     "Conformers",
@@ -27,6 +28,7 @@ __all__ = [
     "Thermochemistry",
     "anharmonic",
     "committee",
+    "committee_anharmonic",
     "conformers",
     "harmonic",
     "harmonic_many",

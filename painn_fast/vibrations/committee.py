@@ -9,6 +9,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from painn_fast.errors import PaiNNFastError
+from painn_fast.vibrations.anharmonic import AnharmonicSpectrum
 from painn_fast.vibrations.harmonic import HarmonicSpectrum
 
 SAME = 0.3
@@ -34,6 +35,39 @@ class CommitteeLines:
     intensity_error: np.ndarray | None  # [K] km/mol, None for models without dipole
     activity_error: np.ndarray | None  # [K] Å^4/amu, None for models without polarizability
     members: int
+
+
+@dataclass(frozen=True)
+class CommitteeAnharmonic:
+    """Means over the models, and standard deviations between them (with M - 1 for M models).
+
+    A state that another model mixes so much that it leads no line there has the values of the first model, and errors
+    that are NaN.
+
+    Example:
+        >>> import painn_fast as pf
+        >>> from ase.build import molecule
+        >>> from painn_fast.vibrations import anharmonic, committee_anharmonic
+        >>> one = anharmonic(pf.load("ethanol"), molecule("CH3CH2OH"))
+        >>> both = committee_anharmonic([one, one])  # of which one would be of another model
+        >>> float(both.wavenumber_error.max()), both.harmonic.members
+        (0.0, 2)
+    """
+
+    lines: AnharmonicSpectrum  # modes, states and resonances of the first model, in order of its lines
+    wavenumber_error: np.ndarray  # [L] cm-1
+    intensity_error: np.ndarray | None  # [L] km/mol, None for models without dipole
+    activity_error: np.ndarray | None  # [L] Å^4/amu, None for models without polarizability
+    zero_point_error: float  # cm-1
+    harmonic: CommitteeLines
+
+    def errors(self, name: str) -> dict[str, float]:
+        """Errors of "wavenumber", "intensity" or "activity" by the labels of lines; of modes that stay harmonic too."""
+        own, plain = getattr(self, f"{name}_error"), getattr(self.harmonic, f"{name}_error")
+        if own is None or plain is None:
+            return {}
+        result = {str(k + 1): float(plain[k]) for k in self.lines.left_harmonic}
+        return result | {self.lines.label(i): float(error) for i, error in enumerate(own)}
 
 
 def committee(spectra: Sequence[HarmonicSpectrum]) -> CommitteeLines:
@@ -87,6 +121,61 @@ def committee(spectra: Sequence[HarmonicSpectrum]) -> CommitteeLines:
         roughness=None,
     )
     return CommitteeLines(lines, spread, error("intensity"), error("activity"), len(spectra))
+
+
+def committee_anharmonic(spectra: Sequence[AnharmonicSpectrum]) -> CommitteeAnharmonic:
+    """Combine the anharmonic lines of one minimum by several models; states are matched by the overlap of their modes.
+
+    Args:
+        spectra: of `anharmonic`, one a model.
+
+    Returns:
+        Means and standard deviations, in order of the lines of the first model.
+
+    Raises:
+        PaiNNFastError: for less than two, or minima that are different structures.
+
+    Example:
+        >>> import painn_fast as pf
+        >>> from ase.build import molecule
+        >>> from painn_fast.vibrations import anharmonic, committee_anharmonic
+        >>> one = anharmonic(pf.load("ethanol"), molecule("CH3CH2OH"))
+        >>> bool(committee_anharmonic([one, one]).lines.zero_point == one.zero_point)
+        True
+    """
+    plain = committee([one.harmonic for one in spectra])
+    first = spectra[0]
+    rows = np.zeros((len(spectra), len(first.states)), dtype=int)
+    for k, one in enumerate(spectra):
+        mode = np.argsort(_order(first.harmonic, one.harmonic, k))  # of the first, for each of this model
+        where = {tuple(sorted(mode[list(state)].tolist())): i for i, state in enumerate(one.states)}
+        rows[k] = [where.get(tuple(sorted(state)), -1) for state in first.states]
+    everywhere = (rows >= 0).all(axis=0)
+
+    def mean_and_error(name: str) -> tuple[np.ndarray | None, np.ndarray | None]:
+        each = [getattr(one, name) for one in spectra]
+        if any(one is None for one in each):
+            return None, None
+        values = np.array([one[own] for one, own in zip(each, rows, strict=True)])
+        mean, error = values.mean(axis=0), values.std(axis=0, ddof=1)
+        return np.where(everywhere, mean, values[0]), np.where(everywhere, error, np.nan)
+
+    nu, nu_error = mean_and_error("wavenumber")
+    assert nu is not None
+    assert nu_error is not None
+    intensity, intensity_error = mean_and_error("intensity")
+    activity, activity_error = mean_and_error("activity")
+    zero_points = [one.zero_point for one in spectra]
+    lines = replace(
+        first,
+        harmonic=plain.lines,
+        wavenumber=nu,
+        intensity=intensity,
+        activity=activity,
+        zero_point=float(np.mean(zero_points)),
+    )
+    zero_point_error = float(np.std(zero_points, ddof=1))
+    return CommitteeAnharmonic(lines, nu_error, intensity_error, activity_error, zero_point_error, plain)
 
 
 def _order(first: HarmonicSpectrum, other: HarmonicSpectrum, number: int) -> np.ndarray:

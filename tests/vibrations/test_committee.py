@@ -8,7 +8,7 @@ from ase.build import molecule
 
 import painn_fast as pf
 from painn_fast.errors import PaiNNFastError
-from painn_fast.vibrations import committee, harmonic
+from painn_fast.vibrations import anharmonic, committee, committee_anharmonic, harmonic
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +52,45 @@ def test_other_minima_are_refused(lines):
         committee([lines, replace(lines, atoms=molecule("CH3OH"))])
     with pytest.raises(PaiNNFastError, match="two models or more"):
         committee([lines])
+
+
+@pytest.fixture(scope="module")
+def beyond(lines):
+    return anharmonic(pf.load("ethanol"), lines.atoms, lines=lines)
+
+
+def test_anharmonic_states_are_matched_by_their_modes(lines, beyond):
+    """The other model exchanges modes 12 and 13, its lines come in another order, and one state leads no line."""
+    order = np.arange(21)
+    order[[12, 13]] = 13, 12
+    states = tuple(tuple({12: 13, 13: 12}.get(k, k) for k in state) for state in beyond.states)
+    rows = np.random.default_rng(0).permutation(len(states))
+    lost = states.index((20, 20))
+    kept = rows[rows != lost]
+    other = replace(
+        beyond, harmonic=turned(lines, order, 6.0), states=tuple(states[i] for i in kept),
+        wavenumber=beyond.wavenumber[kept] + 4.0, intensity=3.0 * beyond.intensity[kept],
+        activity=beyond.activity[kept], share=beyond.share[kept], zero_point=beyond.zero_point + 2.0,
+    )  # fmt: skip
+    both = committee_anharmonic([beyond, other])
+    rest = np.arange(len(states)) != lost
+    np.testing.assert_allclose(both.lines.wavenumber[rest], beyond.wavenumber[rest] + 2.0)
+    np.testing.assert_allclose(both.wavenumber_error[rest], 4.0 / np.sqrt(2.0))
+    np.testing.assert_allclose(both.lines.intensity[rest], 2.0 * beyond.intensity[rest])
+    np.testing.assert_allclose(both.intensity_error[rest], np.sqrt(2.0) * beyond.intensity[rest])
+    np.testing.assert_allclose(both.activity_error[rest], 0.0, atol=1e-9)
+    assert both.lines.wavenumber[lost] == beyond.wavenumber[lost]
+    assert np.isnan(both.wavenumber_error[lost])
+    assert both.lines.zero_point == pytest.approx(beyond.zero_point + 1.0)
+    assert both.zero_point_error == pytest.approx(np.sqrt(2.0))
+    errors = both.errors("wavenumber")
+    assert errors["1"] == pytest.approx(6.0 / np.sqrt(2.0))  # of a torsion, which stays harmonic
+    assert errors["13"] == pytest.approx(4.0 / np.sqrt(2.0))
+
+
+def test_anharmonic_lines_without_dipole_or_of_one_model(beyond):
+    dark = replace(beyond, intensity=None)
+    assert committee_anharmonic([dark, beyond]).intensity_error is None
+    assert committee_anharmonic([dark, beyond]).errors("intensity") == {}
+    with pytest.raises(PaiNNFastError, match="two models or more"):
+        committee_anharmonic([beyond])
