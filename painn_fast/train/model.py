@@ -16,7 +16,7 @@ from painn_fast.nn import Potential, PotentialConfig, ScalarHead
 from painn_fast.nn.config import head_name
 from painn_fast.train.data import Dataset
 from painn_fast.train.loss import set_references
-from painn_fast.train.settings import TrainSettings
+from painn_fast.train.settings import TrainSettings, labels_of
 
 
 def first_model(settings: TrainSettings, data: Dataset, elements: tuple[int, ...]) -> Potential:
@@ -37,6 +37,7 @@ def first_model(settings: TrainSettings, data: Dataset, elements: tuple[int, ...
         model = Potential(_config(settings, PotentialConfig(representation=settings.representation), elements))
         model.to(_dtype(settings))
         set_references(model, data)
+        _keep_unlabelled(model, data, known=())
         return model
     origin = _origin(settings.start_from, settings)
     theirs = origin.config
@@ -70,7 +71,29 @@ def first_model(settings: TrainSettings, data: Dataset, elements: tuple[int, ...
     set_references(model, data, kept=tuple(head.removeprefix("heads.").removesuffix(".") for head in shared))
     if settings.freeze_representation:
         model.representation.requires_grad_(False)
+    _keep_unlabelled(model, data, known=tuple(shared))
     return model
+
+
+def _keep_unlabelled(model: Potential, data: Dataset, known: tuple[str, ...]) -> None:
+    """Leave heads as they are that no label trains: weight decay alone would make them smaller.
+
+    Raises:
+        PaiNNFastError: for a head with random weights.
+    """
+    for head in model.config.heads:
+        name, labels = head_name(head), labels_of((head,))
+        if any(data.labelled(label) for label in labels):
+            continue
+        if f"heads.{name}." not in known:
+            raise PaiNNFastError(
+                "a head without labels to train it",
+                where=f"head {name}",
+                got="no training structure has one",
+                expected=f"labels of {' or '.join(labels)}",
+                fix="leave the head out, name the labels' keys in the settings, or start from a model that has it",
+            )
+        model.heads[name].requires_grad_(False)
 
 
 def _origin(name: str, settings: TrainSettings) -> Potential:

@@ -333,6 +333,24 @@ def test_a_training_may_go_on_with_another_epsilon_if_the_settings_name_it(toy, 
     assert [load_model(path).config.representation.epsilon for path in (kept, smooth)] == [1e-8, 2e-3]
 
 
+def test_a_head_that_no_label_trains_stays_as_it_is(toy, tmp_path, arrays, write):
+    """Weight decay alone would make it smaller."""
+    heads = [{"type": "energy"}, {"type": "dipole"}]
+    first = train(toy | {"heads": heads}, tmp_path, output=str(tmp_path / "first"))
+    write({name: value for name, value in arrays.items() if name not in ("E", "F")})
+    del toy["representation"]
+    values = {"heads": heads, "start_from": str(first), "freeze_representation": True, "weight_decay": 10.0}
+    second = load_model(train(toy | values, tmp_path, output=str(tmp_path / "second")))
+    for name, tensor in load_model(first).state_dict().items():
+        trained = name.startswith("heads.dipole.network.")
+        assert torch.equal(tensor, second.state_dict()[name]) != trained, name
+
+
+def test_a_new_head_needs_labels(toy, tmp_path):
+    with pytest.raises(PaiNNFastError, match=r"a head without labels.*head gap.*leave the head out"):
+        train(toy | {"heads": [{"type": "energy"}, {"type": "scalar", "name": "gap", "unit": "eV"}]}, tmp_path)
+
+
 def test_units_of_new_heads_do_not_disturb_a_foreign_model_to_start_from(toy, tmp_path):
     first = train(toy | {"heads": [{"type": "energy"}], "max_epochs": 1}, tmp_path, output=str(tmp_path / "first"))
     convert(first, tmp_path / "weights.pt")
