@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import ase
 import numpy as np
@@ -36,9 +37,13 @@ INERTIA = MASS * AMU_A2_PER_FS2
 """The same, in eV fs^2 / Å^2."""
 QUANTUM = 2 * np.pi * SPEED_OF_LIGHT * HBAR
 """eV of 1 cm-1."""
-TEMPERATURE, ELEVATED = 300.0, 600.0
+TEMPERATURE = 300.0
+ELEVATED = {600.0: 8, 550.0: 10, 500.0: 8, TEMPERATURE: 16}
+"""Temperatures of the path integrals of Te-PIGS, and beads."""
 STEP = 0.25
 """fs; the shift of frequencies that it makes is taken back."""
+SHIPPED: dict[str, Any] = {"time_step": 1.0, "tau": "0.5 ps", "equilibration_tau": "50 fs"}
+"""Time step (fs) and weak thermostat of `painn_fast.spectra` in te-pigs."""
 APART = 50.0
 """Å between oscillators."""
 COPIES = 32
@@ -188,6 +193,8 @@ def centres(
     trajectories: int,
     duration: str,
     bands: dict[str, tuple[float, float]],
+    time_step: float = STEP,
+    **more: Any,
 ) -> dict[str, tuple[float, float]]:
     """Centres of bands in the power spectrum of the centroids along each axis, with standard errors, cm-1."""
     atoms = oscillators()
@@ -195,9 +202,10 @@ def centres(
         trajectory = dynamics(
             field, ensemble=ensemble, beads=beads, trajectories=trajectories, temperature=f"{TEMPERATURE} K",
             equilibration="1 ps", duration=duration, velocities_every="2 fs", output=folder,
+            time_step=f"{time_step} fs", **more,
         )  # fmt: skip
         speed = np.asarray(trajectory.velocities).mean(axis=2).swapaxes(0, 1)  # centroids [S, T, N, 3]
-    analysis = Analysis("hann", 1000.0, highest=5000.0, time_step=STEP)
+    analysis = Analysis("hann", 1000.0, highest=5000.0, time_step=time_step)
     found = {}
     for name, (low, high) in bands.items():
         alone = np.zeros_like(speed)
@@ -283,11 +291,12 @@ def table(name: str, surface: Surface, bands: dict[str, tuple[float, float]], tr
     more = [("t-rpmd", 32), ("t-rpmd", 64)] if surface.coupling == 0 else []
     for ensemble, beads in (("nve", 1), ("rpmd", 16), ("t-rpmd", 16), *more):
         show(f"{ensemble}, {beads} beads", centres(field, ensemble, beads, trajectories, duration, bands))
-    for temperature in (ELEVATED, 500.0, TEMPERATURE):
-        beads = 8 if temperature > 400 else 16
+    for temperature, beads in ELEVATED.items():
         fitted = correction(surface, beads, temperature, trajectories, "1 ps")
         both = SumForces([field, Oscillators(homes, fitted, across=0.0)])
         show(f"te-pigs, {temperature:g} K, {beads} beads", centres(both, "nve", 1, trajectories, duration, bands))
+        shipped = centres(both, "langevin", 1, trajectories, duration, bands, **SHIPPED)
+        show("... weak thermostat, 1 fs", shipped)
         if surface.coupling == 0:
             centre, width = exact_centroid_band(surface, temperature)
             print(f"{name:8} exact centroid potential, {temperature:g} K: {centre:.1f}, width {width:.1f}", flush=True)

@@ -129,7 +129,9 @@ def _first(values: Tensor, others: Tensor) -> object:
 def run_identity(settings: MDSettings, setup: Setup, molecule: Molecule) -> str:
     """SHA-256 of all that decides the frames of a molecule but for their number."""
     kept = settings.model_dump(mode="json", exclude=FREE_TO_CHANGE | NAMES_ONLY)
-    if settings.centroids_every is None:  # younger than the first runs, which are to go on
+    if settings.equilibration_tau is None:  # younger than the first runs, which are to go on
+        del kept["equilibration_tau"]
+    if settings.centroids_every is None:  # so is this
         del kept["centroids_every"]
     if not settings.positions_every:  # as runs have it that began when positions were recorded on request only
         kept["positions_every"] = None

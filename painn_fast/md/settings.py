@@ -89,6 +89,8 @@ class MDSettings(LoadOptions):
     """Time of the run."""
     tau: Interval = "100 fs"
     """Time constant of the thermostat on the centroid, in langevin, pile-l, pile-g and equilibration."""
+    equilibration_tau: Interval | None = None
+    """That of the equilibration, if it is to be another."""
     seed: Seed | tuple[Seed, ...] = 0
     """Seed of velocities and noise, in a file also one for each trajectory; trajectories of one seed differ too."""
     start: Literal["collapsed", "free"] = "collapsed"

@@ -28,8 +28,9 @@ def stages(settings: MDSettings, molecules: list[Molecule]) -> list[Stage]:
     plan: list[tuple[str, int, int, Ensemble]] = [("production", first, settings.total_steps, settings.ensemble)]
     if first > 0:
         plan.insert(0, ("equilibration", 0, first, "pile-l" if settings.beads > 1 else "langevin"))
+    tau = {"equilibration": settings.equilibration_tau or settings.tau, "production": settings.tau}
     return [
-        Stage(name, start, end, [_motion(settings, ensemble, molecule) for molecule in molecules])
+        Stage(name, start, end, [_motion(settings, ensemble, tau[name], molecule) for molecule in molecules])
         for name, start, end, ensemble in plan
     ]
 
@@ -39,7 +40,7 @@ def stage_at(plan: list[Stage], step: int) -> Stage:
     return next((stage for stage in plan if step < stage.end), plan[-1])
 
 
-def _motion(settings: MDSettings, ensemble: Ensemble, molecule: Molecule) -> tuple[RingPolymer, Estimators]:
+def _motion(settings: MDSettings, ensemble: Ensemble, tau: float, molecule: Molecule) -> tuple[RingPolymer, Estimators]:
     removed = _constrained(ensemble, settings, molecule)
     integrator = RingPolymer(
         molecule.system,
@@ -47,7 +48,7 @@ def _motion(settings: MDSettings, ensemble: Ensemble, molecule: Molecule) -> tup
         settings.beads,
         molecule.temperature,
         molecule.time_step,
-        tau0=settings.tau,
+        tau0=tau,
         seed=molecule.seed,
         removed=removed,
         remove_com_motion=settings.remove_com_motion,

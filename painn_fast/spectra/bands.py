@@ -21,8 +21,9 @@ FAINT = 0.01
 """Least intensity of a mode in a band, relative to the strongest mode."""
 NEIGHBOUR = 0.1
 """Intensity, relative to the band's, of a line that ends the window of the band half way."""
-REACH = 0.04
-"""Largest distance of a band from the smoothly shifted harmonic lines, relative to the wavenumber."""
+REACH = 0.08
+"""Largest distance of a band from the smoothly shifted harmonic lines, relative to the wavenumber. A window has to hold
+the O-H stretch of T-RPMD, 190 cm-1 wide, or its ends decide where the centre is, and trajectories seem to agree."""
 REACH_AT_LEAST = 50.0
 """cm-1."""
 CORE = 0.05

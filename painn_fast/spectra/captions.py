@@ -13,10 +13,17 @@ from painn_fast.md import Trajectory
 from painn_fast.spectra.analyse import SpectrumResult, available
 from painn_fast.spectra.density import nyquist
 from painn_fast.spectra.settings import SpectrumSettings
+from painn_fast.units import parse_quantity
 
 TEST = "MAE, test"
 """Key of a model's provenance."""
-METHODS = {"t-rpmd": "T-RPMD", "rpmd": "RPMD", "pile-l": "PILE-L", "nve": "classical NVE", "langevin": "Langevin"}
+METHODS = {
+    "t-rpmd": "T-RPMD",
+    "rpmd": "RPMD",
+    "pile-l": "PILE-L",
+    "nve": "classical NVE",
+    "langevin": "classical Langevin",
+}
 
 
 def conditions(trajectory: Trajectory, settings: SpectrumSettings) -> dict[str, str]:
@@ -52,8 +59,12 @@ def method_name(trajectory: Trajectory) -> str:
 
 def _method(trajectory: Trajectory) -> str:
     ensemble = str(trajectory.header["ensemble"])
-    added = [Path(one).stem for one in json.loads(str(trajectory.header.get("settings", "{}"))).get("add", ())]
-    return " + ".join([METHODS.get(ensemble, ensemble), *added])
+    settings = json.loads(str(trajectory.header.get("settings", "{}")))
+    added = [Path(one).stem for one in settings.get("add", ())]
+    name = METHODS.get(ensemble, ensemble)
+    if ensemble == "langevin" and "tau" in settings:
+        name += f" (tau {parse_quantity(settings['tau'], 'time') / 1000:g} ps)"
+    return " + ".join([name, *added])
 
 
 def title(result: SpectrumResult, trajectory: Trajectory, about: dict[str, str]) -> str:

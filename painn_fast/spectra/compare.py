@@ -37,8 +37,8 @@ from painn_fast.spectra.run import (
 )
 from painn_fast.spectra.settings import SpectrumSettings
 
-SAME = ("temperature", "sampling", "time step", "frames", "window", "resolution")
-"""Conditions that all methods share, if guards stopped nothing."""
+CONDITIONS = ("temperature", "sampling", "time step", "frames", "window", "resolution")
+"""In the header of the table; what differs between methods is given for each."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,9 @@ def compare(settings: SpectrumSettings, *, resume: bool = False, overwrite: bool
         bands = tuple(compare_bands(lines, {name: (one.infrared, one.raman) for name, one in results.items()}))
         if not group.first:
             return Comparison(folder, results, bands)
-        first, shared = next(iter(results.values())), conditions(trajectories[0], settings)
-        header = {"what": "main bands by method", **about, **{key: shared[key] for key in SAME}}
+        first = next(iter(results.values()))
+        shared = _shared({name: conditions(one, settings) for name, one in zip(results, trajectories, strict=True)})
+        header = {"what": "main bands by method", **about, **{key: shared[key] for key in CONDITIONS}}
         table.write_comparison(folder / COMPARISON[0], bands, header)
         if can_draw():
             draw_comparison(
@@ -133,3 +134,15 @@ def compare(settings: SpectrumSettings, *, resume: bool = False, overwrite: bool
         Console(file=sys.stdout).print(comparison_table(bands))
         say.print(f"wrote {folder / COMPARISON[1] if can_draw() else folder}")
         return Comparison(folder, results, bands)
+
+
+def _shared(each: dict[str, dict[str, str]]) -> dict[str, str]:
+    """Conditions of several methods, by their names: one value, or those of all methods."""
+    names = list(next(iter(each.values())))
+    values = {key: {method: of_one[key] for method, of_one in each.items()} for key in names}
+    return {
+        key: next(iter(of_all.values()))
+        if len(set(of_all.values())) == 1
+        else "; ".join(f"{value} ({method})" for method, value in of_all.items())
+        for key, of_all in values.items()
+    }

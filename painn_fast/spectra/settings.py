@@ -20,9 +20,13 @@ from painn_fast.units import parse_quantity
 from painn_fast.vibrations.method import Method as HessianMethod
 
 Method = Literal["t-rpmd", "rpmd", "classical", "te-pigs"]
-ENSEMBLES: dict[Method, Ensemble] = {"t-rpmd": "t-rpmd", "rpmd": "rpmd", "classical": "nve", "te-pigs": "nve"}
-BEADS = {"classical": 1, "te-pigs": 8}
-"""Where the default is another; at twice the temperature half as many are as good."""
+ENSEMBLES: dict[Method, Ensemble] = {"t-rpmd": "t-rpmd", "rpmd": "rpmd", "classical": "nve", "te-pigs": "langevin"}
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "classical": {"beads": 1},
+    "te-pigs": {"beads": 10, "trajectories": 36, "time_step": "1 fs"},
+}
+"""Where those of a method are others: the path integrals of te-pigs are hotter, where fewer beads are as good, and its
+trajectories, which cost little, scatter more than those of T-RPMD."""
 DYNAMICS = "dynamics"
 """Folder of the trajectory within the output."""
 CORRECTION = Path("te-pigs/training/te-pigs.safetensors")
@@ -71,19 +75,22 @@ class SpectrumSettings(LoadOptions):
     methods: tuple[Method, ...] = ()
     """Several, to be compared, instead of `method`; `method = "classical, t-rpmd"` is the same."""
     beads: Beads = 16
-    """Beads of the ring polymer, in te-pigs of its path integrals, 8 by default; 1 in classical dynamics."""
+    """Beads of the ring polymer, in te-pigs of its path integrals, 10 by default; 1 in classical dynamics."""
     trajectories: Trajectories = 12
-    """Trajectories, run as one batch."""
+    """Trajectories, run as one batch; 36 by default in te-pigs, whose trajectories are cheap and scatter more."""
     temperature: Temperature = "300 K"
     """Temperature of dynamics and of Raman intensities."""
     time_step: TimeStep = "0.5 fs"
-    """Time step."""
+    """Time step; 1 fs by default in te-pigs."""
     equilibration: Time = "0.25 ps"
     """Time before each trajectory with PILE-L (Langevin if classical)."""
     duration: Interval = "4 ps"
     """Time of each trajectory."""
     tau: Interval = "50 fs"
     """Time constant of the thermostat in the equilibration."""
+    langevin_tau: Time = "0.5 ps"
+    """Time constant of the weak Langevin thermostat in the dynamics of te-pigs, which widens bands by 5 cm-1 ps / tau;
+    0 fs for constant energy."""
     seed: Seed = 0
     """Seed of velocities and noise."""
     fragments: Literal["stop", "note", "off"] | None = None
@@ -110,7 +117,7 @@ class SpectrumSettings(LoadOptions):
     """End of the spectra."""
     laser: Wavelength = "532 nm"
     """Wavelength of the Raman laser."""
-    sampling_temperature: Temperature = "600 K"
+    sampling_temperature: Temperature = "550 K"
     """Temperature of the path integrals of te-pigs."""
     sampling_time_step: TimeStep = "1 fs"
     """Time step of the path integrals of te-pigs."""
@@ -146,7 +153,7 @@ class SpectrumSettings(LoadOptions):
             values["methods"], values["method"] = (), listed[0]
         if values.get("depth") is None and values.get("duration") is not None:
             values |= _depth_within(values["duration"])
-        return {"beads": BEADS[listed[0]], **values} if len(listed) == 1 and listed[0] in BEADS else values
+        return {**DEFAULTS.get(listed[0], {}), **values} if len(listed) == 1 else values
 
     @model_validator(mode="after")
     def _sensible(self) -> SpectrumSettings:
@@ -185,8 +192,9 @@ class SpectrumSettings(LoadOptions):
         """The settings of one of several methods: in a folder of its own, without what does not concern it."""
         values = self.model_dump(mode="json", exclude_none=True)
         values |= {"method": method, "methods": (), "overlay": (), "output": str(self.folder / method)}
-        if method == "classical" or (method == "te-pigs" and "beads" not in self.model_fields_set):
-            values["beads"] = BEADS[method]
+        values |= {name: value for name, value in DEFAULTS.get(method, {}).items() if name not in self.model_fields_set}
+        if method == "classical":
+            values["beads"] = 1
         if method != "classical":
             values["quantum_correction"] = "harmonic"
         return SpectrumSettings.parse(values, where=method)
@@ -235,9 +243,18 @@ class SpectrumSettings(LoadOptions):
         values |= {"positions_every": f"{stride * self.time_step * positions!r} fs"}
         if self.method == "te-pigs":
             values |= {"beads": 1, "add": [self.correction or str(self.folder / CORRECTION)]}
+            values |= self._weak_thermostat()
         values |= {"stream": text["depth"]} if self.stream else {}
         values |= {"fragments": self.fragments} if self.fragments is not None else {}
         return MDSettings.parse(values, where="dynamics")
+
+    def _weak_thermostat(self) -> dict[str, Any]:
+        """Of te-pigs; it would set the molecule in motion as a whole."""
+        if not self.langevin_tau:
+            return {"ensemble": "nve"}
+        rest = ["translation", "rotation"] if self.remove_rotation else ["translation"]
+        tau = f"{self.langevin_tau!r} fs"
+        return {"tau": tau, "equilibration_tau": f"{self.tau!r} fs", "remove_com_motion": rest}
 
     def sampling(self) -> MDSettings:
         """The path integrals of te-pigs."""
@@ -247,6 +264,9 @@ class SpectrumSettings(LoadOptions):
             "ensemble": "pile-l",
             "beads": self.beads,
             "temperature": f"{self.sampling_temperature!r} K",
+            "tau": f"{self.tau!r} fs",
+            "equilibration_tau": None,
+            "remove_com_motion": [],
         }
         text |= {"duration": f"{self.sampling_duration!r} fs", "positions_every": f"{self.sampling_every!r} fs"}
         text |= {"time_step": f"{self.sampling_time_step!r} fs", "trajectories": min(self.trajectories, SAMPLED)}

@@ -229,6 +229,23 @@ def test_the_centre_of_mass_rests_in_the_run_whatever_the_equilibration_did(tmp_
     assert np.abs(spin).max() < 1e-12
 
 
+def test_the_equilibration_may_have_a_thermostat_of_its_own(tmp_path):
+    """Frames begin where a run under the strong one ends its equilibration, and go on under the weak one."""
+    frames = {}
+    for name, times in {
+        "strong": {"tau": "5 fs"},
+        "weak": {"tau": "1 ps"},
+        "both": {"tau": "1 ps", "equilibration_tau": "5 fs"},
+    }.items():
+        changes = {"ensemble": "langevin", "beads": 1, "duration": "20 fs", "output": str(tmp_path / name)}
+        frames[name] = Trajectory(
+            run(settings(tmp_path, **(changes | times)), force_field=Morse(), atoms=DIMER)
+        ).positions
+    assert np.array_equal(frames["both"][0], frames["strong"][0])
+    assert not np.array_equal(frames["both"][0], frames["weak"][0])
+    assert np.abs(frames["both"][-1] - frames["strong"][-1]).max() > 1e-3
+
+
 def test_settings_and_versions_stand_beside_the_results(tmp_path):
     path = run(settings(tmp_path), force_field=Morse(), atoms=DIMER)
     text = (tmp_path / "settings.toml").read_text()

@@ -69,12 +69,15 @@ def test_te_pigs_has_the_band_of_the_exact_centroid_potential(truth, temperature
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("shipped", [False, True])
 @pytest.mark.parametrize("temperature", [300.0, 600.0])
-def test_dynamics_of_te_pigs(truth, temperature, tmp_path):
+def test_dynamics_of_te_pigs(truth, temperature, shipped, tmp_path):
+    """At constant energy in short steps, and as the verb runs it: under a weak thermostat in steps of 1 fs."""
     homes = truth.oscillators().positions
     fitted = truth.correction(truth.MORSE, 16, temperature, 8, "1 ps", degree=4)
     both = SumForces([truth.Oscillators(homes, truth.MORSE.energy), truth.Oscillators(homes, fitted, across=0.0)])
-    centre, error = truth.centres(both, "nve", 1, 8, "5 ps", {"x": (3300.0, 4300.0)})["x"]
+    ensemble, more = ("langevin", truth.SHIPPED) if shipped else ("nve", {})
+    centre, error = truth.centres(both, ensemble, 1, 8, "5 ps", {"x": (3300.0, 4300.0)}, **more)["x"]
     assert error < 4
     assert centre == pytest.approx(truth.exact_centroid_band(truth.MORSE, temperature)[0], abs=10)
 

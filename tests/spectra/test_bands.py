@@ -40,6 +40,18 @@ def test_bands_are_found_where_each_method_has_them(ethanol_modes):
     assert oh["RPMD"].peak == pytest.approx(methods["RPMD"][20], abs=1)
 
 
+def test_a_window_holds_a_band_that_is_wide_and_skewed():
+    """As the O-H stretch of T-RPMD is; the centre is that of the whole band, wherever the fit puts the line."""
+    nu, areas = np.array([1500.0, 3889.0]), np.array([30.0, 30.0])
+    modes = SimpleNamespace(wavenumber=nu, intensity=areas, activity=None, names=("a", "b"))
+    narrow = spectrum([1460.0], [30.0]).intensity
+    wide = spectrum([3785.0], [18.0], 120.0).intensity + spectrum([3685.0], [12.0], 190.0).intensity
+    found = compare_bands(modes, {"x": (InfraredSpectrum(NU, narrow + wide, 0 * NU, Analysis(), 2.0, 300.0), None)})
+    position = found[-1].positions["x"]
+    assert position.centre == pytest.approx(3745.0, abs=7)  # tails below a twentieth of the height do not count
+    assert position.intensity == pytest.approx(30.0, rel=0.03)
+
+
 def test_error_of_a_centre_is_what_it_scatters_by(ethanol_modes, normal_coordinates):
     """Trajectories whose O-H stretch is at another wavenumber each, 24 of them, 30 runs."""
     rng = np.random.default_rng(2)

@@ -68,11 +68,11 @@ def test_the_correction_lies_beside_the_spectrum_and_dynamics_ran_on_the_sum(fin
     frames = read_structures(finished / "te-pigs" / "centroids.xyz")
     assert len(frames) == 2 * 41
     path_integrals = Trajectory(finished / "te-pigs" / "path-integrals")
-    assert (path_integrals.temperature, path_integrals.beads) == (600.0, 2)
+    assert (path_integrals.temperature, path_integrals.beads) == (550.0, 2)
     dynamics = Trajectory(finished / "dynamics")
     assert (dynamics.temperature, dynamics.beads) == (300.0, 1)
     assert dynamics.header["model_sha256"].count(" + ") == 1
-    assert "classical NVE + te-pigs" in (finished / "infrared.csv").read_text()
+    assert "classical Langevin (tau 0.5 ps) + te-pigs" in (finished / "infrared.csv").read_text()
     ase.io.write(tmp_path / "one.xyz", frames[0])
     values = {"model": "ethanol", "add": [str(correction)], "structure": str(tmp_path / "one.xyz")}
     path = md.run(
@@ -112,11 +112,24 @@ def test_a_correction_can_be_used_again(finished, tmp_path):
 
 def test_settings_of_te_pigs():
     settings = SpectrumSettings(model="ethanol", method="te-pigs")
-    assert (settings.beads, settings.sampling().beads, settings.dynamics().beads) == (8, 8, 1)
+    assert (settings.beads, settings.sampling().beads, settings.dynamics().beads) == (10, 10, 1)
+    assert (settings.trajectories, settings.time_step) == (36, 1.0)
+    production = settings.dynamics()
+    assert (production.ensemble, production.tau, production.equilibration_tau) == ("langevin", 500.0, 50.0)
+    assert production.remove_com_motion == ("translation",)
+    still = SpectrumSettings(model="ethanol", method="te-pigs", remove_rotation=True)
+    assert still.dynamics().remove_com_motion == ("translation", "rotation")
+    assert (settings.sampling().tau, settings.sampling().equilibration_tau) == (50.0, None)
+    assert SpectrumSettings(model="ethanol", method="te-pigs", langevin_tau="0 fs").dynamics().ensemble == "nve"
     many = SpectrumSettings(model="ethanol", method="te-pigs", trajectories=64)
     assert (many.sampling().trajectories, many.sampling().time_step, many.sampling().equilibration) == (12, 1.0, 100.0)
     both = SpectrumSettings(model="ethanol", method="t-rpmd,te-pigs")
-    assert (both.of("t-rpmd").beads, both.of("te-pigs").beads) == (16, 8)
+    assert (both.of("t-rpmd").beads, both.of("te-pigs").beads) == (16, 10)
+    assert (both.of("t-rpmd").trajectories, both.of("te-pigs").trajectories) == (12, 36)
+    assert (both.of("t-rpmd").time_step, both.of("te-pigs").time_step) == (0.5, 1.0)
+    asked = SpectrumSettings(model="ethanol", method="t-rpmd,te-pigs", trajectories=6, time_step="0.25 fs", beads=4)
+    for one in map(asked.of, asked.methods):
+        assert (one.trajectories, one.time_step, one.beads) == (6, 0.25, 4)
     assert both.of("te-pigs").dynamics().add == ("ethanol-spectrum/te-pigs/te-pigs/training/te-pigs.safetensors",)
     assert both.of("t-rpmd").dynamics().add == ()
     with pytest.raises(PaiNNFastError, match="positions_every is not a multiple"):
