@@ -19,7 +19,7 @@ FOLDER = Path(__file__).parent
 VARIABLE = "PAINN_FAST_TUNING"
 """Environment variable with a folder that is searched before this one."""
 LARGEST = {
-    "features": 8, "warps": 32, "rows": 256, "programs": 2**20, "columns": 1024, "elements": 2**14
+    "atoms": 8, "features": 8, "warps": 32, "rows": 256, "programs": 2**20, "columns": 1024, "elements": 2**14
 }  # fmt: skip
 MEASURED = {"date", "driver", "versions"}
 
@@ -51,6 +51,14 @@ def named(gpu: str) -> Launches:
             of_gpu = read(path, default())
             break
     return {name: of_gpu.get(name, numbers) for name, numbers in default().items()}
+
+
+@lru_cache
+def multiprocessors(device: torch.device | None = None) -> int:
+    """Of a GPU; of an H200 where kernels are interpreted, or compiled alone."""
+    if device is None or device.type != "cuda":
+        return 132
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)
 
 
 def require_contiguous(*tensors: Tensor | None) -> None:

@@ -21,7 +21,7 @@ from painn_fast.kernels.launch import require_contiguous
 from painn_fast.kernels.message.triton import LANES, MOST_HELD
 from painn_fast.kernels.message.triton_rows import gather, scatter
 from painn_fast.kernels.node.reference import Mlp
-from painn_fast.kernels.node.triton import DOUBLE, FEW, PRECISIONS, Kept, Shape, shape_of, sizes
+from painn_fast.kernels.node.triton import DOUBLE, PRECISIONS, Kept, Shape, shape_of, shapes, sizes, title
 from painn_fast.kernels.node.triton_atoms import node_backward, node_forward
 from painn_fast.kernels.radial.reference import Radial
 from painn_fast.kernels.radial.triton import Constants, constants
@@ -262,27 +262,32 @@ def _launch(
     n, f = features.shape
     require_contiguous(*given)
     if n > 0:
-        shape = layer_shape(features.dtype, PRECISION, n)
+        shape = layer_shape(features.dtype, PRECISION, n, features.device)
         functions = constants(radial, features.dtype)
         product = by_product(functions, features.dtype)
         span = span_of(shape, f, features.dtype, product)
         fixed = {"C": functions, "HELD": functions.count <= MOST_HELD, "DOT": product, "SPAN": span}
         fixed |= {**constant, "PRECISION": PRECISION, **sizes(kernel, shape, f, hidden)}
         fixed["LINKED"] = LINKED and can_be_linked()
-        options = {"num_warps": shape.warps, "num_stages": 1}
+        options = {"num_warps": shape.warps, "num_stages": 1, **registers_of(shape)}
         options |= {"launch_pdl": True} if fixed["LINKED"] else {}
         with torch.cuda.device_of(features):
             kernel[(triton.cdiv(n, shape.rows),)](*given, n, *numbers, **fixed, **options)
 
 
-def layer_shape(dtype: torch.dtype, precision: str, atoms: int) -> Shape:
+def registers_of(shape: Shape) -> dict[str, int]:
+    """The option of the compiler for NVIDIA's GPUs."""
+    return {"maxnreg": shape.registers} if shape.registers else {}
+
+
+def layer_shape(dtype: torch.dtype, precision: str, atoms: int, device: torch.device | None = None) -> Shape:
     """Of a launch over so many atoms."""
-    return DOUBLE if dtype == torch.float64 else shape_of(precision, atoms)
+    return DOUBLE if dtype == torch.float64 else shape_of(precision, atoms, device)
 
 
-def layer_warps(dtype: torch.dtype, precision: str, atoms: int) -> int:
-    """Of a program."""
-    return layer_shape(dtype, precision, atoms).warps
+def layer_warps(dtype: torch.dtype, precision: str) -> int:
+    """Of a program, whatever the number of atoms."""
+    return layer_shape(dtype, precision, 1).warps
 
 
 def by_product(functions: Constants, dtype: torch.dtype, lanes: int = LANES) -> bool:
@@ -330,18 +335,14 @@ def span_of(shape: Shape, features: int, dtype: torch.dtype = torch.float32, pro
     return whole if whole < 64 else min(whole, max(32, (4 if product else 2) * threads // shape.rows))
 
 
-def cases(lanes: int) -> list[tuple[str, Any, dict[str, str], dict[str, Any], int]]:
-    """What the static report compiles: the first layer, one within the network, and the last; few and many atoms."""
+def cases(lanes: int) -> list[tuple[Any, ...]]:
+    """What the static report compiles: the first layer, one within the network, and the last, in all shapes."""
     made = []
     for kernel in (layer_fwd_kernel, layer_bwd_kernel):
         for precision in [name for name in PRECISIONS if name != "tf32x3" or lanes == 32]:  # AMD has no such products
-            few, many = shape_of(precision, 1, lanes), shape_of(precision, FEW + 1, lanes)
-            made += [case(kernel, 128, precision, few, which, lanes) for which in ("", "first", "last")]
-            if few != many:
-                for which in ("", "first", "last"):
-                    name, *rest = case(kernel, 128, precision, many, which, lanes)
-                    made.append((f"{name}, many atoms", *rest))
-        made.append(case(kernel, 64, "ieee", shape_of("ieee", 1, lanes), "", lanes))
+            for shape in shapes(precision, lanes):
+                made += [case(kernel, 128, precision, shape, which, lanes) for which in ("", "first", "last")]
+        made += [case(kernel, 64, "ieee", shape, "", lanes) for shape in shapes("ieee", lanes)]
     return made
 
 
@@ -355,7 +356,7 @@ def case(
     *,
     forces: bool = True,
     linked: bool = False,
-) -> tuple[str, Any, dict[str, str], dict[str, Any], int]:
+) -> tuple[Any, ...]:
     """What the static report compiles for so many features; `which` is "first", "last" or "", between them."""
     functions = Constants("sinc", 20, math.pi / 5.0, 0.0, 0.0, "cosine", 5.0, 0.0)
     fixed: dict[str, Any] = {"C": functions, "GATHER": which != "first", "HELD": True, "UNIT": 1.0, "SCALE": 1.0}
@@ -372,8 +373,15 @@ def case(
     kinds |= dict.fromkeys(("p_positions", "p_shift", "p_reference", "p_atomic", "p_forces", "p_energy"), "*fp64")
     kinds |= dict.fromkeys(("n", "molecules"), "i32")
     types = {name: "constexpr" if name in fixed else kinds.get(name, "*fp32") for name in kernel.arg_names}
-    title = f"{kernel.__name__.removesuffix('_kernel')} F={features} {precision}{', ' * bool(which)}{which}"
-    return title, kernel, types, {name: fixed[name] for name in kernel.arg_names if name in fixed}, shape.warps
+    name = title(kernel, features, precision, shape) + ", " * bool(which) + which
+    return (
+        name,
+        kernel,
+        types,
+        {name: fixed[name] for name in kernel.arg_names if name in fixed},
+        shape.warps,
+        registers_of(shape),
+    )
 
 
 PRODUCTS = {"p_mix", "p_first", "p_second", "p_next", "p_x_weight"}

@@ -1,13 +1,13 @@
 """Everything that one atom does between two messages on a GPU: one launch forward, one backward.
 
-A program owns 4 to 16 atoms and all of their features. Products run over blocks of output features and of the sum; what
+A program owns 2 to 16 atoms and all of their features. Products run over blocks of output features and of the sum; what
 one product hands to the next goes through memory, where most of it must be kept for the backward pass, and a barrier.
 The loops stay loops: any number of features that is a multiple of 16, and little code. The derivation is in README.md.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from painn_fast.kernels.launch import require_contiguous
+from painn_fast.kernels.launch import default, launches, multiprocessors, require_contiguous
 from painn_fast.kernels.message.triton import LANES
 from painn_fast.kernels.node.reference import Mlp
 from painn_fast.kernels.node.triton_atoms import node_backward, node_forward
@@ -31,6 +31,7 @@ class Shape:
             the number of features are taken.
         warps: of a program.
         stages: of loads ahead of products; more than one of split products has given NaN elsewhere.
+        registers: that a thread of a layer may have, where the compiler would stop sooner and spill; 0: as it does.
     """
 
     rows: int
@@ -38,21 +39,25 @@ class Shape:
     depth: int
     warps: int
     stages: int
+    registers: int = 0
 
 
-FEW = 512
-"""Atoms up to which a program of "ieee" takes 4: about one program for each multiprocessor of a large GPU."""
 SHAPES = {
     "ieee": Shape(8, 128, 32, 8, 2),
     "tf32x3": Shape(16, 32, 32, 8, 1),
     "tf32": Shape(16, 64, 32, 8, 2),
     "bf16": Shape(16, 64, 32, 8, 2),
 }
-"""By precision of the factors in products; sums are in the dtype of the features. README.md has the alternatives."""
-OF_FEW = {"ieee": Shape(4, 128, 32, 8, 2)}
-"""As far as it differs. Only rows may: block and depth are the order of sums, and an atom has one in any batch."""
+"""By precision of the factors in products; sums are in the dtype of the features. README.md has the alternatives.
+
+Of "ieee" only rows depend on the number of atoms: block and depth are the order of sums, and an atom has one in any
+batch."""
+ALONE = 240
+"""Registers of a thread where a program of 8 warps is the only one of its multiprocessor, which has 256 for each."""
+SHARES = (2, 4, 8)
+"""Atoms a multiprocessor up to which launches of "ieee" have rows of their own."""
 OF_64_LANES = {"ieee": Shape(4, 64, 32, 4, 2)}
-"""Where a warp has 64 lanes, as far as it differs."""
+"""Where a warp has 64 lanes, as far as it differs; for any number of atoms."""
 PRECISIONS = tuple(SHAPES)
 DOUBLE = Shape(8, 32, 16, 4, 1)
 """Of a float64 network."""
@@ -151,17 +156,41 @@ def _launch(
     n, f = features.shape
     require_contiguous(*given)
     if n > 0:
-        shape = DOUBLE if features.dtype == torch.float64 else shape_of(PRECISION, n)
+        shape = DOUBLE if features.dtype == torch.float64 else shape_of(PRECISION, n, features.device)
         fixed = {**constants, "PRECISION": PRECISION, **sizes(kernel, shape, f, hidden)}
         with torch.cuda.device_of(features):
             kernel[(triton.cdiv(n, shape.rows),)](*given, n, **fixed, num_warps=shape.warps, num_stages=1)
 
 
-def shape_of(precision: str, atoms: int, lanes: int = LANES) -> Shape:
-    """Of a launch over so many atoms."""
+def shape_of(
+    precision: str, atoms: int, device: torch.device | None = None, *, lanes: int = LANES, processors: int = 0
+) -> Shape:
+    """Of a launch over so many atoms, on a device with so many multiprocessors; by default its own number."""
     if lanes == 64 and precision in OF_64_LANES:
         return OF_64_LANES[precision]
-    return OF_FEW.get(precision, SHAPES[precision]) if atoms <= FEW else SHAPES[precision]
+    if precision != "ieee":
+        return SHAPES[precision]
+    name = numbers_of(atoms, processors or multiprocessors(device))
+    return of_rows(precision, launches(device)[name]["atoms"])
+
+
+def of_rows(precision: str, rows: int) -> Shape:
+    """With so many atoms a program; few have a multiprocessor alone, and all of its registers."""
+    return replace(SHAPES[precision], rows=rows, registers=ALONE if rows <= 4 else 0)
+
+
+def numbers_of(atoms: int, processors: int) -> str:
+    """Name of the numbers of a launch, in `kernels.launch`."""
+    share = next((share for share in SHARES if atoms <= share * processors), None)
+    return "layer, more atoms" if share is None else f"layer, {share} atoms a multiprocessor"
+
+
+def shapes(precision: str, lanes: int) -> list[Shape]:
+    """Without measuring, for any number of atoms."""
+    if precision != "ieee" or lanes == 64:
+        return [shape_of(precision, 1, lanes=lanes)]
+    rows = {numbers["atoms"] for name, numbers in default().items() if name.startswith("layer")}
+    return [of_rows(precision, count) for count in sorted(rows)]
 
 
 def sizes(kernel: Any, shape: Shape, features: int, hidden: int) -> dict[str, int]:
@@ -184,13 +213,16 @@ def cases(lanes: int) -> list[tuple[str, Any, dict[str, str], dict[str, Any], in
     made = []
     known = [name for name in PRECISIONS if name != "tf32x3" or lanes == 32]  # AMD has no such products
     for kernel in (node_fwd_kernel, node_bwd_kernel):
-        made += [case(kernel, 128, precision, shape_of(precision, 1, lanes)) for precision in known]
-        made += [case(kernel, f, "ieee", shape_of("ieee", 1, lanes), last=f == 128) for f in (64, 128)]
-        if shape_of("ieee", FEW + 1, lanes) != shape_of("ieee", 1, lanes):
-            for f, last in ((64, False), (128, False), (128, True)):
-                name, *rest = case(kernel, f, "ieee", SHAPES["ieee"], last=last)
-                made.append((f"{name}, many atoms", *rest))
+        made += [case(kernel, 128, precision, shape) for precision in known for shape in shapes(precision, lanes)]
+        for shape in shapes("ieee", lanes):
+            made += [case(kernel, f, "ieee", shape, last=f == 128) for f in (64, 128)]
     return made
+
+
+def title(kernel: Any, features: int, precision: str, shape: Shape) -> str:
+    """Of a case; with the atoms of a program where these depend on the batch."""
+    rows = f", {shape.rows} atoms" if precision == "ieee" else ""
+    return f"{kernel.__name__.removesuffix('_kernel')} F={features} {precision}{rows}"
 
 
 def case(
@@ -207,5 +239,5 @@ def case(
         name: "constexpr" if name in fixed else "i32" if name == "n" else "*bf16" if name in weights else "*fp32"
         for name in kernel.arg_names
     }
-    title = f"{kernel.__name__.removesuffix('_kernel')} F={features} {precision}{', readout' if last else ''}"
-    return title, kernel, types, fixed, shape.warps
+    name = title(kernel, features, precision, shape) + ", readout" * last
+    return name, kernel, types, fixed, shape.warps

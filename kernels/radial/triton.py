@@ -110,6 +110,7 @@ def edge_geometry(p_r, e):
     inverse = tl.rsqrt(square)
     d = square * inverse
     d += 0.5 * inverse * (square - d * d)  # one Newton step: sin(20 pi d / rc) multiplies the error of d by 60
+    inverse = tl.fma(tl.fma(-d, inverse, 1.0), inverse, inverse)  # and one for `rsqrt`, which is off by up to 2^-22
     return d, inverse, x * inverse, y * inverse, z * inverse
 
 

@@ -4,8 +4,8 @@ It compiles and needs no GPU.
 
 A module `painn_fast.kernels.<operation>.triton*` names its hot kernels in a function `cases()`, or `cases(lanes)` if
 their launch depends on the lanes of a warp: a list of (name, jit kernel, {argument: type}, {constexpr argument: value},
-warps), where a type is Triton's, "*fp32" or "i32", or "constexpr". Each is compiled for every target; a spill in any of
-them ends the report with status 1.
+warps), where a type is Triton's, "*fp32" or "i32", or "constexpr"; behind it there may be {option of the compiler:
+value}. Each is compiled for every target; a spill in any of them ends the report with status 1.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _wants_lanes(make: Callable[..., Any]) -> bool:
 def compiled(case: tuple[Any, ...], target: str) -> Compiled:
     """Compile one case."""
     made, registers, spilled, text, labels = compile_case(case, target)
-    name, *_, warps = case
+    name, warps = case[0], case[4]
     loop = text[slice(*_loop(text, labels))]
     loads = [sum(bool(re.match(size, line)) for line in loop) for size in LOADS]
     shared = made.metadata.shared
@@ -81,10 +81,10 @@ def compile_case(case: tuple[Any, ...], target: str) -> tuple[Any, int, int, lis
 
     Pointers are taken for aligned to 16 bytes, as torch allocates them.
     """
-    _, kernel, signature, constants, warps = case
+    _, kernel, signature, constants, warps, *more = case
     aligned = {(k,): [["tt.divisibility", 16]] for k, kind in enumerate(signature.values()) if kind.startswith("*")}
     source = ASTSource(kernel, signature, constants, aligned)
-    made = triton.compile(source, target=TARGETS[target], options={"num_warps": warps})
+    made = triton.compile(source, target=TARGETS[target], options={"num_warps": warps, **(more[0] if more else {})})
     return made, *(_amd if target.startswith("gfx") else _nvidia)(made.asm)
 
 

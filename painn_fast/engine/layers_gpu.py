@@ -37,7 +37,7 @@ def launch_layers(w: GpuWeights, m: Buffers, wanted: Wanted, precision: str, pos
         )  # fmt: skip
         edges = edges._replace(positions=None, shift=None)
     if not wanted.forces:
-        molecule_totals(m.atomic, m.atom_ptr, m.total, scale, layer_warps(w.dtype, precision, len(m.atomic)))
+        molecule_totals(m.atomic, m.atom_ptr, m.total, scale, layer_warps(w.dtype, precision))
     for k in range(last, -1, -1) if wanted.forces else ():
         before = (_kept(w, m, k - 1), _backward(w, m, k - 1, adjoints[(k - 1) % 2]), m.gx, m.gv) if k > 0 else None
         results = Results(m.forces, m.atomic, m.atom_ptr, m.total, scale) if k == 0 else None

@@ -3,6 +3,7 @@
 import importlib.util
 import math
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from painn_fast.testing import KERNEL_TOLERANCE, random_potential
 SIZES = [13, 1, 5]
 """Atoms of each molecule; the one alone has no neighbours."""
 F, EPSILON = 128, 1e-8
+ROWS = (1, 2, 4, 8)
+"""Atoms of a program that a file of launches may have."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +70,10 @@ def subjects() -> dict[str, Subject]:
             check = _with(between_messages, precision, hidden)
             quick = precision == "tf32x3" and hidden is None
             listed[title] = Subject(NODES, check, quick)
-    listed["node, many atoms"] = Subject(NODES, many_atoms)
+    listed["node, programs of 1 to 8 atoms"] = Subject(NODES, nodes_of_more_atoms)
     for features in (F, 64):
-        listed[f"engine, layers of many atoms, F={features}"] = Subject(LAYERS, _with(layers_of_many_atoms, features))
+        check = _with(layers_of_more_atoms, features)
+        listed[f"engine, programs of 1 to 8 atoms, F={features}"] = Subject(LAYERS, check)
     listed["engine, linked launches"] = Subject(LAYERS, linked_launches)
     listed["engine, energies alone"] = Subject(LAYERS | {"molecules_kernel"}, energies_alone)
     return listed | _of_other_tests()
@@ -182,16 +186,29 @@ def between_messages(precision, hidden):
     return results
 
 
-def many_atoms():
-    """The shape of programs for many atoms gives the same bits as that for few."""
-    few, kept = between_messages("ieee", None), nodes.FEW
+@contextmanager
+def atoms_of_a_program(rows):
+    """Of "ieee", whatever the number of atoms."""
+    numbers = [each for name, each in launches().items() if name.startswith("layer")]
+    before = [dict(each) for each in numbers]
     try:
-        nodes.FEW = 1
-        many = between_messages("ieee", None)
+        for each in numbers:
+            each["atoms"] = rows
+        yield
     finally:
-        nodes.FEW = kept
-    for name, one, other in zip(("s", "v", "next", "gs", "gv"), few, many, strict=True):
-        assert torch.equal(one, other), f"{name}: other bits in programs of other numbers of atoms"
+        for each, kept in zip(numbers, before, strict=True):
+            each |= kept
+
+
+def nodes_of_more_atoms():
+    """Programs of any number of atoms give the same bits."""
+    results = []
+    for rows in ROWS:
+        with atoms_of_a_program(rows):
+            results.append(between_messages("ieee", None))
+    for name, one, *others in zip(("s", "v", "next", "gs", "gv"), *results, strict=True):
+        for rows, other in zip(ROWS[1:], others, strict=True):
+            assert torch.equal(one, other), f"{name}: other bits in programs of {rows} atoms"
 
 
 class RoundedFactors(TorchDispatchMode):
@@ -234,16 +251,15 @@ def _evaluated(potential, names, properties, way="fused"):
     return made(made.workspace(batch), batch.positions, properties), batch
 
 
-def layers_of_many_atoms(features):
-    """The shape of programs for many atoms gives the same bits as that for few."""
-    potential, kept, results = _potential(torch.float32, features, 2), nodes.FEW, []
-    try:
-        for nodes.FEW in (kept, 1):
+def layers_of_more_atoms(features):
+    """Programs of any number of atoms give the same bits."""
+    potential, results = _potential(torch.float32, features, 2), []
+    for rows in ROWS:
+        with atoms_of_a_program(rows):
             results.append(_evaluated(potential, ["CH4", "H", "H2O"], ["energy", "forces"])[0])
-    finally:
-        nodes.FEW = kept
     for name, value in results[0].items():
-        assert torch.equal(value, results[1][name]), f"{name}: other bits in programs of other numbers of atoms"
+        for rows, other in zip(ROWS[1:], results[1:], strict=True):
+            assert torch.equal(value, other[name]), f"{name}: other bits in programs of {rows} atoms"
 
 
 def linked_launches():

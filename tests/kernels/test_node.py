@@ -126,3 +126,23 @@ def test_the_adjoint_of_s_may_be_overwritten():
         torch.empty_like(gv),
     )  # fmt: skip
     assert torch.equal(gs, expected)
+
+
+@pytest.mark.parametrize("processors", [108, 132, 304])
+def test_programs_of_few_atoms_are_as_small_as_leaves_one_for_each_multiprocessor(processors):
+    for atoms in (1, 2 * processors, 2 * processors + 1, 4 * processors + 1, 8 * processors):
+        rows = kernels.shape_of("ieee", atoms, lanes=32, processors=processors).rows
+        assert -(-atoms // rows) <= processors
+        assert rows == 2 or -(-atoms // (rows // 2)) > processors
+    assert kernels.shape_of("ieee", 8 * processors + 1, lanes=32, processors=processors).rows == 8
+
+
+def test_a_file_of_launches_decides_and_only_how_many_atoms_a_program_has(monkeypatch):
+    numbers = {name: dict(each) for name, each in kernels.launches().items()}
+    monkeypatch.setattr(kernels, "launches", lambda device: numbers)
+    before = kernels.shape_of("ieee", 300, lanes=32, processors=100)
+    numbers["layer, 4 atoms a multiprocessor"]["atoms"] = 8
+    after = kernels.shape_of("ieee", 300, lanes=32, processors=100)
+    assert (before.rows, after.rows) == (4, 8)
+    assert {(s.block, s.depth, s.warps, s.stages) for s in (before, after)} == {(128, 32, 8, 2)}
+    assert {kernels.shape_of("tf32x3", n).rows for n in (1, 300, 10**5)} == {16}  # of a tensor core

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from painn_fast.kernels import launch as tuning
-from painn_fast.kernels.tools.tuning import subjects, tuner
-
 pytest.importorskip("triton")
+
+from painn_fast.kernels import launch as tuning
+from painn_fast.kernels.node.triton import numbers_of
+from painn_fast.kernels.tools.tuning import layers, subjects, tuner
 
 SHIPPED = sorted(tuning.FOLDER.glob("*.json"))
 ANY = {"warps": 4, "columns": 128, "elements": 512}
@@ -45,8 +46,9 @@ def test_shipped_files_are_right(path):
 
 
 def test_every_launch_has_numbers_that_the_tuner_knows():
-    sizes = {"tiny": [2]}
-    assert {s.name for s in subjects.subjects(sizes, torch.device(os.environ["KERNELS_ON"]))} == set(tuning.default())
+    here = torch.device(os.environ["KERNELS_ON"])
+    listed = [*subjects.subjects({"tiny": [2]}, here), *layers.layer_subjects(here, 1)[:1]]
+    assert {s.name for s in listed} | set(layers.sizes(1)) == set(tuning.default())
     for name, numbers in tuning.default().items():
         assert set(numbers) <= set(tuner.VALUES), name
         for key, values in tuner.VALUES.items():
@@ -179,8 +181,8 @@ def test_the_search_ends_when_time_is_up():
 
 def test_real_kernels_are_right_under_their_numbers_and_a_file_of_them_can_be_read(tmp_path, monkeypatch):
     here = torch.device(os.environ["KERNELS_ON"])
-    listed = subjects.subjects({"tiny": [3, 1]}, here)
-    monkeypatch.setattr(tuner, "VALUES", {"programs": (1,), "warps": (1,), "columns": (64,)})
+    listed = [*layers.layer_subjects(here, 1)[:1], *subjects.subjects({"tiny": [3, 1]}, here)]
+    monkeypatch.setattr(tuner, "VALUES", {"programs": (1,), "warps": (1,), "columns": (64,), "atoms": (1, 4)})
 
     def timer(call):
         numbers = tuning.launches(here)["update"]
@@ -208,6 +210,27 @@ def test_the_reference_on_one_device_sees_what_a_kernel_does_wrong(monkeypatch):
     assert tuner.complaint(listed["message_fwd"]) is None
     monkeypatch.setattr(subjects.message, "message_fwd", lambda x, v, *_: (1.01 * x[:, :128], v))
     assert "result 0 of tiny is off by" in tuner.complaint(listed["message_fwd"])
+
+
+@pytest.mark.parametrize("processors", [1, 108, 132, 304])
+def test_numbers_of_layers_are_measured_where_they_count(processors):
+    listed = layers.sizes(processors)
+    assert list(listed) == [name for name in tuning.default() if name.startswith("layer")]
+    for name, atoms in listed.items():
+        assert len(atoms) >= 2
+        assert {numbers_of(each, processors) for each in atoms} == {name}
+
+
+def test_the_reference_of_a_layer_sees_what_a_kernel_does_wrong(monkeypatch):
+    here = torch.device(os.environ["KERNELS_ON"])
+    backward = layers.layer_bwd
+
+    def half(gs, *given, **more):
+        backward(0.5 * gs, *given, **more)
+
+    monkeypatch.setattr(layers, "layer_bwd", half)
+    (first, *_) = layers.layer_subjects(here, 1)
+    assert "result 3 of 1 atoms is off by" in tuner.complaint(first)
 
 
 def test_without_a_gpu_the_command_says_so():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from painn_fast.kernels.launch import FOLDER, VARIABLE, file_name
+from painn_fast.kernels.launch import FOLDER, VARIABLE, file_name, multiprocessors
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,11 +22,12 @@ def main(arguments: list[str] | None = None) -> int:
     if not torch.cuda.is_available() or find_spec("triton") is None:
         print("nothing to tune: torch finds no CUDA device, or triton is not installed", file=sys.stderr)
         return 1
+    from painn_fast.kernels.tools.tuning.layers import layer_subjects
     from painn_fast.kernels.tools.tuning.subjects import SIZES, subjects
     from painn_fast.kernels.tools.tuning.tuner import Outcome, table, time_on_gpu, tune, write
 
     start, device = time.monotonic(), torch.device("cuda", torch.cuda.current_device())
-    listed = subjects(SIZES, device)
+    listed = layer_subjects(device, multiprocessors(device)) + subjects(SIZES, device)
     left = given.seconds - (time.monotonic() - start)
 
     def keep(outcomes: list[Outcome]) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor
 from painn_fast.kernels.launch import Launches, file_name, launches
 
 VALUES = {
+    "atoms": (2, 4, 8),
     "programs": (1024, 2048, 4096, 8192, 16384),
     "warps": (1, 2, 4),
     "features": (1, 2, 4),
