@@ -6,7 +6,13 @@ from painn_fast.runtime.log_axis import plain_numbers
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "some"), [(14.0, 21.0, {"15", "20"}), (0.003, 0.04, {"0.01"}), (1.0, 2e3, {"1", "10", "1000"})]
+    ("low", "high", "some"),
+    [
+        (14.0, 21.0, {"16", "20"}),
+        (77.0, 146.0, {"80", "100", "120", "140"}),
+        (0.003, 0.04, {"0.01"}),
+        (1.0, 2e3, {"1", "10", "1000"}),
+    ],
 )
 def test_ticks_are_plain_numbers(low, high, some):
     figure = pytest.importorskip("matplotlib.figure").Figure()
