@@ -11,6 +11,8 @@ import pytest
 import painn_fast as pf
 from painn_fast.io.find import MODELS
 from painn_fast.train.evaluation import error_table
+from painn_fast.train.settings import CONFIGS
+from painn_fast.vibrations import harmonic
 
 DATA = Path(__file__).parent / "data" / "ethanol_pbe0.npz"
 LIMITS = {"energy": 0.12, "forces": 0.45, "dipole": 0.015, "polarizability": 0.03}
@@ -45,6 +47,22 @@ def test_aspirin_has_the_errors_of_its_card(shared_data):
     unit = ase.units.kcal / ase.units.mol
     assert np.abs(np.array(out["energy"]) - rows["E"][at]).mean() / unit < 0.167
     assert np.abs(np.array(out["forces"]) - rows["F"][at]).mean() / unit < 0.37
+
+
+def test_dipoles_and_polarizabilities_of_aspirin_have_the_errors_of_its_card():
+    table = error_table(pf.load("aspirin"), CONFIGS / "aspirin_properties.npz", split="test")
+    assert table["dipole"]["labels"] == 50
+    assert table["dipole"]["mae"] == pytest.approx(0.0468, abs=5e-4)  # D
+    assert table["polarizability"]["mae"] == pytest.approx(0.1588, abs=1e-3)  # Å³
+
+
+def test_aspirin_has_the_bands_of_its_groups():
+    """Two C=O stretches, of the acid and of the ester, and the O-H stretch on top."""
+    lines = harmonic(pf.load("aspirin"), ase.io.read(MODELS / "aspirin.xyz"), relaxed=True)
+    carbonyl = [k for k, name in enumerate(lines.names) if name == "C=O stretch"]
+    assert [round(float(lines.wavenumber[k]), -1) for k in carbonyl] == [1760, 1810]
+    assert (lines.intensity[carbonyl] > 200).all()  # km/mol
+    assert lines.names[-1] == "O-H stretch"
 
 
 @pytest.mark.parametrize("name", ["ethanol", "aspirin"])
