@@ -14,6 +14,7 @@ from painn_fast.io import load
 from painn_fast.io.find import declares_units
 from painn_fast.nn import Potential, PotentialConfig, ScalarHead
 from painn_fast.nn.config import head_name
+from painn_fast.runtime.progress import warn
 from painn_fast.train.data import Dataset
 from painn_fast.train.loss import set_references
 from painn_fast.train.settings import TrainSettings, labels_of
@@ -76,23 +77,13 @@ def first_model(settings: TrainSettings, data: Dataset, elements: tuple[int, ...
 
 
 def _keep_unlabelled(model: Potential, data: Dataset, known: tuple[str, ...]) -> None:
-    """Leave heads as they are that no label trains: weight decay alone would make them smaller.
-
-    Raises:
-        PaiNNFastError: for a head with random weights.
-    """
+    """Leave heads as they are that no label trains: weight decay alone would make them smaller."""
     for head in model.config.heads:
         name, labels = head_name(head), labels_of((head,))
         if any(data.labelled(label) for label in labels):
             continue
         if f"heads.{name}." not in known:
-            raise PaiNNFastError(
-                "a head without labels to train it",
-                where=f"head {name}",
-                got="no training structure has one",
-                expected=f"labels of {' or '.join(labels)}",
-                fix="leave the head out, name the labels' keys in the settings, or start from a model that has it",
-            )
+            warn(f"head {name} keeps random weights: no training structure has {' or '.join(labels)}")
         model.heads[name].requires_grad_(False)
 
 
