@@ -88,7 +88,6 @@ def vib(
     from painn_fast.label.structures import structures
     from painn_fast.runtime.folders import molecule_folder
     from painn_fast.runtime.progress import StatusLine
-    from painn_fast.vibrations import anharmonic as anharmonic_lines
     from painn_fast.vibrations import harmonic, harmonic_many
 
     potential = load(model, **options, dtype=dtype, device=device or "cpu")
@@ -105,33 +104,31 @@ def vib(
             status.update(f"molecule {k + 1} of {len(spectra)}: {formula}")
             own_folder = molecule_folder(folder, k, formula, len(spectra))
             gas = (kelvin, pressure, symmetry_number)
-            pairs = zip(members, each, strict=True)
-            two = [anharmonic_lines(one, lines.atoms, lines=lines) for one, lines in pairs] if anharmonic else []
-            _report(potential, each, two, own_folder, gas=gas, title=len(spectra) > 1)
+            _report(members, each, own_folder, anharmonic=anharmonic, gas=gas, title=len(spectra) > 1)
     typer.echo(folder)
 
 
 def _report(
-    model: Any,
+    models: list[Any],
     harmonic: tuple[HarmonicSpectrum, ...],
-    anharmonic: list[AnharmonicSpectrum],
     folder: Path,
     *,
+    anharmonic: bool,
     gas: tuple[float, float, int],
     title: bool,
 ) -> None:
-    """Compute what is left for one molecule, from the lines of each model, write its files and print its tables."""
+    """Compute what is left for one molecule, from the harmonic lines of each model; write files and print tables."""
     from painn_fast.evaluate import evaluate
     from painn_fast.io.structures import write_extxyz
     from painn_fast.runtime.progress import warn
     from painn_fast.spectra import table
     from painn_fast.spectra.run import about_model
+    from painn_fast.vibrations import anharmonic as anharmonic_lines
     from painn_fast.vibrations import committee, committee_anharmonic, sticks, thermochemistry
     from painn_fast.vibrations.molden import write_molden
 
-    lines, own = harmonic[0], anharmonic[0] if anharmonic else None
+    model, lines = models[0], harmonic[0]
     several = committee(harmonic) if len(harmonic) > 1 else None
-    both = committee_anharmonic(anharmonic) if len(anharmonic) > 1 else None
     about = about_model(model) | {"structure": lines.atoms.get_chemical_formula()}
     if title:
         typer.echo(f"\n{folder.name}")
@@ -144,8 +141,11 @@ def _report(
     write_extxyz(folder / "minimum.xyz", lines.atoms)
     write_molden(folder / "modes.molden", lines)
     minimum = bool((lines.wavenumber > 0).all())
-    if own is not None:
-        own = own if both is None else both.lines
+    own = both = None
+    if anharmonic:
+        each = [anharmonic_lines(one, plain.atoms, lines=plain) for one, plain in zip(models, harmonic, strict=True)]
+        both = committee_anharmonic(each) if several is not None else None
+        own = each[0] if both is None else both.lines
         header = {"what": "anharmonic lines, GVPT2", **about, **own.about(), **means}
         table.write_anharmonic(folder / "anharmonic.csv", sticks(own), header, both)
     _show_modes(lines, own, several, both)

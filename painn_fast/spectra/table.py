@@ -66,6 +66,14 @@ def write_power(path: Path, spectrum: PowerSpectrum, about: dict[str, str]) -> N
     write_table(path, columns, about)
 
 
+MODEL_ERRORS = {
+    "wavenumber": "model error / cm-1",
+    "intensity": "model error of IR intensity / (km/mol)",
+    "activity": "model error of Raman activity / (Ang^4/amu)",
+}
+"""Columns of a committee's standard deviations."""
+
+
 def write_harmonic(
     path: Path, harmonic: HarmonicSpectrum, about: dict[str, str], committee: CommitteeLines | None = None
 ) -> None:
@@ -86,11 +94,10 @@ def write_harmonic(
         columns["conformer"] = [harmonic.conformers[k][0] for k in harmonic.conformer]
         columns["population"] = [harmonic.conformers[k][1] for k in harmonic.conformer]
     if committee is not None:
-        columns["model error / cm-1"] = committee.wavenumber_error
-        if committee.intensity_error is not None:
-            columns["model error of IR intensity / (km/mol)"] = committee.intensity_error
-        if committee.activity_error is not None:
-            columns["model error of Raman activity / (Ang^4/amu)"] = committee.activity_error
+        for name, title in MODEL_ERRORS.items():
+            values = getattr(committee, f"{name}_error")
+            if values is not None:
+                columns[title] = values
     columns["motion"] = harmonic.names
     write_table(path, columns, about)
 
@@ -115,11 +122,7 @@ def write_anharmonic(
         columns["conformer"] = [lines.conformers[k][0] for k in lines.conformer]
         columns["population"] = [lines.conformers[k][1] for k in lines.conformer]
     if committee is not None:
-        for name, title in (
-            ("wavenumber", "model error / cm-1"),
-            ("intensity", "model error of IR intensity / (km/mol)"),
-            ("activity", "model error of Raman activity / (Ang^4/amu)"),
-        ):
+        for name, title in MODEL_ERRORS.items():
             if errors := committee.errors(name):
                 known = [errors[label] for label in lines.labels]
                 columns[title] = [None if np.isnan(value) else value for value in known]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -95,32 +96,18 @@ def committee(spectra: Sequence[HarmonicSpectrum]) -> CommitteeLines:
     first = spectra[0]
     order = [_order(first, one, k) for k, one in enumerate(spectra)]
 
-    def values(name: str) -> np.ndarray | None:
-        each = [getattr(one, name) for one in spectra]
-        if any(one is None for one in each):
-            return None
-        return np.array([one[rows] for one, rows in zip(each, order, strict=True)])
-
-    def mean(name: str) -> np.ndarray | None:
-        found = values(name)
-        return None if found is None else found.mean(axis=0)
-
-    def error(name: str) -> np.ndarray | None:
-        found = values(name)
-        return None if found is None else found.std(axis=0, ddof=1)
-
-    nu, spread = mean("wavenumber"), error("wavenumber")
-    assert nu is not None
-    assert spread is not None
+    nu, nu_error = _required(_mean_and_error(spectra, "wavenumber", order))
+    intensity, intensity_error = _mean_and_error(spectra, "intensity", order)
     lines = replace(
         first,
         wavenumber=nu,
-        intensity=mean("intensity"),
-        isotropic=mean("isotropic"),
-        anisotropic=mean("anisotropic"),
+        intensity=intensity,
+        isotropic=_mean_and_error(spectra, "isotropic", order)[0],
+        anisotropic=_mean_and_error(spectra, "anisotropic", order)[0],
         roughness=None,
     )
-    return CommitteeLines(lines, spread, error("intensity"), error("activity"), len(spectra))
+    activity_error = _mean_and_error(spectra, "activity", order)[1]
+    return CommitteeLines(lines, nu_error, intensity_error, activity_error, len(spectra))
 
 
 def committee_anharmonic(spectra: Sequence[AnharmonicSpectrum]) -> CommitteeAnharmonic:
@@ -150,21 +137,10 @@ def committee_anharmonic(spectra: Sequence[AnharmonicSpectrum]) -> CommitteeAnha
         mode = np.argsort(_order(first.harmonic, one.harmonic, k))  # of the first, for each of this model
         where = {tuple(sorted(mode[list(state)].tolist())): i for i, state in enumerate(one.states)}
         rows[k] = [where.get(tuple(sorted(state)), -1) for state in first.states]
-    everywhere = (rows >= 0).all(axis=0)
 
-    def mean_and_error(name: str) -> tuple[np.ndarray | None, np.ndarray | None]:
-        each = [getattr(one, name) for one in spectra]
-        if any(one is None for one in each):
-            return None, None
-        values = np.array([one[own] for one, own in zip(each, rows, strict=True)])
-        mean, error = values.mean(axis=0), values.std(axis=0, ddof=1)
-        return np.where(everywhere, mean, values[0]), np.where(everywhere, error, np.nan)
-
-    nu, nu_error = mean_and_error("wavenumber")
-    assert nu is not None
-    assert nu_error is not None
-    intensity, intensity_error = mean_and_error("intensity")
-    activity, activity_error = mean_and_error("activity")
+    nu, nu_error = _required(_mean_and_error(spectra, "wavenumber", rows))
+    intensity, intensity_error = _mean_and_error(spectra, "intensity", rows)
+    activity, activity_error = _mean_and_error(spectra, "activity", rows)
     zero_points = [one.zero_point for one in spectra]
     lines = replace(
         first,
@@ -176,6 +152,27 @@ def committee_anharmonic(spectra: Sequence[AnharmonicSpectrum]) -> CommitteeAnha
     )
     zero_point_error = float(np.std(zero_points, ddof=1))
     return CommitteeAnharmonic(lines, nu_error, intensity_error, activity_error, zero_point_error, plain)
+
+
+def _mean_and_error(
+    spectra: Sequence[Any], name: str, rows: Sequence[np.ndarray] | np.ndarray
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Over the models [L], from the rows of each; -1 is a line that a model lacks. None where a model has no values."""
+    each = [getattr(one, name) for one in spectra]
+    if any(one is None for one in each):
+        return None, None
+    values = np.array([one[own] for one, own in zip(each, rows, strict=True)])
+    everywhere = (np.array(rows) >= 0).all(axis=0)
+    mean, error = values.mean(axis=0), values.std(axis=0, ddof=1)
+    return np.where(everywhere, mean, values[0]), np.where(everywhere, error, np.nan)
+
+
+def _required(values: tuple[np.ndarray | None, np.ndarray | None]) -> tuple[np.ndarray, np.ndarray]:
+    """Of what every model has."""
+    mean, error = values
+    assert mean is not None
+    assert error is not None
+    return mean, error
 
 
 def _order(first: HarmonicSpectrum, other: HarmonicSpectrum, number: int) -> np.ndarray:
