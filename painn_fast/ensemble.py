@@ -161,8 +161,8 @@ class Ensemble(Several):
         >>> import painn_fast as pf
         >>> from ase.build import molecule
         >>> ensemble = pf.Ensemble(["ethanol", "aspirin"])
-        >>> ensemble.properties
-        ('energy', 'energies', 'forces', 'stress', 'energy_spread', 'energies_spread', 'forces_spread', 'stress_spread')
+        >>> [name for name in ensemble.properties if name.endswith("_spread")][:3]
+        ['energy_spread', 'energies_spread', 'forces_spread']
         >>> pf.evaluate(ensemble, [molecule("H2O")], ["forces_spread"])["forces_spread"][0].shape  # eV/Å
         (3,)
     """

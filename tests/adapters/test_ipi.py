@@ -177,7 +177,7 @@ def test_driver_tells_what_is_wrong(driver, ethanol, tmp_path):
     with pytest.raises(PaiNNFastError, match=r"no such extra.*charges.*dipole \| polarizability"):
         Driver("ethanol", properties="dipole,charges")
     with pytest.raises(PaiNNFastError, match=r"no such extra.*none of this model"):
-        Driver("aspirin", properties=["dipole"])
+        Driver(random_potential(PotentialConfig()), ethanol, properties=["dipole"])
     with pytest.raises(PaiNNFastError, match="no structure"):
         Driver(load("ethanol"))
     with pytest.raises(PaiNNFastError, match="no network runs"):
