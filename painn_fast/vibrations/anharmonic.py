@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +17,13 @@ from painn_fast.units import AMU_A2_PER_FS2, HBAR, SPEED_OF_LIGHT
 from painn_fast.vibrations.derivatives import Compute, atoms_at_once
 from painn_fast.vibrations.fourth_order import force_field
 from painn_fast.vibrations.harmonic import KM_PER_MOL, HarmonicSpectrum, harmonic, invariants_squared
+from painn_fast.vibrations.one_mode import exact_fundamentals, perturbed_fundamentals
 from painn_fast.vibrations.perturbation import Levels, State, levels
 
 LARGE_AMPLITUDE = 500.0
 """cm-1: a torsion below stays harmonic and takes no part, since it is no small vibration about one minimum."""
+UNLIKE_FOURTH_ORDER = 30.0
+"""cm-1: the error of the expansion along one mode from which a line is not to be trusted; ethanol's O-H has 23."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,14 @@ class AnharmonicSpectrum:
     activity: np.ndarray | None  # [L] Raman activity, Å^4/amu, None for a model without polarizability
     resonances: tuple[tuple[State, State], ...]  # Fermi resonances, such as ((3, 4), (7,))
     zero_point: float  # cm-1, harmonic for the modes that stay so
+    expansion_error: (
+        np.ndarray
+    )  # [K] cm-1, of the fundamental of each mode alone: perturbed less exact; NaN if harmonic
+
+    @property
+    def doubtful(self) -> tuple[int, ...]:
+        """Modes along which the model's potential is not one of fourth order: their lines are not to be trusted."""
+        return tuple(int(k) for k in np.flatnonzero(np.abs(self.expansion_error) > UNLIKE_FOURTH_ORDER))
 
     @property
     def left_harmonic(self) -> tuple[int, ...]:
@@ -61,16 +73,22 @@ class AnharmonicSpectrum:
         return result
 
     def about(self) -> dict[str, str]:
-        """Resonances, modes that stay harmonic and zero-point energy, for the header of a table."""
+        """Resonances, modes that stay harmonic, lines in doubt and zero-point energy, for the header of a table."""
         pairs = [
             "{} = {}".format(*(" + ".join(str(k + 1) for k in state) for state in pair)) for pair in self.resonances
         ]
-        names = [f"{k + 1} ({self.harmonic.names[k]})" for k in self.left_harmonic]
         return {
             "Fermi resonances": ", ".join(pairs) or "none",
-            "large amplitude, harmonic": ", ".join(names) or "none",
+            "large amplitude, harmonic": ", ".join(self._named(k) for k in self.left_harmonic) or "none",
+            "in doubt, error of the mode alone": ", ".join(self._doubts()) or "none",
             "zero-point energy": f"{self.zero_point:.1f} cm-1",
         }
+
+    def _named(self, mode: int) -> str:
+        return f"{mode + 1} ({self.harmonic.names[mode]})"
+
+    def _doubts(self) -> list[str]:
+        return [f"{self._named(k)} {self.expansion_error[k]:+.0f} cm-1" for k in self.doubtful]
 
     def label(self, line: int) -> str:
         """A line by its modes, counted from 1: "12", "2x5" for an overtone, "3 + 7" for a combination."""
@@ -83,7 +101,8 @@ def anharmonic(model: Potential, atoms: ase.Atoms, *, lines: HarmonicSpectrum | 
     """Fundamentals, overtones and binary combinations of a molecule, with resonances and intensities.
 
     Cubic and semi-quartic force constants and second and third derivatives of dipole and polarizability are taken by
-    central differences along normal modes, all displaced structures in batches on the engine.
+    central differences along normal modes, all displaced structures in batches on the engine. Along each mode alone the
+    model's potential is solved exactly too: where perturbation theory of that mode is off, its line is in doubt.
 
     Args:
         model: with an energy; dipole and polarizability give intensities.
@@ -115,8 +134,22 @@ def anharmonic(model: Potential, atoms: ase.Atoms, *, lines: HarmonicSpectrum | 
             got=f"imaginary frequencies of {(lines.wavenumber < 0).sum()} modes",
             fix="start from another structure",
         )
-    field = force_field(_on_engine(model), lines.atoms, lines.wavenumber[active], lines.modes[active])
-    return _spectrum(model, lines, active, levels(field))
+    taking_part = lines.atoms, lines.wavenumber[active], lines.modes[active]
+    field = force_field(_on_engine(model), *taking_part)
+    diagonal = np.einsum("iii->i", field.cubic), np.einsum("iii->i", field.quartic)
+    exact = exact_fundamentals(lambda moved: _evaluated(model, moved, ("energy",))["energy"], *taking_part)
+    error = np.full(len(lines.names), np.nan)
+    error[active] = perturbed_fundamentals(field.omega, *diagonal) - exact
+    spectrum = _spectrum(model, lines, active, levels(field), error)
+    if spectrum.doubtful:
+        warnings.warn(
+            f"perturbation theory of {lines.atoms.get_chemical_formula()} fails along modes that the model's potential "
+            f"makes no oscillators of fourth order: {', '.join(spectrum._doubts())} off for the mode alone; do not "
+            "trust these lines; structures so far from the minimum among the training data help",
+            UserWarning,
+            stacklevel=2,
+        )
+    return spectrum
 
 
 def _large_amplitude(lines: HarmonicSpectrum, mode: int) -> bool:
@@ -126,14 +159,17 @@ def _large_amplitude(lines: HarmonicSpectrum, mode: int) -> bool:
 def _on_engine(model: Potential) -> Compute:
     names = ("forces", *(name for name in ("dipole", "polarizability") if name in model.properties))
 
-    def compute(moved: list[ase.Atoms]) -> Mapping[str, Any]:
-        evaluate(model, moved[:1], names)  # a new engine checks itself on its first batch
-        return evaluate(model, moved, names, atoms_per_batch=atoms_at_once(model))
-
-    return compute
+    return lambda moved: _evaluated(model, moved, names)
 
 
-def _spectrum(model: Potential, lines: HarmonicSpectrum, active: np.ndarray, result: Levels) -> AnharmonicSpectrum:
+def _evaluated(model: Potential, moved: list[ase.Atoms], names: tuple[str, ...]) -> Mapping[str, Any]:
+    evaluate(model, moved[:1], names)  # a new engine checks itself on its first batch
+    return evaluate(model, moved, names, atoms_per_batch=atoms_at_once(model))
+
+
+def _spectrum(
+    model: Potential, lines: HarmonicSpectrum, active: np.ndarray, result: Levels, error: np.ndarray
+) -> AnharmonicSpectrum:
     scale = 2.0 * 2.0 * np.pi * SPEED_OF_LIGHT * result.energy * AMU_A2_PER_FS2 / HBAR  # |d/dQ|^2 of |<0|q|1>|^2
     intensity = activity = None
     moments = result.moments
@@ -156,4 +192,5 @@ def _spectrum(model: Potential, lines: HarmonicSpectrum, active: np.ndarray, res
             (tuple(int(active[k]) for k in one), tuple(int(active[k]) for k in other)) for one, other in result.fermi
         ),
         zero_point=result.zero_point + float(rest[rest > 0].sum()) / 2.0,
+        expansion_error=error,
     )

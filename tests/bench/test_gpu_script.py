@@ -112,7 +112,7 @@ def test_what_a_stage_has_started_ends_with_it_and_reports_no_failure_before(gpu
 
 
 def has_ended(pid, seconds=10.0):
-    """Within some seconds: on a busy machine a process that was killed is there for a while."""
+    """Within some seconds: a busy machine lists a process some time after it was killed."""
     status, end = Path(f"/proc/{pid}/stat"), time.monotonic() + seconds
     while status.exists() and status.read_text().rsplit(")")[-1].split()[0] != "Z":
         if time.monotonic() > end:

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from painn_fast.units import AMU_A2_PER_FS2, EV_IN_CM, HBAR, SPEED_OF_LIGHT
+from painn_fast.vibrations.anharmonic import UNLIKE_FOURTH_ORDER
 from painn_fast.vibrations.derivatives import differences
-from painn_fast.vibrations.fourth_order import coriolis, force_field, rotational_constants
+from painn_fast.vibrations.fourth_order import coriolis, dimensionless, force_field, rotational_constants
 from painn_fast.vibrations.harmonic import normal_modes
+from painn_fast.vibrations.one_mode import GRID, exact_fundamentals, perturbed_fundamentals
 from painn_fast.vibrations.perturbation import levels
 
 DEPTH, STEEPNESS, LENGTH = 4.6, 2.3, 0.97  # of an O-H bond: eV, 1/Å, Å
@@ -72,3 +74,37 @@ def test_coriolis_constants_of_a_degenerate_bend():
     axis = int(np.argmin(rotational_constants(atoms)))
     assert abs(zeta[axis, 0, 1]) == pytest.approx(1.0)
     np.testing.assert_allclose(zeta, -zeta.transpose(0, 2, 1), atol=1e-12)
+
+
+def test_one_mode_alone_is_solved_exactly(bond):
+    """Both ways agree with the exact level of the bond; with a wall that no fourth order has they part."""
+    atoms, wavenumber, modes = bond
+
+    def stretched(moved):
+        return np.array([np.linalg.norm(one.positions[1] - one.positions[0]) - LENGTH for one in moved])
+
+    def energies(moved):
+        return DEPTH * (1.0 - np.exp(-STEEPNESS * stretched(moved))) ** 2
+
+    shift = wavenumber[0] ** 2 / (4.0 * DEPTH * EV_IN_CM)
+    exact = exact_fundamentals(energies, atoms, wavenumber, modes)
+    np.testing.assert_allclose(exact, wavenumber - 2.0 * shift, atol=1.0)
+    field = force_field(morse, atoms, wavenumber, modes)
+    expanded = perturbed_fundamentals(field.omega, field.cubic[0, 0], field.quartic[0, 0])
+    np.testing.assert_allclose(expanded, exact, atol=1.0)
+    soft = exact_fundamentals(lambda moved: np.maximum(energies(moved), 0.3), atoms, wavenumber, modes)
+    assert abs(expanded - soft) > UNLIKE_FOURTH_ORDER
+
+
+def test_harmonic_fundamentals_are_exact_on_the_grid():
+    """Of every wavenumber alike, for a quadratic potential along the mode."""
+    atoms, wavenumber = ase.Atoms("OH", [[0, 0, 0], [0, 0, LENGTH]]), np.array([200.0, 3900.0])
+    modes = np.zeros((2, 2, 3))
+    modes[:, 1, 2] = 1.0
+    along = dimensionless(modes, wavenumber)[:, 1, 2].repeat(len(GRID))
+
+    def energies(moved):
+        q = (np.array([one.positions[1, 2] for one in moved]) - LENGTH) / along
+        return 0.5 * wavenumber.repeat(len(GRID)) * q**2 / EV_IN_CM
+
+    np.testing.assert_allclose(exact_fundamentals(energies, atoms, wavenumber, modes), wavenumber, rtol=3e-5)
