@@ -1,7 +1,6 @@
 """A driver for Triton: kernels are specialised and compiled as for an H200, and their PTX is executed."""
 
 import os
-import tempfile
 
 import numpy as np
 import torch
@@ -98,13 +97,20 @@ def _number(kind, value):
     return np.array(int(value) % 2**bits, f"u{bits // 8}")[()]
 
 
+_hash_of_binaries = compiler.CUDABackend.hash
+
+
+def _hash(backend):
+    """Not that of compilers that end with machine code."""
+    return f"{_hash_of_binaries(backend)}-ptx"
+
+
 def activate():
     """Make Triton use an emulator from now on; its compiler ends with PTX. Returns the emulator."""
     if os.environ.get("TRITON_INTERPRET"):
         raise RuntimeError("kernels of this process are interpreted")
-    user = os.getuid() if hasattr(os, "getuid") else 0
-    os.environ["TRITON_CACHE_DIR"] = os.path.join(tempfile.gettempdir(), f"painn-fast-ptx-{user}")
     compiler.CUDABackend.make_cubin = lambda self, src, metadata, options, capability: src.encode()
+    compiler.CUDABackend.hash = _hash  # part of the name in the cache, which other processes share
     emulator = Emulator()
     triton.runtime.driver.set_active(emulator)
     return emulator

@@ -1,12 +1,19 @@
 """The emulator notices faults that are planted in the PTX of kernels that are right."""
 
 import re
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
 
 from emulator.subjects import between_messages, operation
+from painn_fast.kernels.readout.triton import cases
 
 
 def noticed(emulator, edit, run):
@@ -108,3 +115,20 @@ def test_a_store_that_is_missing_is_noticed(emulator):
 def test_a_wrong_constant_is_a_wrong_result(emulator):
     edit = replaced("norm_fwd_kernel", r"0f322BCC77", "0f3F800000", 0)  # 1 for the 1e-8 in the root
     assert noticed(emulator, edit, update) == {"wrong": 1}
+
+
+def code():
+    """Of a kernel, as a driver would load it."""
+    _, kernel, signature, constants, warps, *_ = cases()[0]
+    source = ASTSource(kernel, signature, constants)
+    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": warps}).asm["cubin"]
+
+
+def test_another_process_has_machine_code_and_this_one_ptx(emulator):
+    """Of one kernel, in a cache that they share."""
+    folder = str(Path(__file__).parents[1])
+    script = f"import sys; sys.path.insert(0, {folder!r}); from emulator.test_controls import code; print(code()[:4])"
+    assert b".entry" in code()
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert run.stdout.strip() == str(b"\x7fELF"), run.stderr
+    assert b".entry" in code()
