@@ -31,6 +31,7 @@ SPILLED = {
     ("layer_bwd F=128 bf16", "sm_80"): 192,
     ("layer_bwd F=128 bf16, first", "sm_80"): 32,
     ("layer_bwd F=128 bf16, last", "sm_80"): 192,
+    ("layer_fwd F=128 ieee, 4 atoms, last", "sm_100"): 8,
     ("layer_bwd F=128 ieee, 8 atoms", "sm_100"): 16,
     ("layer_bwd F=128 ieee, 8 atoms, last", "sm_100"): 8,
     ("layer_bwd F=128 tf32x3", "sm_100"): 24,
