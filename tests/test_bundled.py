@@ -45,22 +45,30 @@ def test_aspirin_has_the_errors_of_its_card(shared_data):
     structures = [ase.Atoms(rows["z"], positions) for positions in rows["R"][at]]
     out = pf.evaluate(pf.load("aspirin"), structures, ["energy", "forces"])
     unit = ase.units.kcal / ase.units.mol
-    assert np.abs(np.array(out["energy"]) - rows["E"][at]).mean() / unit < 0.167
-    assert np.abs(np.array(out["forces"]) - rows["F"][at]).mean() / unit < 0.37
+    assert np.abs(np.array(out["energy"]) - rows["E"][at]).mean() / unit < 0.12
+    assert np.abs(np.array(out["forces"]) - rows["F"][at]).mean() / unit < 0.36
+
+
+def test_aspirin_is_right_where_quantum_nuclei_go():
+    """Classical dynamics never stretches a C-H bond to 1.3 Å: a model of it alone had an error of 2.3 kcal/mol/Å."""
+    table = error_table(pf.load("aspirin"), CONFIGS / "aspirin_beads_pbe.npz", split="test")
+    assert table["forces"]["labels"] == 13 * 21  # atoms
+    assert table["forces"]["mae"] == pytest.approx(0.4014, abs=2e-3)  # kcal/mol/Å
+    assert table["energy"]["mae"] == pytest.approx(0.1212, abs=2e-3)  # kcal/mol
 
 
 def test_dipoles_and_polarizabilities_of_aspirin_have_the_errors_of_its_card():
     table = error_table(pf.load("aspirin"), CONFIGS / "aspirin_properties.npz", split="test")
     assert table["dipole"]["labels"] == 50
-    assert table["dipole"]["mae"] == pytest.approx(0.0468, abs=5e-4)  # D
-    assert table["polarizability"]["mae"] == pytest.approx(0.1588, abs=1e-3)  # Å³
+    assert table["dipole"]["mae"] == pytest.approx(0.0402, abs=5e-4)  # D
+    assert table["polarizability"]["mae"] == pytest.approx(0.0564, abs=1e-3)  # Å³
 
 
 def test_aspirin_has_the_bands_of_its_groups():
     """Two C=O stretches, of the acid and of the ester, and the O-H stretch on top."""
     lines = harmonic(pf.load("aspirin"), ase.io.read(MODELS / "aspirin.xyz"), relaxed=True)
     carbonyl = [k for k, name in enumerate(lines.names) if name == "C=O stretch"]
-    assert [round(float(lines.wavenumber[k]), -1) for k in carbonyl] == [1760, 1810]
+    assert [round(float(lines.wavenumber[k]), -1) for k in carbonyl] == [1770, 1830]
     assert (lines.intensity[carbonyl] > 200).all()  # km/mol
     assert lines.names[-1] == "O-H stretch"
 

@@ -17,6 +17,10 @@ NEAR = 0.02
 """eV/Å: Newton steps follow BFGS from here on."""
 BFGS_STEPS = 500
 NEWTON_STEPS = 30
+LOST = 5.0
+"""Times that force, from which BFGS takes over again: the point was near a saddle, and the minimum is far."""
+DESCENTS, CLOSER = 4, 4.0
+"""Times that BFGS may begin, and by how much closer it comes each time."""
 LONGEST = 0.1
 """Å: longest Newton step of an atom."""
 FLOOR = 1e-4
@@ -55,11 +59,20 @@ def relax(model: Potential, atoms: ase.Atoms, *, tolerance: float = 1e-5) -> ase
     check_molecule(atoms)
     relaxed = atoms.copy()
     relaxed.calc = PaiNNCalculator(model, backend="reference")
-    if len(atoms) > 1:
-        BFGS(relaxed, logfile=None).run(fmax=max(NEAR, tolerance), steps=BFGS_STEPS)
-    _newton(model, relaxed, tolerance)
-    relaxed.calc = None
-    return relaxed
+    for descent in range(DESCENTS):
+        if len(atoms) > 1:
+            BFGS(relaxed, logfile=None).run(fmax=max(NEAR / CLOSER**descent, tolerance), steps=BFGS_STEPS)
+        left = _newton(model, relaxed, tolerance)
+        if left <= tolerance:
+            relaxed.calc = None
+            return relaxed
+    raise PaiNNFastError(
+        "the structure does not relax",
+        where=atoms.get_chemical_formula(),
+        got=f"a force of {left:.2g} eV/Å is left",
+        expected=f"at most {tolerance:.0e} eV/Å",
+        fix="start from a better structure; does the model know this molecule?",
+    )
 
 
 def check_molecule(atoms: ase.Atoms) -> None:
@@ -69,8 +82,8 @@ def check_molecule(atoms: ase.Atoms) -> None:
     refuse_constraints([atoms], "harmonic analysis", fix="lines of a constrained structure are not those of a minimum")
 
 
-def _newton(model: Potential, atoms: ase.Atoms, tolerance: float) -> None:
-    """Newton steps with one Hessian by differences as long as they help, then with analytic ones.
+def _newton(model: Potential, atoms: ase.Atoms, tolerance: float) -> float:
+    """Newton steps with one Hessian by differences as long as they help, then analytic ones; the force that is left.
 
     On a rough surface the analytic Hessian holds within a mÅ of the point only: of little use far from the minimum, but
     exact for the last steps.
@@ -79,19 +92,13 @@ def _newton(model: Potential, atoms: ase.Atoms, tolerance: float) -> None:
     for _ in range(NEWTON_STEPS):
         forces = evaluate(model, [atoms], ("forces",), backend="reference")["forces"][0]
         largest = float(np.linalg.norm(forces, axis=1).max())
-        if largest <= tolerance:
-            return
+        if largest <= tolerance or (matrix is not None and largest > LOST * NEAR):
+            break
         if matrix is None or largest > SLOW * before:
             matrix = hessian(model, atoms, "differences" if matrix is None else "analytic")
         atoms.positions += _step(atoms, forces, matrix)
         before = largest
-    raise PaiNNFastError(
-        "the structure does not relax",
-        where=atoms.get_chemical_formula(),
-        got=f"a force of {largest:.2g} eV/Å is left",
-        expected=f"at most {tolerance:.0e} eV/Å",
-        fix="start from a better structure; does the model know this molecule?",
-    )
+    return largest
 
 
 def _step(atoms: ase.Atoms, forces: np.ndarray, hessian: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from ase.calculators.emt import EMT
 from ase.optimize import BFGS
 from ase.vibrations import Infrared, Vibrations
 from scipy import constants
+from scipy.spatial.transform import Rotation
 from warned import warns
 
 from painn_fast import PaiNNCalculator, PaiNNFastError, evaluate
@@ -184,6 +185,18 @@ def test_float32_model_is_analysed_in_float64_and_left_alone(ethanol_model, etha
     assert_close(spectrum.wavenumber, ethanol_modes.wavenumber, 1e-4)
 
 
+def test_a_start_near_a_saddle_falls_to_the_minimum_by_bfgs_again(ethanol_model, ethanol, monkeypatch):
+    """The force at half a turn of the methyl group is small enough for Newton steps, and the minimum 1 Å away."""
+    monkeypatch.setattr(sys.modules["painn_fast.vibrations.relax"], "NEWTON_STEPS", 8)
+    turned, hydrogens = ethanol.copy(), [6, 7, 8]
+    assert (turned.get_distances(0, hydrogens) < 1.2).all()
+    axis = turned.positions[1] - turned.positions[0]
+    turn = Rotation.from_rotvec(np.radians(60.5) * axis / np.linalg.norm(axis))
+    turned.positions[hydrogens] = turned.positions[0] + turn.apply(turned.positions[hydrogens] - turned.positions[0])
+    energies = evaluate(ethanol_model, [relax(ethanol_model, turned), relax(ethanol_model, ethanol)])["energy"]
+    assert energies[0] == pytest.approx(energies[1], abs=1e-5)
+
+
 def test_broken_structures_are_refused(ethanol_model, ethanol, monkeypatch):
     periodic = ethanol.copy()
     periodic.set_cell([20, 20, 20])
@@ -196,6 +209,7 @@ def test_broken_structures_are_refused(ethanol_model, ethanol, monkeypatch):
         harmonic(ethanol_model, ase.Atoms("H"))
     module = sys.modules["painn_fast.vibrations.relax"]
     monkeypatch.setattr(module, "NEWTON_STEPS", 1)
+    monkeypatch.setattr(module, "DESCENTS", 1)
     stretched = ethanol.copy()
     stretched.positions *= 1.05
     monkeypatch.setattr(module, "BFGS_STEPS", 1)
