@@ -6,7 +6,9 @@ import difflib
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -97,7 +99,8 @@ def main(arguments: list[str] | None = None) -> int:
         verb = next((word for word in words if not word.startswith("-")), None)
         if verb is not None and verb not in VERBS:
             raise PaiNNFastError("no such verb", got=verb, fix=_nearest(verb, VERBS, "see painn-fast --help"))
-        code = app(args=words, prog_name="painn-fast", standalone_mode=False)
+        with _warnings_as_lines():
+            code = app(args=words, prog_name="painn-fast", standalone_mode=False)
     except BrokenPipeError:  # the reader, such as `head`, has had enough
         sys.stderr.close()
         return FAILED
@@ -111,6 +114,25 @@ def main(arguments: list[str] | None = None) -> int:
     if code == INTERRUPTED:
         print("interrupted", file=sys.stderr)
     return code if isinstance(code, int) else 0
+
+
+@contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """Warnings for the user without file and line of the code that gives them."""
+    formatted = warnings.formatwarning
+
+    def line(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, source: str | None = None
+    ) -> str:
+        if issubclass(category, UserWarning):
+            return f"warning: {one_line(str(message))}\n"
+        return formatted(message, category, filename, lineno, source)
+
+    warnings.formatwarning = line  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        warnings.formatwarning = formatted
 
 
 def _nearest(word: str, known: Iterable[str], otherwise: str) -> str:

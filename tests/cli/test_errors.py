@@ -2,11 +2,14 @@
 
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import molecule
+
+from painn_fast.cli import app
 
 
 def files(folder):
@@ -218,3 +221,17 @@ def test_ipi_that_is_not_there(fails):
     fails(
         ("ipi", "ethanol", "--unix", "./missing", "--timeout", "0 s"), "no connection to i-PI", "./missing", "--timeout"
     )
+
+
+def test_a_warning_is_one_line_without_the_place_in_the_code(monkeypatch):
+    """Python's own has the file and the line; other kinds of warnings, which are for developers, keep them."""
+    written = []
+    monkeypatch.setattr(app, "app", lambda **_: written.extend(both()))
+
+    def both():
+        return [warnings.formatwarning("first\nsecond", kind, "code.py", 7) for kind in (UserWarning, FutureWarning)]
+
+    assert app.main(["doctor"]) == 0
+    assert written[0] == "warning: first second\n"
+    assert "code.py:7" in written[1]
+    assert "code.py:7" in warnings.formatwarning("outside", UserWarning, "code.py", 7)
