@@ -23,7 +23,7 @@ from painn_fast.vibrations.perturbation import Levels, State, levels
 LARGE_AMPLITUDE = 500.0
 """cm-1: a torsion below stays harmonic and takes no part, since it is no small vibration about one minimum."""
 UNLIKE_FOURTH_ORDER = 30.0
-"""cm-1: the error of the expansion along one mode from which a line is not to be trusted; ethanol's O-H has 23."""
+"""cm-1: the error of the expansion along one mode from which a line is in doubt; ethanol's O-H has about 20."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,8 @@ class AnharmonicSpectrum:
     activity: np.ndarray | None  # [L] Raman activity, Å^4/amu, None for a model without polarizability
     resonances: tuple[tuple[State, State], ...]  # Fermi resonances, such as ((3, 4), (7,))
     zero_point: float  # cm-1, harmonic for the modes that stay so
-    expansion_error: (
-        np.ndarray
-    )  # [K] cm-1, of the fundamental of each mode alone: perturbed less exact; NaN if harmonic
+    expansion_error: np.ndarray  # [K] cm-1
+    """Of the fundamental of each mode alone, perturbed less exact; NaN for modes that stay harmonic."""
 
     @property
     def doubtful(self) -> tuple[int, ...]:
