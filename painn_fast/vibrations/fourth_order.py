@@ -45,7 +45,7 @@ def force_field(compute: Compute, atoms: ase.Atoms, wavenumber: np.ndarray, mode
     count = len(along)
     steps = [(), *(((i, s),) for i in range(count) for s in _SINGLE)]
     steps += [((i, s), (j, t)) for i, j in combinations(range(count), 2) for s, t in _PAIR]
-    results = compute([_moved(atoms, along, one) for one in steps])
+    results = compute([moved(atoms, along, one) for one in steps])
     forces = np.asarray(results["forces"], dtype=np.float64).reshape(len(steps), -1)
     slope = -EV_IN_CM * forces @ along.reshape(count, -1).T  # dV/dq, cm-1
     moments = [
@@ -69,11 +69,12 @@ def force_field(compute: Compute, atoms: ase.Atoms, wavenumber: np.ndarray, mode
     )
 
 
-def _moved(atoms: ase.Atoms, along: np.ndarray, steps: tuple[tuple[int, int], ...]) -> ase.Atoms:
-    moved = atoms.copy()
+def moved(atoms: ase.Atoms, along: np.ndarray, steps: tuple[tuple[int, int], ...]) -> ase.Atoms:
+    """A copy displaced by steps of modes, pairs of a mode and its number of steps."""
+    other = atoms.copy()
     for mode, count in steps:
-        moved.positions += STEP * count * along[mode]
-    return moved
+        other.positions += STEP * count * along[mode]
+    return other
 
 
 def _differences(values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

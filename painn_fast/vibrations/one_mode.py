@@ -12,10 +12,10 @@ import ase
 import numpy as np
 
 from painn_fast.units import EV_IN_CM
-from painn_fast.vibrations.fourth_order import STEP, dimensionless
+from painn_fast.vibrations.fourth_order import STEP, dimensionless, moved
 
-GRID = STEP * np.arange(-8, 9)
-"""Dimensionless normal coordinates: the fundamental of an O-H bond by Morse is exact to 1 cm-1 on them."""
+STEPS = range(-8, 9)
+"""Of the differences, so out to 4 dimensionless units: the fundamental of an O-H bond by Morse is exact to 1 cm-1."""
 
 Energies = Callable[[list[ase.Atoms]], Sequence[float]]
 
@@ -31,17 +31,14 @@ def exact_fundamentals(energies: Energies, atoms: ase.Atoms, wavenumber: np.ndar
 
     Source: Colbert and Miller, J. Chem. Phys. 96, 1982 (1992).
     """
-    moved = []
-    for along in dimensionless(modes, wavenumber):
-        for q in GRID:
-            moved.append(atoms.copy())
-            moved[-1].positions += q * along
-    potential = EV_IN_CM * np.asarray(energies(moved), dtype=np.float64).reshape(len(modes), len(GRID))
-    apart = np.subtract.outer(np.arange(len(GRID)), np.arange(len(GRID)))
+    along = dimensionless(modes, wavenumber)
+    structures = [moved(atoms, along, ((mode, steps),)) for mode in range(len(along)) for steps in STEPS]
+    potential = EV_IN_CM * np.asarray(energies(structures), dtype=np.float64).reshape(len(modes), len(STEPS))
+    apart = np.subtract.outer(STEPS, STEPS)
     sign = np.where(apart % 2, -1.0, 1.0)
     kinetic = sign * np.divide(2.0, apart**2, out=np.full(apart.shape, np.pi**2 / 3.0), where=apart != 0)
     matrices = wavenumber[:, None, None] * kinetic / (2.0 * STEP**2)
-    matrices[:, range(len(GRID)), range(len(GRID))] += potential
+    matrices[:, range(len(STEPS)), range(len(STEPS))] += potential
     levels = np.linalg.eigvalsh(matrices)
     return np.asarray(levels[:, 1] - levels[:, 0])
 

@@ -11,7 +11,7 @@ from painn_fast.vibrations.anharmonic import UNLIKE_FOURTH_ORDER
 from painn_fast.vibrations.derivatives import differences
 from painn_fast.vibrations.fourth_order import coriolis, dimensionless, force_field, rotational_constants
 from painn_fast.vibrations.harmonic import normal_modes
-from painn_fast.vibrations.one_mode import GRID, exact_fundamentals, perturbed_fundamentals
+from painn_fast.vibrations.one_mode import STEPS, exact_fundamentals, perturbed_fundamentals
 from painn_fast.vibrations.perturbation import levels
 
 DEPTH, STEEPNESS, LENGTH = 4.6, 2.3, 0.97  # of an O-H bond: eV, 1/Å, Å
@@ -101,10 +101,10 @@ def test_harmonic_fundamentals_are_exact_on_the_grid():
     atoms, wavenumber = ase.Atoms("OH", [[0, 0, 0], [0, 0, LENGTH]]), np.array([200.0, 3900.0])
     modes = np.zeros((2, 2, 3))
     modes[:, 1, 2] = 1.0
-    along = dimensionless(modes, wavenumber)[:, 1, 2].repeat(len(GRID))
+    along = dimensionless(modes, wavenumber)[:, 1, 2].repeat(len(STEPS))
 
     def energies(moved):
         q = (np.array([one.positions[1, 2] for one in moved]) - LENGTH) / along
-        return 0.5 * wavenumber.repeat(len(GRID)) * q**2 / EV_IN_CM
+        return 0.5 * wavenumber.repeat(len(STEPS)) * q**2 / EV_IN_CM
 
     np.testing.assert_allclose(exact_fundamentals(energies, atoms, wavenumber, modes), wavenumber, rtol=3e-5)
