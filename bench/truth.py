@@ -42,7 +42,7 @@ ELEVATED = {600.0: 8, 550.0: 10, 500.0: 8, TEMPERATURE: 16}
 """Temperatures of the path integrals of Te-PIGS, and beads."""
 STEP = 0.25
 """fs; the shift of frequencies that it makes is taken back."""
-SHIPPED: dict[str, Any] = {"time_step": 1.0, "tau": "0.5 ps", "equilibration_tau": "50 fs"}
+SHIPPED: dict[str, Any] = {"time_step": 1.0, "tau": "0.2 ps", "equilibration_tau": "50 fs"}
 """Time step (fs) and weak thermostat of `painn_fast.spectra` in te-pigs."""
 APART = 50.0
 """Å between oscillators."""

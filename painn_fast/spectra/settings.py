@@ -88,7 +88,7 @@ class SpectrumSettings(LoadOptions):
     """Time of each trajectory."""
     tau: Interval = "50 fs"
     """Time constant of the thermostat in the equilibration."""
-    langevin_tau: Time = "0.5 ps"
+    langevin_tau: Time = "0.2 ps"
     """Time constant of the weak Langevin thermostat in the dynamics of te-pigs, which widens bands by 5 cm-1 ps / tau;
     0 fs for constant energy."""
     seed: Seed = 0

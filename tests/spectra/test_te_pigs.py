@@ -72,7 +72,7 @@ def test_the_correction_lies_beside_the_spectrum_and_dynamics_ran_on_the_sum(fin
     dynamics = Trajectory(finished / "dynamics")
     assert (dynamics.temperature, dynamics.beads) == (300.0, 1)
     assert dynamics.header["model_sha256"].count(" + ") == 1
-    assert "classical Langevin (tau 0.5 ps) + te-pigs" in (finished / "infrared.csv").read_text()
+    assert "classical Langevin (tau 0.2 ps) + te-pigs" in (finished / "infrared.csv").read_text()
     ase.io.write(tmp_path / "one.xyz", frames[0])
     values = {"model": "ethanol", "add": [str(correction)], "structure": str(tmp_path / "one.xyz")}
     path = md.run(
@@ -115,7 +115,7 @@ def test_settings_of_te_pigs():
     assert (settings.beads, settings.sampling().beads, settings.dynamics().beads) == (10, 10, 1)
     assert (settings.trajectories, settings.time_step) == (36, 1.0)
     production = settings.dynamics()
-    assert (production.ensemble, production.tau, production.equilibration_tau) == ("langevin", 500.0, 50.0)
+    assert (production.ensemble, production.tau, production.equilibration_tau) == ("langevin", 200.0, 50.0)
     assert production.remove_com_motion == ("translation",)
     still = SpectrumSettings(model="ethanol", method="te-pigs", remove_rotation=True)
     assert still.dynamics().remove_com_motion == ("translation", "rotation")
