@@ -64,6 +64,20 @@ class Activations(NamedTuple):
     read: np.ndarray  # [N], what is read out
 
 
+class Adjoints(NamedTuple):
+    """Adjoints of a forward pass, which are those of its tangents too; no layers if none are kept."""
+
+    s: np.ndarray  # [L, N, F], of s and v after layer k
+    v: np.ndarray  # [L, N, 3 F]
+    update_active: np.ndarray  # [L, N, F]
+    context: np.ndarray  # [L, N, 2 F]
+    s_mid: np.ndarray  # [L, N, F], after the message
+    v_mid: np.ndarray  # [L, N, 3 F]
+    x: np.ndarray  # [L, N, 3 F]
+    active: np.ndarray  # [L, N, F], of the message network
+    read: np.ndarray  # [N]
+
+
 Keep = Literal["everything", "for positions", "nothing"]
 """What a backward pass needs: gradients in the weights, in the positions alone, or none."""
 
@@ -92,5 +106,16 @@ def activations(layers: int, atoms: int, features: int, dtype: np.dtype, *, keep
         x=space(most, 3 * f), v_mid=v[1:] if keep == "for positions" else space(every, 3 * f),
         vw=space(most, 3, 2 * f), context=space(most, 2 * f), dot=space(most, f), update_hidden=space(most, f),
         update_active=space(every, f), y=space(most, 3 * f), read_hidden=read_hidden, read_active=read_active,
+        read=np.zeros(atoms, dtype),
+    )  # fmt: skip
+
+
+def adjoints(layers: int, atoms: int, features: int, dtype: np.dtype) -> Adjoints:
+    """Memory for `Adjoints`: layers L or 0, atoms N, features F, a multiple of LANES."""
+    f = features
+    one, two, three = ((layers, atoms, n * f) for n in (1, 2, 3))
+    return Adjoints(
+        s=aligned(one, dtype), v=aligned(three, dtype), update_active=aligned(one, dtype), context=aligned(two, dtype),
+        s_mid=aligned(one, dtype), v_mid=aligned(three, dtype), x=aligned(three, dtype), active=aligned(one, dtype),
         read=np.zeros(atoms, dtype),
     )  # fmt: skip

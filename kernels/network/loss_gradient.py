@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from painn_fast.kernels.network import passes_cpu
-from painn_fast.kernels.network.layout import Activations, NetworkWeights, activations
+from painn_fast.kernels.network.layout import Activations, Adjoints, NetworkWeights, activations, adjoints
 from painn_fast.kernels.network.loss_cpu import energy_squares, force_squares
 from painn_fast.kernels.network.ops import graph_of, parts, views_of
 from painn_fast.kernels.network.reference import Weights
@@ -49,6 +49,14 @@ class Gradient(NamedTuple):
     weights: np.ndarray  # [P, all weights], of each part of the batch: to be added up, in order, before the next call
 
 
+class _Memory(NamedTuple):
+    """Of a part of a batch."""
+
+    values: Activations
+    tangents: Activations
+    kept: Adjoints
+
+
 class LossGradient:
     """Sums of weighted squares of errors of energies and forces, and their gradients in s and in the weights.
 
@@ -60,9 +68,10 @@ class LossGradient:
 
     def __init__(self, packed: NetworkWeights, like: Any, radial: Radial) -> None:
         self.packed, self.like, self.radial = packed, like, radial
-        self._free: list[tuple[Activations, Activations]] = []
-        """Memory that no thread is using, of values and tangents."""
+        self._free: list[_Memory] = []
+        """That no thread is using."""
         self._sums = np.empty((0, 0))
+        self._nothing = adjoints(0, 0, like.message_1.shape[-1], like.message_1.dtype)
 
     def __call__(self, given: Structures, labels: Labels) -> Gradient:
         """Of structures in the dtype of the weights, and labels of them."""
@@ -89,23 +98,23 @@ class LossGradient:
         run(work, bounds)
         return Gradient(float(losses.sum()), g_s, sums)
 
-    def _memory(self, atoms: int, dtype: np.dtype) -> tuple[Activations, Activations]:
+    def _memory(self, atoms: int, dtype: np.dtype) -> _Memory:
         while self._free:
             with suppress(IndexError):  # another thread has taken the last
                 memory = self._free.pop()
-                if memory[0].s.shape[1] >= atoms:
+                if memory.values.s.shape[1] >= atoms:
                     return memory
         layers, _, features = self.like.message_1.shape
         hidden = len(self.like.readout_1)
         one, other = (activations(layers, atoms, features, dtype, keep="everything", hidden=hidden) for _ in range(2))
-        return one, other
+        return _Memory(one, other, adjoints(layers, atoms, features, dtype))
 
     def _passes(
-        self, memory: tuple[Activations, Activations], graph: passes_cpu.Graph, s: np.ndarray, labels: Labels,
+        self, memory: _Memory, graph: passes_cpu.Graph, s: np.ndarray, labels: Labels,
         gs: np.ndarray, to: Weights,
     ) -> float:  # fmt: skip
         """The loss of one part; gs becomes the gradient in s, `to` that in the weights."""
-        (values, tangents), n = memory, len(s)
+        (values, tangents, kept), n = memory, len(s)
         values.s[0, :n] = s
         common: tuple[Any, ...] = self.packed, graph, values
         passes_cpu.forward(*common, 0, n)
@@ -114,18 +123,17 @@ class LossGradient:
         loss: float = energy_squares(values.read, graph.ends, labels.energy, labels.energy_weight, g_read)
         if labels.forces is None:
             none = graph.basis[:0], graph.u[:0]
-            passes_cpu.reverse(*common, gs, gv, g_read, False, True, True, 0, n, *none, to)
+            passes_cpu.reverse(*common, gs, gv, g_read, False, True, True, 0, n, *none, self._nothing, to)
             return loss
         ps, pv, one = np.zeros_like(gs), np.zeros_like(gv), np.ones_like(g_read)
         g_basis, g_edge, t_edge = (np.empty_like(array) for array in (graph.basis, graph.u, graph.u))
-        passes_cpu.reverse(*common, ps, pv, one, True, False, False, 0, n, g_basis, g_edge, to)
+        passes_cpu.reverse(*common, ps, pv, one, True, False, False, 0, n, g_basis, g_edge, kept, to)
         edges = g_edge, graph.row_ptr, graph.sender, graph.mirror
         loss += force_squares(*edges, labels.forces, labels.force_weight, np.empty((n, 3)), t_edge)
         tangents.s[0, :n] = 0
         t_basis, tu = g_basis, g_edge  # whose values are not needed any more
         passes_cpu.tangent(*common, tangents, t_edge, True, 0, n, t_basis, tu)
-        ps[:], pv[:] = 0, 0
-        passes_cpu.dual_reverse(*common, tangents, t_basis, tu, gs, gv, g_read, ps, pv, one, True, 0, n, to)
+        passes_cpu.dual_reverse(*common, tangents, t_basis, tu, gs, gv, g_read, kept, True, 0, n, to)
         return loss
 
 

@@ -25,7 +25,7 @@ from torch.nn.functional import pad
 
 from painn_fast.kernels.derivatives import views, wanted
 from painn_fast.kernels.network import passes_cpu, reference
-from painn_fast.kernels.network.layout import Activations, Keep, NetworkWeights, activations
+from painn_fast.kernels.network.layout import Activations, Adjoints, Keep, NetworkWeights, activations, adjoints
 from painn_fast.kernels.network.packing import arrays, fill, network_panels, padded
 from painn_fast.kernels.network.reference import Weights
 from painn_fast.kernels.radial.cpu import edge_functions
@@ -110,7 +110,7 @@ class _Tangent(NamedTuple):
     track: Activations
     basis: np.ndarray
     u: np.ndarray
-    outer: tuple[Tensor, Tensor, Tensor]
+    kept: Adjoints
     still: bool
     late: np.ndarray | None
     """Tangent of the edges, if only that reverse needs the pass, which is then done with it."""
@@ -219,12 +219,13 @@ class _Adjoint(Function):
         ctx: Any, call: _Call, edges: bool, of_weights: bool, scalars: bool, token: Tensor, gs: Tensor, gv: Tensor,
         g_read: Tensor, s: Tensor, r: Tensor, *weights: Tensor,
     ) -> Any:  # fmt: skip
-        ctx.call = call
+        layers, _, features = call.weights.message_1.shape
+        ctx.call, ctx.kept = call, adjoints(layers, len(s), features, call.weights.message_1.dtype)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(gs, gv, g_read, s, r, *weights)
         if of_weights:
             _complete(call, s, weights)
-        return tuple(_reverse(call, (gs, gv, g_read), [], edges, of_weights, scalars))
+        return tuple(_reverse(call, (gs, gv, g_read), [], edges, of_weights, scalars, ctx.kept))
 
     @staticmethod
     def backward(ctx: Any, ts: Tensor | None, t_edge: Tensor | None, *t_weights: Any) -> Any:
@@ -234,13 +235,13 @@ class _Adjoint(Function):
         if torch.is_grad_enabled() or twice or any(t is not None for t in t_weights):
             moved = [*_by_torch(call, [gs, gv, g_read, s, r, *weights], [ts, t_edge, *t_weights])]
             return None, None, None, None, None, *moved
-        return _Adjoint._tangent(call, nodes, ts, t_edge, gs, gv, g_read, s, r, *weights)
+        return _Adjoint._tangent(call, ctx.kept, nodes, ts, t_edge, s, r, *weights)
 
     @staticmethod
     @ours()
     def _tangent(
-        call: _Call, nodes: list[Any], ts: Tensor | None, t_edge: Tensor | None, gs: Tensor, gv: Tensor,
-        g_read: Tensor, s: Tensor, r: Tensor, *weights: Tensor,
+        call: _Call, kept: Adjoints, nodes: list[Any], ts: Tensor | None, t_edge: Tensor | None, s: Tensor, r: Tensor,
+        *weights: Tensor,
     ) -> Any:  # fmt: skip
         """The pass along a tangent, or what is left of it for the reverse of values and tangents."""
         _complete(call, s, weights)
@@ -248,13 +249,13 @@ class _Adjoint(Function):
         t_edge = torch.zeros_like(r) if t_edge is None else t_edge.contiguous()
         t_basis, tu, still = np.empty_like(call.graph.basis), np.empty_like(call.graph.u), ts is None
         late = not any(map(wanted, nodes[1:4]))
-        left = _Tangent(track, t_basis, tu, (gs, gv, g_read), still, t_edge.numpy() if late else None)
+        left = _Tangent(track, t_basis, tu, kept, still, t_edge.numpy() if late else None)
         call.tangents.setdefault(torch._C._current_graph_task_id(), []).append(left)
         nothing = (None,) * (2 + len(weights))  # comes with the backward of `_Network`, which the token calls
         if late:
-            return None, None, None, None, gs.new_zeros(()), None, None, None, *nothing
+            return None, None, None, None, s.new_zeros(()), None, None, None, *nothing
         run(lambda part, _: call.tangent(left, t_edge.numpy(), part), call.parts)
-        return None, None, None, None, gs.new_zeros(()), *_results(track), *nothing
+        return None, None, None, None, s.new_zeros(()), *_results(track), *nothing
 
 
 def _results(track: Activations) -> tuple[Tensor, Tensor, Tensor]:
@@ -265,7 +266,7 @@ def _results(track: Activations) -> tuple[Tensor, Tensor, Tensor]:
 
 def _reverse(
     call: _Call, outer: Sequence[Tensor], tangent: list[_Tangent], edges: bool, of_weights: bool,
-    scalars: bool,
+    scalars: bool, kept: Adjoints | None = None,
 ) -> list[Tensor | None]:  # fmt: skip
     """Adjoints of s, r and weights, with those of the tangent's pass if there is one."""
     graph, dual = call.graph, bool(tangent)
@@ -281,13 +282,13 @@ def _reverse(
             t = tangent[0]
             if t.late is not None:
                 call.tangent(t, t.late, part)
-            passes_cpu.dual_reverse(*common, *t[:3], gs, gv, g_read, *p, t.still, *part, outputs[k])
+            passes_cpu.dual_reverse(*common, *t[:3], gs, gv, g_read, t.kept, t.still, *part, outputs[k])
         else:
-            passes_cpu.reverse(*common, gs, gv, g_read, edges, of_weights, scalars, *part, g_basis, g_edge, outputs[k])
+            to = g_basis, g_edge, room, outputs[k]
+            passes_cpu.reverse(*common, gs, gv, g_read, edges, of_weights, scalars, *part, *to)
 
-    if dual:
-        p = _copies(*tangent[0].outer)
-    else:
+    room = adjoints(0, 0, gs.shape[1], gs.dtype) if kept is None else kept
+    if not dual:
         g_basis = np.empty_like(graph.basis[: len(g_edge)])
     run(work, call.parts)
     ends = [torch.from_numpy(gs) if scalars or dual else None, torch.from_numpy(g_edge) if edges else None]

@@ -20,7 +20,7 @@ from painn_fast.kernels.dense.cpu import activation, activation_adjoint, add_mat
 from painn_fast.kernels.jit import compiled
 from painn_fast.kernels.message.edges_cpu import adjoint, message, message_tangent
 from painn_fast.kernels.message.forward_over_reverse_cpu import dual_adjoint
-from painn_fast.kernels.network.layout import Activations, Layers, NetworkWeights
+from painn_fast.kernels.network.layout import Activations, Adjoints, Layers, NetworkWeights
 from painn_fast.kernels.network.pointwise_cpu import (
     activation_dual,
     activation_tangent,
@@ -33,10 +33,10 @@ from painn_fast.kernels.network.pointwise_cpu import (
     edges_tangent,
     gate_dual,
     gate_tangent,
+    keep,
     norm_dual,
     norm_tangent,
     product_bwd,
-    product_dual,
     read_out,
     spread_out,
 )
@@ -148,14 +148,15 @@ def tangent(
 
 
 @compiled(nogil=True, allocates=True, notice=("gradients, 2 of 4", 6))
-def reverse(
+def reverse(  # noqa: PLR0915 - in the order of the passes
     w: NetworkWeights, g: Graph, m: Activations, gs: np.ndarray, gv: np.ndarray, g_read: np.ndarray, edges: bool,
-    weights: bool, scalars: bool, first: int, last: int, g_basis: np.ndarray, g_edge: np.ndarray, to: Weights,
+    weights: bool, scalars: bool, first: int, last: int, g_basis: np.ndarray, g_edge: np.ndarray, kept: Adjoints,
+    to: Weights,
 ) -> None:  # fmt: skip
     """Adjoint of `forward`: gs [N, F] becomes that of s (if `scalars`), g_edge [E, 3] that of r (if `edges`), and `to`
     (if `weights`, which needs `scalars`) that of the weights.
 
-    gv [N, 3 F] is used up; g_basis [E, K] is room for a sum.
+    gv [N, 3 F] is used up; g_basis [E, K] is room for a sum; `kept`, if it has layers, is for `dual_reverse`.
     """
     if edges:
         g_basis[g.row_ptr[first] : g.row_ptr[last]], g_edge[g.row_ptr[first] : g.row_ptr[last]] = 0, 0
@@ -166,6 +167,8 @@ def reverse(
     gy, g_hidden, g_context = np.empty((n, 3 * f), gs.dtype), np.empty((n, f), gs.dtype), np.empty((n, 2 * f), gs.dtype)
     g_vw = np.empty((n, 3, 2 * f), gs.dtype)
     gx, gv_in = np.empty_like(m.x[0]), np.empty_like(m.x[0])
+    if kept.s.shape[0] > 0:
+        kept.read[first:last] = g_read[first:last]
     if m.read_hidden.shape[1] > 0:
         g_read_hidden = np.empty((n, m.read_hidden.shape[1]), gs.dtype)
         spread_out(g_read, w.readout_2, first, last, g_read_hidden)
@@ -178,8 +181,11 @@ def reverse(
             outer(g_read_hidden, m.s[-1, first:last], to.readout_1)
     for k in range(m.x.shape[0] - 1, -1, -1):
         vw = m.vw[k, first:last]
+        keep(gs_, kept.s, k, first)
+        keep(gv_, kept.v, k, first)
         gate_bwd(gs_, gv_, vw, m.dot[k, first:last], True, gy)
         product_bwd(d.update_2_t[k], m.update_active[k, first:last], gy, weights, d.zero, g_hidden, to.update_2[k])
+        keep(g_hidden, kept.update_active, k, first)
         activation_adjoint(d.softplus, m.update_hidden[k, first:last], g_hidden)
         product_bwd(d.update_1_t[k], m.context[k, first:last], g_hidden, weights, d.zero, g_context, to.update_1[k])
         if weights:
@@ -188,6 +194,9 @@ def reverse(
         norm_bwd(gs_, gv_, m.y[k, first:last], vw, m.context[k, first:last], g_context, True, g_vw)
         flat = g_vw.reshape(3 * n, 2 * f)
         add_matmul(flat, d.mix_t[k], gv_.reshape(3 * n, f))
+        keep(g_context, kept.context, k, first)
+        keep(gs_, kept.s_mid, k, first)
+        keep(gv_, kept.v_mid, k, first)
         if weights:
             outer(flat, m.v_mid[k, first:last].reshape(3 * n, f), to.mix[k])
         adjoint(
@@ -203,6 +212,8 @@ def reverse(
         product_bwd(
             d.message_2_t[k], m.active[k, first:last], gx[first:last], weights, d.zero, g_hidden, to.message_2[k]
         )
+        keep(gx[first:last], kept.x, k, first)
+        keep(g_hidden, kept.active, k, first)
         activation_adjoint(d.softplus, m.hidden[k, first:last], g_hidden)
         add_matmul(g_hidden, d.message_1_t[k], gs_)
         if weights:
@@ -214,66 +225,56 @@ def reverse(
 @compiled(nogil=True, allocates=True, notice=("gradients of forces, 4 of 4", 6))
 def dual_reverse(
     w: NetworkWeights, g: Graph, m: Activations, t: Activations, t_basis: np.ndarray, tu: np.ndarray, gs: np.ndarray,
-    gv: np.ndarray, g_read: np.ndarray, ps: np.ndarray, pv: np.ndarray, p_read: np.ndarray, still: bool, first: int,
-    last: int, to: Weights,
+    gv: np.ndarray, g_read: np.ndarray, p: Adjoints, still: bool, first: int, last: int, to: Weights,
 ) -> None:  # fmt: skip
-    """Adjoint of `forward` and `tangent` together: from gs, gv, g_read of values and ps, pv, p_read of tangents.
+    """Adjoint of `forward` and `tangent` together: from gs, gv, g_read of values and p of tangents.
 
-    gs becomes the adjoint of s and ps, unless `still` as in `tangent`, that of its tangent; `to` becomes that of the
-    weights. Those of the edges and of their tangents are not made.
+    A tangent is linear in the tangents before it, as a small change is, so that its adjoints are those of a change:
+    what `reverse` has kept. gs becomes the adjoint of s, `to` those of the weights; those of the edges and of the
+    tangents of s and edges are not made. `still` as in `tangent`.
     """
     clear(to)
     d, n, f = w.layers, last - first, m.s.shape[2]
     rows = slice(first, last)
-    gs_, gv_, ps_, pv_ = gs[rows], gv[rows], ps[rows], pv[rows]
+    gs_, gv_ = gs[rows], gv[rows]
     gy, py = np.empty((n, 3 * f), gs.dtype), np.empty((n, 3 * f), gs.dtype)
     g_hidden, p_hidden = np.empty((n, f), gs.dtype), np.empty((n, f), gs.dtype)
-    g_context, p_context = np.empty((n, 2 * f), gs.dtype), np.empty((n, 2 * f), gs.dtype)
+    g_context = np.empty((n, 2 * f), gs.dtype)
     g_vw, p_vw = np.empty((n, 3, 2 * f), gs.dtype), np.empty((n, 3, 2 * f), gs.dtype)
-    gx, gv_in, px, pv_in = (
-        np.empty_like(m.x[0]), np.empty_like(m.x[0]), np.empty_like(m.x[0]), np.empty_like(m.x[0]),
-    )  # fmt: skip
+    gx, gv_in = np.empty_like(m.x[0]), np.empty_like(m.x[0])
     if m.read_hidden.shape[1] > 0:
-        dual_read_out(w, m, t, gs_, g_read, ps_, p_read, first, last, to)
+        dual_read_out(w, m, t, gs_, g_read, p.read, first, last, to)
     for k in range(m.x.shape[0] - 1, -1, -1):
-        gate_dual(m.vw[k], m.dot[k], t.vw[k], t.dot[k], gs_, gv_, ps_, pv_, first, gy, py)
-        product_dual(
-            d.update_2_t[k], m.update_active[k, rows], t.update_active[k, rows], gy, py, d.zero, g_hidden, p_hidden,
-            to.update_2[k],
-        )  # fmt: skip
-        activation_dual(d.softplus, m.update_hidden[k, rows], t.update_hidden[k, rows], g_hidden, p_hidden)
-        product_dual(
-            d.update_1_t[k], m.context[k, rows], t.context[k, rows], g_hidden, p_hidden, d.zero, g_context, p_context,
-            to.update_1[k],
-        )  # fmt: skip
+        ps, pv = p.s[k, rows], p.v[k, rows]
+        gate_dual(m.vw[k], m.dot[k], t.vw[k], t.dot[k], gs_, gv_, ps, pv, first, gy, py)
+        product_bwd(d.update_2_t[k], m.update_active[k, rows], gy, True, d.zero, g_hidden, to.update_2[k])
+        add_outer(py, t.update_active[k, rows], 0, n, to.update_2[k])
+        hidden, t_hidden = m.update_hidden[k, rows], t.update_hidden[k, rows]
+        activation_dual(d.softplus, hidden, t_hidden, p.update_active[k, rows], g_hidden, p_hidden)
+        product_bwd(d.update_1_t[k], m.context[k, rows], g_hidden, True, d.zero, g_context, to.update_1[k])
+        add_outer(p_hidden, t.context[k, rows], 0, n, to.update_1[k])
         add_rows(gy, to.update_2_bias[k])
         add_rows(g_hidden, to.update_1_bias[k])
         norm_dual(
-            m.y[k], m.vw[k], m.context[k], t.y[k], t.vw[k], t.context[k], gs_, gv_, ps_, pv_, g_context, p_context,
-            first, g_vw, p_vw,
+            m.y[k], m.vw[k], m.context[k], t.y[k], t.vw[k], t.context[k], gs_, gv_, ps, pv, g_context,
+            p.context[k, rows], first, g_vw, p_vw,
         )  # fmt: skip
         g_flat, p_flat = g_vw.reshape(3 * n, 2 * f), p_vw.reshape(3 * n, 2 * f)
         add_matmul(g_flat, d.mix_t[k], gv_.reshape(3 * n, f))
-        add_matmul(p_flat, d.mix_t[k], pv_.reshape(3 * n, f))
         outer(g_flat, m.v_mid[k, rows].reshape(3 * n, f), to.mix[k])
         add_outer(p_flat, t.v_mid[k, rows].reshape(3 * n, f), 0, 3 * n, to.mix[k])
         dual_adjoint(
-            gs, gv, ps, pv, m.x[k], m.v[k], t.x[k], t.v[k], g.basis, t_basis, w.filter[k], d.zero, g.u,
-            tu, g.row_ptr, g.sender, g.mirror, g.ends, k > 0, first, last, gx, gv_in, px, pv_in, to.filter[k],
+            gs, gv, p.s_mid[k], p.v_mid[k], m.x[k], m.v[k], t.x[k], t.v[k], g.basis, t_basis, w.filter[k], d.zero, g.u,
+            tu, g.row_ptr, g.sender, g.mirror, g.ends, k > 0, first, last, gx, gv_in, to.filter[k],
         )  # fmt: skip
         if k > 0:
             add(gv_, gv_in[rows], gv_)
-            add(pv_, pv_in[rows], pv_)
+        product_bwd(d.message_2_t[k], m.active[k, rows], gx[rows], True, d.zero, g_hidden, to.message_2[k])
         if k == 0 and still:
-            product_bwd(d.message_2_t[k], m.active[k, rows], gx[rows], True, d.zero, g_hidden, to.message_2[k])
             activation_adjoint(d.softplus, m.hidden[k, rows], g_hidden)
         else:
-            product_dual(
-                d.message_2_t[k], m.active[k, rows], t.active[k, rows], gx[rows], px[rows], d.zero, g_hidden, p_hidden,
-                to.message_2[k],
-            )  # fmt: skip
-            activation_dual(d.softplus, m.hidden[k, rows], t.hidden[k, rows], g_hidden, p_hidden)
-            add_matmul(p_hidden, d.message_1_t[k], ps_)
+            add_outer(p.x[k, rows], t.active[k, rows], 0, n, to.message_2[k])
+            activation_dual(d.softplus, m.hidden[k, rows], t.hidden[k, rows], p.active[k, rows], g_hidden, p_hidden)
         add_matmul(g_hidden, d.message_1_t[k], gs_)
         add_rows(gx[rows], to.message_2_bias[k])
         add_rows(g_hidden, to.message_1_bias[k])

@@ -13,15 +13,14 @@ from painn_fast.kernels.simd import LANES, load, splat, store, total
 
 
 @compiled(nogil=True, allocates=True)
-def dual_read_out(w, m, t, gs, g_read, ps, p_read, first, last, to):  # type: ignore[no-untyped-def]
-    """gs and ps grow by the adjoints of s and of its tangent, biases and readout_2 of `to` by those of the weights."""
+def dual_read_out(w, m, t, gs, g_read, p_read, first, last, to):  # type: ignore[no-untyped-def]
+    """gs grows by the adjoint of s, biases and readout_2 of `to` by those of the weights."""
     n, rows = last - first, slice(first, last)
     g_hidden, p_hidden = np.empty_like(m.read_hidden[rows]), np.empty_like(m.read_hidden[rows])
     spread_out(g_read, w.readout_2, first, last, g_hidden)
     spread_out(p_read, w.readout_2, first, last, p_hidden)
-    activation_dual(w.layers.softplus, m.read_hidden[rows], t.read_hidden[rows], g_hidden, p_hidden)
+    activation_dual(w.layers.softplus, m.read_hidden[rows], t.read_hidden[rows], p_hidden, g_hidden, p_hidden)
     add_matmul(g_hidden, w.readout_1_t, gs)
-    add_matmul(p_hidden, w.readout_1_t, ps)
     add_read_out(g_read, m.read_active, first, last, to.readout_2[0])
     add_read_out(p_read, t.read_active, first, last, to.readout_2[0])
     to.readout_2_bias[0] += g_read[rows].sum()
@@ -101,14 +100,6 @@ def product_bwd(transposed, x, gy, weights, zero, gx, g_weight):  # type: ignore
 
 
 @compiled(nogil=True)
-def product_dual(transposed, x, tx, gy, py, zero, gx, px, g_weight):  # type: ignore[no-untyped-def]
-    """gx = gy W^T, px = py W^T, and g_weight [out, in] = gy^T x + py^T tx."""
-    product_bwd(transposed, x, gy, True, zero, gx, g_weight)
-    matmul(py, transposed, zero, px)
-    add_outer(py, tx, 0, tx.shape[0], g_weight)
-
-
-@compiled(nogil=True)
 def clear(to):  # type: ignore[no-untyped-def]
     """Gradients of weights that are added up; the others, of matrices of atoms, are set."""
     to.filter[:] = 0
@@ -127,6 +118,17 @@ def add(a, b, out):  # type: ignore[no-untyped-def]
         p, q, to = a[i], b[i], out[i]
         for c in range(0, a.shape[1], LANES):
             store(to, c, load(p, c) + load(q, c))
+
+
+@compiled(nogil=True)
+def keep(a, layers, k, first):  # type: ignore[no-untyped-def]
+    """layers [k, first ...] = a, if there are layers [L, N, C]."""
+    if layers.shape[0] == 0:
+        return
+    for i in range(a.shape[0]):
+        row, to = a[i], layers[k, first + i]
+        for c in range(0, a.shape[1], LANES):
+            store(to, c, load(row, c))
 
 
 @compiled(nogil=True)
@@ -162,13 +164,13 @@ def _softplus_tangent(h, th, out):  # type: ignore[no-untyped-def]
 
 
 @compiled(nogil=True)
-def activation_dual(softplus, h, th, g, p):  # type: ignore[no-untyped-def]
-    """g = f'(h) g + f''(h) th p; p = f'(h) p."""
+def activation_dual(softplus, h, th, p, g, p_out):  # type: ignore[no-untyped-def]
+    """g = f'(h) g + f''(h) th p; p_out = f'(h) p, which may be p."""
     if softplus:
-        _softplus_dual(h, th, g, p)
+        _softplus_dual(h, th, p, g, p_out)
         return
     for i in range(h.shape[0]):
-        row, t, to_g, to_p = h[i], th[i], g[i], p[i]
+        row, t, from_p, to_g, to_p = h[i], th[i], p[i], g[i], p_out[i]
         for c in range(0, h.shape[1], LANES):
             x = load(row, c)
             q = sigmoid(x)
@@ -176,18 +178,18 @@ def activation_dual(softplus, h, th, g, p):  # type: ignore[no-untyped-def]
             rest = one - q
             slope = q * (one + x * rest)
             bend = q * rest * (one + one + x * (rest - q))
-            a, b = load(to_g, c), load(to_p, c)
+            a, b = load(to_g, c), load(from_p, c)
             store(to_g, c, slope * a + bend * load(t, c) * b)
             store(to_p, c, slope * b)
 
 
 @compiled(nogil=True)
-def _softplus_dual(h, th, g, p):  # type: ignore[no-untyped-def]
+def _softplus_dual(h, th, p, g, p_out):  # type: ignore[no-untyped-def]
     for i in range(h.shape[0]):
-        row, t, to_g, to_p = h[i], th[i], g[i], p[i]
+        row, t, from_p, to_g, to_p = h[i], th[i], p[i], g[i], p_out[i]
         for c in range(0, h.shape[1], LANES):
             q = sigmoid(load(row, c))
-            a, b = load(to_g, c), load(to_p, c)
+            a, b = load(to_g, c), load(from_p, c)
             store(to_g, c, q * (a + (splat(1.0, q) - q) * load(t, c) * b))
             store(to_p, c, q * b)
 
@@ -250,7 +252,7 @@ def gate_dual(vw, dot, t_vw, t_dot, gs, gv, ps, pv, first, gy, py):  # type: ign
 def norm_dual(  # type: ignore[no-untyped-def]
     y, vw, context, ty, t_vw, t_context, gs, gv, ps, pv, g_context, p_context, first, g_vw, p_vw
 ):  # fmt: skip
-    """Adjoints of V and W and of their tangents; gs and ps take in those of s in the context."""
+    """Adjoints of V and W and of their tangents; gs takes in that of s in the context."""
     f = gs.shape[1]
     for i in range(gs.shape[0]):
         r = first + i
@@ -273,4 +275,3 @@ def norm_dual(  # type: ignore[no-untyped-def]
                 store(to_g, c, g_stretch * V + p_stretch * tV + g_dot * W + p_dot * tW)
                 store(to_g, f + c, g_dot * V + p_dot * tV + B * u + tB * q)
             store(g, c, a + load(g_at, c))
-            store(p, c, b + load(p_at, c))
