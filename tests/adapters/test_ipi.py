@@ -222,7 +222,7 @@ def test_ipi_goes_the_same_way_by_socket_and_in_its_process(start, serve, port, 
     for way, (clients, _, batches) in ways.items():
         run = runs[way]
         address = Address(port=port) if way == "inet" else Address(unix=str(run.folder / "ipi-painn"))
-        client = serve(address, clients, patience=5.0 if clients <= BEADS else 0.5)
+        client = serve(address, clients, patience=5.0 if clients <= BEADS else 2.0)
         run.finish()
         reference.finish()
         assert batches in (None, client.batches), way
