@@ -18,7 +18,7 @@ from painn_fast.kernels.simd import LANES, load, opaque, splat, store
 
 
 def _of_senders(vectors):  # type: ignore[no-untyped-def]
-    """Both adjoints of some senders: for each vector of features one visit of their edges, sums in registers."""
+    """Adjoints of some senders: for each vector of features one visit of their edges, sums in registers."""
 
     @compiled(nogil=True)
     def rows(  # type: ignore[no-untyped-def]

@@ -69,7 +69,7 @@ class LossGradient:
     def __init__(self, packed: NetworkWeights, like: Any, radial: Radial) -> None:
         self.packed, self.like, self.radial = packed, like, radial
         self._free: list[_Memory] = []
-        """That no thread is using."""
+        """Memory that no thread is using."""
         self._sums = np.empty((0, 0))
         self._nothing = adjoints(0, 0, like.message_1.shape[-1], like.message_1.dtype)
 
