@@ -137,6 +137,22 @@ def run(work: Callable[..., Any], parts: Sequence[Any]) -> None:
             other.result()
 
 
+def beside(work: Callable[[], Any]) -> Callable[[], Any]:
+    """Begin work() on one other of our threads, at once if there is none; the function returned waits for its end."""
+    if count() == 1:
+        work()
+        return lambda: None
+
+    def alone() -> None:
+        _local.ours = 1
+        try:
+            work()
+        finally:
+            _local.ours = None
+
+    return _pool(count() - 1).submit(alone).result
+
+
 @lru_cache(maxsize=1)
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, "painn")

@@ -1,5 +1,7 @@
 """Threads of torch while a training step, in whatever loop, is nearly all ours."""
 
+import threading
+
 import pytest
 import torch
 
@@ -98,3 +100,32 @@ def test_a_closure_that_fails_gives_the_threads_back(weight):
     with pytest.raises(ArithmeticError, match="nothing"):
         optimizer.step(closure=closure)
     assert (torch.get_num_threads(), threads.count()) == (HAD, HAD)
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_work_beside_is_done_when_it_has_been_waited_for(number):
+    """With several threads on another one, where operations of ours take a single one: it would wait for itself."""
+    torch.set_num_threads(number)
+    seen = []
+
+    def work():
+        threads.run(lambda part, k: seen.append((part, threads.count(), threading.get_ident())), "abc")
+
+    with threads.ours():
+        threads.beside(work)()
+    assert [(part, count) for part, count, _ in seen] == [("a", 1), ("b", 1), ("c", 1)]
+    assert all((thread == threading.get_ident()) == (number == 1) for *_, thread in seen)
+
+
+def test_work_beside_that_fails_says_so_to_who_waits_and_leaves_its_thread_as_it_was():
+    def work():
+        raise ArithmeticError("nothing")
+
+    with threads.ours():
+        wait = threads.beside(work)
+        with pytest.raises(ArithmeticError, match="nothing"):
+            wait()
+        counts = []
+        threads.beside(lambda: counts.append(threads._local.ours))()
+        threads.run(lambda part, k: counts.append(getattr(threads._local, "ours", None)), [0])
+    assert counts == [1, HAD]
