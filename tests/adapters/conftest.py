@@ -1,4 +1,4 @@
-"""The real i-PI as a process of its own, and our dynamics to compare other engines with."""
+"""The real i-PI as a process of its own, a potential of openmm-ml, and our dynamics to compare engines with."""
 
 import socket
 import subprocess
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from engines import require
 
 from painn_fast.adapters.ipi import Driver
 from painn_fast.adapters.ipi_client import Address, Client
@@ -160,3 +161,9 @@ def ours():
         return np.array(frames)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def potential():
+    """The bundled model as a potential of openmm-ml."""
+    return require("openmmml").MLPotential("painn-fast", model="ethanol")

@@ -1,12 +1,14 @@
-"""Small systems that dynamics is tested on."""
+"""Small systems that dynamics is tested on, and runs that are whole, or half done."""
 
 import math
+import shutil
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from resumable_runs import go
 
 from painn_fast.md.estimators import Estimators
 from painn_fast.md.force_field import ForceField
@@ -69,3 +71,25 @@ def toy():
         return Toy(system, temperature, integrator, Estimators(system, P, temperature), state, field)
 
     return build
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory):
+    """A run of 3 fs that is to go on to 6 fs."""
+    folder = tmp_path_factory.mktemp("half") / "run"
+    go(folder, duration="3 fs")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The run of 6 fs without a stop."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    go(folder)
+    return folder
+
+
+@pytest.fixture
+def mine(half, tmp_path):
+    """A copy of the run of 3 fs."""
+    return shutil.copytree(half, tmp_path / "run")
