@@ -71,7 +71,7 @@ def _why_not(model: Potential, data: Dataset) -> str | None:
         return "structures are periodic"
     n = int(data.n_atoms[0])
     if (data.n_atoms != n).any() or (data.numbers.reshape(-1, n) != data.numbers[:n]).any():
-        return "structures of more than one molecule"
+        return "structures are of different molecules"
     if not 2 <= n <= MOST_ATOMS:
         return f"molecules of {n} atoms, where 2 to {MOST_ATOMS} are analysed"
     return None

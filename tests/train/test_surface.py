@@ -84,8 +84,8 @@ def test_what_has_no_single_minimum_is_left_out_with_the_reason(model, structure
     single = structures[0][:1]
     for frames, reason in (
         ([crystal], "periodic"),
-        ([structures[0], other], "more than one molecule"),
-        ([structures[0], structures[0][:5]], "more than one molecule"),
+        ([structures[0], other], "of different molecules"),
+        ([structures[0], structures[0][:5]], "of different molecules"),
         ([single], "molecules of 1 atoms"),
     ):
         found = surface(model, dataset(frames))
