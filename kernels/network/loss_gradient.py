@@ -74,8 +74,8 @@ class LossGradient:
         self._sums = np.empty((0, 0))
         self._nothing = adjoints(0, 0, like.message_1.shape[-1], like.message_1.dtype)
 
-    def __call__(self, given: Structures, labels: Labels, packed: Callable[[], Any] = lambda: None) -> Gradient:
-        """Of structures in the dtype of the weights, and labels of them; packed() returns once weights are packed."""
+    def __call__(self, given: Structures, labels: Labels, wait: Callable[[], object]) -> Gradient:
+        """Of structures in the dtype of the weights, and labels of them; wait() returns once the weights are packed."""
         bounds, ends = parts(given.n_atoms), np.append(0, np.cumsum(given.n_atoms.numpy()))
         s = given.s.numpy()
         if len(self._sums) < len(bounds):
@@ -85,7 +85,7 @@ class LossGradient:
 
         graph = given.row_ptr, given.sender, given.mirror
         whole = graph_of(given.r, self.radial, graph, given.n_atoms)
-        packed()
+        wait()
 
         def work(part: tuple[int, int], number: int) -> None:
             molecules, atoms = slice(*np.searchsorted(ends, part).tolist()), slice(*part)

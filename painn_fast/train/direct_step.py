@@ -56,14 +56,14 @@ class DirectStep:
     def __call__(self, batch: AtomicBatch, labels: Mapping[str, Tensor], counts: Mapping[str, Any]) -> Tensor:
         """The loss of a batch and its labels, with means over `counts`."""
         with threads.ours():
-            packed = threads.beside(self._flat.pack)
+            wait = threads.beside(self._flat.pack)
             length = units.factor("length", self.model.config.length_unit)
             r = (batch.edge_vectors() / length).to(self.model.dtype)
             network: Any = self.model.representation
             with torch.set_grad_enabled(bool(network.electronic)):
                 s = network.embed(batch)
             given = Structures(s.detach(), r, batch.n_atoms, batch.row_ptr, batch.sender, batch.mirror)
-            result = self._loss(given, self._labels(batch, labels, counts), packed)
+            result = self._loss(given, self._labels(batch, labels, counts), wait)
             self._flat.collect(result.weights)
             if s.requires_grad:
                 torch.autograd.backward(s, torch.from_numpy(result.s))

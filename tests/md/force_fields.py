@@ -1,5 +1,7 @@
 """Force fields whose dynamics is known, for tests of dynamics."""
 
+import os
+import signal
 from collections.abc import Sequence
 
 import torch
@@ -63,3 +65,17 @@ class Morse(ForceField):
         pull = (slope / d)[:, :, None] * r
         forces = torch.zeros_like(positions).index_add_(1, i, pull).index_add_(1, j, -pull)
         return energy.sum(1), forces
+
+
+class StopsAfter(Morse):
+    """Morse whose process gets a signal at the n-th evaluation."""
+
+    def __init__(self, n: int, number: int = signal.SIGTERM) -> None:
+        super().__init__()
+        self.left, self.number = n, number
+
+    def __call__(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), self.number)
+        return super().__call__(positions)

@@ -1,15 +1,13 @@
 """Trajectories and correlations that are damaged, gone, or those of another run: noticed, and named in one line."""
 
-import os
 import random
 import shutil
-import signal
 
 import h5py
 import numpy as np
 import pytest
 import torch
-from force_fields import Harmonic, Morse
+from force_fields import Harmonic, StopsAfter
 from resumable_runs import OH, flip, go, settings
 
 from painn_fast.correlation.series import SpectrumStreams
@@ -18,22 +16,10 @@ from painn_fast.md import Trajectory, run
 from painn_fast.md.recorder import Recorder
 
 
-class Stops(Morse):
-    """Morse that stops the run, by a signal, at its 12th evaluation."""
-
-    left = 12
-
-    def __call__(self, positions):
-        self.left -= 1
-        if self.left == 0:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return super().__call__(positions)
-
-
 def stopped(folder):
     """A run that was stopped, with segments that are not folded yet."""
     with pytest.raises(PaiNNFastError, match="stopped by SIGTERM"):
-        run(settings(folder), force_field=Stops(), atoms=OH)
+        run(settings(folder), force_field=StopsAfter(12), atoms=OH)
     return folder
 
 

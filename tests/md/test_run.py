@@ -10,7 +10,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.io import read
-from force_fields import Free, Harmonic, Morse
+from force_fields import Free, Harmonic, Morse, StopsAfter
 
 from painn_fast.errors import PaiNNFastError
 from painn_fast.md import MDSettings, Trajectory, run
@@ -34,20 +34,6 @@ def settings(folder, **changes):
         **dict.fromkeys(EVERY.values(), "1 fs"),
     }
     return MDSettings.parse({**values, **changes})
-
-
-class StopsAfter(Morse):
-    """Morse whose process gets a signal at the n-th evaluation."""
-
-    def __init__(self, n, number=signal.SIGTERM):
-        super().__init__()
-        self.left, self.number = n, number
-
-    def __call__(self, positions):
-        self.left -= 1
-        if self.left == 0:
-            os.kill(os.getpid(), self.number)
-        return super().__call__(positions)
 
 
 def restart_of(folder):
