@@ -50,7 +50,8 @@ def evaluate(
 ) -> None:
     """Errors of a model on labelled data, or its properties of structures.
 
-    Errors: energy kcal/mol, forces kcal/mol/Å, dipole D, polarizability Å³, each per component.
+    Errors: energy kcal/mol, forces kcal/mol/Å, dipole D, polarizability Å³, each per component. The
+    standard error of MAE is that of a sample of structures.
 
     Properties: energy eV, forces eV/Å, dipole e Å, polarizability Å³.
 

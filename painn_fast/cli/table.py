@@ -20,6 +20,9 @@ def table(
 ) -> None:
     """Test errors of trainings beside those in print, as Markdown; each in the unit of the printed table.
 
+    Trainings that differ by their seed alone make one row: the mean, and the standard deviation over seeds.
+    Ratios have their standard error over the test structures.
+
     Example: painn-fast table md17-ethanol qm9-mu --output table.md
     """
     for folder in folders:

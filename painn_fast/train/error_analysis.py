@@ -114,7 +114,7 @@ def rotation_change(potential: Potential, data: Dataset, seed: int = 0) -> float
     The mean absolute error of a component depends on the frame by itself; what is compared is the root mean square over
     components, which does not.
     """
-    before, turned = errors(predict(potential, data), data.labels, potential), rotated(data, seed)
-    after = errors(predict(potential, turned), turned.labels, potential)
+    before, turned = errors(predict(potential, data), data, potential), rotated(data, seed)
+    after = errors(predict(potential, turned), turned, potential)
     changes = [abs(float(after[name]["rmse"]) / float(row["rmse"]) - 1) for name, row in before.items() if row["rmse"]]
     return max(changes, default=0.0)

@@ -29,6 +29,8 @@ REPORT = {
 }
 """Units of reported errors unless others are requested; other energies in meV."""
 
+STANDARD_ERROR = "mae_standard_error"
+
 Arrays = dict[str, np.ndarray]
 Table = dict[str, dict[str, float | int | str]]
 
@@ -78,25 +80,43 @@ def report_unit(label: str, potential: Potential, chosen: Mapping[str, str] | No
     return size_of_unit(label, name), name
 
 
-def errors(predicted: Arrays, labels: Arrays, potential: Potential, chosen: Mapping[str, str] | None = None) -> Table:
+def errors(predicted: Arrays, data: Dataset, potential: Potential, chosen: Mapping[str, str] | None = None) -> Table:
     """Mean absolute and root mean squared error of each property over its labels, in the units of `REPORT`.
 
-    Tensors count by component.
+    Tensors count by component. The standard error of the mean absolute error is that of a sample of structures, whose
+    atoms are not independent; a single structure has none.
     """
     table: Table = {}
     for name, value in predicted.items():
-        known = np.isfinite(labels[name])
+        known = np.isfinite(data.labels[name])
         if not known.any():
             continue
         size, unit = report_unit(name, potential, chosen)
-        error = (value - labels[name])[known] / size
+        error = (value - data.labels[name]) / size
+        spread = _standard_error(np.where(known, np.abs(error), 0.0), known, name, data)
         table[name] = {
-            "mae": float(np.abs(error).mean()),
-            "rmse": float(np.sqrt(np.square(error).mean())),
+            "mae": float(np.abs(error[known]).mean()),
+            **({} if spread is None else {STANDARD_ERROR: spread}),
+            "rmse": float(np.sqrt(np.square(error[known]).mean())),
             "unit": f"{unit} per component" if name in SHAPES else unit,
             "labels": int(by_row(known).any(axis=1).sum()),
         }
     return table
+
+
+def _standard_error(values: np.ndarray, known: np.ndarray, name: str, data: Dataset) -> float | None:
+    """Standard error of the mean of the `known` values: a ratio of sums over structures of unequal numbers.
+
+    Cochran, Sampling Techniques (1977), section 2.11.
+    """
+    sums, counts = by_row(values).sum(axis=1), by_row(known).sum(axis=1)
+    if name in PER_ATOM:
+        sums, counts = (np.add.reduceat(array, data.first[:-1]) for array in (sums, counts))
+    n = np.count_nonzero(counts)
+    if n < 2:
+        return None
+    off = sums - sums.sum() / counts.sum() * counts
+    return float(np.sqrt(n / (n - 1) * np.square(off).sum()) / counts.sum())
 
 
 def error_table(
@@ -135,7 +155,7 @@ def error_table(
     names = labels_of(potential.config.heads)
     parts = read_split(source, path.parent, names)
     data = usable(join(list(parts.values())) if split == "all" else parts[split])
-    table = errors(predict(potential, data), data.labels, potential, report_units) if len(data) else {}
+    table = errors(predict(potential, data), data, potential, report_units) if len(data) else {}
     if not table:
         raise PaiNNFastError(
             "nothing to compare",
@@ -155,6 +175,7 @@ def error_rows(table: Table) -> list[dict[str, float | int | str]]:
         {
             "property": name,
             "MAE": f"{row['mae']:.4f}",
+            "standard error": f"{row[STANDARD_ERROR]:.4f}" if STANDARD_ERROR in row else "",
             "RMSE": f"{row['rmse']:.4f}",
             "unit": row["unit"],
             "labels": row["labels"],

@@ -181,9 +181,9 @@ def _report(paths: list[Path], test: Dataset, settings: TrainSettings, status: S
     models: list[Potential] = [load(path) for path in paths]
     each = [predict(model, test) for model in models]
     mean = {name: np.mean([predicted[name] for predicted in each], axis=0) for name in each[0]}
-    tables = {"test": errors(mean, test.labels, models[0], settings.report_units)}
+    tables = {"test": errors(mean, test, models[0], settings.report_units)}
     for k, predicted in enumerate(each):
-        tables[f"test, member {k}"] = errors(predicted, test.labels, models[0], settings.report_units)
+        tables[f"test, member {k}"] = errors(predicted, test, models[0], settings.report_units)
     write_json(tables, Path(settings.output) / "errors.json")
     for name, table in tables.items():
         status.keep(f"MAE, {'mean of all, test' if name == 'test' else name}: {format_errors(table)}")

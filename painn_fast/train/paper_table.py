@@ -6,10 +6,12 @@ import json
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 from painn_fast.errors import reading
 from painn_fast.train.data.read import size_of_unit
+from painn_fast.train.evaluation import STANDARD_ERROR
 
 PAPER = Path(__file__).with_name("paper.toml")
 
@@ -22,7 +24,8 @@ def published_tables() -> dict[str, Any]:
 def paper_table(folders: Sequence[str | Path]) -> str:
     """Markdown: a table for each published one that the trainings have rows of, and one of all others.
 
-    A training belongs to the row that it is named after, such as qm9-mu.
+    A training belongs to the row that it is named after, such as qm9-mu. Trainings that differ by their seed alone make
+    one row: means, and the standard deviation over seeds. A ratio has the standard error over the test structures.
 
     Args:
         folders: outputs of trainings.
@@ -30,7 +33,7 @@ def paper_table(folders: Sequence[str | Path]) -> str:
     Raises:
         PaiNNFastError: for a folder without a finished training.
     """
-    trainings = [_read(Path(folder)) for folder in folders]
+    trainings = _seeds_together([_read(Path(folder)) for folder in folders])
     lines, used = [], set()
     for key, published in published_tables().items():
         rows = []
@@ -48,14 +51,51 @@ def paper_table(folders: Sequence[str | Path]) -> str:
     return "\n".join(lines)
 
 
-FACTS = ("training structures", "epochs", "minutes", "device")
+FACTS = ("training structures", "seeds", "epochs", "minutes", "device")
 
 
 def _read(folder: Path) -> dict[str, Any]:
     with reading("no finished training here", folder):
         facts: dict[str, Any] = json.loads((folder / "training.json").read_text(encoding="utf-8"))
         errors = json.loads((folder / "errors.json").read_text(encoding="utf-8"))
-        return facts | {"errors": errors.get("test") or errors.get("validation") or {}}
+        settings = tomllib.loads((folder / "settings.toml").read_text(encoding="utf-8"))
+    data = settings.pop("resolved", {}).get("data_sha256")
+    seed, _ = settings.pop("seed"), settings.pop("output")
+    return facts | {
+        "errors": errors.get("test") or errors.get("validation") or {},
+        "kind": (settings, data, facts["epochs"]),
+        "seed": seed,
+        "further": " more" if settings.get("start_from") else "",
+    }
+
+
+def _seeds_together(trainings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Trainings of the same settings, data and number of epochs as one, in the order of the first of each."""
+    groups: list[list[dict[str, Any]]] = []
+    for training in trainings:
+        alike = (group for group in groups if group[0]["kind"] == training["kind"])
+        group = next((group for group in alike if training["seed"] not in [one["seed"] for one in group]), None)
+        if group is None:
+            groups.append([training])
+        else:
+            group.append(training)
+    return [_mean(group) for group in groups]
+
+
+def _mean(group: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One training, or the means of several."""
+    errors = {}
+    for name, first in group[0]["errors"].items():
+        each = [one["errors"][name] for one in group]
+        errors[name] = first | {
+            key: fmean(error[key] for error in each)
+            for key in ("mae", STANDARD_ERROR)
+            if all(key in error for error in each)
+        }
+        if len(group) > 1:
+            errors[name]["over_seeds"] = stdev(error["mae"] for error in each)
+    seconds = fmean(one["seconds"] for one in group)
+    return group[0] | {"errors": errors, "seeds": len(group), "seconds": seconds}
 
 
 def _compared(facts: dict[str, Any], training: dict[str, Any], *, ratio: bool) -> list[list[str]]:
@@ -69,17 +109,29 @@ def _compared(facts: dict[str, Any], training: dict[str, Any], *, ratio: bool) -
     for label, name, unit, values in parts:
         if name in training["errors"]:
             error = training["errors"][name]
-            measured = error["mae"] * _size(name, error["unit"]) / _size(name, unit)
-            compared = f"{measured / values[0]:.2f}" if values and ratio else ""
-            rows.append([label, *map(str, values or [""]), f"{measured:.3g}", unit, compared, *_facts(training)])
+            size = _size(name, error["unit"]) / _size(name, unit)
+            compared = _ratio(error, size / values[0]) if values and ratio else ""
+            rows.append([label, *map(str, values or [""]), _measured(error, size), unit, compared, *_facts(training)])
     return rows
 
 
 def _alone(training: dict[str, Any]) -> list[list[str]]:
     return [
-        [f"{training['name']}, {name}", f"{error['mae']:.3g}", error["unit"], *_facts(training)]
+        [f"{training['name']}, {name}", _measured(error), error["unit"], *_facts(training)]
         for name, error in training["errors"].items()
     ]
+
+
+def _measured(error: dict[str, Any], size: float = 1.0) -> str:
+    """The error in a unit of which its own has `size`, with the standard deviation over seeds."""
+    mean = f"{error['mae'] * size:.3g}"
+    return f"{mean} ± {error['over_seeds'] * size:.2g}" if "over_seeds" in error else mean
+
+
+def _ratio(error: dict[str, Any], factor: float) -> str:
+    """A ratio with its standard error over the test structures, where that is known."""
+    ratio = f"{error['mae'] * factor:.2f}"
+    return f"{ratio} ± {error[STANDARD_ERROR] * factor:.2f}" if STANDARD_ERROR in error else ratio
 
 
 def _size(label: str, unit: str) -> float:
@@ -88,7 +140,8 @@ def _size(label: str, unit: str) -> float:
 
 def _facts(training: dict[str, Any]) -> list[str]:
     minutes = f"{training['seconds'] / 60:.0f}"
-    return [f"{training['structures']['train']:,}", str(training["epochs"]), minutes, training["device"]]
+    structures, seeds = f"{training['structures']['train']:,}", str(training["seeds"])
+    return [structures, seeds, f"{training['epochs']}{training['further']}", minutes, training["device"]]
 
 
 def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

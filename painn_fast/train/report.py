@@ -63,7 +63,7 @@ class Finished:
     def _errors(self, split: str, rows: np.ndarray) -> Table:
         part = self.data[split]
         predicted = {name: values[part.entries_of(name, rows)] for name, values in self.predicted[split].items()}
-        return errors(predicted, part.select(rows).labels, self.model, self.settings.report_units)
+        return errors(predicted, part.select(rows), self.model, self.settings.report_units)
 
     @property
     def analysed(self) -> str:

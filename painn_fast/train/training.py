@@ -197,7 +197,7 @@ class Training:
         batch = Batches(data, 0.0, list(predicted))(np.arange(len(data)))
         results = {name: torch.from_numpy(value) for name, value in predicted.items()}
         loss = joint_loss(results, batch[1], batch[0], self.weights, energy_per_atom=self.settings.energy_per_atom)[0]
-        return float(loss), errors(predicted, data.labels, self.average, self.settings.report_units)
+        return float(loss), errors(predicted, data, self.average, self.settings.report_units)
 
     @property
     def finished(self) -> str | None:

@@ -180,7 +180,7 @@ def test_a_configuration_to_start_from_is_written_once_and_then_trained(run, fai
     outcome = run("train", "my.toml", "--data", labelled, "--max-epochs", 1, "--set", "representation.n_features=8")
     assert outcome.code == 0, outcome.err
     assert outcome.out.strip() == "my/my.safetensors"
-    assert outcome.err.splitlines()[-4].split() == ["property", "MAE", "RMSE", "unit", "labels"]
+    assert outcome.err.splitlines()[-4].split() == ["property", "MAE", "standard", "error", "RMSE", "unit", "labels"]
     assert [line.split()[0] for line in outcome.err.splitlines()[-3:]] == ["energy", "forces", "dipole"]
 
 

@@ -85,18 +85,38 @@ def test_errors_do_not_change_when_all_molecules_turn(data):
 def test_a_table_puts_the_paper_beside_what_was_measured(toy, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "pictures", lambda *_: None)
     values = toy | {"heads": [{"type": "energy"}], "max_epochs": 1}
-    for name in ("md17-ethanol", "mine"):
-        run(TrainSettings.parse(values | {"name": name, "output": str(tmp_path / name)}), data_folder=tmp_path)
+    _trained(values, tmp_path, {"md17-ethanol": {"name": "md17-ethanol"}, "mine": {"name": "mine"}})
     text = paper_table([tmp_path / "md17-ethanol", tmp_path / "mine"])
     errors = json.loads((tmp_path / "md17-ethanol" / "errors.json").read_text())["test"]
     row = next(line for line in text.splitlines() if line.startswith("| ethanol, forces"))
     cells = [cell.strip() for cell in row.strip("|").split("|")]
-    mae = errors["forces"]["mae"]
-    assert cells[1:5] == ["0.23", f"{mae:.3g}", "kcal/mol/Å", f"{mae / 0.23:.2f}"]
-    assert cells[5:7] == ["16", "1"]
+    mae, error = errors["forces"]["mae"], errors["forces"]["mae_standard_error"]
+    assert cells[1:5] == ["0.23", f"{mae:.3g}", "kcal/mol/Å", f"{mae / 0.23:.2f} ± {error / 0.23:.2f}"]
+    assert cells[5:8] == ["16", "1", "1"]
     assert "mine, energy" in text.split("**Others**")[1]
     with pytest.raises(PaiNNFastError, match="no finished training here"):
         paper_table([tmp_path / "nowhere"])
+
+
+def test_seeds_of_one_training_are_a_row_of_a_table(toy, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "pictures", lambda *_: None)
+    values = toy | {"heads": [{"type": "energy"}], "max_epochs": 1, "name": "mine"}
+    kinds = {f"seed-{k}": {"seed": k} for k in range(3)} | {"faster": {"learning_rate": 5e-3}, "again": {"seed": 1}}
+    _trained(values, tmp_path, kinds)
+    text = paper_table([tmp_path / name for name in kinds])
+    lines = [line for line in text.splitlines() if "mine, forces" in line]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    maes = [json.loads((tmp_path / name / "errors.json").read_text())["test"]["forces"]["mae"] for name in kinds]
+    assert len(set(maes)) == 4  # "again" is that of its seed, and never counts twice
+    assert rows[0][1] == f"{np.mean(maes[:3]):.3g} ± {np.std(maes[:3], ddof=1):.2g}"
+    assert [row[1] for row in rows[1:]] == [f"{mae:.3g}" for mae in maes[3:]]
+    assert [row[4] for row in rows] == ["3", "1", "1"]
+
+
+def _trained(values, folder, kinds):
+    """Trainings that differ from `values`, each in the folder of its name."""
+    for name, changes in kinds.items():
+        run(TrainSettings.parse(values | changes | {"output": str(folder / name)}), data_folder=folder)
 
 
 def test_every_row_in_print_has_a_configuration_that_trains_its_property():

@@ -8,7 +8,7 @@ from painn_fast.errors import PaiNNFastError
 from painn_fast.nn import DipoleHead, EnergyHead, PolarizabilityHead, Potential, PotentialConfig, RepresentationConfig
 from painn_fast.testing import assert_close, random_potential
 from painn_fast.train.data import join, read_split
-from painn_fast.train.data.dataset import Batches
+from painn_fast.train.data.dataset import SHAPES, Batches, Dataset
 from painn_fast.train.evaluation import error_table, errors
 from painn_fast.train.loss import joint_loss, set_references
 from painn_fast.train.settings import LOSS_WEIGHTS, DataFile
@@ -27,6 +27,16 @@ def read(path, split="train"):
 def first(data, n):
     """The first n structures as a batch, and their labels."""
     return Batches(data, 5.0, NAMES)(np.arange(n))
+
+
+def of_zeros(*sizes):
+    """Structures of so many atoms, whose labels are zeros."""
+    n, atoms = len(sizes), sum(sizes)
+    values = {"numbers": np.ones(atoms, dtype=np.int64), "positions": np.zeros((atoms, 3)), "n_atoms": np.array(sizes)}
+    values |= {"cell": np.zeros((n, 3, 3)), "pbc": np.zeros((n, 3), dtype=bool), "charge": np.zeros(n)}
+    values |= {"spin": np.ones(n), "file": np.zeros(n, dtype=np.int64), "frame": np.arange(n), "files": ("zeros",)}
+    labels = {name: np.zeros((atoms if name == "forces" else n, *SHAPES.get(name, ()))) for name in NAMES}
+    return Dataset(**values, labels=labels)
 
 
 @pytest.fixture
@@ -144,17 +154,33 @@ def test_references_of_a_mixed_set_are_those_of_the_elements(arrays, write):
 
 
 def test_errors_are_quoted_in_the_units_that_people_use():
-    labels = {
-        "energy": np.array([0.0, np.nan]),
-        "forces": np.zeros((3, 3)),
-        "dipole": np.zeros((2, 3)),
-        "polarizability": np.zeros((2, 3, 3)),
-    }
-    predicted = {name: np.nan_to_num(value) + 1.0 for name, value in labels.items()}
-    table = errors(predicted, labels, Potential(CONFIG))
+    data = of_zeros(1, 2)
+    data.labels["energy"] = np.array([0.0, np.nan])
+    predicted = {name: np.nan_to_num(value) + 1.0 for name, value in data.labels.items()}
+    table = errors(predicted, data, Potential(CONFIG))
     assert_close([table["energy"]["mae"], table["forces"]["mae"]], [23.06055, 23.06055], 1e-6, "1 eV in kcal/mol")
     assert_close([table["dipole"]["mae"], table["polarizability"]["rmse"]], [4.80320, 1.0], 1e-6, "1 e Å in D, 1 Å³")
     assert table["energy"]["labels"] == 1
+    assert "mae_standard_error" not in table["energy"]  # of one structure
+
+
+def test_the_standard_error_of_an_error_is_that_of_a_sample_of_structures():
+    n = 400
+    rng = np.random.default_rng(3)
+    data = of_zeros(*rng.integers(2, 9, n))
+    # atoms of a structure share their error
+    off = {name: rng.normal(size=(n, *values.shape[1:])) for name, values in data.labels.items()}
+    of_atoms = np.repeat(np.arange(n), data.n_atoms)
+    predicted = {name: off[name][of_atoms] if name == "forces" else off[name] for name in off}
+    table = errors(predicted, data, Potential(CONFIG))
+    energy = np.abs(off["energy"]) * 23.06055
+    assert_close(table["energy"]["mae_standard_error"], energy.std(ddof=1) / n**0.5, 1e-6, "energy")
+    sizes, of_structure = data.n_atoms, np.abs(off["forces"]).mean(axis=1) * 23.06055
+    drawn = rng.integers(0, n, (4000, n))  # the bootstrap, over structures
+    means = (of_structure * sizes)[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
+    assert table["forces"]["mae_standard_error"] == pytest.approx(means.std(ddof=1), rel=0.06)
+    if_independent = np.abs(predicted["forces"]).std() * 23.06055 / predicted["forces"].size ** 0.5
+    assert table["forces"]["mae_standard_error"] > 1.5 * if_independent
 
 
 def test_the_error_table_is_that_of_the_split_that_was_asked_for(arrays, write):

@@ -93,7 +93,7 @@ def test_what_a_file_holds_is_trained_by_the_file_that_is_written(file, frames, 
     assert set(table) == LEARNED[file]
     rows = capsys.readouterr().err.splitlines()
     start = rows.index("errors on the test set:")
-    assert rows[start + 1].split() == ["property", "MAE", "RMSE", "unit", "labels"]
+    assert rows[start + 1].split() == ["property", "MAE", "standard", "error", "RMSE", "unit", "labels"]
     shown = {row.split()[0]: float(row.split()[1]) for row in rows[start + 2 : start + 2 + len(table)]}
     assert shown == {name: float(f"{entry['mae']:.4f}") for name, entry in table.items()}
 
