@@ -84,6 +84,27 @@ def _training(dtype: str = "float32") -> None:
     model(batch, ("energy", "forces"), create_graph=True)["forces"].square().sum().backward()
 
 
+def _training_step() -> None:
+    import torch
+
+    from painn_fast.graph import batch_atoms
+    from painn_fast.nn import EnergyHead, Potential, PotentialConfig, RepresentationConfig
+    from painn_fast.train.direct_step import DirectStep
+    from painn_fast.train.optimizer import FlatParameters
+
+    representation = RepresentationConfig(n_features=32, n_layers=1)  # its sinc functions have a kernel of their own
+    model = Potential(PotentialConfig(representation=representation, heads=(EnergyHead(),)))
+    batch = batch_atoms([_ethanol(), _ethanol()], model.cutoff)
+    labels = {"energy": torch.zeros(2, dtype=torch.float64), "forces": torch.zeros(18, 3)}
+    step = DirectStep(model, FlatParameters(model), {"energy": 1.0, "forces": 1.0}, energy_per_atom=True)
+    step(batch, labels, dict.fromkeys(labels, 1))
+
+
+def _gradients() -> None:
+    _training()
+    _training_step()
+
+
 def _gradients_of_forces() -> None:
     """The last pass of a training step alone: the others, whose results it needs, leave nothing."""
     from painn_fast.kernels.network import passes_cpu
@@ -114,7 +135,7 @@ def _dynamics() -> None:
 
 
 JOBS: dict[str, Callable[[], None]] = {
-    "gradients for training": _training,
+    "gradients for training": _gradients,
     "gradients of forces": _gradients_of_forces,
     "energies and forces": _energies,
     "large molecules": _large,

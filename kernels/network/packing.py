@@ -53,7 +53,7 @@ def layer_panels(w: Any, epsilon: float, activation: str, *, widest: int, backwa
     """Memory for packed layers.
 
     Args:
-        w: `Weights` of arrays, padded before; those of layers may be lists.
+        w: `Weights` of arrays, padded before.
         epsilon: inside the norm of vectors.
         activation: of all networks.
         widest: columns of a layer of a readout.
@@ -98,6 +98,44 @@ def fill(to: NetworkWeights, w: Any) -> None:
         _pack_layer(to.layers, w, k)
 
     run(work, range(len(w.filter) + 1))
+
+
+@compiled(nogil=True)
+def fill_from(to: NetworkWeights, filters: np.ndarray, values: np.ndarray, starts: np.ndarray, readout: int) -> None:
+    """As `fill` on one thread, in one call: between calls it would wait for other threads that run Python.
+
+    Args:
+        to: the memory, not empty for a backward pass.
+        filters: [L, K + 1, 3 F].
+        values: all other weights.
+        starts: [9, L], where in `values` each of them begins, from message_1 to update_2_bias as `Weights` has them.
+        readout: where readout_1 begins.
+    """
+    layers = to.layers
+    for k in range(filters.shape[0]):
+        _fill_filter(filters[k], to.filter[k], to.filter_t[k])
+        _pack_from(values, starts[0, k], layers.message_1[k], layers.message_1_t[k])
+        _copy_from(values, starts[1, k], layers.message_1_bias[k])
+        _pack_from(values, starts[2, k], layers.message_2[k], layers.message_2_t[k])
+        _copy_from(values, starts[3, k], layers.message_2_bias[k])
+        _pack_from(values, starts[4, k], layers.mix[k], layers.mix_t[k])
+        _pack_from(values, starts[5, k], layers.update_1[k], layers.update_1_t[k])
+        _copy_from(values, starts[6, k], layers.update_1_bias[k])
+        _pack_from(values, starts[7, k], layers.update_2[k], layers.update_2_t[k])
+        _copy_from(values, starts[8, k], layers.update_2_bias[k])
+    _pack_from(values, readout, to.readout_1, to.readout_1_t)
+
+
+@compiled(nogil=True)
+def _pack_from(values, start, transposed, panels):  # type: ignore[no-untyped-def]
+    """`_pack_both` of a matrix [C, K] that begins at `start`."""
+    columns, depth = panels.shape[1], transposed.shape[1]
+    _pack_both(values[start : start + columns * depth].reshape((columns, depth)), transposed, panels)
+
+
+@compiled(nogil=True)
+def _copy_from(values, start, to):  # type: ignore[no-untyped-def]
+    _copy(values[start : start + to.shape[0]], to)
 
 
 def _panels(count: int, rows: int, columns: int, dtype: np.dtype) -> np.ndarray:

@@ -15,7 +15,7 @@ from painn_fast.graph import AtomicBatch
 from painn_fast.kernels import threads
 from painn_fast.kernels.network.loss_cpu import add_filters, add_parts, join_filters
 from painn_fast.kernels.network.loss_gradient import Labels, LossGradient, Structures
-from painn_fast.kernels.network.packing import fill, network_panels
+from painn_fast.kernels.network.packing import fill_from, network_panels
 from painn_fast.kernels.network.reference import Weights
 from painn_fast.nn import Potential
 from painn_fast.nn.fused import radial, reason_for_autograd
@@ -122,22 +122,23 @@ class _FlatWeights:
         self._whole_filters = np.empty((config.n_layers, config.n_rbf + 1, shape[1]), self._filters[0].dtype)
         read: list[Any] = [_array(parameter) for parameter in last]
         stacks: list[Any] = [[_array(parameter) for parameter in each] for each in by_layer]
-        given: list[Any] = [self._whole_filters, *stacks, *read]
-        self._weights = Weights(*given)
-        self.panels = network_panels(self._weights, config.epsilon, config.activation)
         shapes: list[Any] = [self._whole_filters, *map(_shaped, stacks), *read]
         self.shapes = Weights(*shapes)
+        self.panels = network_panels(self.shapes, config.epsilon, config.activation)
         self._gradient = _array(parameters.gradient)
         self._sizes = np.array([parameter.numel() for parameter in own])
         self._source = self._whole_filters.size + np.append(0, np.cumsum(self._sizes[:-1]))
         self._target = np.array([starts[id(parameter)] for parameter in own])
+        self._values = _array(parameters.values)
         cuts = np.searchsorted(np.cumsum(self._sizes), np.linspace(0, self._sizes.sum(), SHARES + 1)[1:-1])
         self._shares = [None, *(slice(*pair) for pair in pairwise([0, *cuts.tolist(), len(own)]))]
 
     def pack(self) -> None:
         """Have the weights of now in `panels`."""
         join_filters(*self._filters, self._whole_filters)
-        fill(self.panels, self._weights)
+        n = len(self._whole_filters)
+        by_layer, readout = self._target[: 9 * n].reshape(9, n), self._target[9 * n]
+        fill_from(self.panels, self._whole_filters, self._values, by_layer, readout)
 
     def collect(self, parts: np.ndarray) -> None:
         """Have the sum of the gradients of all parts in that of the parameters, and zero where a network has none."""
