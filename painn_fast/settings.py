@@ -12,10 +12,19 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar, get_args
 
 import tomli_w
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, ValidationInfo
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
 from painn_fast.errors import PaiNNFastError, reading
 from painn_fast.runtime.atomic import atomic_write
@@ -116,6 +125,19 @@ class Settings(BaseModel):
         with _as_our_error(type(self), type(self).__name__):
             super().__init__(**values)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _truth_values_are_no_numbers(cls, values: Any) -> Any:
+        """Refuse true and false for a number, which pydantic takes for 1 and 0."""
+        for name, value in values.items() if isinstance(values, dict) else ():
+            inner = value.values() if isinstance(value, dict) else value
+            entries = list(inner) if isinstance(value, dict | list | tuple) else [value]
+            if name in cls.model_fields and any(isinstance(entry, bool) for entry in entries):
+                kinds = list(_kinds(cls.model_fields[name].annotation))
+                if bool not in kinds and (int in kinds or float in kinds):
+                    raise ValueError(f"'{name}': expected a number, got {value}")
+        return values
+
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # settings within settings validate as pydantic does
 
     @classmethod
@@ -127,6 +149,13 @@ class Settings(BaseModel):
         """
         with _as_our_error(cls, where):
             return cls.model_validate(values)
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    """The types of an annotation and of what it contains."""
+    yield annotation
+    for part in get_args(annotation):
+        yield from _kinds(part)
 
 
 S = TypeVar("S", bound=Settings)

@@ -140,9 +140,14 @@ def _size(kind: str, name: str) -> float | None:
     return _expression(name, kind) if size is None else size
 
 
+def size_of(kind: str, name: str) -> float | None:
+    """As `factor`, None for a word that is no unit of that `kind`; "au" may be gold."""
+    return None if name.strip().casefold() in _ATOMIC_WORDS else _size(kind, name)
+
+
 def energy_size(name: str) -> float | None:
     """Size in eV of the unit of any scalar, None if it is no unit of energy; "a.u." may be that of anything."""
-    return None if name.strip().casefold() in _ATOMIC_WORDS else _size("energy", name)
+    return size_of("energy", name)
 
 
 def _expression(text: str, kind: str) -> float | None:

@@ -150,3 +150,18 @@ def test_where_names_what_the_settings_came_from(toml):
 def test_wrong_settings_within_settings_are_named_by_their_whole_key():
     with pytest.raises(PaiNNFastError, match=r"missing key 'name'; 'inner\.friction'.*where: a file"):
         Example.parse({"inner": {"friction": "-1 fs"}}, where="a file")
+
+
+@pytest.mark.parametrize("values", [{"early_stop": True}, {"batch_size": True}, {"loss": {"energy": True}}])
+def test_true_is_no_number(values):
+    (name,) = values
+    with pytest.raises(PaiNNFastError, match=f"'{name}': expected a number, got .*True"):
+        TrainSettings.parse({"data": [{"file": "a.npz"}]} | values)
+    assert TrainSettings.parse({"data": [{"file": "a.npz"}], "tensorboard": True, "early_stop": 1}).tensorboard
+
+
+@pytest.mark.parametrize("name", ["", "../up", "a/b", "a\\b", ".hidden", "..", "checkpoint"])
+def test_a_model_has_the_name_of_a_file(name):
+    with pytest.raises(PaiNNFastError, match="'name'"):
+        TrainSettings.parse({"data": [{"file": "a.npz"}], "name": name})
+    assert TrainSettings.parse({"data": [{"file": "a.npz"}], "name": "ä b-2.1"}).name == "ä b-2.1"

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from painn_fast.cli.given import check_files
+from painn_fast.cli.given import HDF5, check_files, check_output
 from painn_fast.cli.options import DATA_FILE, DataUnit, Key, pairs, with_flags
 
 
@@ -39,6 +39,7 @@ def data(
     """
     options = {"keys": pairs("--key", key), "units": pairs("--data-unit", data_unit), **options}
     check_files(*files, kind="data")
+    check_output(output, HDF5, files)
     from painn_fast.train.data import write_hdf5
     from painn_fast.train.data.check import check, judge
     from painn_fast.train.data.statistics import describe, format_statistics, statistics
@@ -59,13 +60,14 @@ def _parts(files: list[Path], options: dict[str, Any]) -> dict[str, Any]:
 
     from painn_fast.train.data import SPLITS, join
     from painn_fast.train.data.read import read_frames, to_dataset
+    from painn_fast.train.data.splits import own_split
     from painn_fast.train.settings import DataFile
 
     read = []
     for path in files:
         source = DataFile.parse({"file": path.name, **options}, where=str(path))
         frames = read_frames(source, path.parent)
-        read.append((to_dataset(frames, source, path, None), frames.split))
+        read.append((to_dataset(frames, source, path, None), own_split(frames, path)))
     splits = [split for _, split in read if split is not None]
     whole = join([part for part, _ in read])
     if len(splits) < len(read):

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from painn_fast.cli.given import check_files, check_model
+from painn_fast.cli.given import EXTXYZ, check_files, check_model, check_output
 from painn_fast.cli.options import MODEL_FILE, Device, Dtype, Model, flag, number, with_flags
 
 NOT_CONVERGED = 1
@@ -49,6 +49,7 @@ def relax(
     """
     check_model(model, options, dtype=dtype, device=device)
     check_files(file)
+    check_output(output, EXTXYZ)
     from painn_fast.io import load
     from painn_fast.io.structures import write_extxyz
     from painn_fast.label.structures import structures

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from painn_fast.cli.given import check_files
+from painn_fast.cli.given import EXTXYZ, check_files, check_output
 from painn_fast.cli.label import value_of
 from painn_fast.cli.options import Flags, pairs, with_flags
 
@@ -39,6 +39,7 @@ def sample(
     from painn_fast.learn.settings import SampleSettings
 
     check_files(structure)
+    check_output(output, EXTXYZ, [structure])
     options = {name: value_of(text) for name, text in pairs("--option", option).items()}
     given = {"structure": str(structure), "output": str(output), "options": options, "overwrite": overwrite}
     settings = SampleSettings.parse({**flags, **given}, where="flags")

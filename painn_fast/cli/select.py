@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from painn_fast.cli.given import check_files, check_model
+from painn_fast.cli.given import EXTXYZ, check_files, check_model, check_output
 from painn_fast.cli.options import MODEL_FILE, Device, Dtype, flag, number, with_flags
 
 
@@ -59,6 +59,7 @@ def select(
     Example: painn-fast select md -m a.safetensors -m b.safetensors --number 50
     """
     check_files(file)
+    check_output(output, EXTXYZ, [file])
     for one in model:
         check_model(one, options, dtype=dtype, device=device)
     from painn_fast.ensemble import Ensemble

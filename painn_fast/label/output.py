@@ -16,7 +16,8 @@ from painn_fast.graph.charge import charge_and_multiplicity, set_charge_and_mult
 from painn_fast.runtime.atomic import atomic_write
 from painn_fast.train.data.dataset import SHAPES
 
-FORMATS = (".xyz", ".extxyz", ".npz")
+NPZ = ".npz"
+FORMATS = (".xyz", ".extxyz", NPZ)
 UNITS = {
     "energy": "eV", "forces": "eV/Ang", "stress": "eV/Ang^3", "dipole": "e Ang", "polarizability": "Ang^3",
 }  # fmt: skip
@@ -43,8 +44,9 @@ def write(path: Path, structures: list[ase.Atoms], labels: list[dict[str, Any]],
         PaiNNFastError: for structures of different compositions in one `.npz`.
     """
     with atomic_write(path) as temporary:
-        if path.suffix == ".npz":
-            _write_npz(temporary, structures, labels, level, path)
+        if path.suffix == NPZ:
+            check_composition(structures, path)
+            _write_npz(temporary, structures, labels, level)
         else:
             frames = [_with_labels(atoms, own, level) for atoms, own in zip(structures, labels, strict=True)]
             ase.io.write(temporary, frames, format="extxyz")
@@ -70,12 +72,24 @@ def _with_labels(atoms: ase.Atoms, labels: dict[str, Any], level: str) -> ase.At
     return labelled
 
 
-def _write_npz(
-    temporary: Path, structures: list[ase.Atoms], labels: list[dict[str, Any]], level: str, path: Path
-) -> None:
+def check_composition(structures: list[ase.Atoms], path: Path) -> None:
+    """Refuse structures that one `.npz` does not take: of other atoms, or in another order, than the first.
+
+    Raises:
+        PaiNNFastError: naming the first of them.
+    """
+    first = structures[0]
+    for k, atoms in enumerate(structures):
+        if not np.array_equal(atoms.numbers, first.numbers):
+            raise PaiNNFastError(
+                "structures of different compositions", where=path,
+                got=f"structure {k}: {atoms.symbols}, structure 0: {first.symbols}",
+                expected="the same atoms in the same order", fix="choose an output .xyz",
+            )  # fmt: skip
+
+
+def _write_npz(temporary: Path, structures: list[ase.Atoms], labels: list[dict[str, Any]], level: str) -> None:
     numbers = structures[0].numbers
-    if any(not np.array_equal(atoms.numbers, numbers) for atoms in structures):
-        raise PaiNNFastError("structures of different compositions", where=path, fix="choose an output .xyz")
     shapes = {name: SHAPES.get(name, ()) for name in UNITS} | {"forces": (len(numbers), 3)}
     arrays: dict[str, np.ndarray] = {
         IN_NPZ.get(name, name): np.array(

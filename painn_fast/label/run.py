@@ -18,7 +18,7 @@ from painn_fast.graph.charge import charge_and_multiplicity
 from painn_fast.label.finite_field import WARNING
 from painn_fast.label.journal import Journal
 from painn_fast.label.methods import How
-from painn_fast.label.output import FORMATS, UNITS, write
+from painn_fast.label.output import FORMATS, NPZ, UNITS, check_composition, write
 from painn_fast.label.structures import structures
 from painn_fast.label.workers import Task, Workers
 from painn_fast.runtime.interrupt import Interrupt
@@ -82,6 +82,8 @@ def label(
         method, level, tuple(sorted((options or {}).items())), tuple(name for name in UNITS if name in properties)
     )
     frames = [how.charged(atoms, f"{file}, structure {k * every}") for k, atoms in enumerate(structures(file)[::every])]
+    if output.suffix == NPZ:
+        check_composition(frames, output)
     journal_path = journal_of(output)
     for path in (output, journal_path):
         if path.exists() and not (resume or finish):

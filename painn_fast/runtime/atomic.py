@@ -35,6 +35,10 @@ def atomic_write(path: str | Path, *, fix: str = FREE) -> Iterator[Path]:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
             sync_folder(path.parent)
+        except OSError as error:
+            if error.filename == str(temporary):  # of which the user knows nothing
+                error.filename, error.filename2 = str(path), None
+            raise
         finally:
             temporary.unlink(missing_ok=True)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from painn_fast import units
 from painn_fast.errors import PaiNNFastError
 from painn_fast.io.load import device_of
 from painn_fast.kernels import threads
@@ -89,7 +90,7 @@ def run(settings: TrainSettings, *, data_folder: str | Path = ".", resume: bool 
             "the output folder holds a training", where=output, fix="resume it with --resume, or choose another"
         )
     data = read_data(settings, data_folder)
-    doubts = judge(check(data, settings.representation.max_z), settings.checks)
+    doubts = judge(check(data, settings.representation.max_z, _cutoff(settings)), settings.checks)
     device_of(settings.device)
     slow = settings.device == "cpu" and "forces" in data["train"].labels
     with ranks(settings.device) as (together, device), compiling_ahead(slow and together.first):
@@ -104,6 +105,12 @@ def run(settings: TrainSettings, *, data_folder: str | Path = ".", resume: bool 
         if interrupt.signal:
             raise PaiNNFastError("interrupted; everything is saved", where=saved, fix="go on with --resume")
         return finish(training, output) if together.first else output_file(settings)
+
+
+def _cutoff(settings: TrainSettings) -> float | None:
+    """Å; None where the model to start from decides."""
+    length = units.factor("length", settings.model_units.get("length", "Ang"))
+    return None if settings.start_from is not None else settings.representation.cutoff * length
 
 
 def _loop(training: Training, saved: Path, status: StatusLine, interrupt: Interrupt) -> None:

@@ -59,14 +59,26 @@ def _read(folder: Path) -> dict[str, Any]:
         facts: dict[str, Any] = json.loads((folder / "training.json").read_text(encoding="utf-8"))
         errors = json.loads((folder / "errors.json").read_text(encoding="utf-8"))
         settings = tomllib.loads((folder / "settings.toml").read_text(encoding="utf-8"))
-    data = settings.pop("resolved", {}).get("data_sha256")
-    seed, _ = settings.pop("seed"), settings.pop("output")
-    return facts | {
-        "errors": errors.get("test") or errors.get("validation") or {},
-        "kind": (settings, data, facts["epochs"]),
-        "seed": seed,
-        "further": " more" if settings.get("start_from") else "",
-    }
+        data = settings.pop("resolved", {}).get("data_sha256")
+        seed, _ = settings.pop("seed"), settings.pop("output")
+        table = errors.get("test") or errors.get("validation") or {}
+        return {
+            "name": str(facts["name"]),
+            "train": int(facts["structures"]["train"]),
+            "epochs": int(facts["epochs"]),
+            "seconds": float(facts["seconds"]),
+            "device": str(facts["device"]),
+            "errors": {name: _error(error) for name, error in table.items()},
+            "kind": (settings, data, facts["epochs"]),
+            "seed": seed,
+            "further": " more" if settings.get("start_from") else "",
+        }
+
+
+def _error(error: dict[str, Any]) -> dict[str, Any]:
+    """What a table shows of one."""
+    numbers = {name: float(error[name]) for name in ("mae", STANDARD_ERROR) if name == "mae" or name in error}
+    return numbers | {"unit": str(error["unit"])}
 
 
 def _seeds_together(trainings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -140,7 +152,7 @@ def _size(label: str, unit: str) -> float:
 
 def _facts(training: dict[str, Any]) -> list[str]:
     minutes = f"{training['seconds'] / 60:.0f}"
-    structures, seeds = f"{training['structures']['train']:,}", str(training["seeds"])
+    structures, seeds = f"{training['train']:,}", str(training["seeds"])
     return [structures, seeds, f"{training['epochs']}{training['further']}", minutes, training["device"]]
 
 

@@ -6,7 +6,7 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from painn_fast.errors import PaiNNFastError
 from painn_fast.nn import DipoleHead, EnergyHead, RepresentationConfig
@@ -70,7 +70,8 @@ class TrainSettings(Settings):
         (10, 2.0, 10.0)
     """
 
-    name: str = "model"
+    name: str = Field("model", min_length=1, max_length=200)
+    """Of the model and its file."""
     output: str = Field("training", min_length=1)
     """Folder for the results."""
     data: tuple[DataFile, ...] = Field(min_length=1)
@@ -137,6 +138,13 @@ class TrainSettings(Settings):
     """CPU threads. Default: torch's own number."""
     device: str = "cpu"
     """cpu, cuda, cuda:1, ..."""
+
+    @field_validator("name")
+    @classmethod
+    def _file_name(cls, name: str) -> str:
+        if name.startswith(".") or set(name) & set("/\\\0") or name == "checkpoint":
+            raise ValueError("expected a name for a file, with neither a folder nor a dot before it, nor 'checkpoint'")
+        return name
 
     @model_validator(mode="after")
     def _trainable(self) -> TrainSettings:

@@ -141,6 +141,35 @@ def test_data_tells_what_files_hold_and_gathers_them(run, labelled, own_folder):
     assert again.out.splitlines()[0] == outcome.out.splitlines()[0]
 
 
+def test_data_with_structures_of_no_split_are_not_gathered_in_part(fails, labelled, own_folder):
+    arrays = dict(np.load(labelled))
+    arrays["split"][-2:] = 5
+    np.savez(labelled, **arrays)
+    fails(("data", labelled, "-o", "set.h5"), "wrong split", "water.npz", "frame 18", "in 2 of 20")
+    assert not (own_folder / "set.h5").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "output", "reason"),
+    [
+        (("data", "water.npz"), "set.npz", "unknown kind of output"),
+        (("data", "water.npz"), "water.npz", "unknown kind of output"),
+        (("data", "set.h5"), "set.h5", "the output is the input"),
+        (("select", "water.xyz", "-m", "MODEL", "-m", "MODEL"), "chosen.npz", "unknown kind of output"),
+        (("select", "water.xyz", "-m", "MODEL", "-m", "MODEL"), "water.xyz", "the output is the input"),
+        (("relax", "MODEL", "water.xyz"), "relaxed.npz", "unknown kind of output"),
+        (("sample", "water.xyz"), "water.xyz", "the output is the input"),
+    ],
+)
+def test_an_output_is_neither_misnamed_nor_the_input(
+    run, fails, labelled, water, water_model, own_folder, words, output, reason
+):
+    assert run("data", labelled, "-o", "set.h5").code == 0
+    before = {path.name: path.read_bytes() for path in own_folder.iterdir()}
+    fails((*(str(water_model) if word == "MODEL" else word for word in words), "-o", output), reason, output)
+    assert {path.name: path.read_bytes() for path in own_folder.iterdir()} == before
+
+
 def test_data_stops_at_doubts_by_default(run, fails, own_folder):
     rng = np.random.default_rng(0)
     lengths = 0.74 + 0.1 * rng.normal(size=100)

@@ -195,14 +195,15 @@ def test_a_journal_of_other_structures_or_another_method_is_refused(tmp_path, ha
         ({"method": "ase.calculators.nothing:No"}, "no such calculator.*module:Class"),
         ({"method": "nothing"}, "no such calculator"),
         ({"output": "out.json"}, r"unknown kind of output.*\.npz"),
+        ({"output": "out.npz"}, "different compositions.*structure 2: CH4, structure 0: OH2"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_computed(tmp_path, changes, message):
-    ase.io.write(tmp_path / "in.xyz", shaken(2))
+    ase.io.write(tmp_path / "in.xyz", [*shaken(2), molecule("CH4")])
     given = {"method": EMT_NAME, "output": "out.xyz"} | changes
     with pytest.raises(PaiNNFastError, match=message):
         label(tmp_path / "in.xyz", tmp_path / given.pop("output"), **given)
-    assert not (tmp_path / "out.xyz.journal").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["in.xyz"]
 
 
 @pytest.mark.parametrize("name", ["out.xyz", "out.npz"])

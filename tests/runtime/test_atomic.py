@@ -205,3 +205,11 @@ def test_a_name_before_its_content_is_noticed(tmp_path, monkeypatch):
     recorded.calls = [call for k, call in enumerate(recorded.calls) if call[0] != "replace" or k == 0]
     with pytest.raises(AssertionError, match="before it was on the disk"):
         recorded.assert_durable(path)
+
+
+def test_an_error_names_the_file_that_the_user_named(tmp_path):
+    (tmp_path / "taken" / "inside").mkdir(parents=True)
+    with pytest.raises(OSError, match="directory") as caught, atomic_write(tmp_path / "taken") as path:
+        path.write_text("whole")
+    assert caught.value.filename == str(tmp_path / "taken")
+    assert caught.value.filename2 is None

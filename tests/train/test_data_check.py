@@ -256,6 +256,7 @@ def test_a_training_is_checked_and_leaves_split_and_statistics(toy, many, tmp_pa
         ("file,frame,split\nmany.npz,1,tset\n", "not a split.*line 2"),
         ("file,frame,split\nmany.npz,300,train\n", "one of other data.*frame 300"),
         ("file,frame,split\nfew.npz,1,train\n", r"one of other data.*nothing of many\.npz"),
+        ("file,frame,split\nmany.npz,1,train\nmany.npz,1,test\n", "in two splits.*line 3.*train and test"),
     ],
 )
 def test_a_split_file_that_does_not_fit_is_an_error(many, tmp_path, text, message):
@@ -263,3 +264,23 @@ def test_a_split_file_that_does_not_fit_is_an_error(many, tmp_path, text, messag
     with pytest.raises(PaiNNFastError, match=message) as caught:
         read_split(DataFile(file=many().name), tmp_path, sizes=SplitSizes(file="split.csv"))
     assert "split.csv" in str(caught.value)
+
+
+def test_a_split_file_may_come_from_a_spreadsheet(many, tmp_path):
+    text = "file,frame,split\r\nmany.npz,3,train\r\nmany.npz,3,train\r\nmany.npz,5,test\r\n"
+    (tmp_path / "split.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    data = read_split(DataFile(file=many().name), tmp_path, sizes=SplitSizes(file="split.csv"))
+    assert {name: part.frame.tolist() for name, part in data.items()} == {"train": [3], "validation": [], "test": [5]}
+
+
+def test_a_cutoff_without_neighbours_is_doubtful(toy, many, tmp_path):
+    data = parts(many())
+    assert not check(data, cutoff=1.1)
+    (finding,) = check(data, cutoff=0.5)
+    assert finding.level == "doubt"
+    assert "no neighbour within the cut-off; got: cut-off 0.5 Å, nearest neighbours 0.9" in str(finding.problem)
+    own = toy | {"heads": [{"type": "energy"}], "data": [{"file": "many.npz"}]}
+    short = own | {"representation": toy["representation"] | {"cutoff": 0.5}}
+    with pytest.raises(PaiNNFastError, match="no neighbour within the cut-off"):
+        loop.run(TrainSettings.parse(short), data_folder=tmp_path)
+    assert loop._cutoff(TrainSettings.parse(short | {"model_units": {"length": "nm"}})) == 5.0

@@ -8,6 +8,7 @@ from ase.build import bulk, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from hypothesis import given
 from hypothesis import strategies as st
+from water_in_files import P
 
 from painn_fast import units
 from painn_fast.errors import PaiNNFastError
@@ -236,3 +237,44 @@ def test_the_real_pairs_of_arrays(shared_data):
         keys = {"polarizability": f"malonaldehyde_alpha{end}.npy"}
         data = read(shared_data / "tensors" / f"malonaldehyde_coord{end}.npy", keys=keys, **options)
         assert data.labelled("polarizability") == n
+
+
+@pytest.mark.parametrize(
+    ("comment", "kind"),
+    [
+        ("energy=-2 Hartree", "energy"),
+        ("energy=-2 # energies in kcal/mol, positions in Å", "energy"),
+        ("energy=-2 positions (bohr)", "length"),
+        (f"energy=-2 {P} [Ha/Bohr]", "force"),
+    ],
+)
+def test_a_unit_in_free_text_is_not_passed_over(xyz, comment, kind):
+    with pytest.raises(PaiNNFastError, match=rf"a unit of {kind} in free text.*f\.xyz"):
+        xyz(comment)
+    declared = {"energy": "Ha", "forces": "Ha/Bohr", "length": "Bohr"}
+    data = xyz(comment, units=declared if P in comment else {name: declared[name] for name in ("energy", "length")})
+    assert data.labels["energy"] == pytest.approx(-2 * units.HARTREE)
+    assert data.positions[1, 2] == pytest.approx(0.96 * units.BOHR)
+
+
+@pytest.mark.parametrize("comment", ["energy=-2 eV, Å", "energy=-2 Au in gold", "energy=-2 step 5", "-76.4 Hartree"])
+def test_free_text_that_contradicts_no_convention_is_noted(xyz, comment):
+    assert any("text that is no key=value" in note for note in xyz(comment).notes)
+
+
+def test_a_copy_for_faster_reading_keeps_units_in_free_text(xyz, tmp_path, monkeypatch):
+    monkeypatch.setattr("painn_fast.train.data.cache.SLOW", -1.0)
+    for _ in range(2):
+        with pytest.raises(PaiNNFastError, match="in free text"):
+            xyz("energy=-2 Hartree")
+    assert (tmp_path / "f.xyz.cache.h5").is_file()
+
+
+def test_a_full_disk_costs_the_copy_for_faster_reading_alone(xyz, monkeypatch, capsys):
+    def full(*_):
+        raise PaiNNFastError("no space for a file")
+
+    monkeypatch.setattr("painn_fast.train.data.cache.SLOW", -1.0)
+    monkeypatch.setattr("painn_fast.train.data.cache.hdf5.write_hdf5", full)
+    assert xyz("energy=-2").labels["energy"] == -2
+    assert "no copy for faster reading: no space" in capsys.readouterr().err

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from ase.build import molecule
 
 from painn_fast import units
 from painn_fast.errors import PaiNNFastError
 from painn_fast.testing import assert_close
-from painn_fast.train.data import join, read_split
+from painn_fast.train.data import join, read_file, read_split
 from painn_fast.train.data.dataset import Batches
 from painn_fast.train.data.read import find_data
 from painn_fast.train.settings import DataFile, SplitSizes
@@ -156,13 +157,32 @@ def replaced(row, value):
         ("pbc", lambda a: np.full((24, 3), 2), "not truth values.*'pbc'.*2"),
         ("pbc", lambda a: np.full(3, 0.5), "not truth values.*'pbc'.*0.5"),
         ("split", lambda a: a[:-1], "wrong split"),
-        ("split", lambda a: a + 1, "wrong split"),
+        ("split", lambda a: a + 1, "wrong split.*frame 20.*got: 3.*in 4 of 24"),
+        ("split", lambda a: a == 0, "wrong split.*bool"),
     ],
 )
 def test_invalid_arrays_are_errors_that_name_file_and_array(arrays, write, key, change, message):
     with pytest.raises(PaiNNFastError, match=rf"{message}") as caught:
         read(write(arrays | {"cell": np.eye(3) * 9} | {key: change(arrays.get(key))}))
     assert "toy.npz" in str(caught.value)
+
+
+def test_tensors_of_atoms_are_taken_in_no_other_order(write):
+    ammonia, n = molecule("NH3"), 5
+    forces = np.random.default_rng(0).normal(size=(n, 4, 3))
+    given = {"R": np.stack([ammonia.positions] * n), "z": ammonia.numbers, "energy_unit": "eV", "length_unit": "Ang"}
+    for same in (forces, forces.reshape(n, 12), forces.reshape(4 * n, 3), np.asfortranarray(forces)):
+        path = write(given | {"F": same})
+        found = read_file(DataFile(file=path.name), path.parent).labels["forces"]
+        assert (found == forces.reshape(4 * n, 3)).all()
+    with pytest.raises(PaiNNFastError, match=r"wrong shape.*'F'.*\(5, 3, 4\)"):
+        read(write(given | {"F": forces.swapaxes(1, 2)}))
+
+
+def test_a_file_without_structures_is_an_error(arrays, write):
+    empty = {name: arrays[name][:0] for name in ("R", "E", "F", "dipole", "polarizability", "split")}
+    with pytest.raises(PaiNNFastError, match=r"without structures.*toy\.npz"):
+        read(write(arrays | empty))
 
 
 def test_files_that_cannot_be_read_are_errors_that_name_them(tmp_path, arrays, write):

@@ -113,6 +113,31 @@ def test_seeds_of_one_training_are_a_row_of_a_table(toy, tmp_path, monkeypatch):
     assert [row[4] for row in rows] == ["3", "1", "1"]
 
 
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("training.json", "{}"),
+        ("training.json", '{"name": "a", "epochs": 1, "structures": {"train": 5}, "device": "cpu"}'),
+        ("errors.json", "[]"),
+        ("errors.json", '{"test": {"energy": {"mae": "x", "unit": "eV"}}}'),
+        ("errors.json", '{"test": {"energy": 1}}'),
+        ("settings.toml", "beads = 1"),
+    ],
+)
+def test_a_folder_of_something_else_is_no_training(tmp_path, file, text):
+    right = {
+        "training.json": '{"name": "a", "epochs": 1, "structures": {"train": 5}, "seconds": 60, "device": "cpu"}',
+        "errors.json": '{"test": {"energy": {"mae": 1.5, "unit": "kcal/mol"}}}',
+        "settings.toml": 'seed = 0\noutput = "a"',
+    }
+    for name, content in right.items():
+        (tmp_path / name).write_text(content)
+    assert "| a, energy | 1.5 | kcal/mol | 5 | 1 | 1 | 1 | cpu |" in paper_table([tmp_path])
+    (tmp_path / file).write_text(text)
+    with pytest.raises(PaiNNFastError, match="no finished training here"):
+        paper_table([tmp_path])
+
+
 def _trained(values, folder, kinds):
     """Trainings that differ from `values`, each in the folder of its name."""
     for name, changes in kinds.items():

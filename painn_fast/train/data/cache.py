@@ -14,7 +14,7 @@ from painn_fast.runtime.ranks import rank_and_world_size
 from painn_fast.train.data import hdf5
 from painn_fast.train.data.frames import Frames
 
-READERS = 3
+READERS = 4
 """Counts up when a reader reads the same file differently, so that earlier copies are made again."""
 SLOW = 5.0
 """Seconds of reading that are worth a copy."""
@@ -40,6 +40,8 @@ def _keep(frames: Frames, copy: Path, stamp: str) -> None:
         hdf5.write_hdf5(frames, copy, stamp)
     except OSError as error:
         status.keep(f"no copy for faster reading: {error.strerror or error}; where: {copy}")
+    except PaiNNFastError as error:  # no space
+        status.keep(f"no copy for faster reading: {error}")
     else:
         status.keep(f"copy for faster reading: {copy}")
 

@@ -36,12 +36,13 @@ class Finding(NamedTuple):
     problem: PaiNNFastError
 
 
-def check(data: Mapping[str, Dataset], max_z: int = 100) -> list[Finding]:
+def check(data: Mapping[str, Dataset], max_z: int = 100, cutoff: float | None = None) -> list[Finding]:
     """All findings, errors first.
 
     Args:
         data: structures of each split.
         max_z: atomic numbers that a model knows are below it.
+        cutoff: of the model, Å, if that is known.
     """
     parts = {name: part for name, part in data.items() if len(part)}
     if not parts:
@@ -53,6 +54,7 @@ def check(data: Mapping[str, Dataset], max_z: int = 100) -> list[Finding]:
         for examine in (_forces_and_energies, _sizes, _bonds, _boxes, _outliers):
             findings += examine(whole)
         findings += _duplicates(whole, split)
+        findings += [] if cutoff is None else _lonely(whole, cutoff)
     return sorted(findings, key=lambda finding: ("error", "doubt", "note").index(finding.level))
 
 
@@ -160,6 +162,16 @@ def _bonds(data: Dataset) -> Iterator[Finding]:
         elif middle > 1.6:
             what = "atoms are far apart, as if bohr were taken for Å"
             yield Finding("note", PaiNNFastError(what, where=file, got=got))
+
+
+def _lonely(data: Dataset, cutoff: float) -> Iterator[Finding]:
+    """A cut-off in nm, or otherwise too short: most atoms see none of the others."""
+    near = nearest(data).distance
+    if len(near) and np.median(near) >= cutoff:
+        what = "most atoms have no neighbour within the cut-off"
+        got, expected = f"cut-off {cutoff:g} Å, nearest neighbours {np.median(near):.2f} Å", "5 Å is usual"
+        problem = PaiNNFastError(what, got=got, expected=expected, fix="raise representation.cutoff in the settings")
+        yield Finding("doubt", problem)
 
 
 def _boxes(data: Dataset) -> Iterator[Finding]:

@@ -16,6 +16,7 @@ from typing import NamedTuple, TextIO
 import numpy as np
 from ase.data import atomic_numbers
 
+from painn_fast import units
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph.charge import CHARGE_KEYS, MULTIPLICITY_KEYS
 from painn_fast.runtime.progress import counted
@@ -44,6 +45,7 @@ NONE = ("none", "null", "na", "n/a", "-", "")
 SPLIT_NAMES = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "test": 2, "0": 0, "1": 1, "2": 2}
 MOST_DIGITS = 12
 """Of a number of atoms."""
+FREE_TEXT = "text that is no key=value"
 PLAIN = "species:S:1:pos:R:3"
 COLUMNS = {"symbols": "species", "element": "species", "numbers": "Z", "positions": "pos"}
 """Other names of columns, which ASE reads too."""
@@ -103,6 +105,7 @@ def labelled(gather: Gather, texts: Texts, conventions: dict[str, tuple[str, str
         notes=(*frames.notes, *texts.notes(len(gather))),
         theory=tuple(texts.theory),
         left=tuple(name for name in (*texts.left, *units_of_nothing(declared, arrays, keys)) if name not in arrays),
+        loose_units=texts.loose_units,
     )
 
 
@@ -239,6 +242,8 @@ class Texts:
         """Levels of theory."""
         self.left: dict[str, None] = {}
         """Names of entries that are no numbers."""
+        self.loose_units: dict[str, str] = {}
+        """Units in free text that are not ASE's, by their kind."""
         self._split: dict[int, int] = {}
         self._units_in: dict[str, int] = {}  # frames that declare the unit
         self._seen: dict[str, tuple[int, int, str]] = {}  # how often, first frame, text
@@ -281,9 +286,15 @@ class Texts:
         self._split[k] = SPLIT_NAMES.get(name.strip().lower(), -1)
 
     def add_words(self, words: list[str], k: int) -> None:
-        """Words of a comment line that belong to no pair."""
-        if words:
-            self._count("text that is no key=value", k, " ".join(words)[:60])
+        """Words of a comment line that belong to no pair; those of the first frame that has some may be units."""
+        if not words:
+            return
+        if FREE_TEXT not in self._seen:
+            for word in " ".join(words).split():
+                for kind in ("energy", "length", "force"):
+                    if units.size_of(kind, word.strip(",;:()[]#")) not in (None, 1.0):
+                        self.loose_units.setdefault(kind, word)
+        self._count(FREE_TEXT, k, " ".join(words)[:60])
 
     def count_columns(self, more: int, k: int) -> None:
         """Columns of atoms that Properties does not name."""

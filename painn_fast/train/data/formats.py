@@ -26,6 +26,8 @@ def read_frames(source: DataFile, folder: str | Path = ".") -> Frames:
     folder = path.parent if path == Path(folder) else folder  # of other files that the settings name
     with reading("not a readable data file", path):
         frames = _read(path, source, folder)
+    if not len(frames):
+        raise PaiNNFastError("a data file without structures", where=path)
     if source.periodic is not None:
         frames = _periodic(frames, source.periodic, path)
     if source.exclude is not None:

@@ -48,6 +48,7 @@ class Frames:
     notes: tuple[str, ...] = ()  # what the user should know of the file, a line each
     theory: tuple[str, ...] = ()  # levels of theory of the labels, as far as the file states them
     left: tuple[str, ...] = ()  # names of entries that are no arrays of numbers: texts, truth values, objects
+    loose_units: dict[str, str] = field(default_factory=dict)  # other than by convention, in free text: kind and word
 
     def __len__(self) -> int:
         return len(self.n_atoms)

@@ -39,7 +39,9 @@ def write_hdf5(data: Dataset | Mapping[str, Dataset] | Frames, path: str | Path,
     frames = data if isinstance(data, Frames) else _frames(data)
     with new_hdf5(path) as (file, _):
         file.attrs.update(format=FORMAT, stamp=stamp, units_from=frames.units_from)
-        texts = {name: getattr(frames, name) for name in ("keys", "units", "array_units", "notes", "theory")}
+        texts = {
+            name: getattr(frames, name) for name in ("keys", "units", "array_units", "notes", "theory", "loose_units")
+        }
         texts["left"] = [name[:LEFT] for name in frames.left[:LEFT]]
         file.attrs.update({name: json.dumps(value) for name, value in texts.items()})
         for name in ("n_atoms", "numbers", "positions", *OF_STRUCTURES):
@@ -60,10 +62,11 @@ def read(path: Path) -> Frames:
     Raises:
         PaiNNFastError: for a file of another format, or a damaged one; names it.
     """
+    fix = "HDF5 of other programs has no common layout: convert it to .npz or extended XYZ"
     with reading("not a readable HDF5 file", path), open_hdf5(path) as file:
         if file.attrs.get("format") != FORMAT:
             raise PaiNNFastError(
-                "not a data file of painn-fast", where=path, got=", ".join(map(str, file)), expected=FORMAT
+                "not a data file of painn-fast", where=path, got=", ".join(map(str, file)), expected=FORMAT, fix=fix
             )
         frames = _read(file)
         _check(frames, path)
@@ -99,6 +102,7 @@ def _read(file: h5py.File) -> Frames:
         array_units={name: (unit, origin) for name, (unit, origin) in array_units.items()},
         notes=tuple(json.loads(file.attrs["notes"])),
         theory=tuple(json.loads(file.attrs.get("theory", "[]"))),
+        loose_units=json.loads(file.attrs.get("loose_units", "{}")),
         left=(*json.loads(file.attrs.get("left", "[]")), *(str(name) for name in file if name not in known)),
         **structures,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -117,13 +118,28 @@ def _check_loose_units(frames: Frames, source: DataFile, path: Path) -> None:
         likely = "energy" if match[1] is None else looks_like(match[1], labels)
         if likely is None or (match[1] is not None and likely != "length" and key_of(frames, source, likely) is None):
             continue
-        if (unit_of(frames, source, likely) or UNSTATED)[1] == CONVENTION:
+        if _by_convention(frames, source, likely):
             raise PaiNNFastError(
                 "a unit, but not of what",
                 where=f"{path}, '{entry[:60]}'",
                 expected="energy_unit, length_unit, or the name of an array and _unit",
                 fix=f'declare it under that name, or in the settings: units = {{ {likely} = "..." }}',
             )
+    for kind, word in frames.loose_units.items():
+        label = "forces" if kind == "force" else kind
+        if (label == "length" or key_of(frames, source, label)) and _by_convention(frames, source, label):
+            raise PaiNNFastError(
+                f"a unit of {kind} in free text, where none is declared",
+                where=path,
+                got=word,
+                expected=f"{label}_unit=..., or the free text without a unit",
+                fix=f'declare it in the settings: units = {{ {label} = "..." }}, on the command line --data-unit',
+            )
+
+
+def _by_convention(frames: Frames, source: DataFile, label: str) -> bool:
+    """Whether nothing but a convention decides the unit of a label."""
+    return (unit_of(frames, source, label) or UNSTATED)[1] == CONVENTION
 
 
 def _notes(
@@ -180,7 +196,11 @@ def _label(frames: Frames, source: DataFile, name: str, path: Path) -> np.ndarra
     if raw.dtype.kind not in "fiub":
         raise PaiNNFastError("not numbers", where=f"{path}, '{key}'", got=raw.dtype)
     values = raw.astype(np.float64)
-    if values.size != np.prod(want) or values.shape[:1] not in (want[:1], (len(frames),)):
+    shapes = {want, (*want[:1], math.prod(want[1:])), (*want, 1)}
+    if name in PER_ATOM and (frames.n_atoms == frames.n_atoms[0]).all():  # by structures of equal size
+        each = (len(frames), int(frames.n_atoms[0]))
+        shapes |= {(*each, *want[1:]), (each[0], each[1] * math.prod(want[1:]))}
+    if values.shape not in shapes:
         raise PaiNNFastError("wrong shape", where=f"{path}, '{key}'", got=values.shape, expected=want)
     values = values.reshape(want)
     if np.isinf(values).any():

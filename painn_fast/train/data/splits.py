@@ -33,13 +33,32 @@ def split_of(
     if sizes.file is not None:
         file = Path(sizes.file)
         return _listed(data, source, file if file.is_file() else find_data(sizes.file, folder))
-    if frames.split is None:
-        return draw(n, sizes, path, duplicates(data))
-    if frames.split.shape != (n,) or not np.isin(frames.split, (0, 1, 2)).all():
-        raise PaiNNFastError(
-            "wrong split", where=f"{path}, 'split'", expected=f"{n} numbers: 0 train, 1 validation, 2 test"
-        )
-    return frames.split
+    own = own_split(frames, path)
+    return draw(n, sizes, path, duplicates(data)) if own is None else own
+
+
+def own_split(frames: Frames, path: Path) -> np.ndarray | None:
+    """The split [n] that a file has itself, None if it has none.
+
+    Raises:
+        PaiNNFastError: unless each structure is in one of the three.
+    """
+    split, n = frames.split, len(frames)
+    if split is None:
+        return None
+    where, got = f"{path}, 'split'", f"{split.dtype} {split.shape}"
+    if split.shape == (n,) and split.dtype.kind in "iuf":
+        wrong = np.flatnonzero(~np.isin(split, (0, 1, 2)))
+        if not len(wrong):
+            return split
+        where = f"{where}, frame {frames.frames[wrong[0]]}"
+        got = f"{split[wrong[0]]}, and none of the three in {len(wrong)} of {n} structures"
+    raise PaiNNFastError(
+        "wrong split",
+        where=where,
+        got=got,
+        expected=f"{n} numbers: 0 train, 1 validation, 2 test; in extended XYZ also by these names",
+    )
 
 
 def draw(n: int, sizes: SplitSizes, path: Path, equal: np.ndarray | None = None) -> np.ndarray:
@@ -83,7 +102,7 @@ def read_split_file(path: Path) -> dict[str, dict[int, int]]:
         PaiNNFastError: naming the line.
     """
     table: dict[str, dict[int, int]] = {}
-    with reading("cannot read the split", path), path.open(newline="", encoding="utf-8") as stream:
+    with reading("cannot read the split", path), path.open(newline="", encoding="utf-8-sig") as stream:
         lines = list(csv.reader(stream))
     if not lines or lines[0] != HEADER:
         raise PaiNNFastError("not a split", where=path, expected=f"a first line {','.join(HEADER)}")
@@ -92,7 +111,11 @@ def read_split_file(path: Path) -> dict[str, dict[int, int]]:
             raise PaiNNFastError(
                 "not a split", where=f"{path}, line {k}", got=",".join(line), expected=f"file,frame,{'|'.join(SPLITS)}"
             )
-        table.setdefault(line[0], {})[int(line[1])] = SPLITS.index(line[2])
+        frame, split = int(line[1]), SPLITS.index(line[2])
+        before = table.setdefault(line[0], {}).setdefault(frame, split)
+        if before != split:
+            what, where = "a structure in two splits", f"{path}, line {k}"
+            raise PaiNNFastError(what, where=where, got=f"{SPLITS[before]} and {line[2]}", expected="one of them")
     return table
 
 
