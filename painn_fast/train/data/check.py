@@ -54,7 +54,8 @@ def check(data: Mapping[str, Dataset], max_z: int = 100, cutoff: float | None = 
         for examine in (_forces_and_energies, _sizes, _bonds, _boxes, _outliers):
             findings += examine(whole)
         findings += _duplicates(whole, split)
-        findings += [] if cutoff is None else _lonely(whole, cutoff)
+        if cutoff is not None:
+            findings += _lonely(whole, cutoff)
     return sorted(findings, key=lambda finding: ("error", "doubt", "note").index(finding.level))
 
 
