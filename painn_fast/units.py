@@ -5,6 +5,7 @@ Values are those of `ase.units` (CODATA 2014), so that numbers agree with ASE to
 
 from __future__ import annotations
 
+import math
 import re
 from functools import lru_cache
 
@@ -192,6 +193,12 @@ def parse_quantity(text: str, kind: str) -> float:
             f"missing unit of {kind}", got=repr(text), expected=" | ".join(KINDS[kind]), fix=f'write "{text} {own}"'
         )
     return float(match[1]) * factor(kind, match[2])
+
+
+def require_temperature(kelvin: float) -> None:
+    """Raise PaiNNFastError unless a temperature (K) is positive and finite."""
+    if not 0.0 < kelvin < math.inf:
+        raise PaiNNFastError("not a temperature", got=f"{kelvin:g} K", expected="a finite number above 0")
 
 
 def format_quantity(value: float, kind: str) -> str:

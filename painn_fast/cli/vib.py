@@ -69,9 +69,10 @@ def vib(
     Example: painn-fast vib ethanol --anharmonic --output lines
     """
     from painn_fast.io.find import AFTER_MODEL, bundled, start_structure
-    from painn_fast.units import parse_quantity
+    from painn_fast.units import parse_quantity, require_temperature
 
     kelvin = parse_quantity(temperature, "temperature")
+    require_temperature(kelvin)
     check_model(model, options, dtype=dtype, device=device)
     more = [str(one) for one in structure or [] if one.suffix == ".safetensors" or str(one) in bundled()]
     for one in more:
@@ -98,7 +99,8 @@ def vib(
             spectra = [harmonic(potential, molecules[0], relaxed=no_relax)]
         else:
             spectra = harmonic_many(potential, molecules, relaxed=no_relax, tell=status.update)
-        others = [harmonic_many(one, [own.atoms for own in spectra]) for one in members[1:]]
+        starts = [own.atoms for own in spectra]
+        others = [harmonic_many(one, starts, relaxed=no_relax) for one in members[1:]]
         for k, each in enumerate(zip(spectra, *others, strict=True)):
             formula = each[0].atoms.get_chemical_formula()
             status.update(f"molecule {k + 1} of {len(spectra)}: {formula}")

@@ -14,6 +14,7 @@ from painn_fast.errors import PaiNNFastError
 from painn_fast.io.structures import write_extxyz
 from painn_fast.md.trajectory import Trajectory
 from painn_fast.runtime.atomic import atomic_write
+from painn_fast.runtime.progress import warn
 
 EXTXYZ = (".xyz", ".extxyz")
 MDANALYSIS = {".h5md": "H5MD", ".dcd": "DCD", ".nc": "NCDF"}
@@ -34,7 +35,7 @@ def export(
     Extended XYZ has Å and `time_fs`; the others are in the units of their formats, by MDAnalysis in single precision.
     They hold a cell as lengths and angles, so that a periodic system is turned into the standard orientation (a along
     x, b in the plane of x and y), and elements are in an .xyz beside them. Frames of a trajectory that a guard stopped
-    end there.
+    end there; of one that has no frame there is a warning and no file.
 
     Args:
         run: its folder, or its trajectory.h5.
@@ -42,15 +43,15 @@ def export(
             number of the trajectory and of the bead before the ending.
         trajectory: only this one, by its index; all by default.
         beads: a file of each bead instead of one of the centroid.
-        every: only each so-manieth frame.
+        every: only each so-manieth frame, 1 or more.
         overwrite: replace files.
 
     Returns:
         The files.
 
     Raises:
-        PaiNNFastError: for another ending, files that exist, a run without positions, or if MDAnalysis is needed and
-            not installed.
+        PaiNNFastError: for another ending, files that exist, a run without positions, one that guards stopped before
+            its first frame, or if MDAnalysis is needed and not installed.
 
     Example:
         >>> from painn_fast.md import MDSettings, export, run
@@ -67,13 +68,23 @@ def export(
             "unknown format of the target", where=target, got=f"ending '{target.suffix}'",
             expected=", ".join((*EXTXYZ, *MDANALYSIS)),
         )  # fmt: skip
+    if every < 1:
+        raise PaiNNFastError("not a distance of frames", where="every", got=every, expected="1 or more")
     if trajectory is not None and not 0 <= trajectory < source.trajectories:
         raise PaiNNFastError("no such trajectory", got=trajectory, expected=f"0 to {source.trajectories - 1}")
     if target.suffix in MDANALYSIS:
         _mdanalysis()
     chosen = range(source.trajectories) if trajectory is None else [trajectory]
     pieces = [(k, bead) for k in chosen for bead in (range(source.beads) if beads else [None])]
-    files = [_numbered(target, source, *piece, several=len(pieces) > 1) for piece in pieces]
+    several = len(pieces) > 1
+    there = np.isfinite(source.positions).all(axis=(2, 3, 4)).any(axis=0)  # [S]
+    gone = [str(k) for k in chosen if not there[k]]
+    if len(gone) == len(chosen):
+        raise PaiNNFastError("guards stopped it before the first frame", where=f"trajectory {', '.join(gone)}")
+    if gone:
+        warn(f"no file of trajectory {', '.join(gone)}: guards stopped it before the first frame")
+    pieces = [(k, bead) for k, bead in pieces if there[k]]
+    files = [_numbered(target, source, *piece, several=several) for piece in pieces]
     beside = [file.with_suffix(".xyz") for file in files if target.suffix in MDANALYSIS]
     for file in (*files, *beside):
         if file.exists() and not overwrite:

@@ -43,9 +43,9 @@ def drift(trajectory: Trajectory) -> tuple[float, float]:
 
 def _conserved(trajectory: Trajectory) -> tuple[np.ndarray, np.ndarray]:
     """Times [T] ps, and the conserved quantity of complete trajectories since the start [T, S], meV/atom."""
-    values = trajectory.energies["conserved"][:, trajectory.alive]
-    atoms = len(trajectory.system.numbers)
-    return trajectory.times("energies") / 1000.0, 1000.0 * (values - values[:1]) / atoms
+    columns = trajectory.read_columns("energies", ("time", "conserved"))
+    values, atoms = columns["conserved"][:, trajectory.alive], len(trajectory.system.numbers)
+    return columns["time"] / 1000.0, 1000.0 * (values - values[:1]) / atoms
 
 
 def draw_runs(path: Path) -> list[Path]:

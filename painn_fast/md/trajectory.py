@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -199,6 +199,14 @@ class Trajectory:
         Raises:
             PaiNNFastError: if the run did not record it, or a file is damaged.
         """
+        return self.read_columns(series, (column,))[column]
+
+    def read_columns(self, series: str, columns: Sequence[str]) -> dict[str, np.ndarray]:
+        """The same frames of several columns of a series, also of a run that writes more at that moment.
+
+        Raises:
+            PaiNNFastError: as `read`.
+        """
         if series not in self.names:
             raise PaiNNFastError(
                 f"the run did not record {series}",
@@ -206,23 +214,31 @@ class Trajectory:
                 expected=", ".join(self.names),
                 fix=f'set {series}_every, for example "2 fs"',
             )
-        parts = [
-            np.concatenate(
-                [read_dataset(file, f"{series}/{column}") for file in _files(part, self._known) if series in file]
-            )
-            for part in self._parts
-        ]
-        frames = min(len(part) for part in parts)
-        if column in ("step", "time"):
-            return parts[0][:frames]
-        return parts[0] if len(parts) == 1 else np.concatenate([part[:frames] for part in parts], axis=1)
+        parts = [self._read_part(part, series, columns) for part in self._parts]
+        frames = min(len(part[column]) for part in parts for column in columns)
+        result = {}
+        for column in columns:
+            each = [part[column][:frames] for part in parts]
+            result[column] = each[0] if len(each) == 1 or column in ("step", "time") else np.concatenate(each, axis=1)
+        return result
+
+    def _read_part(self, part: Path, series: str, columns: Sequence[str]) -> dict[str, np.ndarray]:
+        """Columns of one process, from files that are opened once."""
+        pieces: dict[str, list[np.ndarray]] = {column: [] for column in columns}
+        for file in _files(part, self._known):
+            for column in columns if series in file else ():
+                pieces[column].append(read_dataset(file, f"{series}/{column}"))
+        return {column: np.concatenate(values) for column, values in pieces.items()}
 
     def times(self, series: str = "positions", trajectory: int | None = None) -> np.ndarray:
         """Times of the frames of a series [T] fs, from the start of the run (equilibration not counted).
 
         Of one trajectory, by its index in the arrays, or of all that have the longest time step of the run.
         """
-        times = self.read(series, "time")
+        return self._own(self.read(series, "time"), trajectory)
+
+    def _own(self, times: np.ndarray, trajectory: int | None) -> np.ndarray:
+        """Times in the time step of one trajectory."""
         return times if trajectory is None else times * (self.time_steps[trajectory] / self._longest)
 
     def interval(self, series: str) -> float:
@@ -260,23 +276,24 @@ class Trajectory:
     @property
     def energies(self) -> dict[str, np.ndarray]:
         """Each [T, S]: potential, kinetic, kinetic_primitive, kinetic_virial, conserved in eV, temperature in K."""
-        return {name: self.read("energies", name) for name in ESTIMATES}
+        return self.read_columns("energies", list(ESTIMATES))
 
     @property
     def centroids(self) -> dict[str, np.ndarray]:
         """Each [T, S, N, 3]: positions of the centroids in Å, and forces, means over their beads, in eV/Å."""
-        return {name: self.read("centroids", name) for name in ("positions", "forces")}
+        return self.read_columns("centroids", ("positions", "forces"))
 
     def atoms(self, trajectory: int = 0, bead: int | None = None) -> list[ase.Atoms]:
         """Frames of one trajectory: of a bead, or (None) of the centroid; `info["time_fs"]` is the time.
 
         They have masses, cell, charge, spin multiplicity and tags of the structure that the run started from.
         """
-        frames = self.positions[:, trajectory]
+        columns = self.read_columns("positions", ("value", "time"))
+        frames = columns["value"][:, trajectory]
         chosen = frames.mean(axis=1) if bead is None else frames[:, bead]
         system = self.system
         structures = [system.atoms(frame) for frame in chosen]
-        for structure, time in zip(structures, self.times("positions", trajectory), strict=True):
+        for structure, time in zip(structures, self._own(columns["time"], trajectory), strict=True):
             structure.info["time_fs"] = float(time)
         return structures
 

@@ -17,6 +17,7 @@ from painn_fast.spectra.analyse import SpectrumResult
 from painn_fast.spectra.infrared import InfraredSpectrum
 from painn_fast.spectra.overlay import read_overlays
 from painn_fast.spectra.peaks import fit_shift, infrared_peaks, raman_peaks
+from painn_fast.spectra.power import PowerSpectrum
 from painn_fast.spectra.raman import RamanSpectrum, stokes_factor
 from painn_fast.spectra.report import peak_table
 from painn_fast.spectra.run import PATIENCE, check_output, prepare_output, run, write
@@ -26,8 +27,9 @@ from painn_fast.spectra.settings import DYNAMICS, SpectrumSettings
 def run_committee(settings: SpectrumSettings, *, resume: bool = False, overwrite: bool = False) -> SpectrumResult:
     """Compute the spectra of a molecule by each model of a committee, and their mean.
 
-    Files: those of `run`, in a folder a model, member-0 and so on; infrared.csv, raman.csv, peaks.csv and spectrum.png
-    and .svg of the mean beside them. Sticks and names are those of the first model.
+    Files: those of `run`, in a folder a model, member-0 and so on; infrared.csv, raman.csv, power.csv (if velocities
+    are recorded), peaks.csv, spectrum.png and .svg of the mean beside them. Sticks and names are those of the first
+    model.
 
     Args:
         settings: with a committee.
@@ -39,7 +41,7 @@ def run_committee(settings: SpectrumSettings, *, resume: bool = False, overwrite
         beyond that.
 
     Raises:
-        PaiNNFastError: as `run`; if there is only one model.
+        PaiNNFastError: as `run`; if there is only one model, or models have no kind of spectrum in common.
 
     Example:
         >>> from painn_fast.spectra import SpectrumSettings, run_committee
@@ -76,10 +78,18 @@ def _mean(settings: SpectrumSettings, results: Sequence[SpectrumResult]) -> Spec
     raman = [one.raman for one in results if one.raman is not None]
     ir = mean_infrared(infrared) if len(infrared) == len(results) else None
     rm = mean_raman(raman) if len(raman) == len(results) else None
+    powers = [one.power for one in results if one.power is not None]
+    vdos = mean_power(powers) if len(powers) == len(results) else None
+    if ir is None and rm is None and vdos is None:
+        kinds = ["+".join(n for n in ("infrared", "raman", "power") if getattr(one, n) is not None) for one in results]
+        raise PaiNNFastError(
+            "the models of the committee have no spectrum in common", where=settings.folder, got=", ".join(kinds),
+            fix="take models with the same heads, or record velocities of all (--velocities-every)",
+        )  # fmt: skip
     shift = None if first.harmonic is None else fit_shift(first.harmonic, ir, rm)
     ir_peaks = () if ir is None else tuple(infrared_peaks(ir, first.harmonic, shift))
     rm_peaks = () if rm is None else tuple(raman_peaks(rm, first.harmonic, shift))
-    return SpectrumResult(settings.folder, ir, rm, first.harmonic, ir_peaks, rm_peaks, sticks=first.sticks)
+    return SpectrumResult(settings.folder, ir, rm, first.harmonic, ir_peaks, rm_peaks, vdos, sticks=first.sticks)
 
 
 def mean_infrared(spectra: Sequence[InfraredSpectrum]) -> InfraredSpectrum:
@@ -106,6 +116,13 @@ def mean_raman(spectra: Sequence[RamanSpectrum]) -> RamanSpectrum:
         blocks=None,
         weights=None,
     )
+
+
+def mean_power(spectra: Sequence[PowerSpectrum]) -> PowerSpectrum:
+    """Mean over models, of each element too, with the errors of sampling and of the model."""
+    mean, error, model_error = mean_and_errors([s.density for s in spectra], [s.error for s in spectra])
+    elements = {name: np.mean([s.elements[name] for s in spectra], axis=0) for name in spectra[0].elements}
+    return replace(spectra[0], density=mean, error=error, elements=elements, model_error=model_error)
 
 
 def mean_and_errors(

@@ -177,9 +177,12 @@ def torsion_populations(trajectory: Trajectory, listed: Conformers | None) -> To
 
 
 def write_conformers(
-    path: Path, listed: Conformers, trajectories: int, visits: TorsionPopulations | None, about: dict[str, str]
+    path: Path, listed: Conformers, trajectories: int | None, visits: TorsionPopulations | None, about: dict[str, str]
 ) -> None:
-    """Conformers with energies, populations by free energy and, as far as recorded, in dynamics."""
+    """Conformers with energies, populations by free energy and, as far as recorded, in dynamics.
+
+    Trajectories that start from them are None where they are given.
+    """
     columns: Columns = {
         "conformer": [one.name for one in listed.members],
         **{
@@ -191,24 +194,32 @@ def write_conformers(
         "energy / meV": [1000.0 * one.energy for one in listed.members],
         "free energy / meV": [1000.0 * one.free_energy for one in listed.members],
         "population by free energy": listed.populations,
-        "trajectories started": allotted(listed.populations, trajectories).tolist(),
     }
+    if trajectories is not None:
+        columns["trajectories started"] = allotted(listed.populations, trajectories).tolist()
     if visits is not None:
         columns |= {"population in dynamics": visits.dynamics, "standard error": visits.error}
     write_table(path, columns, about)
 
 
-def conformer_table(listed: Conformers, trajectories: int) -> Table:
+def conformer_table(listed: Conformers, trajectories: int | None) -> Table:
     """For the terminal."""
     oscillators = "quantum" if listed.quantum else "classical"
     caption = f"harmonic free energies at {listed.temperature:g} K, {oscillators} oscillators; {listed.starts} starts"
     caption += "; torsions taken as harmonic" if listed.torsions else ""
-    title = ("conformer", "torsions", "energy meV", "free energy meV", "degeneracy", "share %", "started")
-    table = plain_table("conformers", title, caption)
-    for one, count in zip(listed.members, allotted(listed.populations, trajectories), strict=True):
+    title = ["conformer", "torsions", "energy meV", "free energy meV", "degeneracy", "share %"]
+    rows = []
+    for one in listed.members:
         turned = " ".join(f"{angle:.0f}°" for angle in one.wells[0])
         numbers = f"{1000 * one.energy:.1f}", f"{1000 * one.free_energy:.1f}", str(one.degeneracy)
-        table.add_row(one.name, turned, *numbers, f"{100 * one.population:.1f}", str(count))
+        rows.append([one.name, turned, *numbers, f"{100 * one.population:.1f}"])
+    if trajectories is not None:
+        title.append("started")
+        for row, count in zip(rows, allotted(listed.populations, trajectories), strict=True):
+            row.append(str(count))
+    table = plain_table("conformers", title, caption)
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
@@ -228,17 +239,18 @@ def start_structures(listed: Conformers, trajectories: int) -> list[ase.Atoms]:
     return [one.atoms for one, count in zip(listed.members, counts, strict=True) for _ in range(count)]
 
 
-def write_minima(path: Path, listed: Conformers, trajectories: int) -> None:
+def write_minima(path: Path, listed: Conformers, trajectories: int | None) -> None:
     """All minima in one file; energies, populations and numbers of trajectories beside them."""
     frames = []
-    for one, count in zip(listed.members, allotted(listed.populations, trajectories), strict=True):
+    counts = None if trajectories is None else allotted(listed.populations, trajectories)
+    for k, one in enumerate(listed.members):
         frame = one.atoms.copy()
         frame.info |= {
             "conformer": one.name,
             "relative_energy_eV": one.energy,
             "relative_free_energy_eV": one.free_energy,
             "population": one.population,
-            "trajectories": int(count),
+            **({} if counts is None else {"trajectories": int(counts[k])}),
         }
         frames.append(frame)
     write_extxyz(path, frames)

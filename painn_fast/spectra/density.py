@@ -19,6 +19,8 @@ from painn_fast.units import AMU_A2_PER_FS2, KB, SPEED_OF_LIGHT
 SPACING = 1.0
 """cm-1 at most, between points of a spectrum."""
 FEWEST_LAGS = 8
+NARROWEST = 10.0
+"""cm-1: least end of a spectrum."""
 
 
 @dataclass(frozen=True)
@@ -196,6 +198,11 @@ def _check_positive(**values: float) -> None:
 
 
 def _check_range(interval: float, analysis: Analysis) -> None:
+    if 0 < analysis.highest < NARROWEST:
+        raise PaiNNFastError(
+            "too narrow a spectrum", where="highest", got=f"{analysis.highest:g} cm-1",
+            expected=f"at least {NARROWEST:g} cm-1, a few of its points",
+        )  # fmt: skip
     if not (analysis.highest > 0 and _reach(analysis) <= nyquist(interval) * (1 + 1e-12)):
         scale = np.pi * SPEED_OF_LIGHT * analysis.time_step
         limit = np.sin(scale * nyquist(interval)) / scale if scale else nyquist(interval)  # that appears below it

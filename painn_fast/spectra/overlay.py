@@ -14,6 +14,8 @@ from painn_fast.spectra.peaks import VIBRATIONS_FROM
 
 SPECTRA = ("infrared", "Raman")
 COLUMNS = 2
+SEPARATORS = "\t", ";", ","
+"""Of columns: the first of these that a row has, else blanks. With another one, a comma is one of decimals."""
 FEWEST = 5
 """Points of a spectrum."""
 
@@ -58,8 +60,9 @@ def read_overlays(given: Sequence[str], highest: float) -> list[Overlay]:
 def read_overlay(text: str) -> Overlay:
     """Read a spectrum from a file: a wavenumber (cm-1) and an intensity in each row, other columns are passed over.
 
-    Columns are separated by commas, semicolons, tabs or blanks. Lines that begin with # are comments, one line of names
-    may stand above the numbers, rows without an intensity are left out, the order does not matter.
+    Columns are separated by tabs, semicolons, commas or blanks, decimals by a point. Lines that begin with # are
+    comments, one line of names may stand above the numbers, rows without an intensity are left out, the order does not
+    matter.
 
     Args:
         text: a path; "raman=PATH" or "infrared=PATH" name the panel. Without it the panel is Raman if the column names
@@ -104,7 +107,8 @@ def _read(path: Path) -> tuple[str, np.ndarray]:
         row = line.strip()
         if not row or row.startswith("#"):
             continue
-        cells = [cell.strip() for cell in re.split(r"[,;\t]" if re.search(r"[,;\t]", row) else r"\s+", row)]
+        separator = next((one for one in SEPARATORS if one in row), None)
+        cells = [cell.strip() for cell in row.split(separator)]
         if not points and not header and not _is_number(cells[0]):
             header = row
         elif len(cells) < COLUMNS or cells[1]:

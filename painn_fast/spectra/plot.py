@@ -174,7 +174,7 @@ def _raman_panel(
 
 def _power_panel(panel: Any, spectra: dict[str, PowerSpectrum], molecule: Sticks | None) -> None:
     """Elements of one method alone as thin lines; wavenumbers of fundamentals as marks on the axis."""
-    curves = [Curve(label, one.wavenumber, one.density, one.error) for label, one in spectra.items()]
+    curves = [Curve(label, one.wavenumber, one.density, one.error, one.model_error) for label, one in spectra.items()]
     lines(panel, curves, (), _highest(spectra), room=0.85)
     panel.set_ylabel("power spectrum\nmodes / cm$^{-1}$")
     if len(spectra) == 1:

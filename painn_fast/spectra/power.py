@@ -35,6 +35,7 @@ class PowerSpectrum:
     analysis: Analysis
     interval: float  # fs
     temperature: float  # K
+    model_error: np.ndarray | None = None  # [K] of the mean over a committee, standard deviation between its models
 
     @classmethod
     def of(cls, correlations: Mapping[str, Correlation], temperature: float, analysis: Analysis) -> PowerSpectrum:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ from rich.console import Console
 from painn_fast import md
 from painn_fast.correlation.series import SpectrumStreams
 from painn_fast.errors import PaiNNFastError
+from painn_fast.graph.charge import set_charge_and_multiplicity
 from painn_fast.io import load
 from painn_fast.io.find import AFTER_MODEL, require_model
 from painn_fast.io.minima import start_structures as read_start
@@ -91,6 +93,7 @@ def run(settings: SpectrumSettings, *, resume: bool = False, overwrite: bool = F
         say = progress_console(group)
         overlays = read_overlays(settings.overlay, settings.highest)
         trajectory = None if settings.trajectory is None else Trajectory(settings.trajectory)
+        settings = settings if trajectory is None else as_in(trajectory, settings)
         model, frames = model_and_structures(settings, trajectory)
         about = {} if model is None else about_model(model)
         listed, drawn = None, None
@@ -185,11 +188,53 @@ def model_and_structures(
             fix='velocities_every = "2 fs" (--velocities-every) makes a power spectrum',
         )
     try:
-        return model, read_start(settings.structure, settings.model, fix=AFTER_MODEL)
+        frames = read_start(settings.structure, settings.model, fix=AFTER_MODEL)
+        return model, frames if trajectory is None else molecule_of(trajectory, frames, settings)
     except PaiNNFastError:
         if settings.structure is None and trajectory is not None and "positions" in trajectory.names:
             return model, trajectory.atoms()[:1]
         raise
+
+
+def as_in(trajectory: Trajectory, settings: SpectrumSettings) -> SpectrumSettings:
+    """Settings with what a given trajectory has: lines and populations are those of its temperature and statistics."""
+    header = json.loads(str(trajectory.header.get("settings", "{}")))
+    method = settings.method
+    if trajectory.beads > 1:
+        method = "t-rpmd" if method == "classical" else method
+    elif not header.get("add"):  # which may be the correction of te-pigs
+        method = "classical"
+    return settings.model_copy(
+        update={
+            "method": method,
+            "beads": trajectory.beads,
+            "trajectories": trajectory.trajectories,
+            "temperature": trajectory.temperature,
+            "time_step": trajectory.time_step,
+        }
+    )
+
+
+def molecule_of(trajectory: Trajectory, frames: list[ase.Atoms], settings: SpectrumSettings) -> list[ase.Atoms]:
+    """Structures with the isotopes, the charge and the spin of a given trajectory.
+
+    Raises:
+        PaiNNFastError: if they are of another molecule.
+    """
+    system = trajectory.system
+    symbols = ase.Atoms(system.numbers.numpy()).symbols
+    structures = [frame.copy() for frame in frames]
+    for one in structures:
+        if list(one.symbols) != list(symbols):
+            raise PaiNNFastError(
+                "the structure is of another molecule than the trajectory",
+                where=settings.structure or f"structure of model {settings.model}", got="-".join(one.symbols),
+                expected="-".join(symbols), fix="give a structure with the atoms of the trajectory, in its order",
+            )  # fmt: skip
+        one.set_masses(system.masses.numpy())
+        if trajectory.tells_charge:
+            set_charge_and_multiplicity(one.info, float(system.total_charge), float(system.spin_multiplicity))
+    return structures
 
 
 def harmonic_lines(
@@ -200,7 +245,7 @@ def harmonic_lines(
     if resume:
         listed = as_before(listed, settings.folder / MINIMA)
     if len(listed) > 1:
-        say.print(conformer_table(listed, settings.trajectories))
+        say.print(conformer_table(listed, settings.started))
     say.print(harmonic_table(listed.lines))
     return listed
 
@@ -214,7 +259,7 @@ def write_harmonic(settings: SpectrumSettings, listed: Conformers, about: dict[s
     """Write lines and minima; the conformers with the positions of the file, which a resumed run starts from too."""
     header = {"what": "harmonic spectrum at the minimum", **about, **listed.lines.about()}
     table.write_harmonic(settings.folder / "harmonic.csv", listed.lines, header)
-    write_minima(settings.folder / MINIMA, listed, settings.trajectories)
+    write_minima(settings.folder / MINIMA, listed, settings.started)
     return as_before(listed, settings.folder / MINIMA)
 
 
@@ -231,7 +276,7 @@ def report_torsions(
         say.print(str(visits))
         for doubt in visits.doubts:
             say.print(f"warning: torsions are not equilibrated: {doubt}", style="yellow")
-    write_conformers(result.folder / CONFORMERS, listed, settings.trajectories, visits, header)
+    write_conformers(result.folder / CONFORMERS, listed, settings.started, visits, header)
 
 
 def write(

@@ -13,7 +13,7 @@ from painn_fast.io.options import LoadOptions
 from painn_fast.md.settings import Beads, MDSettings, Trajectories
 from painn_fast.md.thermostats import Ensemble
 from painn_fast.settings import Duration, Interval, Seed, Temperature, Time, TimeStep, Wavelength, Wavenumber
-from painn_fast.spectra.density import Analysis, nyquist
+from painn_fast.spectra.density import NARROWEST, Analysis, nyquist
 from painn_fast.spectra.quantum import QuantumCorrection
 from painn_fast.spectra.window import WindowName
 from painn_fast.units import parse_quantity
@@ -37,8 +37,6 @@ SAMPLED, SETTLED = 12, 100.0
 
 DEPTH = 3000.0
 """fs, the default, for a resolution of 15 cm-1."""
-POSITIONS_EVERY, MOST_POSITIONS = 40, 500
-"""Steps between records of positions, from which torsion angles are computed, and the most of them."""
 
 
 class SpectrumSettings(LoadOptions):
@@ -159,12 +157,14 @@ class SpectrumSettings(LoadOptions):
     def _sensible(self) -> SpectrumSettings:
         if self.committee and (self.methods or self.trajectory is not None or not self.model):
             raise ValueError("a committee is of models that run, by one method")
+        if self.highest < NARROWEST:
+            raise ValueError(f"highest must be at least {NARROWEST:g} cm-1, got {self.highest:g}")
         if self.methods:
             return self._comparison()
+        if self.trajectory is not None:  # whose beads `analyse` knows
+            return self
         if self.method != "classical" and self.quantum_correction != "harmonic":
             raise ValueError(f"quantum_correction {self.quantum_correction} is for classical runs, not {self.method}")
-        if self.trajectory is not None:
-            return self
         if not self.depth < self.duration:
             raise ValueError(f"depth must be below duration, got {self.depth:g} and {self.duration:g} fs")
         for name in ("dipole_every", "polarizability_every", "velocities_every"):
@@ -222,6 +222,11 @@ class SpectrumSettings(LoadOptions):
         return Analysis(self.window, self.depth, self.highest)
 
     @property
+    def started(self) -> int | None:
+        """Trajectories that start from conformers; None where they are given."""
+        return None if self.trajectory is not None else self.trajectories
+
+    @property
     def quantum_dynamics(self) -> bool:
         """Whether populations are those of quantum statistics."""
         return any(method != "classical" for method in self.methods or (self.method,))
@@ -239,8 +244,8 @@ class SpectrumSettings(LoadOptions):
         values |= {f"{name}_every": text[f"{name}_every"] for name in observed}
         values |= {"ensemble": ENSEMBLES[self.method], "output": str(self.folder / DYNAMICS)}
         values |= {"energies_every": f"{10 * self.time_step!r} fs"}
-        stride = max(POSITIONS_EVERY, int(self.duration / (MOST_POSITIONS * self.time_step)))
-        values |= {"positions_every": f"{stride * self.time_step * positions!r} fs"}
+        if not positions:  # with them the interval is the usual one; a resumed run keeps that which it began with
+            values |= {"positions_every": "0 fs"}
         if self.method == "te-pigs":
             values |= {"beads": 1, "add": [self.correction or str(self.folder / CORRECTION)]}
             values |= self._weak_thermostat()

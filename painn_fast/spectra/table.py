@@ -61,6 +61,7 @@ def write_power(path: Path, spectrum: PowerSpectrum, about: dict[str, str]) -> N
         "wavenumber / cm-1": spectrum.wavenumber,
         "power spectrum / (modes per cm-1)": spectrum.density,
         "standard error / (modes per cm-1)": spectrum.error,
+        **({} if spectrum.model_error is None else {"model error / (modes per cm-1)": spectrum.model_error}),
         **{f"{name} / (modes per cm-1)": values for name, values in spectrum.elements.items()},
     }
     write_table(path, columns, about)

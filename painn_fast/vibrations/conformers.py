@@ -12,7 +12,7 @@ import numpy as np
 from painn_fast.errors import PaiNNFastError
 from painn_fast.evaluate import evaluate
 from painn_fast.nn import Potential
-from painn_fast.units import HBAR, KB, SPEED_OF_LIGHT
+from painn_fast.units import HBAR, KB, SPEED_OF_LIGHT, require_temperature
 from painn_fast.vibrations.batch_relax import relax_many
 from painn_fast.vibrations.derivatives import in_float64
 from painn_fast.vibrations.harmonic import HarmonicSpectrum, Roughness, harmonic
@@ -155,7 +155,8 @@ def conformers(
         The conformers within 0.25 eV of the lowest.
 
     Raises:
-        PaiNNFastError: if the structure does not fit the model, structures are of different molecules, or none relaxes.
+        PaiNNFastError: if the structure does not fit the model, structures are of different molecules, or none relaxes,
+            and for a temperature that is not positive.
 
     Example:
         >>> import painn_fast as pf
@@ -165,6 +166,7 @@ def conformers(
         >>> sorted((one.name, one.degeneracy) for one in ethanol.members)
         [('gauche', 2), ('trans', 1)]
     """
+    require_temperature(temperature)
     given = [atoms] if isinstance(atoms, ase.Atoms) else list(atoms)
     first = _checked(given)
     rotatable = tuple(torsions(first))

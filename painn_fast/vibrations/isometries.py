@@ -10,6 +10,8 @@ from scipy.optimize import linear_sum_assignment
 
 CLOSE = 0.1
 """Å: largest distance of an atom from the one that it is carried onto."""
+LINEAR = 3e-3
+"""Largest area of two atoms and the centre of mass, in squares of the largest distance from it, of a line."""
 
 
 class Isometries(NamedTuple):
@@ -38,10 +40,10 @@ def isometries(one: ase.Atoms, other: ase.Atoms, close: float = CLOSE) -> Isomet
         >>> isometries(molecule("H2O"), molecule("H2O"))
         Isometries(proper=2, improper=2)
     """
-    if sorted(_kinds(one)) != sorted(_kinds(other)):
+    if sorted(kinds(one)) != sorted(kinds(other)):
         return Isometries(0, 0)
     x, y = (atoms.positions - atoms.get_center_of_mass() for atoms in (one, other))
-    same = np.array([[a == b for b in _kinds(other)] for a in _kinds(one)])
+    same = np.array([[a == b for b in kinds(other)] for a in kinds(one)])
     from_centre = np.abs(np.linalg.norm(x, axis=1)[:, None] - np.linalg.norm(y, axis=1))
     may = same & (from_centre <= close)  # atoms that may be carried onto each other
     if not (may.any(axis=1).all() and may.any(axis=0).all()):
@@ -58,13 +60,17 @@ def isometries(one: ase.Atoms, other: ase.Atoms, close: float = CLOSE) -> Isomet
     return Isometries(*counts)
 
 
-def _kinds(atoms: ase.Atoms) -> list[tuple[int, float]]:
+def kinds(atoms: ase.Atoms) -> list[tuple[int, float]]:
+    """Atomic number and mass of each atom, equal for atoms of one isotope."""
     return [(int(z), round(float(mass), 3)) for z, mass in zip(atoms.numbers, atoms.get_masses(), strict=True)]
 
 
 def _reference(x: np.ndarray, may: np.ndarray) -> tuple[int, int]:
-    """Two atoms that span a plane with the centre, of as few candidates as there are."""
+    """Two atoms that span a plane with the centre, of as few candidates as there are; of a line the outermost ones."""
     area = np.linalg.norm(np.cross(x[:, None], x[None]), axis=-1)
+    if area.max() <= LINEAR * (x**2).sum(axis=1).max():
+        outer = np.argsort(-np.linalg.norm(x, axis=1), kind="stable")
+        return int(outer[0]), int(outer[min(1, len(x) - 1)])
     wide = area >= 0.3 * area.max()
     cost = np.where(wide, may.sum(axis=1)[:, None] * may.sum(axis=1), np.inf)
     p, q = np.unravel_index(int(np.argmin(cost)), cost.shape)
@@ -75,6 +81,8 @@ def _frame(p: np.ndarray, q: np.ndarray, hand: float) -> np.ndarray:
     """Orthonormal rows, right-handed for 1."""
     first = p / max(float(np.linalg.norm(p)), 1e-12)
     normal = np.cross(p, q)
+    if np.linalg.norm(normal) <= 1e-12:  # any plane through the line
+        normal = np.cross(first, np.eye(3)[np.argmin(np.abs(first))])
     normal = normal / max(float(np.linalg.norm(normal)), 1e-12)
     return np.array([first, np.cross(normal, first), hand * normal])
 

@@ -49,7 +49,7 @@ class AnharmonicField:
     cubic: np.ndarray  # phi_ijk [K, K, K] cm-1
     quartic: np.ndarray  # phi_iijk [K, K, K] cm-1
     zeta: np.ndarray  # Coriolis constants [3, K, K]
-    rotational: np.ndarray  # B [3] cm-1; 0 about the axis of a linear molecule
+    rotational: np.ndarray  # B [3] cm-1; 0 about the axis of a linear molecule, which has no term of Watson's
     first: np.ndarray  # d mu / dq [C, K]
     second: np.ndarray  # [C, K, K]
     third: np.ndarray  # d^3 mu / dq_i^2 dq_j [C, K, K]
@@ -199,7 +199,7 @@ class _Perturbation:
         states = self.states[1:]
         leading = _assign(vectors**2)
         moments = np.array([self._moment(component) for component in range(len(self.field.first))])
-        watson = -self.field.rotational.sum() / 4.0
+        watson = -self.field.rotational.sum() / 4.0 if (self.field.rotational > 0).all() else 0.0
         return Levels(
             zero_point=float(ground + self.field.omega.sum() / 2.0 + watson),
             energy=energies - ground,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from ase.thermochemistry import IdealGasThermo
 
 from painn_fast.errors import PaiNNFastError
 from painn_fast.graph.charge import charge_and_multiplicity
-from painn_fast.units import EV_IN_CM, KB
+from painn_fast.units import EV_IN_CM, KB, require_temperature
 from painn_fast.vibrations.harmonic import HarmonicSpectrum
 
 TEMPERATURE, PRESSURE = 298.15, 101325.0
@@ -58,7 +59,7 @@ def thermochemistry(
         The quantities; low torsions count as harmonic, which makes the entropy an estimate.
 
     Raises:
-        PaiNNFastError: for imaginary frequencies.
+        PaiNNFastError: for imaginary frequencies, and for a temperature, pressure or symmetry number that is none.
 
     Example:
         >>> import painn_fast as pf
@@ -68,6 +69,11 @@ def thermochemistry(
         >>> round(thermochemistry(lines, 0.0).zero_point, 1)  # eV
         2.2
     """
+    require_temperature(temperature)
+    if not 0.0 < pressure < math.inf:
+        raise PaiNNFastError("not a pressure", got=f"{pressure} Pa", expected="a finite number above 0")
+    if symmetry_number < 1:
+        raise PaiNNFastError("not a symmetry number", got=symmetry_number, expected="1 or more")
     if (lines.wavenumber <= 0).any():
         raise PaiNNFastError(
             "thermochemistry needs a minimum",

@@ -13,6 +13,7 @@ from scipy.sparse.csgraph import connected_components, shortest_path
 
 from painn_fast.vibrations.assignment import bond
 from painn_fast.vibrations.internal_coordinates import REACH, STRAIGHT, bonds
+from painn_fast.vibrations.isometries import kinds
 
 TETRAHEDRAL = 340.0
 """Degrees: three angles about an atom that sum to less leave it pyramidal."""
@@ -88,8 +89,9 @@ def _side(near: np.ndarray, j: int, k: int) -> tuple[int, ...] | None:
 
 
 def _equal_atoms(atoms: ase.Atoms, near: np.ndarray, end: list[int]) -> bool:
-    """Whether three atoms of one element that have no other neighbour."""
-    return len(end) == 3 and len({int(atoms.numbers[i]) for i in end}) == 1 and all(near[i].sum() == 1 for i in end)
+    """Whether three atoms of one isotope that have no other neighbour."""
+    every = kinds(atoms)
+    return len(end) == 3 and len({every[i] for i in end}) == 1 and all(near[i].sum() == 1 for i in end)
 
 
 def _straight(atoms: ase.Atoms, end: list[int], a: int, b: int) -> bool:

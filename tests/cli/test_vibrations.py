@@ -10,7 +10,7 @@ from ase.build import molecule
 
 from painn_fast import evaluate, load
 from painn_fast.io import save_model
-from painn_fast.vibrations import harmonic
+from painn_fast.vibrations import harmonic, relax
 
 
 def table(path):
@@ -103,6 +103,22 @@ def test_vib_of_a_committee_has_the_error_of_the_model(run, own_folder):
     assert "model error / cm-1" in outcome.out
 
 
+def test_no_relax_holds_for_all_models_of_a_committee(run, own_folder, water_model):
+    """Energies 2 % larger: at one geometry wavenumbers 1 % higher, wherever the minima are."""
+    model = load(water_model)
+    with torch.no_grad():
+        model.get_parameter("heads.energy.network.2.weight").mul_(1.02)
+    save_model(model, own_folder / "other.safetensors")
+    stretched = relax(load(water_model, dtype=torch.float64), ase.build.molecule("H2O"))
+    stretched.positions *= 1.02
+    ase.io.write(own_folder / "water.xyz", stretched)
+    outcome = run("vib", water_model, "other.safetensors", "water.xyz", "--no-relax", "-o", "out")
+    assert outcome.code == 0, outcome.err
+    alone = harmonic(load(water_model), stretched, relaxed=True).wavenumber
+    error = [float(row["model error / cm-1"]) for row in table(own_folder / "out" / "harmonic.csv")]
+    np.testing.assert_allclose(error, alone * (np.sqrt(1.02) - 1) / np.sqrt(2), rtol=0.01)
+
+
 def test_anharmonic_lines_of_a_committee_have_the_error_of_the_model(run, own_folder, water_model):
     """Energies 2 % larger: second-order perturbation theory shifts harmonic lines by the same as before."""
     model = load(water_model)
@@ -127,6 +143,8 @@ def test_wrong_input_is_one_line(run, fails, own_folder, molecules, water_model)
     fails(("vib", water_model), "no structure")
     fails(("vib", "ethanol", "missing.xyz"), "no such structure file", "missing.xyz")
     fails(("vib", "ethanol", molecules, "--temperature", "300"), "missing unit of temperature")
+    fails(("vib", "ethanol", molecules, "--temperature", "0 K"), "not a temperature", "got: 0 K")
+    fails(("vib", "ethanol", molecules, "--temperature=-5 K"), "not a temperature", "got: -5 K")
     fails(("relax", "ethanol", "missing.xyz"), "no such structure file")
     fails(("relax", "ethanol", molecules, "--force", "0"), "--force")
     assert run("vib", "ethanol", molecules).code == 0

@@ -162,3 +162,37 @@ def test_a_longer_resumed_run_keeps_the_interval_of_positions(tmp_path):
     times = Trajectory(tmp_path / "run").times()
     assert len(times) > 3
     np.testing.assert_allclose(times, 10.0 * np.arange(len(times)))
+
+
+class Exploding(Morse):
+    """The second trajectory ends in the third step."""
+
+    calls = 0
+
+    def __call__(self, positions):
+        energy, forces = super().__call__(positions)
+        self.calls += 1
+        if self.calls > 3 and len(positions) > 1:
+            forces[1] += 500.0
+        return energy, forces
+
+
+@pytest.mark.parametrize("ending", [".xyz", ".dcd"])
+@pytest.mark.filterwarnings("ignore")
+def test_a_trajectory_that_ended_before_its_first_frame_has_no_file(tmp_path, ending, capsys):
+    if ending == ".dcd":
+        pytest.importorskip("MDAnalysis")
+    values = {"output": str(tmp_path / "run"), "trajectories": 2, "equilibration": "5 fs", "duration": "4 fs"}
+    run(MDSettings.parse(values | {"positions_every": "1 fs"}), force_field=Exploding(), atoms=DIMER)
+    written = export(tmp_path / "run", tmp_path / f"dimer{ending}")
+    assert [path.name for path in written] == [f"dimer-0{ending}"]
+    assert not list(tmp_path.glob("dimer-1*"))
+    assert "no file of trajectory 1: guards stopped it before the first frame" in capsys.readouterr().err
+    with pytest.raises(PaiNNFastError, match="guards stopped it before the first frame; where: trajectory 1"):
+        export(tmp_path / "run", tmp_path / f"alone{ending}", trajectory=1)
+
+
+@pytest.mark.parametrize("every", [0, -2])
+def test_frames_go_forward(beads, tmp_path, every):
+    with pytest.raises(PaiNNFastError, match=f"where: every; got: {every}; expected: 1 or more"):
+        export(beads.path, tmp_path / "one.xyz", every=every)

@@ -11,6 +11,7 @@ from force_fields import Morse
 from painn_fast.errors import PaiNNFastError
 from painn_fast.md import MDSettings, Trajectory, run
 from painn_fast.md.recorder import Recorder, trajectory_files
+from painn_fast.runtime.hdf5 import read_dataset
 
 HEADER = {
     "numbers": np.array([8, 1]),
@@ -127,3 +128,26 @@ def test_other_hdf5_files_and_missing_ones_are_refused(tmp_path):
         file["x"] = 1.0
     with pytest.raises(PaiNNFastError, match="not a painn-fast trajectory"):
         Trajectory(tmp_path / "other.h5")
+
+
+def test_columns_have_the_same_frames_though_more_are_written_between_two_reads(tmp_path, monkeypatch):
+    recorded = iter(range(3, 9))
+
+    def go_on(*arguments):
+        """Each data set that is read is followed by a new segment."""
+        values = read_dataset(*arguments)
+        if (step := next(recorded, None)) is not None:
+            run_for(step)
+        return values
+
+    def run_for(steps):
+        values = {"output": str(tmp_path), "duration": f"{steps} fs", "time_step": "1 fs", "energies_every": "1 fs"}
+        atoms = Atoms("OH", positions=[[0, 0, 0], [1.4, 0, 0]])
+        run(MDSettings.parse(values | {"positions_every": "1 fs"}), force_field=Morse(), atoms=atoms, resume=True)
+
+    run_for(2)
+    trajectory = Trajectory(tmp_path)
+    monkeypatch.setattr("painn_fast.md.trajectory.read_dataset", go_on)
+    frames = trajectory.atoms()
+    assert [frame.info["time_fs"] for frame in frames] == list(range(len(frames)))
+    assert len({len(column) for column in trajectory.energies.values()}) == 1

@@ -1,6 +1,7 @@
 """Spectra of several models: their mean, with the errors of sampling and of the model apart."""
 
 import csv
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ import torch
 
 import painn_fast as pf
 from painn_fast.io import save_model
+from painn_fast.io.find import MODELS
 from painn_fast.spectra import SpectrumSettings, run_committee
-from painn_fast.spectra.committee import mean_and_errors
+from painn_fast.spectra.committee import _mean, mean_and_errors
 
 SHORT = {
     "model": "ethanol", "method": "classical", "trajectories": 3, "time_step": "1 fs", "equilibration": "0 fs",
@@ -66,3 +68,37 @@ def test_a_committee_whose_dipoles_differ(tmp_path):
 def test_a_committee_with_methods_is_refused():
     with pytest.raises(pf.PaiNNFastError, match="a committee is of models that run, by one method"):
         SpectrumSettings(model="ethanol", committee=("a.safetensors",), methods=("classical", "t-rpmd"))
+
+
+def test_power_spectra_of_a_committee_without_dipoles(tmp_path):
+    """Energies 2 % larger: the mean of both tables, of each element too."""
+    whole = pf.load("ethanol")
+    plain = pf.nn.Potential(whole.config.model_copy(update={"heads": whole.config.heads[:1]}))
+    plain.load_state_dict({name: whole.state_dict()[name] for name in plain.state_dict()})
+    save_model(plain, tmp_path / "plain.safetensors")
+    with torch.no_grad():
+        plain.get_parameter("heads.energy.network.2.weight").mul_(1.02)
+    save_model(plain, tmp_path / "other.safetensors")
+    chosen = {"model": str(tmp_path / "plain.safetensors"), "committee": (str(tmp_path / "other.safetensors"),)}
+    start = str(MODELS / "ethanol.xyz")
+    output = tmp_path / "out"
+    result = run_committee(
+        SpectrumSettings(**SHORT | chosen, structure=start, velocities_every="2 fs", output=str(output))
+    )
+    assert result.infrared is None
+    each = [columns(output / f"member-{k}" / "power.csv") for k in range(2)]
+    own = columns(output / "power.csv")
+    for name in ("power spectrum", "H", "C", "O"):
+        title = f"{name} / (modes per cm-1)"
+        np.testing.assert_allclose(own[title], (each[0][title] + each[1][title]) / 2, rtol=1e-5, atol=1e-9)
+    assert own["model error / (modes per cm-1)"].shape == own["wavenumber / cm-1"].shape
+    assert result.power.elements["H"].max() > 0
+    assert "power spectrum" in (output / "spectrum.svg").read_text()
+
+
+def test_models_without_a_spectrum_in_common_are_named(tmp_path):
+    with pytest.raises(pf.PaiNNFastError, match=r"no spectrum in common.*got: infrared, raman"):
+        _mean(
+            SpectrumSettings(model="a", committee=("b",), structure="x", output=str(tmp_path)),
+            [SimpleNamespace(infrared=1, raman=None, power=None), SimpleNamespace(infrared=None, raman=1, power=None)],
+        )

@@ -70,6 +70,11 @@ def test_overlay_is_drawn_as_high_as_the_spectrum_and_says_so(write, tmp_path, n
         ("a,b\n400,1\n500,x\n", r"not a number in an overlay; where: .*line 3; got: 'x'"),
         ("400,1\nend,of file\n", r"not a number.*line 2; got: 'end'"),
         ("400,nan\n", r"not a number.*line 1; got: 'nan'"),
+        (
+            "cm-1;A\n400,5;0,25\n401,0;0,5\n",
+            r"not a number.*line 2; got: '400,5'; expected: .* with a point for decimals",
+        ),
+        ("400,5\t0,25\n401,0\t0,5\n", r"not a number.*line 2; got: '401,0'"),
     ],
 )
 def test_files_that_are_no_spectrum(write, text, message):

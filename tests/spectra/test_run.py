@@ -8,12 +8,14 @@ from types import SimpleNamespace
 import ase.io
 import numpy as np
 import pytest
+from ase.build import molecule
 
 from painn_fast import PaiNNFastError
 from painn_fast.md import MDSettings, Trajectory
 from painn_fast.md import run as run_dynamics
 from painn_fast.settings import load_settings
-from painn_fast.spectra import SpectrumSettings, analyse, infrared, raman, run
+from painn_fast.spectra import Analysis, SpectrumSettings, analyse, infrared, raman, run
+from painn_fast.spectra.run import molecule_of
 from painn_fast.testing import assert_close
 
 SHORT = {
@@ -248,3 +250,58 @@ def test_trajectory_without_dipoles_is_refused(tmp_path):
     with pytest.raises(PaiNNFastError, match=r"no series.*dipole_every"):
         run(SpectrumSettings(trajectory=str(tmp_path / "run"), output=str(tmp_path / "out")))
     assert not (tmp_path / "out" / "infrared.csv").exists()
+
+
+def test_lines_are_of_the_molecule_that_moved(tmp_path):
+    """CD3OH at 500 K by a model of ethanol: its isotopes, its temperature, and classical statistics."""
+    heavy = molecule("CH3OH")
+    masses = heavy.get_masses()
+    carbon = next(k for k, symbol in enumerate(heavy.symbols) if symbol == "C")
+    methyl = [k for k in range(6) if heavy.symbols[k] == "H" and heavy.get_distance(k, carbon) < 1.2]
+    masses[methyl] = 2.014
+    heavy.set_masses(masses)
+    values = {"model": "ethanol", "temperature": "500 K", "time_step": "1 fs", "duration": "60 fs"}
+    run_dynamics(MDSettings(**values, dipole_every="2 fs", output=str(tmp_path / "run")), atoms=heavy)
+    given = {"model": "ethanol", "trajectory": str(tmp_path / "run"), "depth": "40 fs", "sticks": "none"}
+    result = run(SpectrumSettings(**given, output=str(tmp_path / "out")))
+    np.testing.assert_array_equal(result.harmonic.atoms.get_masses(), masses)
+    stretches = result.harmonic.wavenumber[-4:]
+    assert len(result.harmonic.wavenumber) == 12
+    assert (stretches[:3] < 2400).all(), "C-D"
+    assert stretches[3] > 3000, "O-H"
+    written = load_settings(SpectrumSettings, tmp_path / "out" / "settings.toml")
+    assert (written.temperature, written.method, written.beads, written.time_step) == (500.0, "classical", 1, 1.0)
+    assert "trajectories" not in ase.io.read(tmp_path / "out" / "harmonic.xyz").info, "none was started"
+
+
+def test_a_structure_gets_the_isotopes_and_the_charge_of_a_trajectory(tmp_path):
+    ion = molecule("CH3OH")
+    ion.set_masses(ion.get_masses() + 1.0)
+    ion.info["charge"] = 1
+    path = run_dynamics(MDSettings(model="ethanol", duration="2 fs", output=str(tmp_path / "run")), atoms=ion)
+    settings = SpectrumSettings(model="ethanol", trajectory=str(path))
+    (one,) = molecule_of(Trajectory(path), [molecule("CH3OH")], settings)
+    np.testing.assert_array_equal(one.get_masses(), ion.get_masses())
+    assert one.info == {"charge": 1}
+    with pytest.raises(PaiNNFastError, match=r"another molecule than the trajectory; .*got: C-C-O-.*expected: C-O-H"):
+        molecule_of(Trajectory(path), [molecule("CH3CH2OH")], settings)
+
+
+def test_positions_keep_their_interval_when_a_run_becomes_longer():
+    began, longer = (
+        SpectrumSettings(model="ethanol", duration=time).dynamics(positions=True) for time in ("4 ps", "40 ps")
+    )
+    before = began.with_positions()
+    assert before.positions_every > 0
+    assert longer.with_positions(before.model_dump(mode="json")).positions_every == before.positions_every
+    assert SpectrumSettings(model="ethanol").dynamics(positions=False).positions_every == 0.0
+
+
+@pytest.mark.parametrize("highest", ["0.5 cm-1", "9 cm-1"])
+def test_a_spectrum_of_nothing_is_refused(highest):
+    with pytest.raises(PaiNNFastError, match=r"highest must be at least 10 cm-1"):
+        SpectrumSettings(model="ethanol", highest=highest)
+    series = np.random.default_rng(0).normal(size=(2, 200, 3))
+    analysis = Analysis(depth=100.0, highest=float(highest.split()[0]))
+    with pytest.raises(PaiNNFastError, match="too narrow a spectrum; where: highest"):
+        infrared(series, 2.0, 300.0, analysis)

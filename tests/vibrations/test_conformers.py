@@ -95,7 +95,8 @@ def test_structures_of_different_molecules_are_refused(model):
 @pytest.mark.parametrize(
     ("name", "rotations", "chiral"),
     [("H2O", 2, False), ("NH3", 3, False), ("CH4", 12, False), ("C6H6", 12, False), ("H2O2", 2, True),
-     ("CH3Cl", 3, False), ("C2H4", 4, False), ("CH3CH2OH", 1, False), ("trans-butane", 2, False)],
+     ("CH3Cl", 3, False), ("C2H4", 4, False), ("CH3CH2OH", 1, False), ("trans-butane", 2, False),
+     ("CO", 1, False), ("N2", 2, False), ("CO2", 2, False), ("C2H2", 2, False), ("HCN", 1, False)],
 )  # fmt: skip
 def test_symmetry_numbers_and_chirality(name, rotations, chiral):
     atoms = molecule(name)
@@ -145,3 +146,28 @@ def test_many_torsions_start_from_a_bounded_choice_that_repeats():
 def test_a_molecule_without_torsions_has_the_minimum_alone(model):
     found = conformers(model, molecule("CH3OH"))
     assert (len(found), found.torsions) == (1, ())
+
+
+def test_a_linear_molecule_is_one_whether_or_not_it_is_bent_by_a_hair():
+    straight, bent = molecule("CO2"), turned(molecule("CO2"))
+    bent.rattle(0.001, seed=1)
+    assert isometries(straight, bent, 0.02) == isometries(bent, straight, 0.02) == (2, 2)
+    assert isometries(molecule("CO"), molecule("N2")) == (0, 0)
+
+
+def test_a_methyl_group_of_two_isotopes_turns():
+    """CH2D-CH2OH: D anti or gauche to the oxygen are different conformers."""
+    atoms = molecule("CH3CH2OH")
+    masses = atoms.get_masses()
+    masses[6] = 2.014  # 6 to 8 are of the methyl group
+    atoms.set_masses(masses)
+    assert [torsion.name for torsion in torsions(atoms)] == ["H-C-C-O", "C-C-O-H"]
+    masses[6:9] = 2.014  # CD3 is one again
+    atoms.set_masses(masses)
+    assert [torsion.name for torsion in torsions(atoms)] == ["C-C-O-H"]
+
+
+@pytest.mark.parametrize("temperature", [0.0, -5.0, float("nan"), float("inf")])
+def test_populations_need_a_temperature(model, temperature):
+    with pytest.raises(pf.PaiNNFastError, match=r"not a temperature; got: .* K; expected: a finite number above 0"):
+        conformers(model, molecule("CH3CH2OH"), temperature=temperature)

@@ -80,6 +80,21 @@ def test_thermochemistry_is_that_of_ase(lines):
     assert own.zero_point == pytest.approx(energies.sum() / 2.0)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"temperature": 0.0}, "not a temperature; got: 0 K"),
+        ({"temperature": -5.0}, "not a temperature; got: -5 K"),
+        ({"temperature": np.nan}, "not a temperature; got: nan K"),
+        ({"pressure": 0.0}, r"not a pressure; got: 0.0 Pa"),
+        ({"symmetry_number": 0}, "not a symmetry number; got: 0; expected: 1 or more"),
+    ],
+)
+def test_conditions_of_thermochemistry_are_checked(lines, wrong, message):
+    with pytest.raises(PaiNNFastError, match=message):
+        thermochemistry(lines, 0.0, **wrong)
+
+
 def test_no_thermochemistry_of_a_saddle_point(ethanol):
     eclipsed = molecule("C2H6")
     eclipsed.positions[2:5] *= [1.0, -1.0, 1.0] if np.ptp(eclipsed.positions[:2, 2]) > 1 else [1.0, 1.0, -1.0]

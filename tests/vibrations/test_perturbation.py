@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import factorial, prod
 
 import numpy as np
@@ -100,6 +100,8 @@ def test_morse_oscillator_is_exact() -> None:
     assert found.states == ((0,), (0, 0))
     np.testing.assert_allclose(found.energy, [omega - 2 * anharmonicity, 2 * omega - 6 * anharmonicity], atol=1e-8)
     assert found.zero_point == pytest.approx(omega / 2 - anharmonicity / 4, abs=1e-8)
+    turning = replace(morse_field(omega, anharmonicity), rotational=np.array([0.0, 20.95, 20.95]))  # of HF, cm-1
+    assert levels(turning).zero_point == pytest.approx(omega / 2 - anharmonicity / 4, abs=1e-8), "no term of Watson's"
 
 
 def test_error_is_of_fourth_order_in_the_anharmonicity() -> None:
