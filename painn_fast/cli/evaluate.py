@@ -65,6 +65,9 @@ def evaluate(
     potential = load(model, **options, dtype=dtype, device=device or "cpu")
     usual = None if properties else _usual_split(potential, data, file)
     if usual is not None:
+        if usual == "all" and split not in (None, usual):
+            note = f"{data} has no split of its own: {split} is the draw of a training with the usual sizes and seed"
+            typer.echo(f"{note}; one with others may have learned from these structures", err=True)
         table, everything = _errors(potential, data, split or usual, file)
     else:
         table, everything = _structures(potential, data, properties)

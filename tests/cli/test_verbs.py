@@ -188,6 +188,16 @@ def test_data_stops_at_doubts_by_default(run, fails, own_folder):
     assert "warning: forces have the wrong sign" in outcome.out
 
 
+def test_a_split_that_eval_draws_is_reported(run, labelled, water_model, own_folder):
+    drawn = "has no split of its own: test is the draw of a training with the usual sizes and seed"
+    assert drawn not in run("eval", water_model, labelled, "--split", "test").err
+    arrays = dict(np.load(labelled))
+    del arrays["split"]
+    np.savez(own_folder / "whole.npz", **arrays)
+    assert drawn in run("eval", water_model, "whole.npz", "--split", "test").err
+    assert drawn not in run("eval", water_model, "whole.npz").err
+
+
 def test_train_then_eval(run, labelled, own_folder):
     (own_folder / "train.toml").write_text(
         'name = "tiny"\nmax_epochs = 2\nbatch_size = 4\nheads = [{ type = "energy" }]\n'

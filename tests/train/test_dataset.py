@@ -121,6 +121,14 @@ def test_without_a_split_the_seed_makes_one_of_all_rows(arrays, write):
     assert [len(part) for part in first] == [20, 2, 2]
 
 
+def test_a_periodic_set_is_another_one_in_other_directions(arrays, write):
+    cell = np.tile(10.0 * np.eye(3), (len(arrays["R"]), 1, 1))
+    directions = {"bulk": [True] * 3, "slab": [True, True, False], "chain": [True, False, False]}
+    paths = [write(arrays | {"cell": cell, "pbc": pbc}, f"{name}.npz") for name, pbc in directions.items()]
+    every = [read_file(DataFile(file=path.name), path.parent) for path in paths]
+    assert len({data.fingerprint() for data in every}) == 3
+
+
 def test_files_of_different_molecules_join_into_one_set(arrays, write):
     pair = arrays | {"R": arrays["R"][:, :2], "z": arrays["z"][:2], "F": arrays["F"][:, :2]}
     data = join([read(write(arrays, "a.npz"))["test"], read(write(pair, "b.npz"))["test"]])

@@ -127,6 +127,8 @@ class Dataset:
         digest = hashlib.sha256()
         for array in (self.numbers, self.positions, self.n_atoms, self.cell, self.charge, self.spin):
             digest.update(np.ascontiguousarray(array).tobytes())
+        if self.pbc.any():  # molecules keep the fingerprint that they had without it
+            digest.update(np.ascontiguousarray(self.pbc).tobytes())
         for name in sorted(self.labels):
             digest.update(name.encode())
             digest.update(np.ascontiguousarray(self.labels[name]).tobytes())
