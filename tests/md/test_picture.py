@@ -14,9 +14,10 @@ def test_drift_is_the_slope_of_each_trajectory():
     time = np.arange(100.0)  # fs
     slopes = np.array([1.0, 3.0, 5.0])  # meV/atom/ps
     conserved = 7.0 + 4 * slopes * time[:, None] * 1e-6  # eV, 4 atoms
+    recorded = {("energies", "time"): time, ("energies", "conserved"): conserved}
     fake = SimpleNamespace(
-        energies={"conserved": conserved}, alive=np.ones(3, dtype=bool), system=SimpleNamespace(numbers=np.ones(4)),
-        times=lambda _: time,
+        alive=np.ones(3, dtype=bool), system=SimpleNamespace(numbers=np.ones(4)),
+        read_columns=lambda series, columns: {column: recorded[series, column] for column in columns},
     )  # fmt: skip
     assert drift(fake) == pytest.approx((3.0, 2.0 / np.sqrt(3.0)))
 
