@@ -111,31 +111,34 @@ def fill_from(to: NetworkWeights, filters: np.ndarray, values: np.ndarray, start
         starts: [9, L], where in `values` each of them begins, from message_1 to update_2_bias as `Weights` has them.
         readout: where readout_1 begins.
     """
-    layers = to.layers
+    w = to.layers
     for k in range(filters.shape[0]):
         _fill_filter(filters[k], to.filter[k], to.filter_t[k])
-        _pack_from(values, starts[0, k], layers.message_1[k], layers.message_1_t[k])
-        _copy_from(values, starts[1, k], layers.message_1_bias[k])
-        _pack_from(values, starts[2, k], layers.message_2[k], layers.message_2_t[k])
-        _copy_from(values, starts[3, k], layers.message_2_bias[k])
-        _pack_from(values, starts[4, k], layers.mix[k], layers.mix_t[k])
-        _pack_from(values, starts[5, k], layers.update_1[k], layers.update_1_t[k])
-        _copy_from(values, starts[6, k], layers.update_1_bias[k])
-        _pack_from(values, starts[7, k], layers.update_2[k], layers.update_2_t[k])
-        _copy_from(values, starts[8, k], layers.update_2_bias[k])
-    _pack_from(values, readout, to.readout_1, to.readout_1_t)
+        _fill_layer(
+            w, k,
+            _matrix(values, starts[0, k], w.message_1, w.message_1_t),
+            _matrix(values, starts[2, k], w.message_2, w.message_2_t),
+            _matrix(values, starts[4, k], w.mix, w.mix_t),
+            _matrix(values, starts[5, k], w.update_1, w.update_1_t),
+            _matrix(values, starts[7, k], w.update_2, w.update_2_t),
+            _row(values, starts[1, k], w.message_1_bias),
+            _row(values, starts[3, k], w.message_2_bias),
+            _row(values, starts[6, k], w.update_1_bias),
+            _row(values, starts[8, k], w.update_2_bias),
+        )  # fmt: skip
+    _pack_both(_matrix(values, readout, to.readout_1, to.readout_1_t), to.readout_1, to.readout_1_t)
 
 
-@compiled(nogil=True)
-def _pack_from(values, start, transposed, panels):  # type: ignore[no-untyped-def]
-    """`_pack_both` of a matrix [C, K] that begins at `start`."""
-    columns, depth = panels.shape[1], transposed.shape[1]
-    _pack_both(values[start : start + columns * depth].reshape((columns, depth)), transposed, panels)
+@compiled(inline="always")  # a function of its own could not return a view
+def _matrix(values, start, transposed, panels):  # type: ignore[no-untyped-def]
+    """The one [C, K] that begins at `start`, for these panels."""
+    shape = panels.shape[-2], transposed.shape[-2]
+    return values[start : start + shape[0] * shape[1]].reshape(shape)
 
 
-@compiled(nogil=True)
-def _copy_from(values, start, to):  # type: ignore[no-untyped-def]
-    _copy(values[start : start + to.shape[0]], to)
+@compiled(inline="always")  # a function of its own could not return a view
+def _row(values, start, to):  # type: ignore[no-untyped-def]
+    return values[start : start + to.shape[-1]]
 
 
 def _panels(count: int, rows: int, columns: int, dtype: np.dtype) -> np.ndarray:
