@@ -1,22 +1,18 @@
 """Two versions beside each other: each runs its own code, and a slower one is found to be slower."""
 
-import importlib.util
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
+from bench_script import BENCH, bench_script
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = BENCH.parent
 
 
 @pytest.fixture(scope="module")
 def against():
-    spec = importlib.util.spec_from_file_location("bench_against", ROOT / "bench" / "against.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    with bench_script("against") as module:
+        yield module
 
 
 @pytest.fixture(scope="module")

@@ -1,31 +1,26 @@
 """The bench of precisions: its numbers are right for an engine that is known, and without a GPU there is one line."""
 
-import importlib.util
 import json
 import subprocess
 import sys
 from dataclasses import asdict
-from pathlib import Path
 
 import pytest
 import torch
 from ase.build import molecule
+from bench_script import BENCH, bench_script
 
 from painn_fast.bench.cases import CASES
 from painn_fast.engine import CpuEngine
 from painn_fast.io import load
 
-SCRIPT = Path(__file__).resolve().parents[2] / "bench" / "precision.py"
 DYNAMICS = {"trajectories": 2, "equilibration": "10 fs", "duration": "50 fs"}
 
 
 @pytest.fixture(scope="module")
 def precision():
-    spec = importlib.util.spec_from_file_location("bench_precision", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    with bench_script("precision") as module:
+        yield module
 
 
 class Off(CpuEngine):
@@ -75,7 +70,7 @@ def test_forces_of_the_engine_are_those_of_its_copies(precision):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_it_says_so():
-    result = subprocess.run([sys.executable, SCRIPT], capture_output=True, text=True, check=False)
+    result = subprocess.run([sys.executable, BENCH / "precision.py"], capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert "needs a GPU" in result.stderr
     assert "Traceback" not in result.stderr

@@ -1,11 +1,8 @@
 """Methods of dynamics beside vibrations that are known exactly; docs/spectra.md has the table of the same surfaces."""
 
-import sys
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
-
 import pytest
 import torch
+from bench_script import bench_script
 
 from painn_fast.md.forces import SumForces
 
@@ -13,12 +10,8 @@ from painn_fast.md.forces import SumForces
 @pytest.fixture(scope="module")
 def truth():
     """bench/truth.py."""
-    path = Path(__file__).parents[2] / "bench" / "truth.py"
-    spec = spec_from_file_location("truth", path)
-    module = sys.modules["truth"] = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["truth"]
+    with bench_script("truth") as module:
+        yield module
 
 
 def band(truth, surface, fitted):
